@@ -1,0 +1,3 @@
+//! Says what the host lacks.
+
+fn main() {}

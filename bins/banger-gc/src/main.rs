@@ -1,0 +1,3 @@
+//! Removes what nothing owns.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Answers the host inside the guest.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Deletes images no VM uses.
+
+fn main() {}

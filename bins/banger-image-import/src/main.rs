@@ -1,0 +1,3 @@
+//! Makes a disk of a root file system in a tar archive.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Lists images.
+
+fn main() {}

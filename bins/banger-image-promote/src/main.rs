@@ -1,0 +1,3 @@
+//! Copies a registered image's disk into the state.
+
+fn main() {}

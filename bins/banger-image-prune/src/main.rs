@@ -1,0 +1,3 @@
+//! Frees the cache of downloaded layers.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Pulls an image and makes it a bootable disk.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Registers a disk that lies elsewhere.
+
+fn main() {}

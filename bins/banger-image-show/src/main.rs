@@ -1,0 +1,3 @@
+//! Shows images.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Deletes kernels no VM or image uses.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Brings in a kernel from files.
+
+fn main() {}

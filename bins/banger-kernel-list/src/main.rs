@@ -1,0 +1,3 @@
+//! Lists kernels.
+
+fn main() {}

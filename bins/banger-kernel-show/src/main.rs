@@ -1,0 +1,3 @@
+//! Shows kernels.
+
+fn main() {}

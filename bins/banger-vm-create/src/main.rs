@@ -1,0 +1,3 @@
+//! Creates a VM.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Deletes VMs with their disks.
+
+fn main() {}

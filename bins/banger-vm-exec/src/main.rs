@@ -1,0 +1,3 @@
+//! Runs a command in a VM.
+
+fn main() {}

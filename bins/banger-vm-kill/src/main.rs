@@ -1,0 +1,3 @@
+//! Ends VMs at once.
+
+fn main() {}

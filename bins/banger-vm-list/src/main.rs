@@ -1,0 +1,3 @@
+//! Lists VMs.
+
+fn main() {}

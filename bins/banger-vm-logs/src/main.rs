@@ -1,0 +1,3 @@
+//! Prints a VM's console.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Deletes every VM that does not run.
+
+fn main() {}

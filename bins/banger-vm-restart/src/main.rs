@@ -1,0 +1,3 @@
+//! Stops and starts VMs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Shows VMs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Starts VMs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Stops VMs in order.
+
+fn main() {}

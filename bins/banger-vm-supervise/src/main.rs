@@ -1,0 +1,3 @@
+//! Runs one VM and holds its lock.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Waits for VMs.
+
+fn main() {}

@@ -1,0 +1,154 @@
+//! Turns words into a program and becomes it. Knows two spellings and no command: what it finds
+//! beside itself and in `PATH` is what there is.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    io::Write,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+/// The most words a program's name is made of.
+const DEPTH: usize = 3;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = env::args_os().skip(1).collect();
+    match words.first().and_then(|word| word.to_str()) {
+        None | Some("--help" | "-h") => return overview(),
+        Some("help") if words.len() == 1 => return overview(),
+        Some("help") => return become_program(&words[1..], &["--help".into()]),
+        Some("--version" | "-V" | "version") if words.len() == 1 => {
+            let _ = writeln!(std::io::stdout(), "banger {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {}
+    }
+    become_program(&words, &[])
+}
+
+/// Becomes the program that the longest run of leading words names. With `instead`, these words
+/// take the place of the rest.
+fn become_program(words: &[OsString], instead: &[OsString]) -> ExitCode {
+    let words = &respelled(words)[..];
+    let leading = words.iter().take(DEPTH).take_while(|word| is_word(word)).count();
+    for depth in (1..=leading).rev() {
+        let mut name = OsString::from("banger");
+        for word in &words[..depth] {
+            name.push("-");
+            name.push(word);
+        }
+        let Some(path) = find(&name) else { continue };
+        let rest = if instead.is_empty() { &words[depth..] } else { instead };
+        let error = Command::new(&path).arg0(&name).args(rest).exec();
+        return fail(1, &format!("cannot run '{}': {error}", path.display()), None);
+    }
+    unknown(&words[..leading.max(1)])
+}
+
+/// The two spellings: `vm workspace X` is `workspace X`, `ps` is `vm list`.
+fn respelled(words: &[OsString]) -> Vec<OsString> {
+    match words {
+        [vm, workspace, ..] if vm == "vm" && workspace == "workspace" => words[1..].to_vec(),
+        [ps, rest @ ..] if ps == "ps" => {
+            [OsString::from("vm"), "list".into()].into_iter().chain(rest.iter().cloned()).collect()
+        }
+        _ => words.to_vec(),
+    }
+}
+
+/// Only plain words name programs: never an option, never a path.
+fn is_word(word: &OsStr) -> bool {
+    let bytes = word.as_encoded_bytes();
+    !bytes.is_empty()
+        && !bytes.starts_with(b"-")
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+fn beside() -> Option<PathBuf> {
+    Some(env::current_exe().ok()?.parent()?.to_owned())
+}
+
+fn find(name: &OsStr) -> Option<PathBuf> {
+    let near = beside().map(|dir| dir.join(name)).filter(|path| is_program(path));
+    near.or_else(|| which::which(name).ok())
+}
+
+fn is_program(path: &std::path::Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Returns the words of every program that can be found, guest programs apart.
+fn programs() -> BTreeSet<String> {
+    let mut dirs: Vec<PathBuf> = beside().into_iter().collect();
+    dirs.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    dirs.iter()
+        .filter_map(|dir| fs::read_dir(dir).ok())
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let words = entry.file_name().to_str()?.strip_prefix("banger-")?.to_owned();
+            let plain = words.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+            let wanted = plain && !words.starts_with("guest-") && words != "xtask";
+            (wanted && is_program(&entry.path())).then(|| words.replacen('-', " ", 1))
+        })
+        .collect()
+}
+
+fn overview() -> ExitCode {
+    let mut text = String::from(
+        "banger: development sandboxes on microVMs\n\n\
+         usage: banger COMMAND [OPTION]... [ARGUMENT]...\n\
+         \x20      banger help COMMAND\n\n\
+         start: banger vm run\n\ncommands:\n",
+    );
+    for words in programs() {
+        text.push_str("  ");
+        text.push_str(&words);
+        text.push('\n');
+    }
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn unknown(words: &[OsString]) -> ExitCode {
+    let typed: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let typed = typed.join(" ");
+    let nearest = programs()
+        .into_iter()
+        .map(|words| (distance(&words, &typed), words))
+        .min()
+        .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2);
+    let hint = nearest.map_or_else(
+        || "'banger help' lists the commands".to_owned(),
+        |(_, words)| format!("did you mean 'banger {words}'? 'banger help' lists the commands"),
+    );
+    fail(2, &format!("no command '{}'", typed.escape_debug()), Some(&hint))
+}
+
+/// Levenshtein's distance: how many letters to add, drop or change.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.chars().count()]
+}
+
+fn fail(status: u8, message: &str, hint: Option<&str>) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "banger: {message}");
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+    ExitCode::from(status)
+}

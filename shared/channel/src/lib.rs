@@ -1,0 +1,1 @@
+//! The way between host and guest: handshake, streams, messages.

@@ -1,0 +1,87 @@
+//! Running another program of banger's.
+
+use banger_doc::{Context, Document, Error, Report, Result};
+use std::{
+    ffi::OsStr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Finds a program of banger's as the front does: beside this one, then in `PATH`.
+pub fn find(program: &str) -> Result<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(program)));
+    if let Some(path) = beside.filter(|path| path.is_file()) {
+        return Ok(path);
+    }
+    which::which(program).map_err(|error| {
+        Error::unavailable(format!("cannot find the program '{program}'"))
+            .because(error)
+            .hint("banger's programs belong into one directory; install all of them")
+    })
+}
+
+/// A program of banger's that is about to run.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    command: Command,
+}
+
+impl Program {
+    /// Prepares a program by its name.
+    pub fn new(name: &str) -> Result<Self> {
+        Ok(Self { name: name.to_owned(), command: Command::new(find(name)?) })
+    }
+
+    /// Adds a word to its command line.
+    #[must_use]
+    pub fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.command.arg(word);
+        self
+    }
+
+    /// Adds words to its command line.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(words);
+        self
+    }
+
+    /// Returns the command, for what is not offered here.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Runs it to its end and returns its documents. Its words go to our stderr as they come; what
+    /// it reports as an error is returned unchanged.
+    pub fn documents<D: Document>(mut self) -> Result<Vec<D>> {
+        let output = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("cannot run '{}'", self.name))?;
+        let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        if output.status.success() {
+            return lines
+                .map(D::from_slice)
+                .collect::<Result<_>>()
+                .with_context(|| format!("cannot read what '{}' said", self.name));
+        }
+        let report = lines.filter_map(|line| Report::from_slice(line).ok()).next_back();
+        Err(report.map_or_else(
+            || Error::failed(format!("'{}' ended with {}", self.name, output.status)),
+            Error::from,
+        ))
+    }
+}
+
+/// Runs a program to its end and returns its one document.
+pub fn call<D: Document>(program: &str, words: &[&str]) -> Result<D> {
+    Program::new(program)?
+        .args(words)
+        .documents()?
+        .pop()
+        .ok_or_else(|| Error::failed(format!("'{program}' said nothing")))
+}

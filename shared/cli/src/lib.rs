@@ -1,0 +1,122 @@
+//! How a program speaks: parse, run, print, exit.
+//!
+//! stdout is for programs, stderr is for people, the exit status is the error's kind. Every program
+//! is `fn main() -> ExitCode { banger_cli::main(run) }` and `fn run(args: Args, out: &mut Out)`.
+
+mod call;
+mod complete;
+mod out;
+
+pub use call::{Program, call, find};
+pub use out::{Out, human_bytes, note};
+
+use banger_doc::{Document, Error, Kind, Result};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    process::{ExitCode, Termination},
+};
+
+/// Exit status of the programs that pass a guest's status on, for their own failures.
+pub const OWN_FAILURE: u8 = 125;
+
+/// Runs a program that prints documents: `run` returns `()` or an [`ExitCode`].
+pub fn main<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>) -> ExitCode {
+    begin(run, false)
+}
+
+/// Runs a program whose stdout belongs to somebody else, as raw bytes: no document is printed on
+/// failure, and the status is then [`OWN_FAILURE`].
+pub fn main_raw<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>) -> ExitCode {
+    begin(run, true)
+}
+
+fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool) -> ExitCode {
+    let mut command = A::command()
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print JSON documents, also on a terminal"),
+        )
+        .arg(
+            Arg::new("quiet")
+                .long("quiet")
+                .short('q')
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Say nothing on stderr but errors"),
+        );
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let [_, only] = words.as_slice() {
+        if only == "--completion-words" {
+            return complete::words(&command);
+        }
+    }
+    let program = command.get_name().to_owned();
+    let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
+    let mut out = Out::new(json_asked || !std::io::stdout().is_terminal(), false);
+    let parsed = command.try_get_matches_from_mut(words).and_then(|matches| {
+        out.set_quiet(matches.get_flag("quiet"));
+        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    });
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) if !error.use_stderr() => {
+            // `--help` and `--version` are answers, not errors.
+            let _ = write!(std::io::stdout(), "{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&program, &usage(&error, &program), &out, raw),
+    };
+    match run(args, &mut out) {
+        Ok(value) => {
+            let code = value.report();
+            if out.flush() { code } else { ExitCode::SUCCESS }
+        }
+        Err(error) => fail(&program, &error, &out, raw),
+    }
+}
+
+/// Turns clap's paragraphs into one sentence and a hint.
+fn usage(error: &clap::Error, program: &str) -> Error {
+    let text = error.to_string();
+    let mut sentence = String::new();
+    let mut tip = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("tip: ") {
+            tip.get_or_insert_with(|| rest.to_owned());
+        } else if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        } else if !line.is_empty() {
+            if !sentence.is_empty() {
+                sentence.push(' ');
+            }
+            sentence.push_str(line.strip_prefix("error: ").unwrap_or(line));
+        }
+    }
+    let help = format!("'{} --help' shows how to call it", spelled(program));
+    Error::usage(sentence).hint(tip.unwrap_or(help))
+}
+
+/// Returns how a person types a program: `banger vm create` for `banger-vm-create`.
+fn spelled(program: &str) -> String {
+    program.replacen('-', " ", 2)
+}
+
+fn fail(program: &str, error: &Error, out: &Out, raw: bool) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "{program}: {}", error.chain());
+    if let Some(hint) = error.hint_text() {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+    if raw {
+        return ExitCode::from(if error.kind() == Kind::Usage { 2 } else { OWN_FAILURE });
+    }
+    if out.is_json() {
+        let _ = writeln!(std::io::stdout(), "{}", error.report().to_line());
+    }
+    ExitCode::from(error.kind().status())
+}

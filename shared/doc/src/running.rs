@@ -1,0 +1,111 @@
+//! `banger.wanted/1` and `banger.running/1`: what is asked of a supervisor, what it answers.
+
+use crate::{Document, Vmm};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What is asked of a VM.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Desire {
+    /// Run.
+    Running,
+    /// Be held still.
+    Paused,
+    /// Shut down in order; insist after `grace_ms`.
+    Stopped,
+    /// End at once.
+    Killed,
+}
+
+/// `banger.wanted/1`, kept as `vms/NAME/wanted.json`: replaced whole by whoever asks, watched by the
+/// supervisor.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Wanted {
+    /// What is asked.
+    pub desire: Desire,
+    /// How long an orderly stop may take before it is forced, in milliseconds.
+    #[serde(default = "default_grace_ms")]
+    pub grace_ms: u64,
+    /// Fields of a newer banger, kept as they are.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+fn default_grace_ms() -> u64 {
+    30_000
+}
+
+impl Wanted {
+    /// Asks for `desire`, with the usual grace.
+    pub fn new(desire: Desire) -> Self {
+        Self { desire, grace_ms: default_grace_ms(), extra: Map::new() }
+    }
+}
+
+impl Document for Wanted {
+    const SCHEMA: &'static str = "banger.wanted/1";
+}
+
+/// How far a live VM has come.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The supervisor makes disks and starts the VMM.
+    Preparing,
+    /// The VMM runs; the agent has not answered yet.
+    Booting,
+    /// The agent answers.
+    Ready,
+    /// Held still.
+    Paused,
+    /// On its way down.
+    Stopping,
+}
+
+/// A process, told apart from a later one of the same number by its start time.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Process {
+    /// Its number, in the PID namespace of the supervisor.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)), in clock ticks after boot.
+    pub start_ticks: u64,
+}
+
+/// `banger.running/1`, kept as `vms/NAME/running.json`: written by the supervisor, trusted only
+/// while the VM's lock is held.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Running {
+    /// How far it has come.
+    pub phase: Phase,
+    /// The supervisor.
+    pub supervisor: Process,
+    /// PID 1 of the namespace that everything of this VM runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stub: Option<Process>,
+    /// The VMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmm_process: Option<Process>,
+    /// Which VMM it is; never `auto`.
+    pub vmm: Vmm,
+    /// What runs the guest's instructions: `kvm` or `tcg`.
+    pub accelerator: String,
+    /// When the supervisor began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// From that to the VMM running the guest, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched_ms: Option<u64>,
+    /// From that to the agent's first answer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_ms: Option<u64>,
+    /// Addresses of the guest, with prefix length.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// What the user is to know: software emulation, a weaker network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for Running {
+    const SCHEMA: &'static str = "banger.running/1";
+}

@@ -1,0 +1,171 @@
+//! `banger.vm/1`, `banger.spec/1`, `banger.view/1`: what a VM is, how large, how it stands.
+
+use crate::{Document, Exit, Name, Running};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{fmt, str::FromStr};
+
+/// `banger.vm/1`, kept as `vms/NAME/vm.json` and never rewritten.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Vm {
+    /// Its name.
+    pub name: Name,
+    /// 32 hexadecimal digits that no other VM ever has; the guest's machine-id too.
+    pub id: String,
+    /// The image its base disk is of.
+    pub image: Name,
+    /// The kernel it boots.
+    pub kernel: Name,
+    /// Hardware address of its network interface.
+    pub mac: String,
+    /// When it was created, in seconds since 1970.
+    pub created_unix_s: u64,
+}
+
+impl Document for Vm {
+    const SCHEMA: &'static str = "banger.vm/1";
+}
+
+/// How a VM reaches the network.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetMode {
+    /// Outbound connections work, without root.
+    #[default]
+    User,
+    /// Routed through the host; needs root.
+    Nat,
+    /// No interface but loopback.
+    None,
+}
+
+/// The program that plays the machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vmm {
+    /// Firecracker where KVM works, else QEMU.
+    #[default]
+    Auto,
+    /// Firecracker; needs KVM.
+    Firecracker,
+    /// QEMU, with KVM where it works, else in software.
+    Qemu,
+}
+
+/// `banger.spec/1`, kept as `vms/NAME/spec.json` and replaced whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Spec {
+    /// Virtual processors, 1 to 32.
+    pub vcpu: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Size of the overlay disk, in bytes; it holds all changes to the image's files.
+    pub overlay_bytes: u64,
+    /// Size of the work disk, in bytes; it is the guest's `/root`.
+    pub disk_bytes: u64,
+    /// How it reaches the network.
+    #[serde(default)]
+    pub net: NetMode,
+    /// The program that plays the machine.
+    #[serde(default)]
+    pub vmm: Vmm,
+    /// Fields of a newer banger, kept as they are.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Document for Spec {
+    const SCHEMA: &'static str = "banger.spec/1";
+}
+
+/// How a VM stands, computed from its lock and its documents, never stored.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Never started.
+    Created,
+    /// Its supervisor lives, its agent has not answered yet.
+    Starting,
+    /// Its agent answers.
+    Running,
+    /// Held still by `vm pause`.
+    Paused,
+    /// On its way down.
+    Stopping,
+    /// Ended as asked, or by the guest itself.
+    Stopped,
+    /// Ended otherwise; `last_exit` says how.
+    Error,
+}
+
+impl Status {
+    /// Says whether a supervisor holds the VM's lock.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Paused | Self::Stopping)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// `banger.view/1`: a VM as shown: its documents together with its computed status.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct View {
+    /// How it stands now.
+    pub status: Status,
+    /// What it is.
+    #[serde(flatten)]
+    pub vm: Vm,
+    /// How large it is.
+    pub spec: Spec,
+    /// Absolute path of its folder.
+    pub folder: String,
+    /// What its supervisor says, while one lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// How its last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<Exit>,
+}
+
+impl Document for View {
+    const SCHEMA: &'static str = "banger.view/1";
+}
+
+macro_rules! words {
+    ($type:ty: $($word:literal => $value:expr),+) => {
+        impl FromStr for $type {
+            type Err = crate::Error;
+
+            fn from_str(text: &str) -> crate::Result<Self> {
+                match text {
+                    $($word => Ok($value),)+
+                    _ => Err(crate::Error::usage(format!(
+                        "'{text}' is none of {}", [$($word),+].join(", ")
+                    ))),
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(if *self == $value { return f.write_str($word); })+
+                Ok(())
+            }
+        }
+    };
+}
+
+words!(NetMode: "user" => NetMode::User, "nat" => NetMode::Nat, "none" => NetMode::None);
+words!(Vmm: "auto" => Vmm::Auto, "firecracker" => Vmm::Firecracker, "qemu" => Vmm::Qemu);

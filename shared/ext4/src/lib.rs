@@ -1,0 +1,1 @@
+//! Writes ext4 images in one pass, without root.

@@ -1,0 +1,1 @@
+//! What both guest programs do: modules, power, files.

@@ -1,0 +1,1 @@
+//! Takes kernels apart: bzImage, deb, modules, cpio.

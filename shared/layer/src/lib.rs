@@ -1,0 +1,1 @@
+//! Turns a stack of tar layers into one disk.

@@ -1,0 +1,154 @@
+//! Where it lies: every path of the state directory, its locks, its whole-file changes.
+//!
+//! One object, one folder, one document. Objects appear whole, change whole and disappear whole, so
+//! readers take no lock and a program killed at any instruction leaves a valid state behind.
+//! `docs/state.md` describes the tree in words; a test compares it with [`place`].
+
+mod file;
+mod lock;
+pub mod place;
+mod shelf;
+mod vm;
+
+pub use file::{read_document, read_limited, replace, write_document};
+pub use lock::Lock;
+pub use shelf::{Shelf, Staged};
+pub use vm::{VmFolder, clock_ms, clock_s, process_of};
+
+use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result};
+use std::{
+    env, fs,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// The number in the file `layout`; a larger one is refused.
+pub const LAYOUT: u32 = 1;
+
+/// An opened state directory.
+#[derive(Clone, Debug)]
+pub struct State {
+    root: PathBuf,
+}
+
+impl State {
+    /// Returns where the state lies: `$BANGER_STATE`, else `$XDG_STATE_HOME/banger`, else
+    /// `~/.local/state/banger`.
+    pub fn location() -> Result<PathBuf> {
+        let from = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = from("BANGER_STATE")
+            .or_else(|| from("XDG_STATE_HOME").map(|dir| dir.join("banger")))
+            .or_else(|| from("HOME").map(|dir| dir.join(".local/state/banger")))
+            .ok_or_else(|| {
+                Error::unavailable("cannot tell where the state lies: HOME is not set")
+                    .hint("set BANGER_STATE to a directory")
+            })?;
+        std::path::absolute(&root)
+            .with_context(|| format!("cannot make '{}' an absolute path", root.display()))
+    }
+
+    /// Opens the state, making what is missing.
+    pub fn open() -> Result<Self> {
+        let state = Self { root: Self::location()? };
+        for dir in place::DIRS {
+            make_dir(&state.root.join(dir))?;
+        }
+        let layout = state.root.join(place::LAYOUT);
+        if !layout.exists() {
+            replace(&layout, format!("{LAYOUT}\n").as_bytes())?;
+        }
+        state.check_layout()?;
+        Ok(state)
+    }
+
+    /// Opens the state without writing anything; an absent one is [`banger_doc::Kind::NotFound`].
+    pub fn open_read_only() -> Result<Self> {
+        let state = Self { root: Self::location()? };
+        if !state.root.is_dir() {
+            return Err(Error::not_found(format!("no state at '{}'", state.root.display()))
+                .hint("the first 'banger image pull' or 'banger vm run' makes it"));
+        }
+        state.check_layout()?;
+        Ok(state)
+    }
+
+    fn check_layout(&self) -> Result<()> {
+        let path = self.root.join(place::LAYOUT);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).context(format!("cannot read '{}'", path.display())),
+        };
+        match text.trim().parse::<u32>() {
+            Ok(LAYOUT) => Ok(()),
+            Ok(newer) if newer > LAYOUT => Err(Error::unavailable(format!(
+                "the state at '{}' has layout {newer}; this banger knows {LAYOUT}",
+                self.root.display()
+            ))
+            .hint("use the newer banger that wrote it, or set BANGER_STATE to another directory")),
+            _ => Err(Error::failed(format!("'{}' holds no layout number", path.display()))
+                .hint("'banger doctor' checks the whole state")),
+        }
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the path of a place in [`place`].
+    pub fn path(&self, place: &str) -> PathBuf {
+        self.root.join(place)
+    }
+
+    /// The images.
+    pub fn images(&self) -> Shelf<Image> {
+        Shelf::new(self.root.join(place::IMAGES), place::IMAGE_DOCUMENT, "image")
+    }
+
+    /// The kernels.
+    pub fn kernels(&self) -> Shelf<Kernel> {
+        Shelf::new(self.root.join(place::KERNELS), place::KERNEL_DOCUMENT, "kernel")
+    }
+
+    /// The VMs, by their fixed record.
+    pub fn vms(&self) -> Shelf<banger_doc::Vm> {
+        Shelf::new(self.root.join(place::VMS), place::VM_DOCUMENT, "VM")
+    }
+
+    /// Returns the folder of a VM, which has to exist.
+    pub fn vm(&self, name: &Name) -> Result<VmFolder> {
+        let shelf = self.vms();
+        shelf.must_exist(name)?;
+        Ok(VmFolder::new(shelf.folder(name), name.clone()))
+    }
+
+    /// Returns the absolute path of an image's base disk.
+    pub fn base_disk(&self, image: &Image) -> PathBuf {
+        self.images().folder(&image.name).join(&image.rootfs)
+    }
+}
+
+/// Makes a directory of mode 0700 and its parents; one that is there must be the user's own.
+fn make_dir(dir: &Path) -> Result<()> {
+    if !dir.is_dir() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot make the state directory '{}'", dir.display()))
+            .map_err(|error| error.hint("set BANGER_STATE to a directory you can write to"))?;
+    }
+    let owner =
+        fs::metadata(dir).with_context(|| format!("cannot look at '{}'", dir.display()))?.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(Error::unavailable(format!("'{}' belongs to another user", dir.display()))
+            .hint("set BANGER_STATE to a directory of your own"));
+    }
+    Ok(())
+}
+
+/// Reads the document of one object and says which one when it cannot.
+pub(crate) fn load<D: Document>(path: &Path, what: &str, name: &Name) -> Result<D> {
+    read_document(path).with_context(|| format!("cannot read {what} '{name}'"))
+}

@@ -1,0 +1,76 @@
+//! Locks that the kernel takes back when their holder dies.
+
+use banger_doc::{Context, Error, Result};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::{File, OpenOptions},
+    os::fd::{AsRawFd, RawFd},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A held `flock` (flock(2)). It ends with the last copy of its descriptor.
+#[derive(Debug)]
+pub struct Lock(Flock<File>);
+
+impl Lock {
+    /// Takes the exclusive lock on a file, made if missing, or on a directory; `None` if another
+    /// holds it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        Self::attempt(open(path)?, FlockArg::LockExclusiveNonblock, path)
+    }
+
+    /// Waits at most `limit` for the exclusive lock; `what` names what is waited for.
+    pub fn exclusive(path: &Path, limit: Duration, what: &str) -> Result<Self> {
+        let end = Instant::now() + limit;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(lock) = Self::try_exclusive(path)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= end {
+                return Err(Error::conflict(format!(
+                    "{what} is busy: '{}' stayed locked for {} s",
+                    path.display(),
+                    limit.as_secs()
+                ))
+                .hint("another banger program is at work on it; try again when it has ended"));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Says whether somebody holds the exclusive lock now. Makes nothing; absent means no.
+    pub fn is_held(path: &Path) -> Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).context(format!("cannot open '{}'", path.display())),
+        };
+        Ok(Self::attempt(file, FlockArg::LockSharedNonblock, path)?.is_none())
+    }
+
+    fn attempt(file: File, how: FlockArg, path: &Path) -> Result<Option<Self>> {
+        match Flock::lock(file, how) {
+            Ok(lock) => Ok(Some(Self(lock))),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno).context(format!("cannot lock '{}'", path.display())),
+        }
+    }
+
+    /// Returns the descriptor that is the lock.
+    pub fn raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = if path.is_dir() {
+        File::open(path)
+    } else {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    };
+    file.with_context(|| format!("cannot open '{}'", path.display()))
+}

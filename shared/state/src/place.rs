@@ -1,0 +1,78 @@
+//! Every path, as one table. A name in capitals stands for the name of an object.
+
+/// The number of the layout.
+pub const LAYOUT: &str = "layout";
+/// Images, a folder each.
+pub const IMAGES: &str = "images";
+/// Kernels, a folder each.
+pub const KERNELS: &str = "kernels";
+/// VMs, a folder each.
+pub const VMS: &str = "vms";
+/// Blobs of OCI images, an OCI image layout (OCI image-spec, `image-layout.md`).
+pub const CACHE: &str = "cache/oci";
+/// Keys and known hosts of ssh.
+pub const SSH: &str = "ssh";
+
+/// Directories that opening the state makes.
+pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
+
+/// An image's document.
+pub const IMAGE_DOCUMENT: &str = "image.json";
+/// An image's base disk.
+pub const IMAGE_DISK: &str = "rootfs.ext4";
+/// A kernel's document.
+pub const KERNEL_DOCUMENT: &str = "kernel.json";
+/// The kernel itself.
+pub const KERNEL_FILE: &str = "vmlinux";
+/// The first part of the initramfs, the same for every VM of the kernel.
+pub const KERNEL_INITRAMFS: &str = "initramfs.cpio";
+/// The disk mounted at `/lib/modules/RELEASE`.
+pub const KERNEL_MODULES: &str = "modules.ext4";
+/// A VM's fixed record.
+pub const VM_DOCUMENT: &str = "vm.json";
+/// A VM's changeable spec.
+pub const VM_SPEC: &str = "spec.json";
+/// Held by the supervisor as long as the VM lives.
+pub const VM_LOCK: &str = "lock";
+/// What is asked of the supervisor.
+pub const VM_WANTED: &str = "wanted.json";
+/// What the supervisor answers.
+pub const VM_RUNNING: &str = "running.json";
+/// How the last run ended.
+pub const VM_EXIT: &str = "last-exit.json";
+/// The upper layer of the guest's root.
+pub const VM_OVERLAY: &str = "overlay.ext4";
+/// The guest's `/root`.
+pub const VM_WORK: &str = "work.ext4";
+/// The serial console, capped.
+pub const VM_CONSOLE: &str = "console.log";
+/// What the supervisor and the VMM print.
+pub const VM_LOG: &str = "supervise.log";
+/// Sockets and other things of one run, mode 0700.
+pub const VM_RUN: &str = "run";
+/// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
+pub const VM_CHANNEL: &str = "run/channel.sock";
+
+/// The tree as `docs/state.md` shows it; a test compares the two.
+pub const TREE: &[&str] = &[
+    "layout",
+    "cache/oci/",
+    "images/NAME/image.json",
+    "images/NAME/rootfs.ext4",
+    "kernels/NAME/kernel.json",
+    "kernels/NAME/vmlinux",
+    "kernels/NAME/initramfs.cpio",
+    "kernels/NAME/modules.ext4",
+    "ssh/",
+    "vms/NAME/vm.json",
+    "vms/NAME/spec.json",
+    "vms/NAME/lock",
+    "vms/NAME/wanted.json",
+    "vms/NAME/running.json",
+    "vms/NAME/last-exit.json",
+    "vms/NAME/overlay.ext4",
+    "vms/NAME/work.ext4",
+    "vms/NAME/console.log",
+    "vms/NAME/supervise.log",
+    "vms/NAME/run/channel.sock",
+];

@@ -1,0 +1,177 @@
+//! A shelf: objects of one kind, a folder each.
+
+use crate::{Lock, file, load};
+use banger_doc::{Context, Document, Error, Name, Result};
+use std::{
+    fs::{self, File},
+    marker::PhantomData,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long a shelf may stay locked by another program. Nothing slow happens under that lock.
+const SHELF_LIMIT: Duration = Duration::from_secs(20);
+
+/// Objects of one kind, a folder each, with one document that names the object.
+#[derive(Debug)]
+pub struct Shelf<D> {
+    dir: PathBuf,
+    document: &'static str,
+    what: &'static str,
+    of: PhantomData<fn() -> D>,
+}
+
+impl<D: Document> Shelf<D> {
+    pub(crate) fn new(dir: PathBuf, document: &'static str, what: &'static str) -> Self {
+        Self { dir, document, what, of: PhantomData }
+    }
+
+    /// Returns the folder an object of this name has or would have.
+    pub fn folder(&self, name: &Name) -> PathBuf {
+        self.dir.join(name.as_str())
+    }
+
+    /// Says whether the object is there.
+    pub fn has(&self, name: &Name) -> bool {
+        self.folder(name).join(self.document).exists()
+    }
+
+    /// Returns the names of all objects, sorted.
+    pub fn names(&self) -> Result<Vec<Name>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(error).context(format!("cannot list '{}'", self.dir.display()));
+            }
+        };
+        let mut names: Vec<Name> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Fails with the nearest name as a hint if the object is not there.
+    pub fn must_exist(&self, name: &Name) -> Result<()> {
+        if self.has(name) {
+            return Ok(());
+        }
+        let noun = self.what.to_lowercase();
+        Err(Error::not_found(format!("no {} '{name}'", self.what))
+            .hint(format!("'banger {noun} list' shows what is there")))
+    }
+
+    /// Reads an object's document.
+    pub fn get(&self, name: &Name) -> Result<D> {
+        self.must_exist(name)?;
+        load(&self.folder(name).join(self.document), self.what, name)
+    }
+
+    /// Begins a new object: an empty folder nobody sees yet.
+    pub fn begin(&self, name: &Name) -> Result<Staged> {
+        if self.has(name) {
+            return Err(self.exists(name));
+        }
+        let path = self.dir.join(format!(".new-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make '{}'", path.display()))?;
+        let mut staged = Staged { path, lock: None };
+        staged.lock = Lock::try_exclusive(&staged.path)?;
+        Ok(staged)
+    }
+
+    /// Publishes a begun object with its document: afterwards everybody sees all of it.
+    pub fn publish(&self, name: &Name, staged: Staged, document: &D) -> Result<()> {
+        file::write_document(&staged.path.join(self.document), document)?;
+        sync(&staged.path)?;
+        let _lock = self.lock()?;
+        let folder = self.folder(name);
+        if folder.exists() {
+            return Err(self.exists(name));
+        }
+        fs::rename(&staged.path, &folder)
+            .with_context(|| format!("cannot publish '{}'", folder.display()))?;
+        sync(&self.dir)
+    }
+
+    /// Publishes a begun object in place of one that may be there already.
+    pub fn publish_over(&self, name: &Name, staged: Staged, document: &D) -> Result<()> {
+        file::write_document(&staged.path.join(self.document), document)?;
+        sync(&staged.path)?;
+        let lock = self.lock()?;
+        let folder = self.folder(name);
+        let aside = self.aside(name);
+        if folder.exists() {
+            fs::rename(&folder, &aside)
+                .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
+        }
+        fs::rename(&staged.path, &folder)
+            .with_context(|| format!("cannot publish '{}'", folder.display()))?;
+        sync(&self.dir)?;
+        drop(lock);
+        let _ = fs::remove_dir_all(&aside);
+        Ok(())
+    }
+
+    /// Removes an object: it disappears whole, then its files go. `check` runs under the shelf's
+    /// lock and may refuse.
+    pub fn remove(&self, name: &Name, check: impl FnOnce(&D) -> Result<()>) -> Result<()> {
+        let aside = self.aside(name);
+        {
+            let _lock = self.lock()?;
+            check(&self.get(name)?)?;
+            let folder = self.folder(name);
+            fs::rename(&folder, &aside)
+                .with_context(|| format!("cannot remove '{}'", folder.display()))?;
+            sync(&self.dir)?;
+        }
+        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove '{}'", aside.display()))
+    }
+
+    /// Takes the lock under which objects are added and removed.
+    pub fn lock(&self) -> Result<Lock> {
+        Lock::exclusive(&self.dir.join(".lock"), SHELF_LIMIT, self.what)
+    }
+
+    fn aside(&self, name: &Name) -> PathBuf {
+        self.dir.join(format!(".old-{name}-{}", std::process::id()))
+    }
+
+    fn exists(&self, name: &Name) -> Error {
+        let noun = self.what.to_lowercase();
+        Error::conflict(format!("{} '{name}' exists", self.what))
+            .hint(format!("choose another name, or 'banger {noun} delete {name}' first"))
+    }
+}
+
+/// A folder nobody sees yet. Dropped before it is published, it is removed; if the program is
+/// killed, the lock on it ends and `banger gc` removes it.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    lock: Option<Lock>,
+}
+
+impl Staged {
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        self.lock.take();
+    }
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .with_context(|| format!("cannot sync '{}'", dir.display()))
+}

@@ -1,0 +1,184 @@
+//! One VM's folder: its documents, its lock, its computed status.
+
+use crate::{Lock, file, place};
+use banger_doc::{
+    Context, Document, Error, Exit, Name, Phase, Process, Result, Running, Spec, Status, View, Vm,
+    Wanted,
+};
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// The folder of a VM that exists.
+#[derive(Clone, Debug)]
+pub struct VmFolder {
+    path: PathBuf,
+    name: Name,
+}
+
+impl VmFolder {
+    pub(crate) fn new(path: PathBuf, name: Name) -> Self {
+        Self { path, name }
+    }
+
+    /// Returns the VM's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Returns the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the path of a place in [`place`].
+    pub fn join(&self, place: &str) -> PathBuf {
+        self.path.join(place)
+    }
+
+    /// Reads the fixed record.
+    pub fn vm(&self) -> Result<Vm> {
+        crate::load(&self.join(place::VM_DOCUMENT), "VM", &self.name)
+    }
+
+    /// Reads the spec.
+    pub fn spec(&self) -> Result<Spec> {
+        crate::load(&self.join(place::VM_SPEC), "VM", &self.name)
+    }
+
+    /// Reads what is asked; nothing if nobody asked yet.
+    pub fn wanted(&self) -> Result<Option<Wanted>> {
+        self.optional(place::VM_WANTED)
+    }
+
+    /// Reads what a supervisor said. Trust it only while [`VmFolder::is_live`].
+    pub fn running(&self) -> Result<Option<Running>> {
+        self.optional(place::VM_RUNNING)
+    }
+
+    /// Reads how the last run ended; nothing if none did.
+    pub fn last_exit(&self) -> Result<Option<Exit>> {
+        self.optional(place::VM_EXIT)
+    }
+
+    /// Asks the supervisor, now or when it comes.
+    pub fn ask(&self, wanted: &Wanted) -> Result<()> {
+        file::write_document(&self.join(place::VM_WANTED), wanted)
+    }
+
+    /// Takes the lock that makes the caller this VM's supervisor, or its only changer while it does
+    /// not run; `None` if another holds it.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        Lock::try_exclusive(&self.join(place::VM_LOCK))
+    }
+
+    /// Takes the lock under which the documents of a VM are changed, running or not.
+    pub fn edit_lock(&self) -> Result<Lock> {
+        Lock::exclusive(&self.path, Duration::from_secs(20), &format!("VM '{}'", self.name))
+    }
+
+    /// Says whether a supervisor holds the lock.
+    pub fn is_live(&self) -> Result<bool> {
+        Lock::is_held(&self.join(place::VM_LOCK))
+    }
+
+    /// Computes how the VM stands.
+    pub fn status(&self) -> Result<Status> {
+        Ok(self.stand()?.0)
+    }
+
+    /// Returns all that can be shown of the VM.
+    pub fn view(&self) -> Result<View> {
+        let (status, running, last_exit) = self.stand()?;
+        Ok(View {
+            status,
+            vm: self.vm()?,
+            spec: self.spec()?,
+            folder: self.path.display().to_string(),
+            running,
+            last_exit,
+        })
+    }
+
+    fn stand(&self) -> Result<(Status, Option<Running>, Option<Exit>)> {
+        // The lock is asked first: a supervisor writes `running.json` after taking it and removes
+        // it before letting go, so a held lock with an old document cannot be seen for long.
+        let live = self.is_live()?;
+        let running = self.running()?;
+        let exit = self.last_exit()?;
+        if live {
+            let status = match running.as_ref().map(|running| running.phase) {
+                None | Some(Phase::Preparing | Phase::Booting) => Status::Starting,
+                Some(Phase::Ready) => Status::Running,
+                Some(Phase::Paused) => Status::Paused,
+                Some(Phase::Stopping) => Status::Stopping,
+            };
+            return Ok((status, running, exit));
+        }
+        // Left behind by a supervisor that died: the exit record is of an earlier run.
+        if running.is_some() {
+            return Ok((Status::Error, None, exit));
+        }
+        let status = match &exit {
+            None => Status::Created,
+            Some(exit) if exit.is_orderly() => Status::Stopped,
+            Some(_) => Status::Error,
+        };
+        Ok((status, None, exit))
+    }
+
+    /// Fails unless the VM runs.
+    pub fn must_run(&self) -> Result<()> {
+        match self.status()? {
+            Status::Running => Ok(()),
+            status => {
+                Err(Error::conflict(format!("VM '{}' is {status}", self.name)).hint(match status {
+                    Status::Starting => {
+                        format!("'banger vm logs {}' shows how far it is", self.name)
+                    }
+                    Status::Paused => format!("'banger vm resume {}' lets it run", self.name),
+                    _ => format!("'banger vm start {}' starts it", self.name),
+                }))
+            }
+        }
+    }
+
+    /// Returns a short path to a place in the folder, whatever the folder's own length: sockets
+    /// have room for 107 bytes (unix(7)). Valid while the returned directory is open.
+    pub fn short_path(&self, place: &str) -> Result<(File, PathBuf)> {
+        let dir = File::open(&self.path)
+            .with_context(|| format!("cannot open '{}'", self.path.display()))?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{place}", dir.as_raw_fd()));
+        Ok((dir, path))
+    }
+
+    fn optional<D: Document>(&self, place: &str) -> Result<Option<D>> {
+        let path = self.join(place);
+        match fs::metadata(&path) {
+            Ok(_) => file::read_document(&path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(format!("cannot look at '{}'", path.display())),
+        }
+    }
+}
+
+/// Returns the time in seconds since 1970.
+pub fn clock_s() -> u64 {
+    clock_ms() / 1000
+}
+
+/// Returns the time in milliseconds since 1970.
+pub fn clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Returns a process with its start time; `None` if it is gone.
+pub fn process_of(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command, field 2, may hold spaces and parentheses; what follows the last `)` does not.
+    let start_ticks = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    Some(Process { pid, start_ticks })
+}
