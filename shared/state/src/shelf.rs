@@ -74,6 +74,8 @@ impl<D: Document> Shelf<D> {
             return Err(self.exists(name));
         }
         let path = self.dir.join(format!(".new-{name}-{}", std::process::id()));
+        // Keeps `banger gc` from seeing the folder before its own lock is taken.
+        let _shelf = self.lock()?;
         let _ = fs::remove_dir_all(&path);
         fs::DirBuilder::new()
             .mode(0o700)
@@ -121,15 +123,35 @@ impl<D: Document> Shelf<D> {
     /// lock and may refuse.
     pub fn remove(&self, name: &Name, check: impl FnOnce(&D) -> Result<()>) -> Result<()> {
         let aside = self.aside(name);
+        let folder = self.folder(name);
+        // Held on the folder itself until all of it is gone: tells `banger gc` that somebody is at
+        // work on it.
+        let _busy;
         {
             let _lock = self.lock()?;
             check(&self.get(name)?)?;
-            let folder = self.folder(name);
+            _busy = Lock::exclusive(&folder, SHELF_LIMIT, &format!("{} '{name}'", self.what))?;
             fs::rename(&folder, &aside)
                 .with_context(|| format!("cannot remove '{}'", folder.display()))?;
             sync(&self.dir)?;
         }
         fs::remove_dir_all(&aside).with_context(|| format!("cannot remove '{}'", aside.display()))
+    }
+
+    /// Lists folders that a killed program left half made or half removed. Ask under
+    /// [`Shelf::lock`]: nobody begins or removes an object then.
+    pub fn litter(&self) -> Result<Vec<PathBuf>> {
+        let mut litter = Vec::new();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let ours =
+                name.to_str().is_some_and(|n| n.starts_with(".new-") || n.starts_with(".old-"));
+            if ours && entry.path().is_dir() && !Lock::is_held(&entry.path())? {
+                litter.push(entry.path());
+            }
+        }
+        litter.sort();
+        Ok(litter)
     }
 
     /// Takes the lock under which objects are added and removed.
