@@ -4,6 +4,7 @@
 //! to the state directory, so `docs/documents.md` describes both. This crate does no I/O and reads
 //! no environment.
 
+mod check;
 mod error;
 mod exit;
 mod guest;
@@ -13,6 +14,7 @@ mod name;
 mod running;
 mod vm;
 
+pub use check::{Check, Outcome, Removed};
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
 pub use guest::{Disks, Guest, GuestFile, Interface};
