@@ -1,1 +1,241 @@
 //! A sandbox for tests: temporary state, empty environment, programs run under a timeout.
+//!
+//! Nothing of banger's is linked: programs are run, documents are read and written as JSON, as
+//! somebody else's program would. What a test leaves running is ended with its sandbox.
+
+mod answer;
+mod plant;
+mod process;
+
+pub use answer::Answer;
+pub use process::{Ended, run_bounded};
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Where programs of the system lie; the rest of `PATH` is not handed on.
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A state directory, a home and a scratch directory of a test's own.
+#[derive(Debug)]
+pub struct Sandbox {
+    dir: TempDir,
+    state: PathBuf,
+    limit_ms: AtomicU64,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sandbox {
+    /// Makes an empty sandbox. The state directory itself is not there yet: programs make it.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("banger-test-").tempdir().expect("a temp dir");
+        for part in ["home", "scratch", "tmp"] {
+            fs::create_dir(dir.path().join(part)).expect("a directory in the sandbox");
+        }
+        let state = dir.path().join("state");
+        Self { dir, state, limit_ms: AtomicU64::new(60_000) }
+    }
+
+    /// Changes how long one program may run, 60 s at first.
+    pub fn set_limit(&self, limit: Duration) {
+        self.limit_ms.store(limit.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Returns the folder of a VM.
+    pub fn vm(&self, name: &str) -> PathBuf {
+        self.state.join("vms").join(name)
+    }
+
+    /// Returns a scratch directory; programs start in it.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("scratch")
+    }
+
+    /// Returns the home directory.
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    /// Writes `config.toml`.
+    pub fn config(&self, text: &str) {
+        let dir = self.home().join(".config/banger");
+        fs::create_dir_all(&dir).expect("the folder of the config");
+        fs::write(dir.join("config.toml"), text).expect("the config");
+    }
+
+    /// Returns a command with the sandbox's environment, for what [`Sandbox::run`] does not offer.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", SYSTEM_PATH)
+            .env("HOME", self.home())
+            .env("TMPDIR", self.dir.path().join("tmp"))
+            .env("BANGER_STATE", &self.state)
+            .env("LANG", "C.UTF-8")
+            .env("TZ", "UTC")
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
+        for name in ["CI", "BANGER_GUEST_DIR", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Runs a program to its end and reads the documents it prints; anything else on its stdout
+    /// fails the test.
+    pub fn run<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Answer {
+        self.with(program, args, |_| {})
+    }
+
+    /// Like [`Sandbox::run`]; `change` sees the command first.
+    pub fn with<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: &[S],
+        change: impl FnOnce(&mut Command),
+    ) -> Answer {
+        self.raw_with(program, args, change).parsed()
+    }
+
+    /// Runs a program whose stdout is bytes: `exec`, `logs`, `ssh`.
+    pub fn raw<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Answer {
+        self.raw_with(program, args, |_| {})
+    }
+
+    /// Like [`Sandbox::raw`]; `change` sees the command first.
+    pub fn raw_with<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: &[S],
+        change: impl FnOnce(&mut Command),
+    ) -> Answer {
+        self.start(program, args, None, change)
+    }
+
+    /// Like [`Sandbox::raw`], with bytes for the program's stdin.
+    pub fn feed<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: &[S],
+        stdin: &[u8],
+    ) -> Answer {
+        self.start(program, args, Some(stdin), |_| {})
+    }
+
+    fn start<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: &[S],
+        stdin: Option<&[u8]>,
+        change: impl FnOnce(&mut Command),
+    ) -> Answer {
+        let mut command = self.command(program);
+        command.args(args);
+        change(&mut command);
+        let limit = Duration::from_millis(self.limit_ms.load(Ordering::Relaxed));
+        let ended = run_bounded(&mut command, stdin, limit);
+        Answer::new(&command, ended)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for folder in fs::read_dir(self.state.join("vms")).into_iter().flatten().flatten() {
+            process::end_recorded(&folder.path().join("running.json"));
+        }
+    }
+}
+
+/// Returns the path of one of banger's programs for tests of several programs, which have no
+/// `CARGO_BIN_EXE_...` of them.
+pub fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of the test");
+    let dir = exe.parent().and_then(Path::parent).expect("the folder of the build");
+    let path = dir.join(name);
+    assert!(path.is_file(), "'{}' is missing: run 'cargo xtask build' first", path.display());
+    path
+}
+
+/// Says whether a program of the system is there. Where `CI` is set an absent one fails the test;
+/// elsewhere the test says that it skips, and why.
+pub fn have(tool: &str) -> bool {
+    let there = std::env::split_paths(SYSTEM_PATH).any(|dir| dir.join(tool).is_file());
+    assert!(there || std::env::var_os("CI").is_none(), "'{tool}' is missing: 'cargo xtask setup'");
+    if !there {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: '{tool}' is missing; 'cargo xtask setup' installs it"
+        );
+    }
+    there
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(sandbox: &Sandbox, script: &str) -> Answer {
+        sandbox.run("/bin/sh", &["-c", script])
+    }
+
+    #[test]
+    fn documents_and_statuses_are_read() {
+        let sandbox = Sandbox::new();
+        let answer = shell(&sandbox, r#"echo '{"schema":"banger.x/1","home":"'$HOME'"}'"#);
+        assert_eq!(answer.document()["home"], sandbox.home().to_str().expect("text"));
+        assert_eq!(sandbox.raw("/bin/sh", &["-c", "kill -9 $$"]).status, 137);
+        assert_eq!(sandbox.feed("/bin/cat", &["-"], b"abc\0").stdout, b"abc\0");
+        shell(
+            &sandbox,
+            r#"echo 'x: no VM' >&2; echo '{"schema":"banger.error/1","kind":"not-found","message":"no VM"}'; exit 3"#,
+        )
+        .fails(3, "no VM");
+    }
+
+    #[test]
+    #[should_panic(expected = "no document")]
+    fn words_on_stdout_fail_a_test() {
+        let _ = shell(&Sandbox::new(), "echo hello");
+    }
+
+    #[test]
+    #[should_panic(expected = "still running")]
+    fn a_hung_program_is_ended() {
+        let sandbox = Sandbox::new();
+        sandbox.set_limit(Duration::from_millis(200));
+        let _ = shell(&sandbox, "sleep 50 & sleep 50");
+    }
+
+    #[test]
+    fn planted_objects_are_whole() {
+        let sandbox = Sandbox::new();
+        sandbox.plant_image("alpine");
+        sandbox.plant_kernel("generic-6.12");
+        sandbox.plant_vm("web", "alpine", "generic-6.12");
+        let disk = sandbox.state().join("images/alpine/rootfs.ext4");
+        sandbox.raw("/usr/sbin/e2fsck", &["-fn", disk.to_str().expect("text")]).ok();
+        let initramfs = fs::read(sandbox.state().join("kernels/generic-6.12/initramfs.cpio"));
+        assert_eq!(initramfs.expect("an initramfs").len() % 4, 0);
+    }
+}

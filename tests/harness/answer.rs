@@ -1,0 +1,117 @@
+//! What a program answered, and what a test expects of it.
+
+use crate::Ended;
+use serde_json::Value;
+use std::{process::Command, time::Duration};
+
+/// What a program answered.
+#[must_use]
+#[derive(Debug)]
+pub struct Answer {
+    /// The command line.
+    pub command: String,
+    /// Exit status, or 128 and the signal's number.
+    pub status: i32,
+    /// Documents on stdout; empty after [`crate::Sandbox::raw`].
+    pub documents: Vec<Value>,
+    /// stdout as bytes.
+    pub stdout: Vec<u8>,
+    /// stderr as text.
+    pub stderr: String,
+    /// How long it ran.
+    pub took: Duration,
+    raw: bool,
+}
+
+impl Answer {
+    pub(crate) fn new(command: &Command, ended: Ended) -> Self {
+        let mut words = vec![command.get_program().display().to_string()];
+        words.extend(command.get_args().map(|arg| arg.display().to_string()));
+        Self {
+            command: words.join(" "),
+            status: ended.status,
+            documents: Vec::new(),
+            stdout: ended.stdout,
+            stderr: String::from_utf8_lossy(&ended.stderr).into_owned(),
+            took: ended.took,
+            raw: true,
+        }
+    }
+
+    /// Reads stdout as documents, one a line; anything else fails the test.
+    pub(crate) fn parsed(mut self) -> Self {
+        self.raw = false;
+        let text = self.text();
+        for line in text.lines() {
+            match serde_json::from_str::<Value>(line) {
+                Ok(value) if value["schema"].as_str().is_some_and(|s| s.starts_with("banger.")) => {
+                    self.documents.push(value);
+                }
+                _ => panic!("this line on stdout is no document: {line}\n{}", self.all()),
+            }
+        }
+        assert!(
+            self.stdout.is_empty() || self.stdout.ends_with(b"\n"),
+            "stdout does not end with a line end\n{}",
+            self.all()
+        );
+        self
+    }
+
+    /// Returns stdout as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Fails the test unless the status is 0.
+    pub fn ok(&self) -> &Self {
+        assert_eq!(self.status, 0, "it failed\n{}", self.all());
+        self
+    }
+
+    /// Fails the test unless the program failed with this status, `part` in what it said on stderr,
+    /// and, if it prints documents, the same said by a `banger.error/1` as its last one.
+    pub fn fails(&self, status: i32, part: &str) -> &Self {
+        assert_eq!(self.status, status, "another status was expected\n{}", self.all());
+        assert!(self.stderr.contains(part), "'{part}' is not on stderr\n{}", self.all());
+        if self.raw {
+            return self;
+        }
+        let report = self.documents.last().unwrap_or(&Value::Null);
+        assert_eq!(report["schema"], "banger.error/1", "no error document\n{}", self.all());
+        let kinds = ["", "failed", "usage", "not-found", "conflict", "unavailable"];
+        let kind = usize::try_from(status).ok().and_then(|status| kinds.get(status));
+        assert_eq!(
+            report["kind"].as_str(),
+            kind.copied(),
+            "kind and status differ\n{}",
+            self.all()
+        );
+        let message = report["message"].as_str().unwrap_or_default();
+        assert!(
+            self.stderr.contains(message) && !message.is_empty(),
+            "stderr and the document say different things\n{}",
+            self.all()
+        );
+        self
+    }
+
+    /// Returns the one document, after checking that all went well.
+    pub fn document(&self) -> &Value {
+        self.ok();
+        assert_eq!(self.documents.len(), 1, "one document was expected\n{}", self.all());
+        &self.documents[0]
+    }
+
+    /// Returns everything known, for a message.
+    pub fn all(&self) -> String {
+        let mut stdout = self.text();
+        if stdout.len() > 8000 {
+            stdout = format!("({} bytes)", stdout.len());
+        }
+        format!(
+            "$ {}\n{stdout}\n-- stderr --\n{}\n[exit {}, {:?}]",
+            self.command, self.stderr, self.status, self.took
+        )
+    }
+}
