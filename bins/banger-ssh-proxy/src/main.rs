@@ -1,0 +1,3 @@
+//! Connects ssh to the ssh server of a VM.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Opens a shell in a VM over ssh.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Gives a VM a network namespace of its own, without root.
