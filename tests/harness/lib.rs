@@ -104,49 +104,44 @@ impl Sandbox {
 
     /// Runs a program to its end and reads the documents it prints; anything else on its stdout
     /// fails the test.
-    pub fn run<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Answer {
+    pub fn run(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Answer {
         self.with(program, args, |_| {})
     }
 
     /// Like [`Sandbox::run`]; `change` sees the command first.
-    pub fn with<S: AsRef<OsStr>>(
+    pub fn with(
         &self,
         program: impl AsRef<OsStr>,
-        args: &[S],
+        args: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Answer {
         self.raw_with(program, args, change).parsed()
     }
 
     /// Runs a program whose stdout is bytes: `exec`, `logs`, `ssh`.
-    pub fn raw<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Answer {
+    pub fn raw(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Answer {
         self.raw_with(program, args, |_| {})
     }
 
     /// Like [`Sandbox::raw`]; `change` sees the command first.
-    pub fn raw_with<S: AsRef<OsStr>>(
+    pub fn raw_with(
         &self,
         program: impl AsRef<OsStr>,
-        args: &[S],
+        args: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Answer {
         self.start(program, args, None, change)
     }
 
     /// Like [`Sandbox::raw`], with bytes for the program's stdin.
-    pub fn feed<S: AsRef<OsStr>>(
-        &self,
-        program: impl AsRef<OsStr>,
-        args: &[S],
-        stdin: &[u8],
-    ) -> Answer {
+    pub fn feed(&self, program: impl AsRef<OsStr>, args: &[&str], stdin: &[u8]) -> Answer {
         self.start(program, args, Some(stdin), |_| {})
     }
 
-    fn start<S: AsRef<OsStr>>(
+    fn start(
         &self,
         program: impl AsRef<OsStr>,
-        args: &[S],
+        args: &[&str],
         stdin: Option<&[u8]>,
         change: impl FnOnce(&mut Command),
     ) -> Answer {
