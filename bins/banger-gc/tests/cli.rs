@@ -45,8 +45,9 @@ fn what_a_living_program_holds_stays() {
     fs::create_dir_all(&held).unwrap();
     // flock(1) holds the lock on the folder as a program at work would.
     let mut holder = std::process::Command::new("flock")
+        .arg("--no-fork")
         .arg(&held)
-        .args(["sh", "-c", "echo held; sleep 20"])
+        .args(["sh", "-c", "echo held; exec sleep 20"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();

@@ -11,7 +11,7 @@ pub use call::{Program, call, find};
 pub use out::{Out, human_bytes, note};
 
 use banger_doc::{Document, Error, Kind, Result};
-use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, Parser};
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
