@@ -1,0 +1,50 @@
+//! `build`: all programs, and the guest programs statically into `guest/` beside them.
+
+use crate::{
+    Result,
+    run::{self, cargo, target},
+};
+use std::{fs, path::Path, time::Duration};
+
+/// The programs that run inside a guest, whatever its libraries are.
+const GUEST: &[&str] = &["banger-guest-init", "banger-guest-agent"];
+const LIMIT: Duration = Duration::from_mins(40);
+
+pub(crate) fn run() -> Result {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--quiet"]);
+    if std::env::var_os("CI").is_some() {
+        build.arg("--locked");
+    }
+    run::run("building the programs", &mut build, LIMIT)?;
+    guest("debug", &target().join("debug/guest"))
+}
+
+/// Builds the guest programs with `profile` (`debug` or `release`) and copies them into `to`.
+pub(crate) fn guest(profile: &str, to: &Path) -> Result {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--target", &triple]);
+    for name in GUEST {
+        build.args(["--package", name]);
+    }
+    if profile == "release" {
+        build.arg("--release");
+    }
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
+    run::run("building the guest programs", &mut build, LIMIT)?;
+    fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
+    for name in GUEST {
+        let from = target().join(&triple).join(profile).join(name);
+        replace(&from, &to.join(name))?;
+    }
+    Ok(())
+}
+
+/// Copies a program over one that may be running.
+pub(crate) fn replace(from: &Path, to: &Path) -> Result {
+    let aside = to.with_extension("new");
+    fs::copy(from, &aside)
+        .and_then(|_| fs::rename(&aside, to))
+        .map_err(|error| format!("cannot copy '{}' to '{}': {error}", from.display(), to.display()))
+}
