@@ -1,1 +1,5 @@
 //! Starts and drives a VMM.
+
+mod kvm;
+
+pub use kvm::{Kvm, kvm};
