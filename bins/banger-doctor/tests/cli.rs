@@ -1,1 +1,97 @@
 //! The contract of `banger-doctor`.
+
+use banger_tests::{Answer, Sandbox};
+use serde_json::Value;
+use std::fs;
+
+const DOCTOR: &str = env!("CARGO_BIN_EXE_banger-doctor");
+
+fn check<'a>(answer: &'a Answer, name: &str) -> &'a Value {
+    answer
+        .documents
+        .iter()
+        .find(|document| document["name"] == name)
+        .unwrap_or_else(|| panic!("no check '{name}' in {answer:?}"))
+}
+
+#[test]
+fn an_empty_host_is_looked_at_and_nothing_is_made() {
+    let sandbox = Sandbox::new();
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert!(answer.documents.iter().all(|document| document["schema"] == "banger.check/1"));
+    assert_eq!(check(&answer, "state")["outcome"], "pass");
+    assert_eq!(check(&answer, "config")["outcome"], "pass");
+    assert!(!sandbox.state().exists(), "doctor reads only");
+    let failed = answer.documents.iter().any(|document| document["outcome"] == "fail");
+    assert_eq!(answer.status, if failed { 5 } else { 0 });
+    for document in &answer.documents {
+        assert_eq!(document["outcome"] != "pass", document.get("remedy").is_some(), "{document}");
+    }
+}
+
+#[test]
+fn a_host_without_tools_fails_with_the_command_to_type() {
+    let sandbox = Sandbox::new();
+    let answer = sandbox.with(DOCTOR, &[], |command| {
+        command.env("PATH", "/nonexistent");
+    });
+    assert_eq!(answer.status, 5);
+    let qemu = check(&answer, "qemu");
+    assert_eq!(qemu["outcome"], "fail");
+    assert!(qemu["remedy"].as_str().unwrap().contains("install"), "{qemu}");
+}
+
+#[test]
+fn values_are_shown_with_their_origin() {
+    let sandbox = Sandbox::new();
+    sandbox.config("default_image = \"alpine\"\n[vm_defaults]\nmemory = \"2G\"\n");
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(check(&answer, "default-image")["message"], "alpine (config)");
+    assert_eq!(check(&answer, "memory")["message"], "2048 MiB (config)");
+    assert_eq!(check(&answer, "disk")["message"], "8G (built in)");
+}
+
+#[test]
+fn an_unknown_key_fails_with_the_nearest() {
+    let sandbox = Sandbox::new();
+    sandbox.config("defualt_image = \"alpine\"\n");
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(answer.status, 5);
+    let config = check(&answer, "config");
+    assert!(config["message"].as_str().unwrap().contains("defualt_image"));
+    assert!(config["remedy"].as_str().unwrap().contains("default_image"));
+}
+
+#[test]
+fn a_broken_state_fails_and_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    assert_eq!(check(&sandbox.run(DOCTOR, &[]), "state")["outcome"], "pass");
+    fs::write(sandbox.state().join("images/alpine/image.json"), "{").unwrap();
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(answer.status, 5);
+    assert!(check(&answer, "state")["message"].as_str().unwrap().contains("alpine"));
+}
+
+#[test]
+fn a_newer_layout_fails() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.state()).unwrap();
+    fs::write(sandbox.state().join("layout"), "99\n").unwrap();
+    let state = sandbox.run(DOCTOR, &[]);
+    assert!(check(&state, "state")["message"].as_str().unwrap().contains("layout 99"));
+}
+
+#[test]
+fn litter_is_a_warning() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    fs::create_dir(sandbox.state().join("images/.new-x-1")).unwrap();
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(check(&answer, "litter")["remedy"], "banger gc");
+}
+
+#[test]
+fn a_wrong_option_is_a_usage_error() {
+    Sandbox::new().run(DOCTOR, &["--fix"]).fails(2, "--fix");
+}

@@ -1,0 +1,117 @@
+//! The configuration: readable, and where each value in force comes from.
+
+use crate::{fail, pass, warn};
+use banger_config::{Config, DEFAULT_KERNEL, HostDefaults, Size};
+use banger_doc::Check;
+use std::fs;
+
+pub(crate) fn checks() -> Vec<Check> {
+    let place = Config::location().map_or_else(|| "nowhere".into(), |p| p.display().to_string());
+    let config = match Config::load() {
+        Ok(config) => config,
+        Err(error) => {
+            let remedy = error.hint_text().unwrap_or("docs/config.md lists every key").to_owned();
+            return vec![fail("config", error.chain(), remedy)];
+        }
+    };
+    let there = Config::location().is_some_and(|path| path.exists());
+    let message = if there { format!("'{place}' is read") } else { format!("none at '{place}'") };
+    let host = HostDefaults::of_this_host();
+    let sizes = &config.vm_defaults;
+    let from =
+        |chosen: bool, otherwise: &str| if chosen { "config".into() } else { otherwise.to_owned() };
+    let mut checks = vec![
+        pass("config", message),
+        pass(
+            "default-image",
+            format!("{} ({})", config.image(), from(config.default_image.is_some(), "built in")),
+        ),
+        pass(
+            "default-kernel",
+            format!(
+                "{} ({})",
+                config.default_kernel.as_ref().map_or(DEFAULT_KERNEL, |name| name.as_str()),
+                from(config.default_kernel.is_some(), "built in")
+            ),
+        ),
+        pass(
+            "vcpu",
+            format!(
+                "{} ({})",
+                sizes.vcpu.unwrap_or(host.vcpu),
+                from(sizes.vcpu.is_some(), "a quarter of this host's")
+            ),
+        ),
+        pass(
+            "memory",
+            format!(
+                "{} MiB ({})",
+                sizes.memory.map_or(host.memory_mib, Size::mib),
+                from(sizes.memory.is_some(), "an eighth of this host's")
+            ),
+        ),
+        pass(
+            "disk",
+            format!(
+                "{} ({})",
+                sizes.disk.unwrap_or(Size::of(host.disk_bytes)),
+                from(sizes.disk.is_some(), "built in")
+            ),
+        ),
+        pass(
+            "overlay",
+            format!(
+                "{} ({})",
+                sizes.overlay.unwrap_or(Size::of(host.overlay_bytes)),
+                from(sizes.overlay.is_some(), "built in")
+            ),
+        ),
+        pass(
+            "vmm",
+            format!(
+                "{} ({})",
+                config.vmm.unwrap_or_default(),
+                from(config.vmm.is_some(), "built in")
+            ),
+        ),
+        pass(
+            "net",
+            format!(
+                "{} ({})",
+                config.net.unwrap_or_default(),
+                from(config.net.is_some(), "built in")
+            ),
+        ),
+    ];
+    for (key, path) in [
+        ("binaries.qemu", &config.binaries.qemu),
+        ("binaries.firecracker", &config.binaries.firecracker),
+        ("binaries.jailer", &config.binaries.jailer),
+        ("binaries.pasta", &config.binaries.pasta),
+        ("binaries.ssh", &config.binaries.ssh),
+    ] {
+        if let Some(path) =
+            path.as_ref().filter(|path| !fs::metadata(path).is_ok_and(|m| m.is_file()))
+        {
+            checks.push(fail(
+                key,
+                format!("'{}' is not there", path.display()),
+                format!("mend {key} in '{place}'"),
+            ));
+        }
+    }
+    for entry in &config.file_sync {
+        let path = entry.host.strip_prefix("~/").map_or_else(
+            || entry.host.clone(),
+            |rest| format!("{}/{rest}", std::env::var("HOME").unwrap_or_default()),
+        );
+        if fs::symlink_metadata(&path).is_err() {
+            checks.push(warn(
+                "file_sync",
+                format!("'{path}' is not there and is skipped"),
+                format!("mend file_sync in '{place}'"),
+            ));
+        }
+    }
+    checks
+}

@@ -1,0 +1,212 @@
+//! The host: processor, VMMs, devices, rights, tools.
+
+use crate::{fail, pass, remedy, warn};
+use banger_config::Config;
+use banger_doc::Check;
+use banger_machine::{Kvm, kvm};
+use std::{
+    fs::{self, OpenOptions},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a tool may take to tell its version.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The oldest Firecracker that shows its disks to a distribution's kernel (by ACPI).
+const OLDEST_FIRECRACKER: (u32, u32) = (1, 8);
+
+pub(crate) fn checks() -> Vec<Check> {
+    let config = Config::load().unwrap_or_default();
+    let kvm = kvm();
+    vec![
+        processor(),
+        kvm_check(&kvm),
+        qemu(&config),
+        firecracker(&config, &kvm),
+        tun(),
+        user_namespaces(),
+        tool(
+            "pasta",
+            config.binaries.pasta.clone(),
+            &remedy::PASST,
+            "guests reach the network through QEMU's own user network instead",
+        ),
+        tool(
+            "nft",
+            None,
+            &remedy::NFTABLES,
+            "guests reach the network through QEMU's own user network instead",
+        ),
+        needed("e2fsck", &remedy::E2FSPROGS),
+        needed("resize2fs", &remedy::E2FSPROGS),
+        tool("git", None, &remedy::GIT, "workspaces need it"),
+        tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
+        tool(
+            "mmdebstrap",
+            None,
+            &remedy::MMDEBSTRAP,
+            "the default image is pulled from a registry instead, without an ssh server",
+        ),
+    ]
+}
+
+fn processor() -> Check {
+    match std::env::consts::ARCH {
+        arch @ ("x86_64" | "aarch64") => pass("processor", arch),
+        arch => fail("processor", format!("'{arch}' is not supported"), "use x86_64 or aarch64"),
+    }
+}
+
+fn kvm_check(kvm: &Kvm) -> Check {
+    match kvm {
+        Kvm::Works => pass("kvm", "/dev/kvm opens and the processor has virtualization"),
+        Kvm::Absent => warn(
+            "kvm",
+            "there is no /dev/kvm: guests run in software, several times slower",
+            "switch virtualization on in the firmware, or in the settings of the VM this is, then 'sudo modprobe kvm_intel' or kvm_amd",
+        ),
+        Kvm::Denied => warn(
+            "kvm",
+            "/dev/kvm cannot be opened for reading and writing: guests run in software",
+            "sudo usermod -aG kvm $USER, then log in again",
+        ),
+        Kvm::NotReal => warn(
+            "kvm",
+            "/dev/kvm opens, but the processor shows neither vmx nor svm: ordinary kernels do not run on it, so guests run in software",
+            "use a host with hardware virtualization (or nested virtualization) for speed",
+        ),
+    }
+}
+
+fn qemu(config: &Config) -> Check {
+    let name = format!("qemu-system-{}", std::env::consts::ARCH);
+    match locate(&name, config.binaries.qemu.as_ref()) {
+        None => fail("qemu", format!("'{name}' is not installed"), remedy::install(&remedy::QEMU)),
+        Some(path) => match version(&path) {
+            Ok(line) => pass("qemu", line),
+            Err(reason) => fail("qemu", reason, remedy::install(&remedy::QEMU)),
+        },
+    }
+}
+
+fn firecracker(config: &Config, kvm: &Kvm) -> Check {
+    let advice = "docs/install.md says where to get Firecracker";
+    let Some(path) = locate("firecracker", config.binaries.firecracker.as_ref()) else {
+        let message = "not installed: QEMU is used";
+        return if matches!(kvm, Kvm::Works) {
+            warn("firecracker", message, advice)
+        } else {
+            pass("firecracker", format!("{message}; it would need KVM"))
+        };
+    };
+    let line = match version(&path) {
+        Ok(line) => line,
+        Err(reason) => return warn("firecracker", reason, advice),
+    };
+    let number = line.split_whitespace().find_map(|word| {
+        let mut parts = word.trim_start_matches('v').split('.');
+        Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
+    });
+    match number {
+        Some(found) if found >= OLDEST_FIRECRACKER => pass("firecracker", line),
+        _ => warn("firecracker", format!("'{line}' is older than 1.8"), advice),
+    }
+}
+
+fn tun() -> Check {
+    match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => pass("tun", "/dev/net/tun opens"),
+        Err(error) => warn(
+            "tun",
+            format!("/dev/net/tun cannot be opened ({error}): guests use QEMU's own user network"),
+            if error.kind() == ErrorKind::NotFound {
+                "sudo modprobe tun"
+            } else {
+                "sudo chmod 666 /dev/net/tun (most desktops have it so)"
+            },
+        ),
+    }
+}
+
+fn user_namespaces() -> Check {
+    let name = "user-namespaces";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "--pid", "--fork", "true"]);
+    if bounded(command).is_ok() {
+        return pass(name, "can be made");
+    }
+    let set = |path: &str, bad: &str| fs::read_to_string(path).is_ok_and(|v| v.trim() == bad);
+    let remedy = if set("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    } else if set("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sudo sysctl kernel.unprivileged_userns_clone=1"
+    } else {
+        "sudo sysctl user.max_user_namespaces=10000"
+    };
+    warn(name, "cannot be made: a VM has no network and process namespaces of its own", remedy)
+}
+
+fn tool(name: &str, chosen: Option<PathBuf>, package: &remedy::Package, without: &str) -> Check {
+    match locate(name, chosen.as_ref()) {
+        Some(path) => pass(name, path.display().to_string()),
+        None => warn(name, format!("not installed: {without}"), remedy::install(package)),
+    }
+}
+
+fn needed(name: &str, package: &remedy::Package) -> Check {
+    match locate(name, None) {
+        Some(path) => pass(name, path.display().to_string()),
+        None => fail(name, "not installed", remedy::install(package)),
+    }
+}
+
+/// Finds a program as chosen, in `PATH`, or where administrators' programs lie.
+fn locate(name: &str, chosen: Option<&PathBuf>) -> Option<PathBuf> {
+    if let Some(path) = chosen {
+        return path.is_file().then(|| path.clone());
+    }
+    which::which(name).ok().or_else(|| {
+        ["/usr/sbin", "/sbin", "/usr/local/sbin"]
+            .iter()
+            .map(|dir| Path::new(dir).join(name))
+            .find(|path| path.is_file())
+    })
+}
+
+/// Returns the first line of what `--version` prints.
+fn version(path: &Path) -> Result<String, String> {
+    let mut command = Command::new(path);
+    command.arg("--version");
+    let text = bounded(command).map_err(|why| format!("'{}' {why}", path.display()))?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    Ok(format!("{line} ({})", path.display()))
+}
+
+/// Runs a command to its end within [`LIMIT`] and returns its stdout.
+fn bounded(mut command: Command) -> Result<String, String> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot be run: {error}"))?;
+    let end = Instant::now() + LIMIT;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => break,
+            Ok(Some(status)) => return Err(format!("ended with {status}")),
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(2)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("did not end within {} s", LIMIT.as_secs()));
+            }
+        }
+    }
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,144 @@
+//! The state: readable and valid, with room left.
+
+use crate::{fail, pass, warn};
+use banger_cli::human_bytes;
+use banger_config::Config;
+use banger_doc::{Check, Document, Kind, Name, Result};
+use banger_state::{Shelf, State, place};
+use nix::sys::statvfs::statvfs;
+use std::path::Path;
+
+/// Less room than this fails; an image and its disks do not fit.
+const LITTLE: u64 = 1 << 30;
+/// Less room than this warns.
+const SCARCE: u64 = 10 << 30;
+
+pub(crate) fn checks() -> Vec<Check> {
+    let mut checks = vec![room()];
+    match State::open_read_only() {
+        Err(error) if error.kind() == Kind::NotFound => {
+            checks.push(pass("state", "none yet; the first pull or run makes it"));
+        }
+        Err(error) => {
+            let remedy = error.hint_text().unwrap_or("look at its owner and rights").to_owned();
+            checks.push(fail("state", error.chain(), remedy));
+        }
+        Ok(state) => checks.extend(contents(&state)),
+    }
+    checks
+}
+
+/// Looks at the file system the state lies on, or will lie on.
+fn room() -> Check {
+    let Ok(root) = State::location() else {
+        return fail("space", "there is no place for the state", "set BANGER_STATE");
+    };
+    let there = root.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    match statvfs(there) {
+        Err(error) => warn(
+            "space",
+            format!("cannot look at '{}': {error}", there.display()),
+            "check its rights",
+        ),
+        Ok(stat) => {
+            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+            let message = format!("{} free at '{}'", human_bytes(free), root.display());
+            let remedy = "'banger df' shows what takes room; 'banger vm prune' and 'banger image prune' free some";
+            match free {
+                0..LITTLE => fail("space", message, remedy),
+                LITTLE..SCARCE => warn("space", message, remedy),
+                _ => pass("space", message),
+            }
+        }
+    }
+}
+
+fn contents(state: &State) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut bad = Vec::new();
+    let images = read_all(&state.images(), "image", &mut bad);
+    let kernels = read_all(&state.kernels(), "kernel", &mut bad);
+    let vms = read_all(&state.vms(), "VM", &mut bad);
+    for image in &images {
+        if !state.base_disk(image).is_file() {
+            bad.push(format!("image '{}' has lost its disk", image.name));
+        }
+    }
+    for kernel in &kernels {
+        if !state.kernels().folder(&kernel.name).join(place::KERNEL_FILE).is_file() {
+            bad.push(format!("kernel '{}' has lost its file", kernel.name));
+        }
+    }
+    for vm in &vms {
+        if !images.iter().any(|image| image.name == vm.image) {
+            bad.push(format!("VM '{}' has lost its image '{}'", vm.name, vm.image));
+        }
+        if !kernels.iter().any(|kernel| kernel.name == vm.kernel) {
+            bad.push(format!("VM '{}' has lost its kernel '{}'", vm.name, vm.kernel));
+        }
+        if let Err(error) = state.vm(&vm.name).and_then(|folder| folder.view()) {
+            bad.push(error.chain());
+        }
+    }
+    if bad.is_empty() {
+        checks.push(pass(
+            "state",
+            format!(
+                "{} images, {} kernels and {} VMs at '{}', all valid",
+                images.len(),
+                kernels.len(),
+                vms.len(),
+                state.root().display()
+            ),
+        ));
+    } else {
+        checks.push(fail("state", bad.join("; "), "delete what is named and make it anew"));
+    }
+    let litter: Vec<_> = [state.images().litter(), state.kernels().litter(), state.vms().litter()]
+        .into_iter()
+        .filter_map(Result::ok)
+        .flatten()
+        .collect();
+    if !litter.is_empty() {
+        checks.push(warn(
+            "litter",
+            format!("{} folders were left half made by programs that were killed", litter.len()),
+            "banger gc",
+        ));
+    }
+    checks.extend(ready(state));
+    checks
+}
+
+fn read_all<D: Document>(shelf: &Shelf<D>, what: &str, bad: &mut Vec<String>) -> Vec<D> {
+    let names: Vec<Name> = match shelf.names() {
+        Ok(names) => names,
+        Err(error) => {
+            bad.push(error.chain());
+            return Vec::new();
+        }
+    };
+    let mut documents = Vec::new();
+    for name in names {
+        match shelf.get(&name) {
+            Ok(document) => documents.push(document),
+            Err(error) => bad.push(format!("{what} '{name}' is not valid: {}", error.chain())),
+        }
+    }
+    documents
+}
+
+/// Says whether the default image and kernel are here; the first run brings them otherwise.
+fn ready(state: &State) -> Vec<Check> {
+    let config = Config::load().unwrap_or_default();
+    let kernel: Option<Name> =
+        config.default_kernel.clone().or_else(|| banger_config::DEFAULT_KERNEL.parse().ok());
+    let image = Name::from_lossy(config.image());
+    let say = |name: &str, there: bool| {
+        pass(name, if there { "is here" } else { "is pulled by the first run" })
+    };
+    vec![
+        say("image-ready", image.is_some_and(|name| state.images().has(&name))),
+        say("kernel-ready", kernel.is_some_and(|name| state.kernels().has(&name))),
+    ]
+}
