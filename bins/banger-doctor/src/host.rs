@@ -24,9 +24,9 @@ pub(crate) fn checks() -> Vec<Check> {
     let kvm = kvm();
     vec![
         processor(),
-        kvm_check(&kvm),
+        kvm_check(kvm),
         qemu(&config),
-        firecracker(&config, &kvm),
+        firecracker(&config, kvm),
         tun(),
         user_namespaces(),
         tool(
@@ -61,7 +61,7 @@ fn processor() -> Check {
     }
 }
 
-fn kvm_check(kvm: &Kvm) -> Check {
+fn kvm_check(kvm: Kvm) -> Check {
     match kvm {
         Kvm::Works => pass("kvm", "/dev/kvm opens and the processor has virtualization"),
         Kvm::Absent => warn(
@@ -93,11 +93,11 @@ fn qemu(config: &Config) -> Check {
     }
 }
 
-fn firecracker(config: &Config, kvm: &Kvm) -> Check {
+fn firecracker(config: &Config, kvm: Kvm) -> Check {
     let advice = "docs/install.md says where to get Firecracker";
     let Some(path) = locate("firecracker", config.binaries.firecracker.as_ref()) else {
         let message = "not installed: QEMU is used";
-        return if matches!(kvm, Kvm::Works) {
+        return if kvm.works() {
             warn("firecracker", message, advice)
         } else {
             pass("firecracker", format!("{message}; it would need KVM"))

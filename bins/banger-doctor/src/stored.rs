@@ -41,7 +41,7 @@ fn room() -> Check {
             "check its rights",
         ),
         Ok(stat) => {
-            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+            let free = stat.blocks_available() * stat.fragment_size();
             let message = format!("{} free at '{}'", human_bytes(free), root.display());
             let remedy = "'banger df' shows what takes room; 'banger vm prune' and 'banger image prune' free some";
             match free {

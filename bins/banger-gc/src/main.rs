@@ -95,11 +95,10 @@ impl Sweep {
             let writer = name
                 .to_str()
                 .and_then(|name| name.strip_prefix('.')?.rsplit_once('.')?.1.parse::<u32>().ok());
-            if let Some(pid) = writer {
-                if !Path::new(&format!("/proc/{pid}")).exists() {
+            if let Some(pid) = writer
+                && !Path::new(&format!("/proc/{pid}")).exists() {
                     self.remove("litter", &entry.path(), removed)?;
                 }
-            }
         }
         Ok(())
     }

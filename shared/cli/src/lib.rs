@@ -50,11 +50,10 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
                 .help("Say nothing on stderr but errors"),
         );
     let words: Vec<OsString> = std::env::args_os().collect();
-    if let [_, only] = words.as_slice() {
-        if only == "--completion-words" {
+    if let [_, only] = words.as_slice()
+        && only == "--completion-words" {
             return complete::words(&command);
         }
-    }
     let program = command.get_name().to_owned();
     let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
     let mut out = Out::new(json_asked || !std::io::stdout().is_terminal(), false);
