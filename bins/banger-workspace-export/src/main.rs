@@ -1,0 +1,3 @@
+//! Prints what a guest changed as a patch.
+
+fn main() {}

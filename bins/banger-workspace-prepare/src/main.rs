@@ -1,0 +1,3 @@
+//! Puts a repository or a directory into a VM.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Says what host and guest have that the other lacks.
+
+fn main() {}
