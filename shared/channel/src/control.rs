@@ -1,0 +1,194 @@
+//! Short questions and orders to the agent.
+
+use crate::{connect, line::read_line, line::write_line, port};
+use banger_doc::{Context, Error, Result};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest request, line end included.
+pub const REQUEST_BYTES: usize = 64 << 10;
+/// Longest answer, line end included.
+pub const ANSWER_BYTES: usize = 1 << 20;
+/// Most ports in an answer.
+pub const MOST_PORTS: usize = 4096;
+
+/// A request, one a line.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// Who are you?
+    Hello,
+    /// What listens?
+    Ports,
+    /// How loaded are you?
+    Stats,
+    /// Bring all data to the disks.
+    Sync,
+    /// Set the clock.
+    SetTime {
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// End the machine in order.
+    Shutdown {
+        /// How long the init may take, in milliseconds.
+        grace_ms: u64,
+    },
+}
+
+/// The agent's answer to [`Request::Hello`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Hello {
+    /// Version of the protocol.
+    pub protocol: u32,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Random name of this boot of the guest.
+    pub boot_id: String,
+    /// What runs as PID 1: `systemd`, `openrc`, `busybox`, `banger`, `other`.
+    pub init: String,
+    /// Time since the guest's kernel started, in milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// Something that listens in the guest.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Port {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address it listens on.
+    pub address: String,
+    /// Port number.
+    pub port: u16,
+    /// A process that has it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// That process's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+}
+
+/// The agent's answer to [`Request::Ports`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Ports {
+    /// At most [`MOST_PORTS`].
+    pub ports: Vec<Port>,
+}
+
+/// The agent's answer to [`Request::Stats`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Stats {
+    /// Memory of the guest, in bytes.
+    pub memory_total_bytes: u64,
+    /// Memory that can still be had, in bytes.
+    pub memory_available_bytes: u64,
+    /// Processes that were runnable on average over the last minute.
+    pub load1: f64,
+    /// Number of processes.
+    pub processes: u64,
+    /// Time processors worked since boot, summed, in milliseconds.
+    pub cpu_busy_ms: u64,
+    /// Time processors idled since boot, summed, in milliseconds.
+    pub cpu_idle_ms: u64,
+    /// Filesystems of interest.
+    pub disks: Vec<Disk>,
+}
+
+/// A filesystem in the guest.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Disk {
+    /// Where it is mounted.
+    pub path: String,
+    /// Its size, in bytes.
+    pub total_bytes: u64,
+    /// What root can still write, in bytes.
+    pub free_bytes: u64,
+}
+
+/// Asks who is there, waiting at most `limit`. Under QEMU this waits for an agent that is still
+/// on its way.
+pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
+    ask(channel, &Request::Hello, limit)
+}
+
+/// Asks again and again, at most `limit` long, until the agent answers or `gone` says that waiting
+/// is in vain.
+pub fn wait_ready(
+    channel: &Path,
+    limit: Duration,
+    mut gone: impl FnMut() -> bool,
+) -> Result<Hello> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match hello(channel, left.clamp(Duration::from_millis(1), Duration::from_secs(2))) {
+            Ok(hello) => return Ok(hello),
+            Err(error) if left.is_zero() || gone() => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Asks what listens in the guest.
+pub fn ports(channel: &Path, limit: Duration) -> Result<Vec<Port>> {
+    let mut answer: Ports = ask(channel, &Request::Ports, limit)?;
+    answer.ports.truncate(MOST_PORTS);
+    Ok(answer.ports)
+}
+
+/// Asks how loaded the guest is.
+pub fn stats(channel: &Path, limit: Duration) -> Result<Stats> {
+    ask(channel, &Request::Stats, limit)
+}
+
+/// Has the guest bring all data to its disks.
+pub fn sync(channel: &Path, limit: Duration) -> Result<()> {
+    ask::<Done>(channel, &Request::Sync, limit).map(drop)
+}
+
+/// Sets the guest's clock, in milliseconds since 1970.
+pub fn set_time(channel: &Path, unix_ms: u64, limit: Duration) -> Result<()> {
+    ask::<Done>(channel, &Request::SetTime { unix_ms }, limit).map(drop)
+}
+
+/// Has the guest shut down. Returns as soon as it has understood, at most after `limit`; its init
+/// then has `grace`.
+pub fn shutdown(channel: &Path, grace: Duration, limit: Duration) -> Result<()> {
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    ask::<Done>(channel, &Request::Shutdown { grace_ms }, limit).map(drop)
+}
+
+/// The answer to an order.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Done {}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
+}
+
+/// Sends one request on a connection of its own and reads its answer, both within `limit`.
+pub fn ask<A: DeserializeOwned>(channel: &Path, request: &Request, limit: Duration) -> Result<A> {
+    let end = Instant::now() + limit;
+    let mut stream = connect(channel, port::CONTROL, limit)?;
+    stream.set_write_timeout(Some(limit)).context("cannot change a socket")?;
+    let line = write_line(&mut stream, request)
+        .and_then(|()| read_line(&mut stream, ANSWER_BYTES, end))
+        .context("the guest's agent does not answer")?
+        .ok_or_else(|| Error::failed("the guest's agent closed the connection"))?;
+    parse(&line)
+}
+
+/// Reads an answer: a failure, or what was asked for.
+fn parse<A: DeserializeOwned>(line: &[u8]) -> Result<A> {
+    if let Ok(Failure { mut error }) = serde_json::from_slice(line) {
+        error.retain(|c| !c.is_control());
+        error.truncate(error.floor_char_boundary(500));
+        return Err(Error::failed(format!("the guest's agent says: {error}")));
+    }
+    serde_json::from_slice(line).context("the guest's agent gave an answer that cannot be read")
+}
