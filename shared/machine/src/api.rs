@@ -1,0 +1,283 @@
+//! Firecracker's API: HTTP/1.1 with JSON bodies over its Unix socket (firecracker.yaml).
+
+use banger_doc::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// An answer larger than this is refused; the largest real one is a few hundred bytes.
+const MAX_ANSWER: usize = 64 << 10;
+/// How long one request may take. `InstanceStart` is the slowest: it loads the kernel.
+const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+
+/// `PUT /machine-config`.
+#[derive(Debug, Serialize)]
+pub struct MachineConfig {
+    /// Virtual processors, 1 to 32.
+    pub vcpu_count: u32,
+    /// Memory, in MiB.
+    pub mem_size_mib: u64,
+}
+
+/// `PUT /boot-source`.
+#[derive(Debug, Serialize)]
+pub struct BootSource<'a> {
+    /// An uncompressed ELF kernel.
+    pub kernel_image_path: &'a str,
+    /// The initramfs.
+    pub initrd_path: &'a str,
+    /// The kernel's command line.
+    pub boot_args: &'a str,
+}
+
+/// `PUT /drives/ID`.
+#[derive(Debug, Serialize)]
+pub struct Drive<'a> {
+    /// Its name in the API.
+    pub drive_id: &'a str,
+    /// The file.
+    pub path_on_host: &'a str,
+    /// Whether the kernel mounts it as its root; ours mounts nothing itself.
+    pub is_root_device: bool,
+    /// Whether the guest may only read it.
+    pub is_read_only: bool,
+    /// `Writeback` honours the guest's flushes, `Unsafe` drops them.
+    pub cache_type: &'a str,
+}
+
+/// `PUT /network-interfaces/ID`.
+#[derive(Debug, Serialize)]
+pub struct NetworkInterface<'a> {
+    /// Its name in the API.
+    pub iface_id: &'a str,
+    /// Hardware address in the guest.
+    pub guest_mac: &'a str,
+    /// The tap device.
+    pub host_dev_name: &'a str,
+}
+
+/// `PUT /vsock`.
+#[derive(Debug, Serialize)]
+pub struct Vsock<'a> {
+    /// Address of the guest, 3 or more.
+    pub guest_cid: u32,
+    /// The host's end, a Unix socket with the hybrid-vsock handshake.
+    pub uds_path: &'a str,
+}
+
+#[derive(Serialize)]
+struct Action<'a> {
+    action_type: &'a str,
+}
+
+#[derive(Serialize)]
+struct State<'a> {
+    state: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    firecracker_version: String,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    fault_message: String,
+}
+
+/// A connection to the API.
+#[derive(Debug)]
+pub struct Api {
+    stream: UnixStream,
+}
+
+impl Api {
+    /// Connects, waiting at most `limit` for the socket to appear. `alive` is asked in between, so
+    /// that a Firecracker that ended at once is not waited for.
+    pub fn connect(socket: &Path, limit: Duration, alive: impl Fn() -> bool) -> Result<Self> {
+        let end = Instant::now() + limit;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => {
+                    stream
+                        .set_read_timeout(Some(REQUEST_LIMIT))
+                        .and_then(|()| stream.set_write_timeout(Some(REQUEST_LIMIT)))
+                        .context("cannot set a limit on Firecracker's socket")?;
+                    return Ok(Self { stream });
+                }
+                Err(_) if alive() && Instant::now() < end => thread::sleep(pause),
+                Err(error) => {
+                    return Err(error).context(if alive() {
+                        format!("Firecracker did not open its socket within {} s", limit.as_secs())
+                    } else {
+                        "Firecracker ended before it opened its socket".to_owned()
+                    });
+                }
+            }
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks for Firecracker's version, such as `1.12.1`.
+    pub fn version(&mut self) -> Result<String> {
+        let body = self.request("GET", "/version", None)?;
+        let version: Version =
+            serde_json::from_slice(&body).context("cannot read Firecracker's version")?;
+        Ok(version.firecracker_version)
+    }
+
+    /// Sets processors and memory.
+    pub fn machine_config(&mut self, config: &MachineConfig) -> Result<()> {
+        self.put("/machine-config", config)
+    }
+
+    /// Sets kernel, initramfs and command line.
+    pub fn boot_source(&mut self, source: &BootSource<'_>) -> Result<()> {
+        self.put("/boot-source", source)
+    }
+
+    /// Attaches a disk. Disks appear in the guest in the order of these calls.
+    pub fn drive(&mut self, drive: &Drive<'_>) -> Result<()> {
+        self.put(&format!("/drives/{}", drive.drive_id), drive)
+    }
+
+    /// Attaches a network interface.
+    pub fn network_interface(&mut self, interface: &NetworkInterface<'_>) -> Result<()> {
+        self.put(&format!("/network-interfaces/{}", interface.iface_id), interface)
+    }
+
+    /// Attaches the channel.
+    pub fn vsock(&mut self, vsock: &Vsock<'_>) -> Result<()> {
+        self.put("/vsock", vsock)
+    }
+
+    /// Attaches a source of entropy.
+    pub fn entropy(&mut self) -> Result<()> {
+        self.put("/entropy", &serde_json::Map::new())
+    }
+
+    /// Starts the guest.
+    pub fn start(&mut self) -> Result<()> {
+        self.put("/actions", &Action { action_type: "InstanceStart" })
+    }
+
+    /// Holds the guest still.
+    pub fn pause(&mut self) -> Result<()> {
+        self.patch("/vm", &State { state: "Paused" })
+    }
+
+    /// Lets the guest run on.
+    pub fn resume(&mut self) -> Result<()> {
+        self.patch("/vm", &State { state: "Resumed" })
+    }
+
+    fn put(&mut self, path: &str, body: &impl Serialize) -> Result<()> {
+        let body = serde_json::to_vec(body).expect("because requests hold only JSON types");
+        self.request("PUT", path, Some(&body)).map(drop)
+    }
+
+    fn patch(&mut self, path: &str, body: &impl Serialize) -> Result<()> {
+        let body = serde_json::to_vec(body).expect("because requests hold only JSON types");
+        self.request("PATCH", path, Some(&body)).map(drop)
+    }
+
+    /// Sends one request and returns the body of the answer. Our own fault becomes the cause.
+    fn request(&mut self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>> {
+        let mut message =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n");
+        if let Some(body) = body {
+            message.push_str("Content-Type: application/json\r\n");
+            message.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        message.push_str("\r\n");
+        let mut bytes = message.into_bytes();
+        bytes.extend_from_slice(body.unwrap_or_default());
+        self.stream
+            .write_all(&bytes)
+            .with_context(|| format!("cannot ask Firecracker for {method} {path}"))?;
+        let (status, body) = self
+            .answer()
+            .with_context(|| format!("cannot read Firecracker's answer to {method} {path}"))?;
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        let fault = serde_json::from_slice::<Fault>(&body)
+            .map_or_else(|_| format!("status {status}"), |fault| fault.fault_message);
+        Err(Error::failed(format!("Firecracker refused {method} {path}"))
+            .because(fault.lines().collect::<Vec<_>>().join(" ")))
+    }
+
+    fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; 32];
+            let mut response = httparse::Response::new(&mut headers);
+            let parsed = response.parse(&bytes).context("it is no HTTP")?;
+            if let httparse::Status::Complete(head) = parsed {
+                let length = response
+                    .headers
+                    .iter()
+                    .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+                    .and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse().ok())
+                    .unwrap_or(0_usize);
+                if length > MAX_ANSWER {
+                    return Err(Error::failed("it is too large"));
+                }
+                let status = response.code.unwrap_or(0);
+                if bytes.len() >= head + length {
+                    return Ok((status, bytes[head..head + length].to_vec()));
+                }
+            }
+            let read = self.stream.read(&mut chunk).context("cannot read from the socket")?;
+            if read == 0 {
+                return Err(Error::failed("the connection was closed"));
+            }
+            bytes.extend_from_slice(&chunk[..read]);
+            if bytes.len() > MAX_ANSWER {
+                return Err(Error::failed("it is too large"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(answer: &'static [u8]) -> Result<()> {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(answer).unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        Api { stream: near }.start()
+    }
+
+    #[test]
+    fn a_fault_is_the_cause() {
+        let error = answered(
+            b"HTTP/1.1 400 \r\nContent-Length: 30\r\n\r\n{\"fault_message\":\"no kernel!\"}\n",
+        )
+        .unwrap_err();
+        assert_eq!(error.chain(), "Firecracker refused PUT /actions: no kernel!");
+        assert!(answered(b"HTTP/1.1 204 \r\nServer: Firecracker API\r\n\r\n").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        for bytes in [
+            &b""[..],
+            b"HTTP/1.1 200 \r\n",
+            b"garbage\r\n\r\n",
+            b"HTTP/1.1 200 \r\nContent-Length: 9999999\r\n\r\n",
+            b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nabc",
+        ] {
+            assert!(answered(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
