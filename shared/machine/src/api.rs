@@ -3,6 +3,7 @@
 use banger_doc::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -193,7 +194,7 @@ impl Api {
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n");
         if let Some(body) = body {
             message.push_str("Content-Type: application/json\r\n");
-            message.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            let _ = write!(message, "Content-Length: {}\r\n", body.len());
         }
         message.push_str("\r\n");
         let mut bytes = message.into_bytes();

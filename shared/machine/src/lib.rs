@@ -1,7 +1,144 @@
 //! Starts and drives a VMM.
+//!
+//! A [`Machine`] knows how its VMM is called and how one talks to it; whoever holds the VM's lock
+//! starts the process, keeps it, and ends it.
 
-mod api;
 mod kvm;
+mod qemu;
+mod qmp;
 
-pub use api::{Api, BootSource, Drive, MachineConfig, NetworkInterface, Vsock};
 pub use kvm::{Kvm, kvm};
+pub use qemu::Qemu;
+
+use banger_config::Binaries;
+use banger_doc::{Error, Result, Vmm};
+use std::{
+    fmt,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::Command,
+};
+
+/// What a machine is made of. Relative paths are relative to the VM's folder, in which the VMM
+/// runs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The VM's name, shown in the list of processes.
+    pub name: String,
+    /// Processor, in the OCI image specification's words: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Virtual processors.
+    pub vcpu: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Disks, in the order in which the guest sees them.
+    pub disks: Vec<Disk>,
+    /// Hardware address of the network interface; none, no interface.
+    pub mac: Option<String>,
+}
+
+/// A disk of a machine.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// What it is for, one word.
+    pub role: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// QEMU's translator, some ten times slower.
+    Tcg,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// How to start a VMM.
+#[derive(Debug)]
+pub struct Launch {
+    /// The command, without its standard streams.
+    pub command: Command,
+    /// Descriptors that the command line names by number; the VMM has to inherit them, and nobody
+    /// else.
+    pub inherit: Vec<OwnedFd>,
+}
+
+/// What a VMM tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The guest runs.
+    Launched,
+    /// The guest is held still.
+    Paused,
+    /// The guest runs again.
+    Resumed,
+    /// The guest shut itself down.
+    GuestShutdown,
+    /// The guest restarted itself; the VMM ends instead.
+    GuestReset,
+    /// The guest's kernel gave up.
+    GuestPanic,
+}
+
+/// A VMM: how it is started, what it tells, what it can be told.
+pub trait Machine: fmt::Debug {
+    /// Which VMM it is; never `auto`.
+    fn vmm(&self) -> Vmm;
+
+    /// What runs the guest's instructions.
+    fn accelerator(&self) -> Accelerator;
+
+    /// Returns how to start it. To be called once.
+    fn launch(&mut self) -> Result<Launch>;
+
+    /// Returns the stream to the guest's channel device, for a VMM that does not serve the channel
+    /// socket itself. To be called once.
+    fn channel(&mut self) -> Option<UnixStream>;
+
+    /// Returns where the guest's serial console comes out.
+    fn console(&self) -> BorrowedFd<'_>;
+
+    /// Returns what is readable when the VMM has something to tell.
+    fn control(&self) -> BorrowedFd<'_>;
+
+    /// Reads what the VMM tells, without waiting; `Ok(None)` when it will tell nothing more.
+    fn events(&mut self) -> Result<Option<Vec<Event>>>;
+
+    /// Asks it to hold the guest still; [`Event::Paused`] answers.
+    fn pause(&mut self) -> Result<()>;
+
+    /// Asks it to let the guest run; [`Event::Resumed`] answers.
+    fn resume(&mut self) -> Result<()>;
+
+    /// Presses the machine's power button, for a guest whose agent does not answer.
+    fn press_power(&mut self) -> Result<()>;
+}
+
+/// Chooses the VMM for a plan and prepares it.
+pub fn machine(wanted: Vmm, plan: Plan, binaries: &Binaries) -> Result<Box<dyn Machine>> {
+    match wanted {
+        Vmm::Auto | Vmm::Qemu => Ok(Box::new(Qemu::new(plan, binaries)?)),
+        Vmm::Firecracker => Err(Error::unavailable("this banger cannot drive Firecracker")
+            .hint("create the VM with '--vmm qemu'")),
+    }
+}
