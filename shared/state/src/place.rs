@@ -10,6 +10,8 @@ pub const KERNELS: &str = "kernels";
 pub const VMS: &str = "vms";
 /// Blobs of OCI images, an OCI image layout (OCI image-spec, `image-layout.md`).
 pub const CACHE: &str = "cache/oci";
+/// Blobs on their way into the cache, each locked by who downloads it.
+pub const PARTIAL: &str = "cache/partial";
 /// Keys and known hosts of ssh.
 pub const SSH: &str = "ssh";
 
@@ -57,6 +59,7 @@ pub const VM_CHANNEL: &str = "run/channel.sock";
 pub const TREE: &[&str] = &[
     "layout",
     "cache/oci/",
+    "cache/partial/",
     "images/NAME/image.json",
     "images/NAME/rootfs.ext4",
     "kernels/NAME/kernel.json",
