@@ -1,1 +1,60 @@
-//! Tests: rules.
+//! Rules of the tree, as tests: who depends on what, what every program has, pages that say what
+//! the code says.
+
+mod dependencies;
+mod documents;
+mod pages;
+mod programs;
+mod words;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Returns the root of the tree.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root of the tree").to_owned()
+}
+
+/// Reads a file of the tree.
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Returns the names in a folder of the tree, sorted.
+fn names(dir: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join(dir))
+        .unwrap_or_else(|error| panic!("{dir}: {error}"))
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Returns the paths of every file that git keeps or would keep.
+fn files() -> Vec<String> {
+    let git = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    let git = git.expect("git");
+    assert!(git.status.success(), "git ls-files: {}", String::from_utf8_lossy(&git.stderr));
+    let text = String::from_utf8(git.stdout).expect("paths are text");
+    text.lines().filter(|path| root().join(path).is_file()).map(str::to_owned).collect()
+}
+
+/// Keeps the paths of one ending.
+fn ending(ending: &str, files: Vec<String>) -> Vec<String> {
+    files
+        .into_iter()
+        .filter(|path| path.rsplit_once('.').is_some_and(|(_, e)| e == ending))
+        .collect()
+}
+
+/// Fails with all complaints at once.
+fn none(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}

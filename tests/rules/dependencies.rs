@@ -1,0 +1,180 @@
+//! Who may depend on what (`docs/architecture.md`).
+
+use crate::{none, read, root};
+use serde_json::Value;
+use std::process::Command;
+
+/// Outside crates and who may name them; `*` at the end stands for any ending. What is not here is
+/// for nobody.
+const KEEPERS: &[(&str, &[&str])] = &[
+    ("clap", &["banger-cli", "banger-*"]),
+    ("crc32c", &["banger-ext4"]),
+    ("flate2", &["banger-layer", "banger-oci"]),
+    ("indicatif", &["banger-cli"]),
+    ("inotify", &["banger-state", "banger-vm-*", "banger-guest*"]),
+    ("liblzma", &["banger-kernel", "banger-kernel-*", "banger-guest"]),
+    ("nix", &["banger-*"]),
+    ("oci-spec", &["banger-oci"]),
+    ("rusqlite", &["banger-lease"]),
+    ("serde", &["banger-doc", "banger-channel", "banger-machine", "banger-cli", "banger-oci"]),
+    ("serde_json", &["banger-*"]),
+    ("sha2", &["banger-layer", "banger-oci", "banger-kernel", "banger-kernel-*", "banger-image-*"]),
+    ("ssh2", &["banger-vm-ssh", "banger-ssh-*", "banger-ssh"]),
+    ("tar", &["banger-layer", "banger-workspace-*", "banger-vm-cp"]),
+    ("tempfile", &["banger-tests"]),
+    ("toml", &["banger-config", "banger-state"]),
+    ("ureq", &["banger-oci", "banger-kernel-pull", "banger-catalog"]),
+    ("vsock", &["banger-guest-agent", "banger-channel", "banger-vm-*"]),
+    ("which", &["banger", "banger-cli", "banger-doctor", "banger-machine"]),
+    ("zstd", &["banger-layer", "banger-kernel", "banger-kernel-*"]),
+];
+
+/// Crates only tests use.
+const FOR_TESTS: &[&str] = &["banger-tests", "proptest", "tempfile"];
+
+/// The most packages `Cargo.lock` may name. Each is somebody else's code in a user's machine.
+const PACKAGES: usize = 230;
+
+struct Package {
+    name: String,
+    /// `bins`, `shared` or `tests`.
+    folder: String,
+    manifest: String,
+    /// Name and whether it is for tests alone.
+    needs: Vec<(String, bool)>,
+}
+
+fn packages() -> Vec<Package> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    let data: Value = serde_json::from_slice(&output.stdout).expect("what cargo metadata says");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    data["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .map(|package| {
+            let manifest = text(&package["manifest_path"]);
+            let inside = manifest.strip_prefix(root().to_str().expect("text")).expect("inside");
+            Package {
+                name: text(&package["name"]),
+                folder: inside.trim_start_matches('/').split('/').next().unwrap_or("").to_owned(),
+                needs: package["dependencies"]
+                    .as_array()
+                    .expect("dependencies")
+                    .iter()
+                    .map(|need| (text(&need["name"]), need["kind"] == "dev"))
+                    .collect(),
+                manifest,
+            }
+        })
+        .collect()
+}
+
+fn is_kept(keepers: &[&str], package: &str) -> bool {
+    keepers.iter().any(|keeper| match keeper.strip_suffix('*') {
+        Some(start) => package.starts_with(start),
+        None => *keeper == package,
+    })
+}
+
+#[test]
+fn outside_crates_have_keepers() {
+    let mut complaints = Vec::new();
+    for package in packages().iter().filter(|package| package.folder != "tests") {
+        for (need, for_tests) in &package.needs {
+            if need.starts_with("banger-") || (*for_tests && FOR_TESTS.contains(&need.as_str())) {
+                continue;
+            }
+            let kept = KEEPERS.iter().find(|(name, _)| name == need);
+            if !kept.is_some_and(|(_, keepers)| is_kept(keepers, &package.name)) {
+                complaints.push(format!("{} may not name {need}", package.name));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn programs_never_link_programs() {
+    let packages = packages();
+    let programs: Vec<&str> =
+        packages.iter().filter(|p| p.folder == "bins").map(|p| p.name.as_str()).collect();
+    let mut complaints = Vec::new();
+    for package in &packages {
+        for (need, for_tests) in &package.needs {
+            if programs.contains(&need.as_str()) {
+                complaints.push(format!("{} links the program {need}", package.name));
+            }
+            if need == "banger-tests" && !for_tests {
+                complaints.push(format!("{} links the tests' harness", package.name));
+            }
+            if package.folder == "tests" && need.starts_with("banger-") && need != "banger-tests" {
+                complaints.push(format!("{} links {need}: tests link nothing", package.name));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn what_is_said_where_it_lies_and_how_to_speak_stay_apart() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("banger-doc", &["serde", "serde_json"]),
+        ("banger-state", &["banger-doc", "nix"]),
+        ("banger-cli", &["banger-doc", "clap", "which", "indicatif", "nix"]),
+    ];
+    let packages = packages();
+    let mut complaints = Vec::new();
+    for (name, may) in allowed {
+        let package = packages.iter().find(|p| p.name == *name).expect("a shared crate");
+        for (need, for_tests) in &package.needs {
+            if !for_tests && !may.contains(&need.as_str()) {
+                complaints.push(format!("{name} depends on {need}"));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn documents_do_no_input_and_output() {
+    let mut complaints = Vec::new();
+    for file in crate::names("shared/doc/src") {
+        let text = read(format!("shared/doc/src/{file}"));
+        for word in ["std::fs", "std::env", "std::process", "std::net", "File::open"] {
+            if text.contains(word) {
+                complaints.push(format!("shared/doc/src/{file} names {word}"));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn every_manifest_inherits_lints_and_version() {
+    let mut complaints = Vec::new();
+    for package in packages() {
+        let manifest = read(&package.manifest);
+        for line in ["[lints]\nworkspace = true", "version.workspace = true", "description = \""] {
+            if !manifest.contains(line) {
+                complaints.push(format!("{} lacks {line:?}", package.manifest));
+            }
+        }
+        for line in ["[features]", "[build-dependencies]"] {
+            if manifest.contains(line) {
+                complaints.push(format!("{} has {line}", package.manifest));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn the_lock_names_few_packages() {
+    let count = read("Cargo.lock").lines().filter(|line| *line == "[[package]]").count();
+    assert!(count <= PACKAGES, "Cargo.lock names {count} packages; at most {PACKAGES} are wanted");
+}
