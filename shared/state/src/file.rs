@@ -36,8 +36,20 @@ pub fn write_document<D: Document>(path: &Path, document: &D) -> Result<()> {
     replace(path, line.as_bytes())
 }
 
+/// Replaces one document whole without waiting for the disk: for what means nothing any more once
+/// the host has crashed.
+pub fn write_fleeting<D: Document>(path: &Path, document: &D) -> Result<()> {
+    let mut line = document.to_line();
+    line.push('\n');
+    put(path, line.as_bytes(), false)
+}
+
 /// Replaces a file whole: a temporary one beside it, synced, renamed over it, the folder synced.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes, true)
+}
+
+fn put(path: &Path, bytes: &[u8], lasting: bool) -> Result<()> {
     let dir = path.parent().expect("because places of the state have a parent");
     let file_name = path.file_name().expect("because places of the state have a name");
     // The process number keeps two writers of one file from sharing a temporary one.
@@ -45,9 +57,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_data()?;
+        if lasting {
+            file.sync_data()?;
+        }
         fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
+        if lasting { File::open(dir)?.sync_all() } else { Ok(()) }
     };
     write().map_err(|error| {
         let _ = fs::remove_file(&temporary);

@@ -9,11 +9,13 @@ mod lock;
 pub mod place;
 mod shelf;
 mod vm;
+mod watch;
 
-pub use file::{read_document, read_limited, replace, write_document};
+pub use file::{read_document, read_limited, replace, write_document, write_fleeting};
 pub use lock::Lock;
 pub use shelf::{Shelf, Staged};
 pub use vm::{VmFolder, clock_ms, clock_s, process_of};
+pub use watch::Watch;
 
 use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result};
 use std::{

@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -66,13 +67,21 @@ impl VmFolder {
 
     /// Asks the supervisor, now or when it comes.
     pub fn ask(&self, wanted: &Wanted) -> Result<()> {
-        file::write_document(&self.join(place::VM_WANTED), wanted)
+        file::write_fleeting(&self.join(place::VM_WANTED), wanted)
     }
 
     /// Takes the lock that makes the caller this VM's supervisor, or its only changer while it does
     /// not run; `None` if another holds it.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        Lock::try_exclusive(&self.join(place::VM_LOCK))
+        let path = self.join(place::VM_LOCK);
+        // Whoever only asks whether the lock is held shares it for a moment.
+        for _ in 0..20 {
+            if let Some(lock) = Lock::try_exclusive(&path)? {
+                return Ok(Some(lock));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(None)
     }
 
     /// Takes the lock under which the documents of a VM are changed, running or not.
@@ -107,9 +116,9 @@ impl VmFolder {
         // The lock is asked first: a supervisor writes `running.json` after taking it and removes
         // it before letting go, so a held lock with an old document cannot be seen for long.
         let live = self.is_live()?;
-        let running = self.running()?;
         let exit = self.last_exit()?;
         if live {
+            let running = self.running()?;
             let status = match running.as_ref().map(|running| running.phase) {
                 None | Some(Phase::Preparing | Phase::Booting) => Status::Starting,
                 Some(Phase::Ready) => Status::Running,
@@ -118,9 +127,10 @@ impl VmFolder {
             };
             return Ok((status, running, exit));
         }
-        // Left behind by a supervisor that died: the exit record is of an earlier run.
-        if running.is_some() {
-            return Ok((Status::Error, None, exit));
+        // Left behind by a supervisor that died: an exit record is of an earlier run. Its contents
+        // mean nothing any more.
+        if self.join(place::VM_RUNNING).exists() {
+            return Ok((Status::Error, None, None));
         }
         let status = match &exit {
             None => Status::Created,
