@@ -18,57 +18,58 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// `PUT /machine-config`.
 #[derive(Debug, Serialize)]
-pub struct MachineConfig {
+pub(crate) struct MachineConfig {
     /// Virtual processors, 1 to 32.
-    pub vcpu_count: u32,
+    pub(crate) vcpu_count: u32,
     /// Memory, in MiB.
-    pub mem_size_mib: u64,
+    pub(crate) mem_size_mib: u64,
 }
 
 /// `PUT /boot-source`.
 #[derive(Debug, Serialize)]
-pub struct BootSource<'a> {
+pub(crate) struct BootSource<'a> {
     /// An uncompressed ELF kernel.
-    pub kernel_image_path: &'a str,
+    pub(crate) kernel_image_path: &'a str,
     /// The initramfs.
-    pub initrd_path: &'a str,
+    pub(crate) initrd_path: &'a str,
     /// The kernel's command line.
-    pub boot_args: &'a str,
+    pub(crate) boot_args: &'a str,
 }
 
 /// `PUT /drives/ID`.
 #[derive(Debug, Serialize)]
-pub struct Drive<'a> {
+pub(crate) struct Drive<'a> {
     /// Its name in the API.
-    pub drive_id: &'a str,
+    #[serde(rename = "drive_id")]
+    pub(crate) id: &'a str,
     /// The file.
-    pub path_on_host: &'a str,
+    pub(crate) path_on_host: &'a str,
     /// Whether the kernel mounts it as its root; ours mounts nothing itself.
-    pub is_root_device: bool,
+    pub(crate) is_root_device: bool,
     /// Whether the guest may only read it.
-    pub is_read_only: bool,
+    pub(crate) is_read_only: bool,
     /// `Writeback` honours the guest's flushes, `Unsafe` drops them.
-    pub cache_type: &'a str,
+    pub(crate) cache_type: &'a str,
 }
 
 /// `PUT /network-interfaces/ID`.
 #[derive(Debug, Serialize)]
-pub struct NetworkInterface<'a> {
+pub(crate) struct NetworkInterface<'a> {
     /// Its name in the API.
-    pub iface_id: &'a str,
+    pub(crate) iface_id: &'a str,
     /// Hardware address in the guest.
-    pub guest_mac: &'a str,
+    pub(crate) guest_mac: &'a str,
     /// The tap device.
-    pub host_dev_name: &'a str,
+    pub(crate) host_dev_name: &'a str,
 }
 
 /// `PUT /vsock`.
 #[derive(Debug, Serialize)]
-pub struct Vsock<'a> {
+pub(crate) struct Vsock<'a> {
     /// Address of the guest, 3 or more.
-    pub guest_cid: u32,
+    pub(crate) guest_cid: u32,
     /// The host's end, a Unix socket with the hybrid-vsock handshake.
-    pub uds_path: &'a str,
+    pub(crate) uds_path: &'a str,
 }
 
 #[derive(Serialize)]
@@ -93,14 +94,13 @@ struct Fault {
 
 /// A connection to the API.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     stream: UnixStream,
 }
 
 impl Api {
-    /// Connects, waiting at most `limit` for the socket to appear. `alive` is asked in between, so
-    /// that a Firecracker that ended at once is not waited for.
-    pub fn connect(socket: &Path, limit: Duration, alive: impl Fn() -> bool) -> Result<Self> {
+    /// Connects, waiting at most `limit` for the socket to appear.
+    pub(crate) fn connect(socket: &Path, limit: Duration) -> Result<Self> {
         let end = Instant::now() + limit;
         let mut pause = Duration::from_micros(200);
         loop {
@@ -112,12 +112,10 @@ impl Api {
                         .context("cannot set a limit on Firecracker's socket")?;
                     return Ok(Self { stream });
                 }
-                Err(_) if alive() && Instant::now() < end => thread::sleep(pause),
+                Err(_) if Instant::now() < end => thread::sleep(pause),
                 Err(error) => {
-                    return Err(error).context(if alive() {
+                    return Err(error).with_context(|| {
                         format!("Firecracker did not open its socket within {} s", limit.as_secs())
-                    } else {
-                        "Firecracker ended before it opened its socket".to_owned()
                     });
                 }
             }
@@ -126,7 +124,7 @@ impl Api {
     }
 
     /// Asks for Firecracker's version, such as `1.12.1`.
-    pub fn version(&mut self) -> Result<String> {
+    pub(crate) fn version(&mut self) -> Result<String> {
         let body = self.request("GET", "/version", None)?;
         let version: Version =
             serde_json::from_slice(&body).context("cannot read Firecracker's version")?;
@@ -134,47 +132,47 @@ impl Api {
     }
 
     /// Sets processors and memory.
-    pub fn machine_config(&mut self, config: &MachineConfig) -> Result<()> {
+    pub(crate) fn machine_config(&mut self, config: &MachineConfig) -> Result<()> {
         self.put("/machine-config", config)
     }
 
     /// Sets kernel, initramfs and command line.
-    pub fn boot_source(&mut self, source: &BootSource<'_>) -> Result<()> {
+    pub(crate) fn boot_source(&mut self, source: &BootSource<'_>) -> Result<()> {
         self.put("/boot-source", source)
     }
 
     /// Attaches a disk. Disks appear in the guest in the order of these calls.
-    pub fn drive(&mut self, drive: &Drive<'_>) -> Result<()> {
-        self.put(&format!("/drives/{}", drive.drive_id), drive)
+    pub(crate) fn drive(&mut self, drive: &Drive<'_>) -> Result<()> {
+        self.put(&format!("/drives/{}", drive.id), drive)
     }
 
     /// Attaches a network interface.
-    pub fn network_interface(&mut self, interface: &NetworkInterface<'_>) -> Result<()> {
+    pub(crate) fn network_interface(&mut self, interface: &NetworkInterface<'_>) -> Result<()> {
         self.put(&format!("/network-interfaces/{}", interface.iface_id), interface)
     }
 
     /// Attaches the channel.
-    pub fn vsock(&mut self, vsock: &Vsock<'_>) -> Result<()> {
+    pub(crate) fn vsock(&mut self, vsock: &Vsock<'_>) -> Result<()> {
         self.put("/vsock", vsock)
     }
 
     /// Attaches a source of entropy.
-    pub fn entropy(&mut self) -> Result<()> {
+    pub(crate) fn entropy(&mut self) -> Result<()> {
         self.put("/entropy", &serde_json::Map::new())
     }
 
     /// Starts the guest.
-    pub fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self) -> Result<()> {
         self.put("/actions", &Action { action_type: "InstanceStart" })
     }
 
     /// Holds the guest still.
-    pub fn pause(&mut self) -> Result<()> {
+    pub(crate) fn pause(&mut self) -> Result<()> {
         self.patch("/vm", &State { state: "Paused" })
     }
 
     /// Lets the guest run on.
-    pub fn resume(&mut self) -> Result<()> {
+    pub(crate) fn resume(&mut self) -> Result<()> {
         self.patch("/vm", &State { state: "Resumed" })
     }
 

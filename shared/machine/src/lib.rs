@@ -3,15 +3,18 @@
 //! A [`Machine`] knows how its VMM is called and how one talks to it; whoever holds the VM's lock
 //! starts the process, keeps it, and ends it.
 
+mod api;
+mod firecracker;
 mod kvm;
 mod qemu;
 mod qmp;
 
+pub use firecracker::Firecracker;
 pub use kvm::{Kvm, kvm};
 pub use qemu::Qemu;
 
 use banger_config::Binaries;
-use banger_doc::{Error, Result, Vmm};
+use banger_doc::{Result, Vmm};
 use std::{
     fmt,
     os::{
@@ -42,6 +45,9 @@ pub struct Plan {
     pub disks: Vec<Disk>,
     /// Hardware address of the network interface; none, no interface.
     pub mac: Option<String>,
+    /// Name of the tap device behind that interface, in the VMM's network namespace; none, and
+    /// QEMU's own user network is behind it.
+    pub tap: Option<String>,
 }
 
 /// A disk of a machine.
@@ -137,8 +143,20 @@ pub trait Machine: fmt::Debug {
 /// Chooses the VMM for a plan and prepares it.
 pub fn machine(wanted: Vmm, plan: Plan, binaries: &Binaries) -> Result<Box<dyn Machine>> {
     match wanted {
+        Vmm::Firecracker => Ok(Box::new(Firecracker::new(plan, binaries)?)),
+        Vmm::Auto if kvm().works() && plan.suits_firecracker() => {
+            match Firecracker::new(plan.clone(), binaries) {
+                Ok(machine) => Ok(Box::new(machine)),
+                Err(_) => Ok(Box::new(Qemu::new(plan, binaries)?)),
+            }
+        }
         Vmm::Auto | Vmm::Qemu => Ok(Box::new(Qemu::new(plan, binaries)?)),
-        Vmm::Firecracker => Err(Error::unavailable("this banger cannot drive Firecracker")
-            .hint("create the VM with '--vmm qemu'")),
+    }
+}
+
+impl Plan {
+    /// Says whether Firecracker can offer all of it.
+    fn suits_firecracker(&self) -> bool {
+        self.mac.is_none() || self.tap.is_some()
     }
 }

@@ -227,6 +227,7 @@ mod tests {
                 Disk { role: "overlay", path: "overlay.ext4".into(), read_only: false },
             ],
             mac: None,
+            tap: None,
         }
     }
 
