@@ -4,10 +4,12 @@
 //! somebody else's program would. What a test leaves running is ended with its sandbox.
 
 mod answer;
+mod page;
 mod plant;
 mod process;
 
 pub use answer::Answer;
+pub use page::{Page, pages};
 pub use process::{Ended, run_bounded};
 
 use std::{
@@ -138,6 +140,24 @@ impl Sandbox {
         self.start(program, args, Some(stdin), |_| {})
     }
 
+    /// Runs a shell command whose stdout is a terminal so many columns wide; stderr stays a pipe.
+    pub fn terminal(
+        &self,
+        command: &str,
+        columns: u16,
+        change: impl FnOnce(&mut Command),
+    ) -> Answer {
+        let mut shell = self.command("/bin/bash");
+        shell.args(["-c", command]).env("TERM", "xterm").env("NO_COLOR", "1");
+        change(&mut shell);
+        let ended = process::run_on_terminal(&mut shell, columns, self.limit());
+        Answer::new(&shell, ended)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
+    }
+
     fn start(
         &self,
         program: impl AsRef<OsStr>,
@@ -148,8 +168,7 @@ impl Sandbox {
         let mut command = self.command(program);
         command.args(args);
         change(&mut command);
-        let limit = Duration::from_millis(self.limit_ms.load(Ordering::Relaxed));
-        let ended = run_bounded(&mut command, stdin, limit);
+        let ended = run_bounded(&mut command, stdin, self.limit());
         Answer::new(&command, ended)
     }
 }

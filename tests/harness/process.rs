@@ -1,11 +1,12 @@
 //! Running a child under a limit: no test hangs, nothing of it stays.
 
 use nix::{
+    pty::{Winsize, openpty},
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use std::{
-    fs,
+    fs::{self, File},
     io::{Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
@@ -34,20 +35,43 @@ pub struct Ended {
 /// Runs a command to its end in a process group of its own; after `limit` the group is killed and
 /// the test fails with what was printed so far.
 pub fn run_bounded(command: &mut Command, stdin: Option<&[u8]>, limit: Duration) -> Ended {
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped());
     if stdin.is_some() {
         command.stdin(Stdio::piped());
     }
+    start(command, stdin, None, limit)
+}
+
+/// Like [`run_bounded`]; its stdout is a terminal so many columns wide.
+pub(crate) fn run_on_terminal(command: &mut Command, columns: u16, limit: Duration) -> Ended {
+    let size = Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(Some(&size), None).expect("a terminal");
+    command.stdout(pty.slave);
+    start(command, None, Some(File::from(pty.master)), limit)
+}
+
+fn start(
+    command: &mut Command,
+    stdin: Option<&[u8]>,
+    terminal: Option<File>,
+    limit: Duration,
+) -> Ended {
+    command.process_group(0).stderr(Stdio::piped());
     let began = Instant::now();
     let mut child = command
         .spawn()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", command.get_program().display()));
+    // The command keeps its copy of a terminal open otherwise, and reading it would never end.
+    command.stdout(Stdio::null());
     let group = Pid::from_raw(child.id() as i32);
     if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), stdin.map(<[u8]>::to_vec)) {
         // A program that does not read to the end is its own affair.
         thread::spawn(move || pipe.write_all(&bytes));
     }
-    let stdout = collect(child.stdout.take().expect("a pipe"));
+    let stdout = match terminal {
+        Some(terminal) => collect(terminal),
+        None => collect(child.stdout.take().expect("a pipe")),
+    };
     let stderr = collect(child.stderr.take().expect("a pipe"));
     let (ended, end) = mpsc::channel();
     let waiter = thread::spawn(move || ended.send(child.wait()));

@@ -67,11 +67,9 @@ pub(crate) fn status(command: &mut Command, limit: Duration) -> Result<ExitStatu
     let pid = Pid::from_raw(child.id() as i32);
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait()));
-    match receiver.recv_timeout(limit) {
-        Ok(status) => status.map_err(|error| format!("cannot wait for '{name}': {error}")),
-        Err(_) => {
-            let _ = if apart { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGTERM) };
-            Err(format!("'{name}' did not end within {} s", limit.as_secs()))
-        }
+    if let Ok(status) = receiver.recv_timeout(limit) {
+        return status.map_err(|error| format!("cannot wait for '{name}': {error}"));
     }
+    let _ = if apart { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGTERM) };
+    Err(format!("'{name}' did not end within {} s", limit.as_secs()))
 }
