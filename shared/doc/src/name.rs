@@ -4,8 +4,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// A name that is safe as a folder, a host name and a DNS label (RFC 1035, section 2.3.1): 1 to 63
-/// of `a-z`, `0-9` and `-`, neither first nor last a `-`.
+/// A name that is safe as a folder: 1 to 63 of `a-z`, `0-9` and `-`, with single `.` inside as in
+/// `generic-6.12`, neither first nor last a `-` or a `.`.
 ///
 /// Parsed once, at the edge; only this type becomes a path.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -19,6 +19,11 @@ impl Name {
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Says whether the name is a host name too, one DNS label (RFC 1035, section 2.3.1): has no `.`.
+    pub fn is_label(&self) -> bool {
+        !self.0.contains('.')
     }
 
     /// Makes the nearest valid name out of any text, for example `debian-bookworm` out of
@@ -41,14 +46,15 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self> {
         let ok = (1..=Self::MAX).contains(&text.len())
-            && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-            && !text.starts_with('-')
-            && !text.ends_with('-');
+            && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+            && !text.contains("..")
+            && !text.starts_with(['-', '.'])
+            && !text.ends_with(['-', '.']);
         if ok {
             Ok(Self(text.to_owned()))
         } else {
             Err(Error::usage(format!(
-                "'{}' is not a name: use 1 to 63 of a-z, 0-9 and '-', not first or last a '-'",
+                "'{}' is not a name: use 1 to 63 of a-z, 0-9, '-' and single '.', neither at an end",
                 text.escape_debug().take(100).collect::<String>()
             )))
         }
@@ -80,14 +86,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_dns_labels_are_names() {
-        for good in ["a", "web", "a-b", "0", &"a".repeat(63)] {
+    fn only_plain_words_are_names() {
+        for good in ["a", "web", "a-b", "0", "generic-6.12", &"a".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "../x", "a/b", "ä", "a\n", &"a".repeat(64)]
+        for bad in ["", "-a", "a-", "A", "a_b", "a..b", ".a", "a.", "../x", "a/b", "ä", "a\n", &"a".repeat(64)]
         {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_label_has_no_dot() {
+        assert!("web".parse::<Name>().unwrap().is_label());
+        assert!(!"generic-6.12".parse::<Name>().unwrap().is_label());
     }
 
     #[test]

@@ -70,6 +70,10 @@ impl<D: Document> Shelf<D> {
 
     /// Begins a new object: an empty folder nobody sees yet.
     pub fn begin(&self, name: &Name) -> Result<Staged> {
+        if self.what == "VM" && !name.is_label() {
+            return Err(Error::usage(format!("'{name}' is no name for a VM: it has a '.'"))
+                .hint("a VM's name is its host name: use a-z, 0-9 and '-'"));
+        }
         if self.has(name) {
             return Err(self.exists(name));
         }
