@@ -2,18 +2,25 @@
 //! beside itself and in `PATH` is what there is.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
     fs,
     io::Write,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The most words a program's name is made of.
 const DEPTH: usize = 3;
+/// How many programs share a first word that is typed apart.
+const GROUP: usize = 3;
+/// How long the list of commands waits for what the programs say of themselves.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = env::args_os().skip(1).collect();
@@ -21,6 +28,12 @@ fn main() -> ExitCode {
         None | Some("--help" | "-h") => return overview(),
         Some("help") if words.len() == 1 => return overview(),
         Some("help") => return become_program(&words[1..], &["--help".into()]),
+        Some("--completion-words") if words.len() == 1 => {
+            for words in programs().keys() {
+                let _ = writeln!(std::io::stdout(), "{words}");
+            }
+            return ExitCode::SUCCESS;
+        }
         Some("--version" | "-V" | "version") if words.len() == 1 => {
             let _ = writeln!(std::io::stdout(), "banger {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -81,21 +94,33 @@ fn is_program(path: &std::path::Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Returns the words of every program that can be found, guest programs apart.
-fn programs() -> BTreeSet<String> {
+/// Returns the words of every program that can be found, guest programs apart, and where it is.
+fn programs() -> BTreeMap<String, PathBuf> {
     let mut dirs: Vec<PathBuf> = beside().into_iter().collect();
     dirs.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    dirs.iter()
-        .filter_map(|dir| fs::read_dir(dir).ok())
-        .flatten()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let words = entry.file_name().to_str()?.strip_prefix("banger-")?.to_owned();
-            let plain = words.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-            let wanted = plain && !words.starts_with("guest-") && words != "xtask";
-            (wanted && is_program(&entry.path())).then(|| words.replacen('-', " ", 1))
-        })
-        .collect()
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for entry in dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        let Some(words) = name.to_str().and_then(|name| name.strip_prefix("banger-")) else {
+            continue;
+        };
+        let plain = words.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        let wanted = plain && !words.starts_with("guest-") && words != "xtask";
+        if wanted && !found.contains_key(words) && is_program(&entry.path()) {
+            found.insert(words.to_owned(), entry.path());
+        }
+    }
+    // A first word that several share is a group, and is typed apart: `vm run`, but `ssh-config`.
+    let first = |words: &str| words.split('-').next().unwrap_or("").to_owned();
+    let mut groups: BTreeMap<String, usize> = BTreeMap::new();
+    for words in found.keys() {
+        *groups.entry(first(words)).or_default() += 1;
+    }
+    let spell = |words: String| match groups[&first(&words)] {
+        0..GROUP => words,
+        _ => words.replacen('-', " ", 1),
+    };
+    found.into_iter().map(|(words, path)| (spell(words), path)).collect()
 }
 
 fn overview() -> ExitCode {
@@ -105,20 +130,51 @@ fn overview() -> ExitCode {
          \x20      banger help COMMAND\n\n\
          start: banger vm run\n\ncommands:\n",
     );
-    for words in programs() {
-        text.push_str("  ");
-        text.push_str(&words);
+    let programs = programs();
+    let width = programs.keys().map(String::len).max().unwrap_or(0);
+    for (words, what) in programs.keys().zip(purposes(&programs)) {
+        let line = format!("  {words:<width$}  {what}");
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
+/// Returns the first line of each program's help; nothing of a program that is not banger's own,
+/// which may not know `--help`, and nothing of one that does not answer.
+fn purposes(programs: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    let end = Instant::now() + PATIENCE;
+    let answers: Vec<_> = programs
+        .values()
+        .map(|path| {
+            let (sender, receiver) = mpsc::channel();
+            let path = path.clone();
+            if path.parent().is_some_and(|dir| Some(dir) == beside().as_deref()) {
+                thread::spawn(move || {
+                    let help = Command::new(path).arg("--help").stdin(Stdio::null()).output();
+                    let text = help.map(|help| help.stdout).unwrap_or_default();
+                    let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
+                });
+            }
+            receiver
+        })
+        .collect();
+    answers
+        .into_iter()
+        .map(|answer| {
+            let left = end.saturating_duration_since(Instant::now());
+            let help = answer.recv_timeout(left).unwrap_or_default();
+            help.lines().next().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
 fn unknown(words: &[OsString]) -> ExitCode {
     let typed: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let typed = typed.join(" ");
     let nearest = programs()
-        .into_iter()
+        .into_keys()
         .map(|words| (distance(&words, &typed), words))
         .min()
         .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2);
