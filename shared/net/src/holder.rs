@@ -1,0 +1,367 @@
+//! The holder: a process that makes the namespaces and keeps them open to `pasta`.
+
+use crate::{
+    Plan, RunAs, TAP, Tools,
+    address::{MTU, PREFIX4, PREFIX6},
+    link::Links,
+    pasta, rules,
+    tools::TUN,
+};
+use banger_doc::{Context, Error, Result};
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        prctl,
+        signal::Signal,
+        socket::{
+            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+            recvmsg, sendmsg, socketpair,
+        },
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Pid, fork, getegid, geteuid},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    net::IpAddr,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
+    process::{Command, Stdio},
+};
+
+/// How long making a namespace may take; it takes milliseconds.
+const LIMIT_MS: u16 = 10_000;
+
+/// What the holder says when all is made; anything else is why it is not.
+const READY: &[u8] = b"ready ";
+
+nix::ioctl_write_ptr_bad!(
+    /// Makes a tap or takes hold of one (`tun(4)`; Linux `Documentation/networking/tuntap.rst`).
+    set_tap,
+    nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+    libc::ifreq
+);
+nix::ioctl_write_int_bad!(
+    /// Lets a tap outlive its descriptor.
+    set_persistent,
+    nix::request_code_write!(b'T', 203, size_of::<libc::c_int>())
+);
+nix::ioctl_write_int_bad!(
+    /// Lets a user take hold of a tap.
+    set_owner,
+    nix::request_code_write!(b'T', 204, size_of::<libc::c_int>())
+);
+
+/// What is asked of a namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Who `pasta` and the holder run as; needed as root, refused otherwise.
+    pub run_as: Option<RunAs>,
+    /// Whether the guest reaches the host's loopback, under its gateway's address.
+    pub allow_host: bool,
+    /// Whether the tap is left to be opened by name, [`TAP`], as Firecracker does.
+    pub by_name: bool,
+}
+
+/// A VM's network namespace. It lasts until this is dropped, the process that made it dies, and
+/// the last process in it has ended.
+#[derive(Debug)]
+pub struct Network {
+    plan: Plan,
+    tools: Tools,
+    options: Options,
+    tap: Option<OwnedFd>,
+    inside: OwnedFd,
+    user: OwnedFd,
+    /// The holder's number as `/proc` shows it.
+    shown: u32,
+    // Dropped before `holder` is waited for: its end tells the holder to end.
+    line: Option<OwnedFd>,
+    holder: Pid,
+}
+
+impl Network {
+    /// Makes a namespace. It forks, so it is to be called while the process has one thread.
+    ///
+    /// The failure is of kind [`banger_doc::Kind::Unavailable`] and names the step.
+    pub fn make(tools: Tools, options: Options) -> Result<Self> {
+        let plan = Plan::new();
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .context("cannot make a socket pair")?;
+        // SAFETY: the process has one thread, by contract; the child never returns from here.
+        let holder = match unsafe { fork() }.context("cannot start the network's holder")? {
+            ForkResult::Child => {
+                drop(ours);
+                hold(theirs, &plan, &tools, options)
+            }
+            ForkResult::Parent { child } => child,
+        };
+        drop(theirs);
+        let answer = receive(&ours);
+        match answer {
+            Ok((shown, mut fds)) => {
+                let missing = || Error::failed("the network's holder kept a descriptor back");
+                let tap = if options.by_name { None } else { Some(fds.pop().ok_or_else(missing)?) };
+                let user = fds.pop().ok_or_else(missing)?;
+                let inside = fds.pop().ok_or_else(missing)?;
+                let line = Some(ours);
+                Ok(Self { plan, tools, options, tap, inside, user, shown, line, holder })
+            }
+            Err(error) => {
+                let _ = nix::sys::signal::kill(holder, Signal::SIGKILL);
+                let _ = waitpid(holder, None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns who has which address.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns the tap, unless it is one to be opened by name. It has virtio-net headers.
+    pub fn tap(&self) -> Option<RawFd> {
+        self.tap.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Returns the command that is the way out, to be started from outside the namespace, and to
+    /// be kept running as long as the guest runs. It ends by itself only on an error.
+    pub fn pasta(&self) -> Command {
+        pasta::command(&self.tools.pasta, self.shown, self.options.run_as, self.options.allow_host)
+    }
+
+    /// Lets a command run inside the namespace.
+    pub fn enter(&self, command: &mut Command) {
+        let (user, network) = (self.user.as_raw_fd(), self.inside.as_raw_fd());
+        // SAFETY: only system calls, which are safe between fork and exec, on descriptors that
+        // are open as long as `self` is; a closed one is an error and nothing worse.
+        unsafe { command.pre_exec(move || enter(user, network).map_err(Into::into)) };
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.line.take();
+        // A process that reaps whatever ends may have come first.
+        let _ = waitpid(self.holder, None);
+    }
+}
+
+/// Enters the namespace; through its user namespace only where the caller has no power over it yet.
+fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
+    // SAFETY: the descriptors are open, see `Network::enter`, and are not closed here.
+    let (user, network) = unsafe {
+        (std::os::fd::BorrowedFd::borrow_raw(user), std::os::fd::BorrowedFd::borrow_raw(network))
+    };
+    match setns(network, CloneFlags::CLONE_NEWNET) {
+        Err(Errno::EPERM) => {
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+            setns(network, CloneFlags::CLONE_NEWNET)
+        }
+        done => done,
+    }
+}
+
+/// Takes the holder's answer: its number and its descriptors, or its error.
+fn receive(line: &OwnedFd) -> Result<(u32, Vec<OwnedFd>)> {
+    let unavailable = |why: String| {
+        Error::unavailable(format!("cannot make a network namespace: {why}"))
+            .hint("'banger doctor' says what the host lacks")
+    };
+    let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ready, PollTimeout::from(LIMIT_MS)).context("cannot wait for the holder")? == 0 {
+        return Err(unavailable(format!("it took longer than {} s", LIMIT_MS / 1000)));
+    }
+    let mut bytes = [0; 2048];
+    let mut space = cmsg_space!([RawFd; 3]);
+    let (length, fds) = {
+        let mut words = [IoSliceMut::new(&mut bytes)];
+        let message = recvmsg::<()>(
+            line.as_raw_fd(),
+            &mut words,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )
+        .context("cannot hear the network's holder")?;
+        let mut fds = Vec::new();
+        for part in message.cmsgs().context("the network's holder said too much")? {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                // SAFETY: the kernel has just made these for us alone.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        (message.bytes, fds)
+    };
+    let words = &bytes[..length];
+    let number =
+        words.strip_prefix(READY).and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+    match number {
+        Some(number) => Ok((number, fds)),
+        None if words.is_empty() => Err(unavailable("its holder died".to_owned())),
+        None => Err(unavailable(String::from_utf8_lossy(words).into_owned())),
+    }
+}
+
+/// Is the holder: makes everything, says so, and waits for the other end of the line to close.
+fn hold(line: OwnedFd, plan: &Plan, tools: &Tools, options: Options) -> ! {
+    let made = build(plan, tools, options);
+    let (words, fds) = match &made {
+        Ok((shown, fds)) => ([READY, shown.to_string().as_bytes()].concat(), fds.as_slice()),
+        Err(error) => (error.chain().into_bytes(), &[][..]),
+    };
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let _ = sendmsg::<()>(
+        line.as_raw_fd(),
+        &[IoSlice::new(&words[..words.len().min(2048)])],
+        if raw.is_empty() { &[] } else { &rights },
+        MsgFlags::empty(),
+        None,
+    );
+    if made.is_ok() {
+        drop(made);
+        keep_only(line.as_raw_fd());
+        let _ = File::from(line).read(&mut [0]);
+    }
+    // SAFETY: ends this process without running what its parent registered for its own end.
+    unsafe { libc::_exit(0) }
+}
+
+/// Closes every descriptor but one: the holder must not keep its parent's files open.
+fn keep_only(fd: RawFd) {
+    let fd = fd as libc::c_uint;
+    // SAFETY: nothing of this process uses those descriptors afterwards.
+    unsafe {
+        if fd > 0 {
+            libc::close_range(0, fd - 1, 0);
+        }
+        libc::close_range(fd + 1, libc::c_uint::MAX, 0);
+    }
+}
+
+/// Makes the namespaces and all that is in them; returns this process's number as `/proc` shows it
+/// and descriptors: network namespace, user namespace, tap.
+fn build(plan: &Plan, tools: &Tools, options: Options) -> Result<(u32, Vec<OwnedFd>)> {
+    if let Some(user) = options.run_as {
+        pasta::become_user(user).context("cannot become the user of the network")?;
+        // A change of user hides a process from its own kind, which `pasta` is.
+        prctl::set_dumpable(true).context("cannot become visible")?;
+    }
+    // After the change of user, which takes this wish back.
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot bind the holder to its parent")?;
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
+        .context("the host allows no user namespace")?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
+        let path = format!("/proc/self/{file}");
+        fs::write(&path, text).with_context(|| format!("cannot write '{path}'"))?;
+    }
+    let rules = load_rules(tools, &rules::ruleset(plan, options.allow_host))?;
+    let with_ipv6 = switch_routing_on()?;
+    let tap = open_tap(options.by_name)?;
+    let mut links = Links::open()?;
+    links.up("lo", None)?;
+    links.add_address(TAP, IpAddr::V4(plan.gateway), PREFIX4)?;
+    if with_ipv6 {
+        links.add_address(TAP, IpAddr::V6(plan.gateway6), PREFIX6)?;
+    }
+    links.up(TAP, Some(MTU))?;
+    rules.finish()?;
+    let open = |path: &str| -> Result<OwnedFd> {
+        Ok(File::open(path).with_context(|| format!("cannot open '{path}'"))?.into())
+    };
+    let mut fds = vec![open("/proc/self/ns/net")?, open("/proc/self/ns/user")?];
+    if !options.by_name {
+        fds.push(tap);
+    }
+    let shown = fs::read_link("/proc/self")
+        .ok()
+        .and_then(|path| path.to_str()?.parse().ok())
+        .ok_or_else(|| Error::failed("'/proc' is not mounted"))?;
+    Ok((shown, fds))
+}
+
+/// Lets the kernel pass packets on; returns whether it knows IPv6.
+fn switch_routing_on() -> Result<bool> {
+    let set = |name: &str, value: &str| {
+        let path = format!("/proc/sys/net/{name}");
+        fs::write(&path, value).with_context(|| format!("cannot write '{path}'"))
+    };
+    set("ipv4/ip_forward", "1")?;
+    if !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+        return Ok(false);
+    }
+    set("ipv6/conf/all/forwarding", "1")?;
+    // Nobody else is on either link, so an address can be used at once.
+    set("ipv6/conf/default/accept_dad", "0")?;
+    Ok(true)
+}
+
+fn open_tap(by_name: bool) -> Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(TUN)
+        .with_context(|| format!("cannot open '{TUN}'"))?;
+    // SAFETY: an `ifreq` is plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    // SAFETY: the request lives through the call, and its name ends with a zero.
+    unsafe { set_tap(file.as_raw_fd(), &raw const request) }
+        .with_context(|| format!("cannot make the tap '{TAP}'"))?;
+    if by_name {
+        // Number 0 in here is the caller outside.
+        // SAFETY: both take a number.
+        unsafe { set_owner(file.as_raw_fd(), 0).and(set_persistent(file.as_raw_fd(), 1)) }
+            .with_context(|| format!("cannot keep the tap '{TAP}'"))?;
+    }
+    Ok(file.into())
+}
+
+/// `nft` at work.
+struct Loading(std::process::Child);
+
+/// Starts `nft` on a ruleset. The interfaces it names need not be there yet.
+fn load_rules(tools: &Tools, rules: &str) -> Result<Loading> {
+    let start = || -> io::Result<std::process::Child> {
+        let mut child = Command::new(&tools.nft)
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().expect("because it was asked for").write_all(rules.as_bytes())?;
+        Ok(child)
+    };
+    start().map(Loading).with_context(|| format!("cannot run '{}'", tools.nft.display()))
+}
+
+impl Loading {
+    fn finish(self) -> Result<()> {
+        let output = self.0.wait_with_output().context("cannot wait for 'nft'")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let words = String::from_utf8_lossy(&output.stderr);
+        let first = words.lines().next().unwrap_or("no reason given").trim().to_owned();
+        Err(Error::failed(format!("'nft' refused the rules: {first}")))
+    }
+}

@@ -1,0 +1,85 @@
+//! Interfaces of the namespace this process is in, through rtnetlink(7).
+
+use banger_doc::{Context, Error, Result};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::net::IpAddr;
+
+/// A conversation with the kernel about interfaces.
+pub(crate) struct Links {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Links {
+    /// Begins one.
+    pub(crate) fn open() -> Result<Self> {
+        let open = || -> std::io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            Ok(socket)
+        };
+        Ok(Self { socket: open().context("cannot open a netlink socket")?, sequence: 0 })
+    }
+
+    /// Brings an interface up, with a largest packet if one is named.
+    pub(crate) fn up(&mut self, name: &str, mtu: Option<u32>) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index(name)?;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+        self.ask(RouteNetlinkMessage::SetLink(message), 0)
+            .with_context(|| format!("cannot bring the interface '{name}' up"))
+    }
+
+    /// Gives an interface an address. One of IPv6 is used at once: nobody else is on the link.
+    pub(crate) fn add_address(&mut self, name: &str, address: IpAddr, prefix: u8) -> Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.index = index(name)?;
+        message.header.prefix_len = prefix;
+        message.header.scope = AddressScope::Universe;
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
+        self.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+            .with_context(|| format!("cannot give the interface '{name}' the address '{address}'"))
+    }
+
+    /// Sends a request and waits for the kernel's word on it, which it gives at once.
+    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+        self.sequence += 1;
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).context("cannot write to the netlink socket")?;
+        let (answer, _) =
+            self.socket.recv_from_full().context("cannot read from the netlink socket")?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+            .context("cannot read the kernel's answer")?;
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
+            NetlinkPayload::Error(error) => Err(error.to_io()).context("the kernel refused"),
+            _ => Err(Error::failed("the kernel gave an answer to another question")),
+        }
+    }
+}
+
+fn index(name: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface '{name}'"))
+}

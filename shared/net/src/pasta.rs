@@ -1,0 +1,43 @@
+//! The way out: `pasta` (passt), one per VM.
+
+use crate::{RunAs, WAY_OUT};
+use nix::unistd::{setgid, setgroups, setuid};
+use std::{
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// What `pasta` takes for the name server of the host, wherever that listens.
+pub(crate) const DNS: &str = "169.254.1.1";
+
+/// Returns the command that attaches `pasta` to the namespaces of process `pid`.
+///
+/// Bare `pasta` opens the ports of both loopbacks to the other side, and the host's loopback under
+/// the gateway's address. These words shut all of that.
+pub(crate) fn command(
+    program: &Path,
+    pid: u32,
+    run_as: Option<RunAs>,
+    allow_host: bool,
+) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-f", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
+    if !allow_host {
+        command.arg("--no-map-gw");
+    }
+    command.args(["--dns-forward", DNS, "--config-net", "--ns-ifname", WAY_OUT]);
+    command.arg("--quiet").arg(pid.to_string()).stdin(Stdio::null()).current_dir("/");
+    if let Some(user) = run_as {
+        // SAFETY: only system calls, which are safe between fork and exec.
+        unsafe { command.pre_exec(move || become_user(user).map_err(Into::into)) };
+    }
+    command
+}
+
+/// Gives up root for good.
+pub(crate) fn become_user(user: RunAs) -> nix::Result<()> {
+    setgroups(&[])?;
+    setgid(user.gid)?;
+    setuid(user.uid)
+}

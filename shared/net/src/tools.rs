@@ -1,0 +1,121 @@
+//! What a namespace of one's own takes, and why it is not to be had.
+
+use nix::unistd::{AccessFlags, Gid, Uid, User, access, geteuid};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The device taps come from.
+pub(crate) const TUN: &str = "/dev/net/tun";
+
+/// The user that a root's `pasta` runs as: it refuses root itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RunAs {
+    /// The user.
+    pub uid: Uid,
+    /// Its group.
+    pub gid: Gid,
+}
+
+impl RunAs {
+    /// Looks a user up by name or number; a number needs no entry and is its own group then.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let number = name.parse::<u32>().ok();
+        let user = match number {
+            Some(uid) => User::from_uid(Uid::from_raw(uid)),
+            None => User::from_name(name),
+        };
+        let found = match (user, number) {
+            (Ok(Some(user)), _) => Self { uid: user.uid, gid: user.gid },
+            (_, Some(id)) => Self { uid: Uid::from_raw(id), gid: Gid::from_raw(id) },
+            _ => return Err(format!("there is no user '{name}' to run the network as")),
+        };
+        if found.uid.is_root() {
+            return Err("the network cannot run as root".to_owned());
+        }
+        Ok(found)
+    }
+}
+
+/// The programs of a network namespace, found, on a host that allows one.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    pub(crate) pasta: PathBuf,
+    pub(crate) nft: PathBuf,
+}
+
+impl Tools {
+    /// Finds them; the error is the reason, in words, why this host has no network namespace for a
+    /// VM. What only trying can show, [`crate::Network::make`] finds out.
+    pub fn find(run_as: Option<RunAs>) -> Result<Self, String> {
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        if number("/proc/sys/user/max_user_namespaces") == Some(0)
+            || (!geteuid().is_root()
+                && number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0))
+        {
+            return Err("user namespaces are switched off".to_owned());
+        }
+        // Ubuntu's rule: a program without a profile of its own gets a namespace without powers.
+        if number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1)
+            && (run_as.is_some() || !geteuid().is_root())
+            && text("/proc/self/attr/current").trim_end_matches(['\n', '\0']) == "unconfined"
+        {
+            return Err("AppArmor forbids user namespaces to programs without a profile".to_owned());
+        }
+        if !may_open_tun(run_as) {
+            return Err(format!("'{TUN}' cannot be opened for reading and writing"));
+        }
+        Ok(Self { pasta: program("pasta", "passt")?, nft: program("nft", "nftables")? })
+    }
+}
+
+fn may_open_tun(run_as: Option<RunAs>) -> bool {
+    match run_as {
+        None => access(TUN, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
+        Some(user) => fs::metadata(TUN).is_ok_and(|meta| {
+            let shift = if meta.uid() == user.uid.as_raw() {
+                6
+            } else if meta.gid() == user.gid.as_raw() {
+                3
+            } else {
+                0
+            };
+            meta.mode() >> shift & 0o6 == 0o6
+        }),
+    }
+}
+
+/// Finds a program in `PATH`, and where an ordinary user's `PATH` does not lead.
+fn program(name: &str, package: &str) -> Result<PathBuf, String> {
+    which::which(name)
+        .ok()
+        .or_else(|| {
+            ["/usr/sbin", "/sbin", "/usr/local/sbin"]
+                .iter()
+                .map(|dir| Path::new(dir).join(name))
+                .find(|path| path.is_file())
+        })
+        .ok_or_else(|| format!("the program '{name}' (package '{package}') is not installed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_as_takes_names_and_numbers_but_never_root() {
+        assert!(RunAs::named("root").is_err());
+        assert!(RunAs::named("0").is_err());
+        assert!(RunAs::named("no such user").is_err());
+        assert_eq!(RunAs::named("4294900000").unwrap().gid.as_raw(), 4_294_900_000);
+    }
+
+    #[test]
+    fn an_absent_program_is_named_with_its_package() {
+        let reason = program("no-such-program", "no-such-package").unwrap_err();
+        assert!(reason.contains("no-such-program") && reason.contains("no-such-package"));
+    }
+}
