@@ -1,0 +1,482 @@
+//! The files service, port 1027: look at a tree of the guest, read from it, write to it.
+//!
+//! `docs/agent-protocol.md` describes the bytes. This is the host's end, which believes nothing: a
+//! name is checked before anybody sees it, a count or a size is bounded before memory is taken for
+//! it, every wait ends. The guest's end is [`serve`].
+
+mod serve;
+mod wire;
+
+pub use serve::serve;
+pub use wire::{MAX_PATH, is_inside};
+
+use banger_doc::{Context, Error, Kind, Result};
+use serde::Serialize;
+use std::{
+    fmt,
+    io::{BufReader, BufWriter, Read, Write},
+    os::unix::net::UnixStream,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+use wire::{Op, Request, read_record};
+
+/// How long the guest may be silent.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// What a guest may answer at most, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries of a scan.
+    pub entries: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
+    /// Time of one operation.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 2_000_000, bytes: 16 << 30, time: Duration::from_mins(30) }
+    }
+}
+
+/// What sort of thing an entry is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, a socket, a pipe.
+    Other,
+}
+
+/// One entry of a tree, as lstat(2) sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Path below the root, checked by [`is_inside`].
+    pub path: Vec<u8>,
+    /// What it is.
+    pub what: What,
+    /// Permission bits.
+    pub mode: u32,
+    /// Size, in bytes.
+    pub size: u64,
+    /// When its content changed, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// When anything of it changed, in nanoseconds since 1970.
+    pub ctime_ns: i64,
+    /// Inode number.
+    pub ino: u64,
+    /// Where a link leads.
+    pub target: Vec<u8>,
+}
+
+/// What was found at a path that was asked for.
+#[derive(Debug)]
+pub enum Got<'a> {
+    /// A file with its permission bits and exactly `size` bytes to read.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// Size, in bytes.
+        size: u64,
+        /// The content.
+        content: &'a mut dyn Content,
+    },
+    /// A link and where it leads.
+    Link(Vec<u8>),
+    /// Nothing, or neither file nor link.
+    Missing,
+}
+
+/// A file's content on its way.
+pub trait Content: Read + fmt::Debug {}
+
+impl<R: Read + fmt::Debug> Content for R {}
+
+/// How a tree is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Put {
+    /// The tree appears whole; whatever is there already, but for an empty directory, is refused.
+    Fresh,
+    /// The tree appears whole; what is there already is moved aside, to `ROOT.before-N`.
+    Aside,
+    /// Each file is replaced whole, the rest of the tree stays.
+    Within,
+}
+
+type Open<'a> = Box<dyn Fn() -> Result<UnixStream> + 'a>;
+
+/// The files of a guest, seen from the host.
+pub struct Files<'a> {
+    open: Open<'a>,
+}
+
+impl fmt::Debug for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
+}
+
+impl<'a> Files<'a> {
+    /// Makes one that opens a stream to port 1027 with `open` for every operation.
+    pub fn new(open: impl Fn() -> Result<UnixStream> + 'a) -> Self {
+        Self { open: Box::new(open) }
+    }
+
+    /// Hands every entry below `root` to `each`, in no order. What a directory named `.git` holds
+    /// is left out unless it is `root` itself; the directory is not.
+    pub fn scan(
+        &self,
+        root: &str,
+        limits: Limits,
+        mut each: impl FnMut(Entry) -> Result<()>,
+    ) -> Result<()> {
+        let mut answer = self.ask(&Request { op: Op::Scan, root, list_bytes: 0 }, &[], limits)?;
+        let mut count = 0u64;
+        while let Some(record) = answer.record()? {
+            count += 1;
+            if count > limits.entries {
+                return Err(Error::failed(format!(
+                    "'{root}' in the guest holds more than {} entries",
+                    limits.entries
+                )));
+            }
+            let mut entry = parse_entry(&record)
+                .ok_or_else(|| nonsense(&format!("the entry '{}'", record.escape_ascii())))?;
+            if entry.what == What::Link {
+                entry.target = answer.string()?;
+            }
+            each(entry)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is at each of `paths` below `root`, links not followed.
+    pub fn stat(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<Vec<Option<Entry>>> {
+        let mut answer = self.ask(&Request { op: Op::Stat, root, list_bytes: 0 }, paths, limits)?;
+        let mut entries = Vec::with_capacity(paths.len());
+        for path in paths {
+            let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
+            if record == b"-" {
+                entries.push(None);
+                continue;
+            }
+            let mut entry = parse_entry(&record)
+                .filter(|entry| entry.path == *path)
+                .ok_or_else(|| nonsense(&format!("the entry '{}'", record.escape_ascii())))?;
+            if entry.what == What::Link {
+                entry.target = answer.string()?;
+            }
+            entries.push(Some(entry));
+        }
+        answer.end()?;
+        Ok(entries)
+    }
+
+    /// Hands what is at each of `paths` below `root` to `each`, in their order.
+    pub fn get(
+        &self,
+        root: &str,
+        paths: &[&[u8]],
+        limits: Limits,
+        mut each: impl FnMut(usize, Got<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut answer = self.ask(&Request { op: Op::Get, root, list_bytes: 0 }, paths, limits)?;
+        let mut left = limits.bytes;
+        for (index, path) in paths.iter().enumerate() {
+            let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
+            let (what, mode, size) = parse_head(&record)
+                .ok_or_else(|| nonsense(&format!("the head '{}'", record.escape_ascii())))?;
+            if what == What::Other {
+                each(index, Got::Missing)?;
+                continue;
+            }
+            left = left.checked_sub(size).ok_or_else(|| {
+                Error::failed(format!(
+                    "the files asked of the guest hold more than {} bytes; '{}' is too much",
+                    limits.bytes,
+                    path.escape_ascii()
+                ))
+            })?;
+            if what == What::Link {
+                if size > MAX_PATH as u64 {
+                    return Err(nonsense("a link's target that is too long"));
+                }
+                let mut target = vec![0; size as usize];
+                answer.exact(&mut target)?;
+                each(index, Got::Link(target))?;
+            } else {
+                let mut content = (&mut answer.reader).take(size);
+                each(index, Got::File { mode, size, content: &mut content })?;
+                let rest = content.limit();
+                answer.skip(rest)?;
+            }
+            match answer.string()?.as_slice() {
+                b"ok" => {}
+                b"changed" => {
+                    return Err(Error::conflict(format!(
+                        "'{}' changed while it was read",
+                        path.escape_ascii()
+                    ))
+                    .hint("try again"));
+                }
+                other => return Err(nonsense(&format!("'{}'", other.escape_ascii()))),
+            }
+        }
+        answer.end()
+    }
+
+    /// Returns the SHA-256 of each of `paths` below `root` that is a regular file.
+    pub fn hash(
+        &self,
+        root: &str,
+        paths: &[&[u8]],
+        limits: Limits,
+    ) -> Result<Vec<Option<[u8; 32]>>> {
+        let mut answer = self.ask(&Request { op: Op::Hash, root, list_bytes: 0 }, paths, limits)?;
+        let mut sums = Vec::with_capacity(paths.len());
+        for _ in paths {
+            let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
+            sums.push(if record == b"-" { None } else { Some(parse_sum(&record)?) });
+        }
+        answer.end()?;
+        Ok(sums)
+    }
+
+    /// Removes files and links below `root`, and the directories that become empty by it. What is
+    /// gone already is no failure.
+    pub fn remove(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<()> {
+        self.ask(&Request { op: Op::Remove, root, list_bytes: 0 }, paths, limits)?.end()
+    }
+
+    /// Writes the tar stream that `fill` makes to `root`. Returns when all of it is on the guest's
+    /// disk.
+    pub fn put(
+        &self,
+        root: &str,
+        how: Put,
+        limits: Limits,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let op = match how {
+            Put::Fresh => Op::PutFresh,
+            Put::Aside => Op::PutAside,
+            Put::Within => Op::PutWithin,
+        };
+        let mut answer = self.ask(&Request { op, root, list_bytes: 0 }, &[], limits)?;
+        let stream = answer.reader.get_ref().stream.try_clone().context("cannot copy a stream")?;
+        let mut writer = BufWriter::with_capacity(256 << 10, stream);
+        let filled = fill(&mut writer)
+            .and_then(|()| writer.flush().context("cannot write to the guest's agent"));
+        if let Err(error) = filled {
+            // The guest says better what it choked on than a broken pipe does.
+            let _ = answer.reader.get_ref().stream.shutdown(std::net::Shutdown::Write);
+            return Err(answer
+                .end()
+                .err()
+                .filter(|said| said.kind() != Kind::Failed)
+                .unwrap_or(error));
+        }
+        answer.end()
+    }
+
+    /// Copies a tar stream of `paths` below `root`, directories with all they hold, to `output`,
+    /// which has to treat it as hostile.
+    pub fn tar(
+        &self,
+        root: &str,
+        paths: &[&[u8]],
+        limits: Limits,
+        output: &mut dyn Write,
+    ) -> Result<()> {
+        let mut answer = self.ask(&Request { op: Op::Tar, root, list_bytes: 0 }, paths, limits)?;
+        let mut left = limits.bytes;
+        loop {
+            let record = answer.record()?;
+            let Some(record) = record else { return Ok(()) };
+            let size: u64 = parse(&record).ok_or_else(|| nonsense("a piece without a size"))?;
+            left = left.checked_sub(size).ok_or_else(|| {
+                Error::failed(format!("the guest sent more than {} bytes", limits.bytes))
+            })?;
+            let mut piece = (&mut answer.reader).take(size);
+            let copied = std::io::copy(&mut piece, output).context("cannot copy from the guest")?;
+            if copied != size {
+                return Err(nonsense("an early end"));
+            }
+        }
+    }
+
+    fn ask(&self, request: &Request<'_>, paths: &[&[u8]], limits: Limits) -> Result<Answer> {
+        let stream = (self.open)()?;
+        let silence = Some(SILENCE.min(limits.time));
+        let bounded = |stream: &UnixStream| -> std::io::Result<()> {
+            stream.set_read_timeout(silence)?;
+            stream.set_write_timeout(silence)
+        };
+        bounded(&stream).context("cannot bound a stream")?;
+        let list_bytes = paths.iter().map(|path| path.len() as u64 + 1).sum();
+        let mut head = to_line(&Request { list_bytes, ..*request });
+        head.push(b'\n');
+        let mut writer = BufWriter::with_capacity(64 << 10, &stream);
+        let mut write = || -> std::io::Result<()> {
+            writer.write_all(&head)?;
+            for path in paths {
+                writer.write_all(path)?;
+                writer.write_all(b"\0")?;
+            }
+            writer.flush()
+        };
+        let written = write();
+        drop(writer);
+        let end = Instant::now() + limits.time;
+        let reader = BufReader::with_capacity(64 << 10, Timed { stream, end });
+        let mut answer = Answer { reader };
+        match written {
+            Ok(()) => Ok(answer),
+            Err(error) => Err(answer.end().err().unwrap_or_else(|| {
+                Error::failed("cannot write to the guest's agent").because(error)
+            })),
+        }
+    }
+}
+
+fn to_line<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("because a request holds only JSON types")
+}
+
+/// A stream that ends with an error when its time is over, however slowly the other side drips.
+#[derive(Debug)]
+struct Timed {
+    stream: UnixStream,
+    end: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        if Instant::now() >= self.end {
+            return Err(std::io::Error::new(TimedOut, "the guest took too long"));
+        }
+        self.stream.read(buffer).map_err(|error| match error.kind() {
+            WouldBlock => std::io::Error::new(TimedOut, "the guest fell silent"),
+            _ => error,
+        })
+    }
+}
+
+/// The guest's answer, read record by record.
+struct Answer {
+    reader: BufReader<Timed>,
+}
+
+impl Answer {
+    /// Reads a string.
+    fn string(&mut self) -> Result<Vec<u8>> {
+        read_record(&mut self.reader)
+            .context("cannot read from the guest's agent")?
+            .ok_or_else(|| Error::failed("the guest's agent hung up in the middle of an answer"))
+    }
+
+    /// Reads a record; `None` at the end of the answer.
+    fn record(&mut self) -> Result<Option<Vec<u8>>> {
+        let record = self.string()?;
+        if record == b"end" {
+            return Ok(None);
+        }
+        let Some(text) = record.strip_prefix(b"error ") else { return Ok(Some(record)) };
+        let (kind, words) = text.split_at(text.iter().position(|b| *b == b' ').unwrap_or(0));
+        let kind = match kind {
+            b"not-found" => Kind::NotFound,
+            b"conflict" => Kind::Conflict,
+            b"usage" => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        let words: String = String::from_utf8_lossy(words)
+            .trim()
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .take(500)
+            .collect();
+        Err(Error::new(kind, format!("the guest refuses: {words}")))
+    }
+
+    /// Reads the end of the answer.
+    fn end(&mut self) -> Result<()> {
+        match self.record()? {
+            None => Ok(()),
+            Some(_) => Err(nonsense("more than was asked for")),
+        }
+    }
+
+    fn exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.reader.read_exact(buffer).context("cannot read from the guest's agent")
+    }
+
+    fn skip(&mut self, size: u64) -> Result<()> {
+        let skipped = std::io::copy(&mut (&mut self.reader).take(size), &mut std::io::sink())
+            .context("cannot read from the guest's agent")?;
+        if skipped == size { Ok(()) } else { Err(nonsense("an early end")) }
+    }
+}
+
+fn nonsense(what: &str) -> Error {
+    let what: String = what.chars().take(300).collect();
+    Error::failed(format!("the guest's agent answered {what}"))
+        .hint("the guest may be broken or hostile; nothing was taken from this answer")
+}
+
+fn parse<T: FromStr>(field: &[u8]) -> Option<T> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn what_of(word: &[u8]) -> Option<What> {
+    Some(match word {
+        b"f" => What::File,
+        b"d" => What::Dir,
+        b"l" => What::Link,
+        b"o" => What::Other,
+        _ => return None,
+    })
+}
+
+fn parse_head(record: &[u8]) -> Option<(What, u32, u64)> {
+    let mut fields = record.split(|byte| *byte == b' ');
+    let what = what_of(fields.next()?)?;
+    let mode = u32::from_str_radix(std::str::from_utf8(fields.next()?).ok()?, 8).ok()?;
+    let size = parse(fields.next()?)?;
+    (fields.next().is_none() && what != What::Dir).then_some((what, mode & 0o7777, size))
+}
+
+fn parse_entry(record: &[u8]) -> Option<Entry> {
+    let mut fields = record.splitn(7, |byte| *byte == b' ');
+    let what = what_of(fields.next()?)?;
+    let mode = u32::from_str_radix(std::str::from_utf8(fields.next()?).ok()?, 8).ok()? & 0o7777;
+    let size = parse(fields.next()?)?;
+    let mtime_ns = parse(fields.next()?)?;
+    let ctime_ns = parse(fields.next()?)?;
+    let ino = parse(fields.next()?)?;
+    let path = fields.next().filter(|path| is_inside(path))?.to_vec();
+    Some(Entry { path, what, mode, size, mtime_ns, ctime_ns, ino, target: Vec::new() })
+}
+
+fn parse_sum(record: &[u8]) -> Result<[u8; 32]> {
+    let mut sum = [0; 32];
+    if record.len() != 64 {
+        return Err(nonsense("a hash of another length"));
+    }
+    for (byte, digits) in sum.iter_mut().zip(record.chunks(2)) {
+        let digits = std::str::from_utf8(digits).ok();
+        *byte = digits
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .ok_or_else(|| nonsense("a hash that is none"))?;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,630 @@
+//! The guest's end of the files service. Links are never followed below a root, so that what a host
+//! writes lands where the host said, whatever the guest makes of its tree meanwhile.
+
+use super::wire::{Op, Request, is_inside};
+use banger_doc::{Context, Error, Kind, Result};
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{
+        AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat,
+    },
+    sys::{
+        stat::{
+            FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat,
+            utimensat,
+        },
+        time::TimeSpec,
+    },
+    unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, syncfs, unlinkat},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    ffi::{CString, OsStr},
+    fs::{self, File},
+    io::{BufRead, BufReader, BufWriter, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+/// The longest first line.
+const MAX_HEAD: u64 = 64 << 10;
+/// The longest list of paths.
+const MAX_LIST: u64 = 256 << 20;
+/// Directories deeper than this are not entered.
+const MAX_DEPTH: usize = 200;
+/// What this service writes begins with this until it is whole.
+const MARK: &str = ".banger-put-";
+
+/// Answers one stream until the host hangs up.
+pub fn serve(stream: impl Read + Write) -> Result<()> {
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    loop {
+        let mut head = Vec::new();
+        (&mut reader)
+            .take(MAX_HEAD)
+            .read_until(b'\n', &mut head)
+            .context("cannot read a request")?;
+        if head.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = answer(&head, &mut reader) {
+            let kind = match error.kind() {
+                Kind::NotFound => "not-found",
+                Kind::Conflict => "conflict",
+                Kind::Usage => "usage",
+                _ => "failed",
+            };
+            let words = error.chain().replace('\0', "?");
+            let stream = reader.get_mut();
+            let said = write!(stream, "error {kind} {words}\0").and_then(|()| stream.flush());
+            said.context("cannot write an answer")?;
+            // What the host is still sending has to go somewhere, or it never reads the answer.
+            let _ = std::io::copy(&mut reader, &mut std::io::sink());
+            return Ok(());
+        }
+    }
+}
+
+fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()> {
+    let request: Request<'_> = serde_json::from_slice(head)
+        .map_err(|error| Error::usage("not a request").because(error))?;
+    if !request.root.starts_with('/') || request.list_bytes > MAX_LIST {
+        return Err(Error::usage("not a root, or too many paths"));
+    }
+    let root = Path::new(request.root);
+    let mut list = Vec::new();
+    (&mut *reader).take(request.list_bytes).read_to_end(&mut list).context("cannot read paths")?;
+    let paths: Vec<&[u8]> = match list.split_last() {
+        None => Vec::new(),
+        Some((0, rest)) => rest.split(|byte| *byte == 0).collect(),
+        Some(_) => return Err(Error::usage("the list of paths has no end")),
+    };
+    if let Some(bad) = paths.iter().find(|path| !is_inside(path)) {
+        return Err(Error::usage(format!("'{}' leaves the root", bad.escape_ascii())));
+    }
+    match request.op {
+        Op::PutFresh | Op::PutAside => put_whole(root, request.op == Op::PutAside, reader)?,
+        Op::PutWithin => {
+            let tree = Tree::open(root)?;
+            tree.unpack(reader, true)?;
+            syncfs(&tree.fd).context("cannot sync")?;
+        }
+        Op::Remove => Tree::open(root)?.remove(&paths)?,
+        Op::Scan | Op::Stat | Op::Get | Op::Hash | Op::Tar => {
+            let tree = Tree::open(root)?;
+            let mut writer = BufWriter::with_capacity(64 << 10, reader.get_mut());
+            match request.op {
+                Op::Scan => tree.scan(&mut writer)?,
+                Op::Stat => tree.stat(&paths, &mut writer)?,
+                Op::Get => tree.get(&paths, &mut writer)?,
+                Op::Hash => tree.hash(&paths, &mut writer)?,
+                _ => tree.tar(&paths, &mut writer)?,
+            }
+            writer.flush().context("cannot write an answer")?;
+        }
+    }
+    let stream = reader.get_mut();
+    stream.write_all(b"end\0").and_then(|()| stream.flush()).context("cannot write an answer")
+}
+
+/// Writes a tree beside `root` and renames it there, so that it appears whole.
+fn put_whole<S: Read>(root: &Path, aside: bool, reader: &mut BufReader<S>) -> Result<()> {
+    let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
+        return Err(Error::usage("the root directory cannot be replaced"));
+    };
+    fs::create_dir_all(parent).with_context(|| format!("cannot make '{}'", parent.display()))?;
+    let is_there = fs::symlink_metadata(root).is_ok();
+    let is_empty = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
+        && !fs::symlink_metadata(root).is_ok_and(|meta| meta.is_symlink());
+    if is_there && !is_empty && !aside {
+        return Err(Error::conflict(format!("'{}' holds something already", root.display())));
+    }
+    let mut new = parent.join(MARK);
+    new.as_mut_os_string().push(name);
+    let _ = fs::remove_dir_all(&new);
+    fs::create_dir(&new).with_context(|| format!("cannot make '{}'", new.display()))?;
+    let mut fill = || -> Result<()> {
+        let tree = Tree::open(&new)?;
+        tree.unpack(reader, false)?;
+        syncfs(&tree.fd).context("cannot sync")
+    };
+    let done = fill().and_then(|()| {
+        if is_there && !is_empty {
+            let old = free_name(root);
+            fs::rename(root, &old)
+                .with_context(|| format!("cannot move '{}' aside", root.display()))?;
+        }
+        fs::rename(&new, root).with_context(|| format!("cannot make '{}'", root.display()))?;
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .with_context(|| format!("cannot sync '{}'", parent.display()))
+    });
+    if done.is_err() {
+        let _ = fs::remove_dir_all(&new);
+    }
+    done
+}
+
+fn free_name(root: &Path) -> PathBuf {
+    let mut n = 1u32;
+    loop {
+        let mut path = root.to_owned();
+        path.as_mut_os_string().push(format!(".before-{n}"));
+        if fs::symlink_metadata(&path).is_err() {
+            return path;
+        }
+        n += 1;
+    }
+}
+
+/// An open root.
+struct Tree {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Tree {
+    fn open(path: &Path) -> Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        match openat(AT_FDCWD, path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
+            Err(Errno::ENOENT) => Err(Error::not_found(format!("no '{}'", path.display()))),
+            Err(Errno::ENOTDIR) => {
+                Err(Error::conflict(format!("'{}' is no directory", path.display())))
+            }
+            Err(errno) => Err(errno).context(format!("cannot open '{}'", path.display())),
+        }
+    }
+
+    /// Opens what is below the root, following no link on the way.
+    fn at(&self, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(&self.fd, path, how)
+    }
+
+    /// Opens the directory that holds `path` and returns it with the last name.
+    fn parent<'p>(&self, path: &'p [u8]) -> nix::Result<(OwnedFd, &'p OsStr)> {
+        let (dir, name) = split(path);
+        Ok((self.at(dir, OFlag::O_DIRECTORY | OFlag::O_PATH)?, OsStr::from_bytes(name)))
+    }
+
+    fn said(&self, path: &[u8]) -> String {
+        format!("'{}/{}'", self.path.display(), path.escape_ascii())
+    }
+
+    fn scan(&self, output: &mut impl Write) -> Result<()> {
+        let fd = self.fd.try_clone().context("cannot copy a descriptor")?;
+        let dir = Dir::openat(&fd, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .context("cannot open a directory")?;
+        scan_dir(dir, &mut Vec::new(), 0, output)
+    }
+
+    fn stat(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+        for path in paths {
+            let seen = self.parent(path).and_then(|(dir, name)| {
+                let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                Ok((stat, readlinkat(&dir, name).unwrap_or_default()))
+            });
+            match seen {
+                Ok((stat, target)) => write_entry(output, &stat, path, target.as_bytes()),
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => output.write_all(b"-\0"),
+                Err(errno) => Err(errno.into()),
+            }
+            .with_context(|| format!("cannot look at {}", self.said(path)))?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+        for path in paths {
+            self.get_one(path, output)
+                .with_context(|| format!("cannot read {}", self.said(path)))?;
+        }
+        Ok(())
+    }
+
+    fn get_one(&self, path: &[u8], output: &mut impl Write) -> std::io::Result<()> {
+        let Ok((dir, name)) = self.parent(path) else { return output.write_all(b"o 0 0\0") };
+        let Ok(stat) = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+            return output.write_all(b"o 0 0\0");
+        };
+        match kind(&stat) {
+            SFlag::S_IFLNK => {
+                let target = readlinkat(&dir, name)?;
+                write!(output, "l 0 {}\0", target.len())?;
+                output.write_all(target.as_bytes())?;
+                output.write_all(b"ok\0")
+            }
+            SFlag::S_IFREG => {
+                // A pipe put in the file's place since would block a plain open.
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+                let mut file = File::from(openat(&dir, name, flags, Mode::empty())?);
+                let before = fstat(&file)?;
+                let size = before.st_size as u64;
+                write!(output, "f {:o} {size}\0", before.st_mode & 0o7777)?;
+                let copied = std::io::copy(&mut (&mut file).take(size), output)?;
+                std::io::copy(&mut std::io::repeat(0).take(size - copied), output)?;
+                let after = fstat(&file)?;
+                let same = (before.st_ctime, before.st_ctime_nsec, before.st_size)
+                    == (after.st_ctime, after.st_ctime_nsec, after.st_size);
+                output.write_all(if same { b"ok\0" } else { b"changed\0" })
+            }
+            _ => output.write_all(b"o 0 0\0"),
+        }
+    }
+
+    fn hash(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+        for path in paths {
+            let mut one = || -> std::io::Result<()> {
+                let file = self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from);
+                let regular = file.ok().filter(|f| f.metadata().is_ok_and(|meta| meta.is_file()));
+                let Some(mut file) = regular else { return output.write_all(b"-\0") };
+                let mut sum = Sha256::new();
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    match file.read(&mut buffer)? {
+                        0 => break,
+                        size => sum.update(&buffer[..size]),
+                    }
+                }
+                for byte in sum.finalize() {
+                    write!(output, "{byte:02x}")?;
+                }
+                output.write_all(b"\0")
+            };
+            one().with_context(|| format!("cannot read {}", self.said(path)))?;
+        }
+        Ok(())
+    }
+
+    fn tar(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+        let mut builder = tar::Builder::new(BufWriter::with_capacity(64 << 10, Pieces(output)));
+        for path in paths {
+            self.tar_one(path, &mut builder, 0)
+                .with_context(|| format!("cannot read {}", self.said(path)))?;
+        }
+        let pieces = builder.into_inner().context("cannot write an answer")?;
+        pieces
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .context("cannot write an answer")?;
+        Ok(())
+    }
+
+    fn tar_one<W: Write>(
+        &self,
+        path: &[u8],
+        builder: &mut tar::Builder<W>,
+        depth: usize,
+    ) -> std::io::Result<()> {
+        let (dir, name) = self.parent(path)?;
+        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(stat.st_uid.into());
+        header.set_gid(stat.st_gid.into());
+        header.set_mtime(stat.st_mtime.max(0) as u64);
+        header.set_size(0);
+        let full = Path::new(OsStr::from_bytes(path));
+        match kind(&stat) {
+            SFlag::S_IFREG => {
+                let file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+                let size = file.metadata()?.len();
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(size);
+                // A file that shrinks meanwhile is filled up: the stream's frame has to hold.
+                builder.append_data(&mut header, full, file.chain(std::io::repeat(0)).take(size))
+            }
+            SFlag::S_IFLNK => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                builder.append_link(&mut header, full, readlinkat(&dir, name)?)
+            }
+            SFlag::S_IFDIR => {
+                header.set_entry_type(tar::EntryType::Directory);
+                builder.append_data(&mut header, full, std::io::empty())?;
+                if depth >= MAX_DEPTH {
+                    return Err(std::io::Error::other("too deep"));
+                }
+                let fd = self.at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+                for entry in Dir::from_fd(fd)?.iter() {
+                    let entry = entry?;
+                    let name = entry.file_name().to_bytes();
+                    if !matches!(name, b"." | b"..") {
+                        self.tar_one(&[path, b"/", name].concat(), builder, depth + 1)?;
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&self, paths: &[&[u8]]) -> Result<()> {
+        for path in paths {
+            let (mut dir, mut name) = split(path);
+            let mut flag = UnlinkatFlags::NoRemoveDir;
+            loop {
+                let parent = match self.at(dir, OFlag::O_DIRECTORY | OFlag::O_PATH) {
+                    Ok(parent) => parent,
+                    // Gone, or behind a link or a file that took a directory's place.
+                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => break,
+                    Err(errno) => {
+                        return Err(errno).context(format!("cannot open {}", self.said(dir)));
+                    }
+                };
+                match unlinkat(&parent, OsStr::from_bytes(name), flag) {
+                    Ok(()) | Err(Errno::ENOENT) if dir != b"." => {
+                        (dir, name) = split(dir);
+                        flag = UnlinkatFlags::RemoveDir;
+                    }
+                    // The directory that stays for what else is in it.
+                    Err(Errno::ENOTEMPTY | Errno::EEXIST)
+                        if matches!(flag, UnlinkatFlags::RemoveDir) =>
+                    {
+                        break;
+                    }
+                    Ok(()) | Err(Errno::ENOENT | Errno::EISDIR) => break,
+                    Err(errno) => {
+                        return Err(errno).context(format!("cannot remove {}", self.said(path)));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks a tar stream below the root; `replace` swaps each file in whole.
+    fn unpack<S: Read>(&self, reader: &mut BufReader<S>, replace: bool) -> Result<()> {
+        let mut archive = tar::Archive::new(reader);
+        let mut dirs: Vec<(Vec<u8>, u32)> = Vec::new();
+        for entry in archive.entries().context("cannot read a tar stream")? {
+            let mut entry = entry.context("cannot read a tar stream")?;
+            let path = entry.path_bytes().into_owned();
+            let path = path.strip_suffix(b"/").unwrap_or(&path).to_vec();
+            if !is_inside(&path) {
+                return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
+            }
+            self.unpack_one(&mut entry, &path, replace, &mut dirs)
+                .with_context(|| format!("cannot write {}", self.said(&path)))?;
+        }
+        // Last, for one that may not be written to.
+        for (path, mode) in dirs {
+            let set = || -> nix::Result<()> {
+                let dir = self.at(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+                fchmod(&dir, Mode::from_bits_truncate(mode))
+            };
+            set().with_context(|| format!("cannot write {}", self.said(&path)))?;
+        }
+        Ok(())
+    }
+
+    fn unpack_one<R: Read>(
+        &self,
+        entry: &mut tar::Entry<'_, R>,
+        path: &[u8],
+        replace: bool,
+        dirs: &mut Vec<(Vec<u8>, u32)>,
+    ) -> std::io::Result<()> {
+        let header = entry.header();
+        let mode = header.mode()? & 0o7777;
+        let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
+        let mtime = TimeSpec::new(header.mtime()? as i64, 0);
+        let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
+            if !geteuid().is_root() {
+                return Ok(());
+            }
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+        };
+        let (dir, name) = split(path);
+        match header.entry_type() {
+            tar::EntryType::Directory => {
+                self.make_dirs(path)?;
+                let (parent, name) = self.parent(path)?;
+                owner(&parent, name)?;
+                dirs.push((path.to_vec(), mode));
+                Ok(())
+            }
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let parent = self.make_dirs(dir)?;
+                let temporary = temporary_name(name, replace);
+                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+                let flags = OFlag::O_WRONLY
+                    | OFlag::O_CREAT
+                    | OFlag::O_EXCL
+                    | OFlag::O_NOFOLLOW
+                    | OFlag::O_CLOEXEC;
+                let private = Mode::S_IRUSR | Mode::S_IWUSR;
+                let mut file = File::from(openat(&parent, temporary.as_c_str(), flags, private)?);
+                let size = entry.size();
+                let copied = std::io::copy(entry, &mut file)?;
+                if copied != size {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
+                fchmod(&file, Mode::from_bits_truncate(mode))?;
+                futimens(&file, &mtime, &mtime)?;
+                swap_in(&parent, &temporary, name)
+            }
+            tar::EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let parent = self.make_dirs(dir)?;
+                let temporary = temporary_name(name, replace);
+                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+                symlinkat(OsStr::from_bytes(&target), &parent, temporary.as_c_str())?;
+                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
+                let flag = UtimensatFlags::NoFollowSymlink;
+                utimensat(&parent, temporary.as_c_str(), &mtime, &mtime, flag)?;
+                swap_in(&parent, &temporary, name)
+            }
+            other => Err(std::io::Error::other(format!("an entry of type {other:?}"))),
+        }
+    }
+
+    /// Opens a directory, making it and what is missing above it. A file or a link in the way goes.
+    fn make_dirs(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        match self.at(path, flags) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if path != b"." => {}
+            done => return done,
+        }
+        let (dir, name) = split(path);
+        let parent = self.make_dirs(dir)?;
+        let name = OsStr::from_bytes(name);
+        if let Err(errno) = mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+            let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            if errno != Errno::EEXIST || kind(&stat) == SFlag::S_IFDIR {
+                return Err(errno);
+            }
+            unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;
+            mkdirat(&parent, name, Mode::from_bits_truncate(0o755))?;
+        }
+        self.at(path, flags)
+    }
+}
+
+/// Splits a path into its directory, `.` for the root, and its last name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b".", path),
+    }
+}
+
+fn temporary_name(name: &[u8], replace: bool) -> CString {
+    let name =
+        if replace { format!("{MARK}{}", std::process::id()).into_bytes() } else { name.to_vec() };
+    CString::new(name).expect("because a path inside a root holds no zero byte")
+}
+
+fn swap_in(parent: &OwnedFd, temporary: &CString, name: &[u8]) -> std::io::Result<()> {
+    if temporary.as_bytes() == name {
+        return Ok(());
+    }
+    let name = OsStr::from_bytes(name);
+    let swapped = match renameat(parent, temporary.as_c_str(), parent, name) {
+        Err(Errno::EISDIR | Errno::ENOTEMPTY | Errno::EEXIST) => {
+            unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+                .and_then(|()| renameat(parent, temporary.as_c_str(), parent, name))
+        }
+        done => done,
+    };
+    if swapped.is_err() {
+        let _ = unlinkat(parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    Ok(swapped?)
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn scan_dir(
+    mut dir: Dir,
+    prefix: &mut Vec<u8>,
+    depth: usize,
+    output: &mut impl Write,
+) -> Result<()> {
+    let fd = dir.as_fd().try_clone_to_owned().context("cannot copy a descriptor")?;
+    let said = || format!("cannot look at '{}'", prefix.escape_ascii());
+    let names: Vec<CString> = dir
+        .iter()
+        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
+        .collect::<nix::Result<_>>()
+        .with_context(said)?;
+    drop(dir);
+    let base = prefix.len();
+    for name in names {
+        let bytes = name.as_bytes();
+        if matches!(bytes, b"." | b"..") {
+            continue;
+        }
+        let stat = match fstatat(&fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno).context("cannot look at an entry"),
+        };
+        if base > 0 {
+            prefix.push(b'/');
+        }
+        prefix.extend_from_slice(bytes);
+        let sort = kind(&stat);
+        let target = if sort == SFlag::S_IFLNK {
+            readlinkat(&fd, name.as_c_str()).unwrap_or_default()
+        } else {
+            std::ffi::OsString::new()
+        };
+        write_entry(output, &stat, prefix, target.as_bytes()).context("cannot write an answer")?;
+        if sort == SFlag::S_IFDIR && bytes != b".git" {
+            let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            match Dir::openat(&fd, name.as_c_str(), flags, Mode::empty()) {
+                Ok(_) if depth >= MAX_DEPTH => {
+                    return Err(Error::failed(format!("'{}' is too deep", prefix.escape_ascii())));
+                }
+                Ok(below) => scan_dir(below, prefix, depth + 1, output)?,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+                Err(errno) => {
+                    return Err(errno).context(format!("cannot open '{}'", prefix.escape_ascii()));
+                }
+            }
+        }
+        prefix.truncate(base);
+    }
+    Ok(())
+}
+
+fn write_entry(
+    output: &mut impl Write,
+    stat: &FileStat,
+    path: &[u8],
+    target: &[u8],
+) -> std::io::Result<()> {
+    let sort = kind(stat);
+    let letter = match sort {
+        SFlag::S_IFREG => 'f',
+        SFlag::S_IFDIR => 'd',
+        SFlag::S_IFLNK => 'l',
+        _ => 'o',
+    };
+    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    write!(
+        output,
+        "{letter} {:o} {} {} {} {} ",
+        stat.st_mode & 0o7777,
+        stat.st_size,
+        ns(stat.st_mtime, stat.st_mtime_nsec),
+        ns(stat.st_ctime, stat.st_ctime_nsec),
+        stat.st_ino
+    )?;
+    output.write_all(path)?;
+    output.write_all(b"\0")?;
+    if sort == SFlag::S_IFLNK {
+        output.write_all(target)?;
+        output.write_all(b"\0")?;
+    }
+    Ok(())
+}
+
+/// Frames what is written as pieces, each with its size before it.
+struct Pieces<'a, W: Write>(&'a mut W);
+
+impl<W: Write> Write for Pieces<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if !bytes.is_empty() {
+            write!(self.0, "{}\0", bytes.len())?;
+            self.0.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}

@@ -1,0 +1,216 @@
+use super::*;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    thread,
+};
+
+fn files() -> Files<'static> {
+    Files::new(|| {
+        let (here, there) = UnixStream::pair().context("no pair")?;
+        thread::spawn(move || serve(there));
+        Ok(here)
+    })
+}
+
+/// Answers every request with the same bytes.
+fn liar(bytes: &'static [u8]) -> Files<'static> {
+    Files::new(move || {
+        let (here, mut there) = UnixStream::pair().context("no pair")?;
+        thread::spawn(move || {
+            let _ = there.write_all(bytes);
+            let _ = std::io::copy(&mut there, &mut std::io::sink());
+        });
+        Ok(here)
+    })
+}
+
+fn scan(files: &Files<'_>, root: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    files
+        .scan(root, Limits::default(), |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .unwrap();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries
+}
+
+fn put(files: &Files<'_>, root: &str, how: Put, entries: &[(&str, &str)]) -> Result<()> {
+    files.put(root, how, Limits::default(), |writer| {
+        let mut builder = tar::Builder::new(writer);
+        for (path, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_uid(nix::unistd::geteuid().as_raw().into());
+            header.set_gid(nix::unistd::getegid().as_raw().into());
+            header.set_mtime(1_000_000_000);
+            if let Some(target) = content.strip_prefix("-> ") {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                builder.append_link(&mut header, path, target).unwrap();
+            } else {
+                header.set_size(content.len() as u64);
+                // The builder refuses what these tests want to send.
+                let name = header.as_old_mut();
+                name.name[..path.len()].copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, content.as_bytes()).unwrap();
+            }
+        }
+        builder.finish().context("cannot write")
+    })
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_tree_appears_whole_and_is_seen_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("deep/repo");
+    let name = root.to_str().unwrap();
+    let files = files();
+    put(&files, name, Put::Fresh, &[("a/b", "hello"), ("l", "-> a/b"), (".git/HEAD", "x")])
+        .unwrap();
+    assert_eq!(text(&root.join("a/b")), "hello");
+    assert_eq!(fs::read_link(root.join("l")).unwrap(), Path::new("a/b"));
+    let entries = scan(&files, name);
+    let paths: Vec<_> = entries.iter().map(|e| String::from_utf8_lossy(&e.path)).collect();
+    assert_eq!(paths, [".git", "a", "a/b", "l"], "what '.git' holds is left out");
+    let file = &entries[2];
+    let meta = fs::metadata(root.join("a/b")).unwrap();
+    assert_eq!((file.what, file.mode, file.size), (What::File, 0o644, 5));
+    assert_eq!((file.mtime_ns, file.ino), (1_000_000_000_000_000_000, meta.ino()));
+    assert_eq!(entries[3].target, b"a/b");
+    assert_eq!(scan(&files, &format!("{name}/.git"))[0].path, b"HEAD");
+
+    let again = put(&files, name, Put::Fresh, &[("new", "")]).unwrap_err();
+    assert_eq!(again.kind(), Kind::Conflict, "{}", again.chain());
+    put(&files, name, Put::Aside, &[("new", "")]).unwrap();
+    assert_eq!(text(&dir.path().join("deep/repo.before-1/a/b")), "hello");
+    assert!(!root.join("a").exists());
+    assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
+fn files_are_read_hashed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().to_str().unwrap();
+    fs::create_dir_all(dir.path().join("x/y")).unwrap();
+    fs::write(dir.path().join("x/y/z"), "content").unwrap();
+    fs::write(dir.path().join("keep"), "").unwrap();
+    fs::set_permissions(dir.path().join("keep"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/etc/passwd", dir.path().join("link")).unwrap();
+    symlink("x", dir.path().join("way")).unwrap();
+    let files = files();
+    let asked: [&[u8]; 5] = [b"x/y/z", b"link", b"gone", b"way/y/z", b"keep"];
+    let mut seen = Vec::new();
+    files
+        .get(name, &asked, Limits::default(), |_, got| {
+            seen.push(match got {
+                Got::File { mode, content, .. } => {
+                    let mut text = String::new();
+                    content.read_to_string(&mut text).unwrap();
+                    format!("{mode:o} {text}")
+                }
+                Got::Link(target) => format!("-> {}", String::from_utf8_lossy(&target)),
+                Got::Missing => "missing".into(),
+            });
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, ["644 content", "-> /etc/passwd", "missing", "missing", "755 "]);
+
+    let entries = files.stat(name, &asked, Limits::default()).unwrap();
+    let sorts: Vec<_> = entries.iter().map(|e| e.as_ref().map(|e| e.what)).collect();
+    let file = Some(What::File);
+    assert_eq!(sorts, [file, Some(What::Link), None, None, file]);
+    assert_eq!(entries[1].as_ref().unwrap().target, b"/etc/passwd");
+
+    let sums = files.hash(name, &asked, Limits::default()).unwrap();
+    assert_eq!(sums[0].unwrap()[..4], [0xed, 0x70, 0x02, 0xb4]);
+    assert_eq!(
+        sums.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, false, false, true]
+    );
+
+    files.remove(name, &[b"x/y/z", b"gone/too", b"way/y"], Limits::default()).unwrap();
+    assert!(!dir.path().join("x").exists(), "empty directories go too");
+    assert!(dir.path().join("keep").exists() && dir.path().join("link").is_symlink());
+}
+
+#[test]
+fn writing_within_follows_no_link_and_replaces_what_is_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    let root = dir.path().join("root");
+    fs::create_dir_all(&outside).unwrap();
+    fs::create_dir_all(root.join("empty")).unwrap();
+    fs::write(root.join("other"), "stays").unwrap();
+    symlink(&outside, root.join("dir")).unwrap();
+    let name = root.to_str().unwrap();
+    put(&files(), name, Put::Within, &[("dir/file", "1"), ("other/x", "2"), ("empty", "3")])
+        .unwrap();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(text(&root.join("dir/file")), "1");
+    assert_eq!(text(&root.join("other/x")), "2");
+    assert_eq!(text(&root.join("empty")), "3");
+}
+
+#[test]
+fn nothing_leaves_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let name = root.to_str().unwrap();
+    for bad in ["../evil", "/evil", "a/../../evil"] {
+        let error = put(&files(), name, Put::Fresh, &[("ok", "x"), (bad, "x")]).unwrap_err();
+        assert!(error.chain().contains("leaves the root"), "{}", error.chain());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    assert!(files().hash("/", &[b"../etc/passwd"], Limits::default()).is_err());
+}
+
+#[test]
+fn a_tar_of_a_directory_comes_out() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("d/e")).unwrap();
+    fs::write(dir.path().join("d/e/f"), "x".repeat(200_000)).unwrap();
+    symlink("nowhere", dir.path().join("d/l")).unwrap();
+    let mut bytes = Vec::new();
+    let name = dir.path().to_str().unwrap();
+    files().tar(name, &[b"d"], Limits::default(), &mut bytes).unwrap();
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let mut paths: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|e| e.unwrap().path().unwrap().display().to_string())
+        .collect();
+    paths.sort();
+    assert_eq!(paths, ["d", "d/e", "d/e/f", "d/l"]);
+}
+
+#[test]
+fn a_hostile_guest_gets_one_clear_error() {
+    let limits = Limits { entries: 10, bytes: 1000, time: Duration::from_secs(1) };
+    let scan = |bytes| liar(bytes).scan("/x", limits, |_| Ok(())).unwrap_err().chain();
+    assert!(scan(b"f 644 1 1 1 1 ../x\0end\0").contains("the guest's agent answered"));
+    assert!(scan(b"f 644 1 1 1 1 /x\0end\0").contains("the guest's agent answered"));
+    assert!(scan(b"f 644 -1 1 1 1 x\0end\0").contains("the guest's agent answered"));
+    assert!(scan(b"q\0end\0").contains("the guest's agent answered"));
+    assert!(scan("x".repeat(100_000).leak().as_bytes()).contains("does not end"));
+    assert!(scan(b"error conflict no\x1b[31m\0").contains("no?[31m"));
+    let many: &[u8] = b"f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0end\0";
+    assert!(scan(many).contains("more than 10 entries"));
+
+    let get = |bytes| liar(bytes).get("/x", &[b"a"], limits, |_, _| Ok(())).unwrap_err().chain();
+    assert!(get(b"f 644 99999999999\0").contains("more than 1000 bytes"));
+    assert!(get(b"l 0 999\0").contains("silent"), "a wait ends");
+    assert!(get(b"f 644 1\0xchanged\0end\0").contains("changed while"));
+    assert!(get(b"f 644 1\0xok\0f 644 1\0xok\0end\0").contains("more than was asked"));
+    assert!(get(b"end\0").contains("early end"));
+    assert!(liar(b"zz\0end\0").hash("/x", &[b"a"], limits).is_err());
+}

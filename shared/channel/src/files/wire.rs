@@ -1,0 +1,84 @@
+//! What both ends say.
+
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Read};
+
+/// The longest path, as in Linux (limits.h).
+pub const MAX_PATH: usize = 4096;
+
+/// The longest string of an answer: a scan's record has numbers before its path.
+const MAX_RECORD: u64 = 3 * MAX_PATH as u64;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Op {
+    Scan,
+    Stat,
+    Get,
+    Hash,
+    Remove,
+    Tar,
+    PutFresh,
+    PutAside,
+    PutWithin,
+}
+
+/// The first line of a stream.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Request<'a> {
+    /// What is asked.
+    pub(crate) op: Op,
+    /// Absolute path of a directory.
+    pub(crate) root: &'a str,
+    /// How many bytes of paths follow, each ended by a zero byte.
+    #[serde(default)]
+    pub(crate) list_bytes: u64,
+}
+
+/// Says whether a path stays below the directory it is relative to: components of 1 to 255 bytes
+/// joined by single slashes, none of them `.` or `..`.
+pub fn is_inside(path: &[u8]) -> bool {
+    path.len() < MAX_PATH
+        && !path.contains(&0)
+        && path
+            .split(|byte| *byte == b'/')
+            .all(|part| !matches!(part, b"" | b"." | b"..") && part.len() <= 255)
+}
+
+/// Reads a string that ends with a zero byte; `None` if the stream ends before it begins.
+pub(crate) fn read_record(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let mut record = Vec::new();
+    reader.take(MAX_RECORD).read_until(0, &mut record)?;
+    match record.pop() {
+        Some(0) => Ok(Some(record)),
+        Some(_) => Err(std::io::Error::other("a string does not end")),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_below_are_inside() {
+        for good in ["a", "a/b", "..a/b..", ".git/config", "a\nb/ c", "\u{1}"] {
+            assert!(is_inside(good.as_bytes()), "{good:?}");
+        }
+        assert!(is_inside(b"\xff\xfe"));
+        for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "../a", "a/.", "a\0b"] {
+            assert!(!is_inside(bad.as_bytes()), "{bad:?}");
+        }
+        assert!(!is_inside("a".repeat(256).as_bytes()));
+        assert!(!is_inside("a/".repeat(3000).as_bytes()));
+    }
+
+    #[test]
+    fn a_string_without_an_end_is_bounded() {
+        let endless = vec![b'x'; 1 << 20];
+        assert!(read_record(&mut endless.as_slice()).is_err());
+        assert!(read_record(&mut b"".as_slice()).unwrap().is_none());
+        assert_eq!(read_record(&mut b"ab\0c".as_slice()).unwrap().unwrap(), b"ab");
+    }
+}
