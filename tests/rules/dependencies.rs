@@ -28,7 +28,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("ssh2", &["banger-vm-ssh"]),
     ("strsim", &["banger-config"]),
     ("tar", &["banger-kernel", "banger-oci", "banger-vm-cp", "banger-workspace"]),
-    ("tempfile", &["banger-workspace"]),
+    ("tempfile", &["banger-kernel-pull", "banger-workspace"]),
     ("toml", &["banger-config"]),
     ("ureq", &["banger-oci"]),
     ("vsock", &["banger-channel", "banger-guest-agent"]),

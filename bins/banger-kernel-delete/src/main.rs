@@ -1,3 +1,45 @@
-//! Deletes kernels no VM or image uses.
+//! Deletes kernels no VM uses. Reads `vms/*/vm.json`; removes `kernels/NAME`.
 
-fn main() {}
+use banger_cli::Out;
+use banger_doc::{Error, Kernel, Name, Result};
+use banger_state::State;
+use std::process::ExitCode;
+
+/// Delete kernels no VM uses
+#[derive(clap::Parser)]
+#[command(name = "banger-kernel-delete", version)]
+struct Args {
+    /// Names of the kernels
+    #[arg(value_name = "KERNEL", required = true)]
+    names: Vec<Name>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let state = State::open()?;
+    out.each(
+        &args.names,
+        |name| delete(&state, name),
+        |kernel| format!("deleted kernel '{}'", kernel.name),
+    )
+}
+
+fn delete(state: &State, name: &Name) -> Result<Kernel> {
+    let kernel = state.kernels().get(name)?;
+    // While this lock is held no VM appears, so none can come to use the kernel meanwhile.
+    let vms = state.vms();
+    let _lock = vms.lock()?;
+    state.kernels().remove(name, |_| {
+        for vm in vms.names()? {
+            if vms.get(&vm).is_ok_and(|vm| vm.kernel == *name) {
+                return Err(Error::conflict(format!("VM '{vm}' uses kernel '{name}'"))
+                    .hint(format!("'banger vm delete {vm}' deletes it")));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(kernel)
+}

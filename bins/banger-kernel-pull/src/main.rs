@@ -1,3 +1,73 @@
-//! Brings in a kernel from the catalog.
+//! Pulls a kernel by its name in the catalog. Runs the distribution's package client, which checks
+//! the signatures, then `banger-kernel-import`, which writes `kernels/NAME`.
 
-fn main() {}
+mod apt;
+mod catalog;
+
+use banger_cli::{Out, Program, note};
+use banger_doc::{Error, Kernel, Kind, Name, Result};
+use banger_state::{Lock, State};
+use std::{process::ExitCode, time::Duration};
+
+/// How long another pull of the same kernel is waited for; itself it is bounded by less.
+const OTHER_PULL: Duration = Duration::from_secs(400);
+
+/// Pull a kernel from the catalog
+///
+/// One that is here already is left as it is.
+#[derive(clap::Parser)]
+#[command(name = "banger-kernel-pull", version)]
+struct Args {
+    /// Name of the kernel in the catalog
+    #[arg(value_name = "KERNEL", default_value = "generic-6.12")]
+    name: Name,
+    /// Pull it again, in place of the one that is here
+    #[arg(long)]
+    force: bool,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let shelf = State::open()?.kernels();
+    let entry = match catalog::find(&args.name) {
+        Err(error) if error.kind() == Kind::NotFound && shelf.has(&args.name) && !args.force => {
+            None
+        }
+        found => Some(found?),
+    };
+    let kernel = match entry {
+        Some(entry) if args.force || !shelf.has(&args.name) => {
+            let lock = shelf.folder(&args.name).with_file_name(format!(".pull-{}", args.name));
+            let _lock = Lock::exclusive(&lock, OTHER_PULL, &format!("kernel '{}'", args.name))?;
+            if shelf.has(&args.name) && !args.force {
+                // Somebody else pulled it while we waited.
+                shelf.get(&args.name)?
+            } else {
+                pull(&args, &entry, out)?
+            }
+        }
+        _ => shelf.get(&args.name)?,
+    };
+    out.put(&kernel, |kernel| format!("kernel '{}' is Linux {}", kernel.name, kernel.release))
+}
+
+fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
+    let package = apt::newest(&entry.begin, &entry.end)?;
+    if !out.is_quiet() {
+        note(&format!("downloading the package '{package}'"));
+    }
+    let download = apt::download(&package)?;
+    let mut import = Program::new("banger-kernel-import")?
+        .arg(args.name.as_str())
+        .arg("--quiet")
+        .arg("--deb")
+        .arg(&download.file)
+        .args(["--source", &format!("package:{package}")]);
+    if args.force {
+        import = import.arg("--force");
+    }
+    import.documents()?.pop().ok_or_else(|| Error::failed("'banger-kernel-import' said nothing"))
+}

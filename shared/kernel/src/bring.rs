@@ -176,12 +176,12 @@ fn modules_of(dir: &Path, release: Option<&str>) -> Result<PathBuf> {
     };
     if is_one(dir) {
         let name = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_release(name));
-        if let (Some(name), Some(release)) = (name, release) {
-            if name != release {
-                return Err(Error::failed(format!(
-                    "the kernel is '{release}', its modules are of '{name}'"
-                )));
-            }
+        if let (Some(name), Some(release)) = (name, release)
+            && name != release
+        {
+            return Err(Error::failed(format!(
+                "the kernel is '{release}', its modules are of '{name}'"
+            )));
         }
         return Ok(dir.to_owned());
     }

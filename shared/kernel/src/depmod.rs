@@ -8,14 +8,7 @@ use crate::{
     modules::{load, name_of},
 };
 use banger_doc::{Context, Error, Result};
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    sync::Mutex,
-    thread,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Mutex, thread};
 
 /// What a module says of itself.
 #[derive(Debug, Default)]
@@ -151,7 +144,7 @@ fn is_module(file: &str) -> bool {
     [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().any(|end| file.ends_with(end))
 }
 
-fn read_one(dir: &Path, path: &PathBuf) -> Result<(String, Info)> {
+fn read_one(dir: &Path, path: &Path) -> Result<(String, Info)> {
     let bytes = load(path)?;
     let inside = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
     let mut name = name_of(&inside);
@@ -160,7 +153,7 @@ fn read_one(dir: &Path, path: &PathBuf) -> Result<(String, Info)> {
         let Ok(text) = std::str::from_utf8(text) else { continue };
         match text.split_once('=') {
             Some(("name", value)) if !value.is_empty() && !value.contains('\n') => {
-                name = name_of(value)
+                name = name_of(value);
             }
             Some(("depends", value)) => {
                 info.needs =

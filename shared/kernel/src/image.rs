@@ -30,9 +30,9 @@ pub fn unpack(bytes: Vec<u8>, what: &str) -> Result<Unpacked> {
         unpacked.release = release.or(unpacked.release);
         return Ok(unpacked);
     }
-    if let Some(payload) = zboot(&bytes) {
-        let payload =
-            payload.ok_or_else(|| Error::failed(format!("{what} is cut short or damaged")))?;
+    if is_zboot(&bytes) {
+        let payload = zboot(&bytes)
+            .ok_or_else(|| Error::failed(format!("{what} is cut short or damaged")))?;
         return plain_image(inflate(payload, MAX_KERNEL, what)?, what);
     }
     if compression(&bytes).is_some() {
@@ -84,13 +84,14 @@ fn bzimage(bytes: &[u8]) -> Option<(Option<&[u8]>, Option<String>)> {
 }
 
 /// Returns the payload of an EFI zboot image (Linux, `drivers/firmware/efi/libstub/zboot-header.S`).
-fn zboot(bytes: &[u8]) -> Option<Option<&[u8]>> {
+fn zboot(bytes: &[u8]) -> Option<&[u8]> {
     let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    if !bytes.starts_with(b"MZ") || bytes.get(4..8) != Some(b"zimg") {
-        return None;
-    }
     let start = u32_at(8)? as usize;
-    Some(bytes.get(start..start.saturating_add(u32_at(12)? as usize)))
+    bytes.get(start..start.saturating_add(u32_at(12)? as usize))
+}
+
+fn is_zboot(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg")
 }
 
 /// Finds `Linux version RELEASE ` in a plain kernel.

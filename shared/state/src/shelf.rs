@@ -77,6 +77,11 @@ impl<D: Document> Shelf<D> {
         if self.has(name) {
             return Err(self.exists(name));
         }
+        self.begin_over(name)
+    }
+
+    /// Begins an object that may take the place of one; see [`Shelf::publish_over`].
+    pub fn begin_over(&self, name: &Name) -> Result<Staged> {
         let path = self.dir.join(format!(".new-{name}-{}", std::process::id()));
         // Keeps `banger gc` from seeing the folder before its own lock is taken.
         let _shelf = self.lock()?;
