@@ -12,6 +12,7 @@ mod image;
 mod kernel;
 mod name;
 mod running;
+mod usage;
 mod vm;
 
 pub use check::{Check, Outcome, Removed};
@@ -22,6 +23,7 @@ pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;
 pub use running::{Desire, Phase, Process, Running, Wanted};
+pub use usage::Usage;
 pub use vm::{NetMode, Spec, Status, View, Vm, Vmm};
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -90,8 +90,21 @@ mod tests {
         for good in ["a", "web", "a-b", "0", "generic-6.12", &"a".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a_b", "a..b", ".a", "a.", "../x", "a/b", "ä", "a\n", &"a".repeat(64)]
-        {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a..b",
+            ".a",
+            "a.",
+            "../x",
+            "a/b",
+            "ä",
+            "a\n",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }
