@@ -10,11 +10,11 @@ use banger_doc::{Context, Error, Result, Vmm};
 use std::{
     io::{ErrorKind, Read, Write},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::mpsc::{self, Receiver, Sender},
     thread,
     time::Duration,
@@ -100,13 +100,16 @@ impl Machine for Firecracker {
     }
 
     fn launch(&mut self) -> Result<Launch> {
-        let plan = self.plan.take().expect("because a machine is launched once");
-        let teller = self.teller.take().expect("because a machine is launched once");
+        let plan = self.plan.as_ref().expect("because a machine is launched once");
         let end = self.console_end.take().expect("because a machine is launched once");
         let mut command = Command::new(&self.program);
         command.args(["--api-sock", API, "--id", &plan.name, "--level", "Error"]);
-        let end: OwnedFd = end.into();
-        command.stdin(Stdio::null()).stdout(Stdio::from(end));
+        Ok(Launch { command, inherit: Vec::new(), stdout: Some(end.into()) })
+    }
+
+    fn started(&mut self) -> Result<()> {
+        let plan = self.plan.take().expect("because a machine is started once");
+        let teller = self.teller.take().expect("because a machine is started once");
         let (sender, orders) = mpsc::channel();
         self.orders = Some(sender);
         thread::Builder::new()
@@ -114,7 +117,7 @@ impl Machine for Firecracker {
             .stack_size(128 << 10)
             .spawn(move || drive(&plan, &orders, teller))
             .context("cannot start a thread")?;
-        Ok(Launch { command, inherit: Vec::new() })
+        Ok(())
     }
 
     fn channel(&mut self) -> Option<UnixStream> {

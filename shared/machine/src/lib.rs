@@ -87,6 +87,8 @@ pub struct Launch {
     /// Descriptors that the command line names by number; the VMM has to inherit them, and nobody
     /// else.
     pub inherit: Vec<OwnedFd>,
+    /// What becomes its standard output, if that is the console; a log of the caller's otherwise.
+    pub stdout: Option<OwnedFd>,
 }
 
 /// What a VMM tells.
@@ -116,6 +118,12 @@ pub trait Machine: fmt::Debug {
 
     /// Returns how to start it. To be called once.
     fn launch(&mut self) -> Result<Launch>;
+
+    /// Says that the VMM's process is there: what talks to it may begin. To be called once, after
+    /// [`Machine::launch`]; until then no thread is started, since the caller copies its process.
+    fn started(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Returns the stream to the guest's channel device, for a VMM that does not serve the channel
     /// socket itself. To be called once.

@@ -63,7 +63,7 @@ impl Machine for Qemu {
         let ends = self.ends.take().expect("because a machine is launched once");
         let mut command = Command::new(&self.program);
         command.args(words(&self.plan, self.accelerator, ends.each_ref().map(OwnedFd::as_fd)));
-        Ok(Launch { command, inherit: ends.into() })
+        Ok(Launch { command, inherit: ends.into(), stdout: None })
     }
 
     fn channel(&mut self) -> Option<UnixStream> {

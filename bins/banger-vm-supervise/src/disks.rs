@@ -1,0 +1,151 @@
+//! The VM's writable disks: who writes them, and how they were left.
+
+use crate::{log::CappedLog, stub::end_with_parent};
+use banger_doc::{Context, Error, Result};
+use banger_state::place;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    libc,
+};
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, RawFd},
+        unix::{fs::FileExt, process::CommandExt},
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long an earlier VMM may take to vanish after its supervisor was killed.
+const VANISH_LIMIT: Duration = Duration::from_secs(20);
+/// How long checking one disk may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(120);
+
+/// Both disks, while nobody else writes them.
+///
+/// Every process that writes them inherits this lock, so it outlives a killed supervisor exactly
+/// until the last of them is gone.
+#[derive(Debug)]
+pub(crate) struct Disks(Flock<File>);
+
+impl Disks {
+    /// Waits until nobody of an earlier run is left.
+    pub(crate) fn take() -> Result<Self> {
+        let end = Instant::now() + VANISH_LIMIT;
+        loop {
+            let file = File::open(place::VM_OVERLAY)
+                .with_context(|| format!("cannot open '{}'", place::VM_OVERLAY))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self(lock)),
+                Err((_, errno)) if Instant::now() >= end => {
+                    return Err(Error::conflict("a process of the VM's last run does not end")
+                        .because(errno));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Returns a copy of the lock for a process that writes the disks.
+    pub(crate) fn share(&self) -> Result<std::os::fd::OwnedFd> {
+        self.0.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
+    }
+
+    /// Says how the guest left the disks, then repairs what a sudden end left and gives freed space
+    /// back to the host. Returns whether they are clean, and were left so.
+    pub(crate) fn check(&self, log: &mut CappedLog) -> bool {
+        let left_clean = [place::VM_OVERLAY, place::VM_WORK].map(|disk| match is_clean(disk) {
+            Ok(clean) => clean,
+            Err(error) => {
+                log.say(&format!("cannot read '{disk}': {error}"));
+                false
+            }
+        });
+        let Some(e2fsck) = find_e2fsck() else {
+            log.say("e2fsck is missing (package e2fsprogs): the disks were not checked");
+            return left_clean == [true, true];
+        };
+        let lock = self.0.as_fd().as_raw_fd();
+        let checks =
+            [place::VM_OVERLAY, place::VM_WORK].map(|disk| (disk, check(&e2fsck, disk, lock)));
+        let mut good = left_clean == [true, true];
+        let end = Instant::now() + CHECK_LIMIT;
+        for (disk, child) in checks {
+            match child.and_then(|child| finish(child, end)) {
+                // 1: errors were corrected, which a journal's replay counts as.
+                Ok(Some(0 | 1)) => {}
+                Ok(status) => {
+                    good = false;
+                    log.say(&format!("e2fsck of '{disk}' ended with {status:?}"));
+                }
+                Err(error) => {
+                    good = false;
+                    log.say(&format!("e2fsck of '{disk}': {error}"));
+                }
+            }
+        }
+        good
+    }
+}
+
+/// Reads the superblock (Documentation/filesystems/ext4/super.rst of Linux): unmounted in order,
+/// no journal to replay.
+fn is_clean(disk: &str) -> std::io::Result<bool> {
+    let mut superblock = [0; 0x64];
+    File::open(disk)?.read_exact_at(&mut superblock, 1024)?;
+    let is_ext4 = superblock[0x38..0x3a] == [0x53, 0xef];
+    let valid = superblock[0x3a] & 1 != 0;
+    let needs_recovery = superblock[0x60] & 4 != 0;
+    Ok(is_ext4 && valid && !needs_recovery)
+}
+
+/// Many distributions keep `/usr/sbin` out of a user's `PATH`.
+fn find_e2fsck() -> Option<PathBuf> {
+    which::which("e2fsck").ok().or_else(|| {
+        ["/usr/sbin/e2fsck", "/sbin/e2fsck"].map(PathBuf::from).into_iter().find(|p| p.is_file())
+    })
+}
+
+/// Starts a check, which holds the lock of the disks as long as it runs.
+fn check(e2fsck: &PathBuf, disk: &str, lock: RawFd) -> std::io::Result<std::process::Child> {
+    let mut command = Command::new(e2fsck);
+    command
+        .args(["-fp", "-E", "discard", disk])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut die = end_with_parent(std::process::id());
+    let begin = move || {
+        die()?;
+        // SAFETY: the descriptor is open; only its close-on-exec flag changes.
+        nix::errno::Errno::result(unsafe { libc::fcntl(lock, libc::F_SETFD, 0) })?;
+        Ok(())
+    };
+    // SAFETY: the closure makes only system calls.
+    unsafe { command.pre_exec(begin) };
+    command.spawn()
+}
+
+/// Waits for a check. One that takes too long is asked to stop, which e2fsck does between two
+/// changes.
+fn finish(mut child: std::process::Child, end: Instant) -> std::io::Result<Option<i32>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if Instant::now() >= end {
+            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            thread::sleep(Duration::from_secs(2));
+            child.kill()?;
+            return Ok(child.wait()?.code());
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}

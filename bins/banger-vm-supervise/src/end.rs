@@ -1,0 +1,134 @@
+//! How a run ended, and writing it down.
+
+use crate::{disks::Disks, live::clear_run, log::CappedLog, stub::VmmEnd};
+use banger_doc::{Error, Exit, Reason};
+use banger_machine::Event;
+use banger_state::{VmFolder, clock_s, place, write_document};
+use nix::sys::signal::Signal;
+use std::{fs, io::ErrorKind, time::Duration};
+
+/// Lines of the console that the record keeps.
+const TAIL_LINES: usize = 20;
+
+/// How far the run came.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Stage {
+    #[default]
+    Preparing,
+    Launched,
+    Ready,
+}
+
+/// Who wanted the end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Why {
+    #[default]
+    Unasked,
+    Stopped,
+    TooSlow(Duration),
+    Killed,
+    Guest(Event),
+}
+
+/// All that is known at the end of a run.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    pub(crate) stage: Stage,
+    pub(crate) why: Why,
+    pub(crate) vmm: Option<VmmEnd>,
+    pub(crate) failure: Option<Error>,
+    pub(crate) console: Option<CappedLog>,
+    pub(crate) disks: Option<Disks>,
+}
+
+/// Brings the disks to rest, writes `last-exit.json` and removes what belongs to the run. Every step
+/// is tried, whatever became of the others.
+pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
+    let disks_clean = end.disks.as_ref().is_some_and(|disks| disks.check(log));
+    let console_tail = end.console.as_ref().map(|c| c.last_lines(TAIL_LINES)).unwrap_or_default();
+    let (reason, message) = judge(&end, &console_tail, log);
+    log.say(&message);
+    let exit = Exit {
+        reason,
+        message,
+        vmm_status: end.vmm.and_then(|vmm| match vmm {
+            VmmEnd::Status(status) => Some(status),
+            _ => None,
+        }),
+        vmm_signal: end.vmm.and_then(|vmm| match vmm {
+            VmmEnd::Signal(signal) => Some(signal),
+            _ => None,
+        }),
+        disks_clean,
+        ended_unix_s: clock_s(),
+        console_tail,
+    };
+    if let Err(error) = write_document(&folder.join(place::VM_EXIT), &exit) {
+        log.say(&error.chain());
+    }
+    if let Err(error) = clear_run() {
+        log.say(&error.chain());
+    }
+    // Last: without it, the exit record counts as soon as the lock ends.
+    match fs::remove_file(place::VM_RUNNING) {
+        Err(error) if error.kind() != ErrorKind::NotFound => log.say(&error.to_string()),
+        _ => {}
+    }
+}
+
+/// Puts the end into a reason and a sentence.
+fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
+    if let Some(error) = &end.failure {
+        let reason = if end.vmm.is_none() && end.stage == Stage::Preparing {
+            Reason::StartFailed
+        } else {
+            Reason::VmmEnded
+        };
+        let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return (reason, format!("{}{hint}", error.chain()));
+    }
+    let orderly = matches!(end.vmm, Some(VmmEnd::Status(0)));
+    let panic = console.iter().rev().find(|line| line.contains("Kernel panic"));
+    let unasked =
+        if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
+    match end.why {
+        Why::Killed => (Reason::Killed, "it was killed as asked".into()),
+        Why::TooSlow(grace) => (
+            Reason::Killed,
+            format!("it did not stop within {} s and was killed", grace.as_secs_f32()),
+        ),
+        Why::Stopped if orderly => (Reason::Stopped, "it stopped as asked".into()),
+        Why::Guest(_) | Why::Unasked if panic.is_some() => (
+            Reason::VmmEnded,
+            format!("the guest's kernel panicked: {}", panic.map_or("", |line| line.trim())),
+        ),
+        Why::Guest(Event::GuestPanic) => (Reason::VmmEnded, "the guest's kernel panicked".into()),
+        Why::Guest(Event::GuestReset) if end.stage != Stage::Ready => {
+            (Reason::VmmEnded, "the guest restarted itself before its agent answered".into())
+        }
+        Why::Guest(Event::GuestReset) => {
+            (Reason::GuestShutdown, "the guest restarted itself, which ends the VM".into())
+        }
+        Why::Guest(_) if orderly => (Reason::GuestShutdown, "the guest shut itself down".into()),
+        Why::Unasked if orderly && end.stage == Stage::Ready => {
+            (Reason::GuestShutdown, "the guest shut itself down".into())
+        }
+        _ => (unasked, vmm_words(end.vmm, log)),
+    }
+}
+
+fn vmm_words(vmm: Option<VmmEnd>, log: &CappedLog) -> String {
+    match vmm {
+        Some(VmmEnd::Signal(number)) => {
+            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            format!("the VMM was ended by signal {number} ({name})")
+        }
+        Some(VmmEnd::Status(status)) => {
+            let last = log.last_lines(8);
+            let said = last.iter().rev().find(|line| line.contains("qemu"));
+            let said = said.map(|line| format!(": {line}")).unwrap_or_default();
+            format!("the VMM ended with status {status}{said}")
+        }
+        Some(VmmEnd::Unknown) | None => "the VMM was ended by somebody else".into(),
+    }
+}

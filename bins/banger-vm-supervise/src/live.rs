@@ -1,0 +1,500 @@
+//! A run, from the start of the VMM to its end: one loop over all that can happen.
+
+use crate::{
+    disks::Disks,
+    end::{End, Stage, Why},
+    log::{CONSOLE_LIMIT, CappedLog},
+    prepare::{Prepared, prepare},
+    stub::{Stub, VmmEnd},
+};
+use banger_channel::{bridge, control};
+use banger_doc::{Context, Desire, Error, Phase, Process, Result, Running};
+use banger_machine::{Accelerator, Event, Machine};
+use banger_state::{State, VmFolder, Watch, clock_ms, place, process_of, write_fleeting};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{Pid, pipe2},
+};
+use std::{
+    fs,
+    io::ErrorKind,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::DirBuilderExt, net::UnixListener},
+    },
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long ended processes may take to be gone.
+const REAP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a guest whose agent never answered may take to react to its power button.
+const BUTTON_LIMIT: Duration = Duration::from_secs(5);
+/// Stack of a helper thread; none goes deep.
+const STACK: usize = 512 << 10;
+/// What helper threads say: the agent answers; the agent cannot be told to shut down.
+const READY: u8 = b'R';
+const DEAF: u8 = b'D';
+
+/// What a run begins with.
+pub(crate) struct Start<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) folder: &'a VmFolder,
+    pub(crate) begun: Instant,
+    pub(crate) begun_unix_ms: u64,
+}
+
+/// Runs the VM to its end. Whatever goes wrong is part of the end.
+pub(crate) fn run(start: &Start<'_>, log: &mut CappedLog) -> End {
+    let mut end = End::default();
+    if let Err(error) = try_run(start, log, &mut end) {
+        end.failure = Some(error);
+    }
+    end
+}
+
+fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> {
+    let signals = block_signals()?;
+    let watch = Watch::new(start.folder)?;
+    let mut running = Running {
+        phase: Phase::Preparing,
+        supervisor: this_process()?,
+        stub: None,
+        vmm_process: None,
+        vmm: banger_doc::Vmm::Qemu,
+        accelerator: Accelerator::Tcg.to_string(),
+        started_unix_ms: start.begun_unix_ms,
+        launched_ms: None,
+        ready_ms: None,
+        addresses: Vec::new(),
+        notes: Vec::new(),
+    };
+    write_fleeting(&start.folder.join(place::VM_RUNNING), &running)?;
+    let console = CappedLog::fresh(place::VM_CONSOLE, CONSOLE_LIMIT)?;
+    let console = end.console.insert(console);
+    let disks = end.disks.insert(Disks::take()?);
+    // A run that has ended left these only if it was killed.
+    clear_run()?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(place::VM_RUN)
+        .context("cannot make 'run'")?;
+
+    let Prepared { mut machine, addresses, notes } = prepare(start.state, start.folder)?;
+    running.vmm = machine.vmm();
+    running.accelerator = machine.accelerator().to_string();
+    running.addresses = addresses;
+    running.notes = notes;
+    if machine.accelerator() == Accelerator::Tcg {
+        running.notes.push(
+            "KVM does not work here: the guest is emulated in software, about ten times slower"
+                .into(),
+        );
+    }
+    let (output, output_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    set_nonblocking(&output)?;
+    let launch = machine.launch()?;
+    let stub = Stub::start(launch, &output_end, disks.share()?)?;
+    drop(output_end);
+    machine.started()?;
+    running.stub = process_of(stub.pid.as_raw() as u32);
+    running.vmm_process = process_of(stub.vmm.as_raw() as u32);
+    if let Some(why) = &stub.weaker {
+        running.notes.push(format!("no PID namespace ({why}): a parent-death signal stands in"));
+    }
+
+    let over = Arc::new(AtomicBool::new(false));
+    let (news, news_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    if let Some(device) = machine.channel() {
+        serve_channel(device)?;
+    }
+    let mut live = Live {
+        start,
+        log,
+        console,
+        machine,
+        stub,
+        running,
+        output: Some(output),
+        control_open: true,
+        news_end,
+        over,
+        stop: None,
+        stage: &mut end.stage,
+        why: &mut end.why,
+    };
+    live.say_how()?;
+    let vmm_end = live.watch_over(&signals, &watch, &news);
+    live.over.store(true, Ordering::Relaxed);
+    end.vmm = Some(vmm_end?);
+    Ok(())
+}
+
+/// A stop that was asked for.
+struct Stop {
+    deadline: Instant,
+    grace: Duration,
+    /// Since when it is enforced.
+    forced: Option<Instant>,
+}
+
+struct Live<'a> {
+    start: &'a Start<'a>,
+    log: &'a mut CappedLog,
+    console: &'a mut CappedLog,
+    machine: Box<dyn Machine>,
+    stub: Stub,
+    running: Running,
+    output: Option<OwnedFd>,
+    control_open: bool,
+    news_end: OwnedFd,
+    over: Arc<AtomicBool>,
+    stop: Option<Stop>,
+    stage: &'a mut Stage,
+    why: &'a mut Why,
+}
+
+impl Live<'_> {
+    /// The loop. Ends when the VMM has.
+    fn watch_over(&mut self, signals: &SignalFd, watch: &Watch, news: &OwnedFd) -> Result<VmmEnd> {
+        // What was asked before anybody listened.
+        self.obey();
+        loop {
+            let timeout = self.stop.as_ref().map_or(PollTimeout::NONE, |stop| {
+                let until = stop.forced.map_or(stop.deadline, |at| at + REAP_LIMIT);
+                let left = until.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            });
+            let [ended, asked, told, signalled, console, output, control] = {
+                let ask = |fd| PollFd::new(fd, PollFlags::POLLIN);
+                let mut fds = [
+                    ask(self.stub.fd()),
+                    ask(watch.fd()),
+                    ask(news.as_fd()),
+                    ask(signals.as_fd()),
+                    ask(self.machine.console()),
+                    ask(self.output.as_ref().map_or(self.stub.fd(), AsFd::as_fd)),
+                    ask(if self.control_open { self.machine.control() } else { self.stub.fd() }),
+                ];
+                match poll(&mut fds, timeout) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno).context("cannot wait for the VMM"),
+                }
+                fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
+            };
+            if console {
+                self.copy_console();
+            }
+            if output {
+                self.copy_output();
+            }
+            if control && self.control_open {
+                self.hear_machine();
+            }
+            if ended {
+                let end = self.stub.end(REAP_LIMIT);
+                self.copy_console();
+                self.copy_output();
+                if self.control_open {
+                    self.hear_machine();
+                }
+                return Ok(end);
+            }
+            if told {
+                self.hear_helper(news);
+            }
+            if asked {
+                watch.clear();
+                self.obey();
+            }
+            if signalled {
+                if let Ok(Some(_)) = signals.read_signal() {
+                    self.log.say("asked to end by a signal");
+                    self.begin_stop(Duration::from_secs(30));
+                }
+            }
+            self.enforce()?;
+        }
+    }
+
+    /// Does what `wanted.json` asks.
+    fn obey(&mut self) {
+        let wanted = match self.start.folder.wanted() {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => return,
+            Err(error) => return self.log.say(&format!("cannot read what is wanted: {error}")),
+        };
+        match (wanted.desire, self.running.phase) {
+            (Desire::Stopped, _) => self.begin_stop(Duration::from_millis(wanted.grace_ms)),
+            (Desire::Killed, _) => {
+                *self.why = Why::Killed;
+                self.kill();
+            }
+            (Desire::Paused, Phase::Ready) => self.tell("pause", |machine| machine.pause()),
+            (Desire::Running, Phase::Paused) => self.tell("resume", |machine| machine.resume()),
+            _ => {}
+        }
+    }
+
+    /// Begins to shut the guest down, or shortens the time it has.
+    fn begin_stop(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        if let Some(stop) = &mut self.stop {
+            stop.deadline = stop.deadline.min(deadline);
+            return;
+        }
+        if *self.why == Why::Unasked {
+            *self.why = Why::Stopped;
+        }
+        self.log.say(&format!("shutting the guest down, within {} ms", grace.as_millis()));
+        if self.running.phase == Phase::Paused {
+            self.tell("resume", |machine| machine.resume());
+        }
+        let answered = *self.stage == Stage::Ready;
+        let deadline = if answered {
+            deadline
+        } else {
+            // Nobody inside can be asked, so all there is is the power button.
+            self.tell("press the power button of", |machine| machine.press_power());
+            deadline.min(Instant::now() + BUTTON_LIMIT)
+        };
+        self.stop = Some(Stop { deadline, grace, forced: None });
+        self.enter(Phase::Stopping);
+        if answered {
+            // What the agent has left is for bringing the disks to rest.
+            let agent_grace = grace * 4 / 5;
+            self.help("shutdown", move |_| {
+                let limit = grace.clamp(Duration::from_secs(1), Duration::from_secs(30));
+                match control::shutdown(Path::new(place::VM_CHANNEL), agent_grace, limit) {
+                    Ok(()) => None,
+                    Err(_) => Some(DEAF),
+                }
+            });
+        }
+    }
+
+    /// Ends a guest whose time is over, and gives up on a VMM that does not die.
+    fn enforce(&mut self) -> Result<()> {
+        let now = Instant::now();
+        match &self.stop {
+            Some(Stop { forced: Some(at), .. }) if now >= *at + REAP_LIMIT => {
+                Err(Error::failed("the VMM was killed but does not end"))
+            }
+            Some(Stop { forced: None, deadline, grace }) if now >= *deadline => {
+                if *self.why == Why::Stopped {
+                    *self.why = Why::TooSlow(*grace);
+                }
+                self.kill();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kill(&mut self) {
+        let now = Instant::now();
+        let stop =
+            self.stop.get_or_insert(Stop { deadline: now, grace: Duration::ZERO, forced: None });
+        if stop.forced.is_none() {
+            stop.forced = Some(now);
+            self.log.say("killing the VMM");
+            self.stub.kill();
+            self.enter(Phase::Stopping);
+        }
+    }
+
+    fn hear_machine(&mut self) {
+        let events = match self.machine.events() {
+            Ok(Some(events)) => events,
+            Ok(None) => {
+                self.control_open = false;
+                return;
+            }
+            Err(error) => {
+                self.log.say(&error.chain());
+                self.control_open = false;
+                return;
+            }
+        };
+        for event in events {
+            match event {
+                Event::Launched if self.running.launched_ms.is_none() => self.launched(),
+                Event::Launched => {}
+                Event::Paused => self.enter_if(Phase::Ready, Phase::Paused),
+                Event::Resumed => {
+                    if self.running.phase == Phase::Paused {
+                        self.help("clock", |_| {
+                            let limit = Duration::from_secs(10);
+                            let channel = Path::new(place::VM_CHANNEL);
+                            let _ = control::set_time(channel, clock_ms(), limit);
+                            None
+                        });
+                    }
+                    self.enter_if(Phase::Paused, Phase::Ready);
+                }
+                Event::GuestShutdown | Event::GuestReset | Event::GuestPanic => {
+                    self.log.say(&format!("the VMM says {event:?}"));
+                    if *self.why == Why::Unasked {
+                        *self.why = Why::Guest(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The guest runs: wait for its agent.
+    fn launched(&mut self) {
+        self.running.launched_ms = Some(self.start.begun.elapsed().as_millis() as u64);
+        *self.stage = Stage::Launched;
+        self.enter_if(Phase::Preparing, Phase::Booting);
+        self.help("ready", |over| {
+            let forever = Duration::from_secs(30 * 24 * 3600);
+            let gone = || over.load(Ordering::Relaxed);
+            control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
+        });
+    }
+
+    fn hear_helper(&mut self, news: &OwnedFd) {
+        let mut tags = [0; 8];
+        let n = nix::unistd::read(news, &mut tags).unwrap_or(0);
+        for tag in &tags[..n] {
+            match *tag {
+                READY => {
+                    self.running.ready_ms = Some(self.start.begun.elapsed().as_millis() as u64);
+                    *self.stage = Stage::Ready;
+                    self.enter_if(Phase::Booting, Phase::Ready);
+                    let _ = self.say_how();
+                    // A pause that was asked for while the guest booted.
+                    self.obey();
+                }
+                DEAF => {
+                    self.log.say("the agent does not answer: pressing the power button");
+                    self.tell("press the power button of", |machine| machine.press_power());
+                    if let Some(stop) = &mut self.stop {
+                        stop.deadline = stop.deadline.min(Instant::now() + BUTTON_LIMIT);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs something that waits for the guest in a thread of its own.
+    fn help(&mut self, name: &str, work: impl FnOnce(&AtomicBool) -> Option<u8> + Send + 'static) {
+        let over = Arc::clone(&self.over);
+        let started = self.news_end.try_clone().and_then(|news| {
+            thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
+                if let Some(tag) = work(&over) {
+                    let _ = nix::unistd::write(&news, &[tag]);
+                }
+            })
+        });
+        if let Err(error) = started {
+            self.log.say(&format!("cannot start a thread: {error}"));
+        }
+    }
+
+    fn tell(&mut self, what: &str, order: impl FnOnce(&mut dyn Machine) -> Result<()>) {
+        if let Err(error) = order(&mut *self.machine) {
+            self.log.say(&format!("cannot {what} the machine: {}", error.chain()));
+        }
+    }
+
+    fn enter_if(&mut self, from: Phase, to: Phase) {
+        if self.running.phase == from {
+            self.enter(to);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.running.phase = phase;
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
+        }
+    }
+
+    fn say_how(&self) -> Result<()> {
+        write_fleeting(&self.start.folder.join(place::VM_RUNNING), &self.running)
+    }
+
+    fn copy_console(&mut self) {
+        let mut buffer = [0; 4096];
+        // Bounded, so that a guest that floods its console cannot keep the loop from the rest.
+        for _ in 0..64 {
+            match nix::unistd::read(self.machine.console(), &mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => self.console.write(&buffer[..n]),
+            }
+        }
+    }
+
+    fn copy_output(&mut self) {
+        let mut buffer = [0; 4096];
+        for _ in 0..16 {
+            let Some(output) = &self.output else { return };
+            match nix::unistd::read(output, &mut buffer) {
+                Ok(0) => self.output = None,
+                Err(_) => return,
+                Ok(n) => self.log.write(&buffer[..n]),
+            }
+        }
+    }
+}
+
+/// Serves the channel socket over the machine's serial port.
+fn serve_channel(device: std::os::unix::net::UnixStream) -> Result<()> {
+    let listener =
+        UnixListener::bind(place::VM_CHANNEL).context("cannot make the channel's socket")?;
+    thread::Builder::new()
+        .name("channel".into())
+        .stack_size(STACK)
+        .spawn(move || bridge::run(listener, device))
+        .context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Removes what a run left in `run/`.
+pub(crate) fn clear_run() -> Result<()> {
+    match fs::remove_dir_all(place::VM_RUN) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context("cannot clear 'run'")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn this_process() -> Result<Process> {
+    process_of(Pid::this().as_raw() as u32)
+        .ok_or_else(|| Error::failed("cannot read '/proc': is it mounted?"))
+}
+
+/// Turns the signals that ask a program to end into something to wait for.
+fn block_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block().context("cannot block signals")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot wait for signals")
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor is open; only its flag changes.
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })
+        .map(drop)
+        .context("cannot change a pipe")
+}

@@ -1,0 +1,147 @@
+//! Files that a guest may write to for ever without filling the disk.
+
+use banger_doc::{Context, Result};
+use banger_state::clock_s;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::FileExt,
+};
+
+/// Largest console log of one boot. The one before is kept beside it.
+pub(crate) const CONSOLE_LIMIT: u64 = 4 << 20;
+/// Largest log of the supervisor's own.
+pub(crate) const SUPERVISE_LIMIT: u64 = 1 << 20;
+/// How much of the last lines is kept in memory.
+const TAIL: usize = 8 << 10;
+
+/// A log that keeps its beginning and its end, and leaves out the middle.
+#[derive(Debug)]
+pub(crate) struct CappedLog {
+    file: File,
+    size: u64,
+    limit: u64,
+    tail: Vec<u8>,
+}
+
+impl CappedLog {
+    /// Continues a log.
+    pub(crate) fn append(path: &str, limit: u64) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .with_context(|| format!("cannot open '{path}'"))?;
+        let size = file.metadata().with_context(|| format!("cannot look at '{path}'"))?.len();
+        Ok(Self { file, size, limit, tail: Vec::new() })
+    }
+
+    /// Begins a log; the one that is there becomes `path.1`.
+    pub(crate) fn fresh(path: &str, limit: u64) -> Result<Self> {
+        match fs::rename(path, format!("{path}.1")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context(format!("cannot move '{path}' aside"));
+            }
+            _ => Self::append(path, limit),
+        }
+    }
+
+    /// Adds bytes. A full disk is no reason to end a VM.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        if self.size + bytes.len() as u64 > self.limit {
+            self.shorten();
+        }
+        if self.file.write_all_at(bytes, self.size).is_ok() {
+            self.size += bytes.len() as u64;
+        }
+        let keep = bytes.len().min(TAIL);
+        self.tail.extend_from_slice(&bytes[bytes.len() - keep..]);
+        if self.tail.len() > 2 * TAIL {
+            self.tail.drain(..self.tail.len() - TAIL);
+        }
+    }
+
+    /// Adds a line with the time.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.write(format!("{} {text}\n", clock_s()).as_bytes());
+    }
+
+    /// Returns the last lines, without what would move a terminal's cursor.
+    pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.tail);
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| plain(line.trim_end()))
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+
+    /// Moves the last quarter up to behind the first one.
+    fn shorten(&mut self) {
+        let quarter = self.limit / 4;
+        let mark = b"\n[banger left out what came here: the log was full]\n";
+        let mut from = self.size - quarter.min(self.size);
+        let mut to = quarter;
+        let mut buffer = [0; 16 << 10];
+        if self.file.write_all_at(mark, to).is_ok() {
+            to += mark.len() as u64;
+        }
+        while from < self.size {
+            let Ok(n) = self.file.read_at(&mut buffer, from) else { break };
+            if n == 0 || self.file.write_all_at(&buffer[..n], to).is_err() {
+                break;
+            }
+            from += n as u64;
+            to += n as u64;
+        }
+        let _ = self.file.set_len(to);
+        let _ = self.file.flush();
+        self.size = to;
+    }
+}
+
+/// Removes control characters and the escape sequences that begin with one.
+fn plain(line: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' {
+            if chars.next_if_eq(&'[').is_some() {
+                while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {}
+            }
+        } else if !c.is_control() || c == '\t' {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_keeps_its_beginning_and_its_end() {
+        let dir = std::env::temp_dir().join(format!("banger-log-{}", std::process::id()));
+        let path = dir.to_str().unwrap();
+        let mut log = CappedLog::append(path, 4096).unwrap();
+        for i in 0..10_000 {
+            log.write(format!("line {i}\n").as_bytes());
+        }
+        let text = fs::read_to_string(path).unwrap();
+        let _ = fs::remove_file(path);
+        assert!(text.len() <= 4096, "{}", text.len());
+        assert!(text.starts_with("line 0\nline 1\n"));
+        assert!(text.ends_with("line 9999\n"));
+        assert!(text.contains("left out"));
+        assert_eq!(log.last_lines(2), ["line 9998", "line 9999"]);
+    }
+
+    #[test]
+    fn lines_for_people_hold_no_escape_sequences() {
+        assert_eq!(plain("\u{1b}[2J\u{1b}[1;31mred\u{1b}[0m \u{7}\u{1b}cok\t."), "red cok\t.");
+    }
+}

@@ -1,0 +1,316 @@
+//! The stub: PID 1 of a PID namespace that the VMM runs in, so that however the supervisor dies,
+//! the kernel ends everything (pid_namespaces(7)).
+
+use banger_doc::{Context, Error, Result};
+use banger_machine::Launch;
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, clone},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+        socket::{
+            AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send,
+            setsockopt, socketpair, sockopt,
+        },
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Gid, Pid, Uid, getegid, geteuid, getppid, pipe2},
+};
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, IoSliceMut},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long the VMM's program may take to begin.
+const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+const STACK: usize = 256 << 10;
+
+/// How the VMM ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum VmmEnd {
+    /// With an exit status.
+    Status(i32),
+    /// By a signal.
+    Signal(i32),
+    /// Unknown: the stub was killed.
+    Unknown,
+}
+
+/// A live stub.
+#[derive(Debug)]
+pub(crate) struct Stub {
+    pub(crate) pid: Pid,
+    pub(crate) vmm: Pid,
+    /// Why there is no PID namespace, if there is none.
+    pub(crate) weaker: Option<String>,
+    report: OwnedFd,
+    /// Read-end closed only with the stub: a stub that begins after the supervisor's death sees it.
+    _life: OwnedFd,
+}
+
+/// The VMM's process, not yet made.
+struct Child<'a> {
+    program: OsString,
+    words: Vec<OsString>,
+    inherit: Vec<OwnedFd>,
+    stdout: &'a OwnedFd,
+    stderr: &'a OwnedFd,
+}
+
+/// What the stub says first.
+enum First {
+    Begun(Pid),
+    Failed(String),
+    NoNamespace(String),
+}
+
+impl Stub {
+    /// Starts the VMM; its output goes to `output`, and `disks` is what says that the disks are in
+    /// use.
+    pub(crate) fn start(launch: Launch, output: &OwnedFd, disks: OwnedFd) -> Result<Self> {
+        let mut namespace = CloneFlags::CLONE_NEWPID;
+        if !geteuid().is_root() {
+            namespace |= CloneFlags::CLONE_NEWUSER;
+        }
+        let words: Vec<_> = launch.command.get_args().map(ToOwned::to_owned).collect();
+        let program = launch.command.get_program().to_owned();
+        let mut inherit = launch.inherit;
+        inherit.push(disks);
+        let stdout = launch.stdout.as_ref().unwrap_or(output);
+        let child = Child { program, words, inherit, stdout, stderr: output };
+        match attempt(&child, namespace)? {
+            Ok(stub) => Ok(stub),
+            Err(why) => attempt(&child, CloneFlags::empty())?
+                .map(|stub| Self { weaker: Some(why), ..stub })
+                .map_err(Error::failed),
+        }
+    }
+
+    /// Returns what is readable when the VMM has ended.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// Ends everything at once.
+    pub(crate) fn kill(&self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+
+    /// Reads how the VMM ended, once [`Stub::fd`] is readable, and waits until all is gone.
+    pub(crate) fn end(&self, limit: Duration) -> VmmEnd {
+        let mut bytes = [0; 8];
+        let said = nix::unistd::read(&self.report, &mut bytes);
+        let end = match said {
+            Ok(8) if bytes[0] == b'S' => VmmEnd::Status(number(bytes)),
+            Ok(8) if bytes[0] == b'K' => VmmEnd::Signal(number(bytes)),
+            _ => VmmEnd::Unknown,
+        };
+        reap(self.pid, limit);
+        end
+    }
+}
+
+fn number(bytes: [u8; 8]) -> i32 {
+    i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+/// Waits for a child, bounded, without minding how it ended.
+fn reap(pid: Pid, limit: Duration) {
+    let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    while matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) {
+        if Instant::now() >= end {
+            return;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Starts a stub; the inner error says why it has no namespace.
+fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stub, String>> {
+    let (report, report_end) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context("cannot make a socket for the stub")?;
+    // The kernel then translates the VMM's number into one of this namespace.
+    setsockopt(&report, sockopt::PassCred, &true).context("cannot ask for process numbers")?;
+    let (life_end, life) =
+        pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("cannot make a pipe for the stub")?;
+    let mut stack = vec![0; STACK];
+    let ids = (geteuid(), getegid());
+    let child = || {
+        let mut keep = vec![report_end.as_raw_fd(), life_end.as_raw_fd()];
+        keep.extend([vmm.stdout.as_raw_fd(), vmm.stderr.as_raw_fd()]);
+        keep.extend(vmm.inherit.iter().map(AsRawFd::as_raw_fd));
+        close_others(&keep);
+        be_stub(vmm, &report_end, &life_end, flags, ids)
+    };
+    // SAFETY: this process has one thread, so its copy may do all it may do; the stack is large
+    // enough for starting a process, the most that is done on it.
+    let cloned = unsafe { clone(Box::new(child), &mut stack, flags, Some(Signal::SIGCHLD as i32)) };
+    drop((report_end, life_end));
+    let pid = match cloned {
+        Ok(pid) => pid,
+        Err(errno) if flags.is_empty() => return Err(errno).context("cannot make a process"),
+        Err(errno) => return Ok(Err(errno.desc().to_owned())),
+    };
+    match first(&report)? {
+        First::Begun(vmm) => Ok(Ok(Stub { pid, vmm, weaker: None, report, _life: life })),
+        First::NoNamespace(why) => {
+            reap(pid, BEGIN_LIMIT);
+            Ok(Err(why))
+        }
+        First::Failed(why) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            reap(pid, BEGIN_LIMIT);
+            Err(Error::failed(format!("cannot start '{}'", vmm.program.display()))
+                .because(io::Error::other(why)))
+        }
+    }
+}
+
+fn first(report: &OwnedFd) -> Result<First> {
+    let timeout = PollTimeout::try_from(BEGIN_LIMIT).unwrap_or(PollTimeout::MAX);
+    let heard = poll(&mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)], timeout);
+    if heard.context("cannot wait for the stub")? == 0 {
+        return Ok(First::Failed("it does not begin".into()));
+    }
+    let mut bytes = [0; 512];
+    let mut space = cmsg_space!(libc::ucred);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let message =
+        recvmsg::<()>(report.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+            .context("cannot hear the stub")?;
+    let sender = message.cmsgs().ok().and_then(|mut all| {
+        all.find_map(|one| match one {
+            ControlMessageOwned::ScmCredentials(who) => Some(Pid::from_raw(who.pid())),
+            _ => None,
+        })
+    });
+    let size = message.bytes;
+    let text = || String::from_utf8_lossy(&bytes[1..size]).into_owned();
+    Ok(match (bytes.first(), sender) {
+        (Some(b'V'), Some(pid)) if size > 0 => First::Begun(pid),
+        (Some(b'E'), _) if size > 0 => First::Failed(text()),
+        (Some(b'N'), _) if size > 0 => First::NoNamespace(text()),
+        _ => First::Failed("its stub ended".into()),
+    })
+}
+
+/// The stub's life. Returns its exit status, which nobody reads.
+fn be_stub(
+    vmm: &Child<'_>,
+    report: &OwnedFd,
+    life: &OwnedFd,
+    flags: CloneFlags,
+    ids: (Uid, Gid),
+) -> isize {
+    let say = |tag: u8, bytes: &[u8]| {
+        let _ = send(report.as_raw_fd(), &[&[tag], bytes].concat(), MsgFlags::MSG_NOSIGNAL);
+    };
+    if let Err(errno) = prctl::set_pdeathsig(Signal::SIGKILL) {
+        say(b'E', errno.desc().as_bytes());
+        return 1;
+    }
+    // A parent that died before that call is seen by its end of the pipe.
+    if poll(&mut [PollFd::new(life.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0) {
+        return 1;
+    }
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        if let Err(error) = map_user(ids) {
+            say(b'N', format!("cannot map the user: {error}").as_bytes());
+            return 1;
+        }
+    }
+    let streams = vmm.stdout.try_clone().and_then(|a| Ok((a, vmm.stderr.try_clone()?)));
+    let (stdout, stderr) = match streams {
+        Ok(pair) => pair,
+        Err(error) => {
+            say(b'E', error.to_string().as_bytes());
+            return 1;
+        }
+    };
+    let mut command = std::process::Command::new(&vmm.program);
+    command.args(&vmm.words).env_clear().stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let mut die = end_with_parent(std::process::id());
+    let inherited: Vec<RawFd> = vmm.inherit.iter().map(AsRawFd::as_raw_fd).collect();
+    let report_fd = report.as_raw_fd();
+    let begin = move || {
+        die()?;
+        for fd in &inherited {
+            // SAFETY: the descriptor is open; only its close-on-exec flag changes.
+            Errno::result(unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) })?;
+        }
+        send(report_fd, b"V", MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    };
+    // SAFETY: the closure makes only system calls.
+    unsafe { command.pre_exec(begin) };
+    let vmm = match command.spawn() {
+        Ok(child) => Pid::from_raw(child.id() as i32),
+        Err(error) => {
+            say(b'E', error.to_string().as_bytes());
+            return 1;
+        }
+    };
+    drop(command);
+    close_others(&[report.as_raw_fd()]);
+    loop {
+        let (tag, number) = match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == vmm => (b'S', status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == vmm => (b'K', signal as i32),
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(_) => return 1,
+        };
+        say(tag, &[&[0; 3][..], &number.to_le_bytes()].concat());
+        return 0;
+    }
+}
+
+/// Gives a new user namespace one user and group, those of the supervisor, so files keep their
+/// owners (user_namespaces(7)).
+fn map_user((uid, gid): (Uid, Gid)) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Returns what a child does before its program begins, so that it ends with its parent.
+pub(crate) fn end_with_parent(parent: u32) -> impl FnMut() -> io::Result<()> + Send + Sync {
+    move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid().as_raw() as u32 == parent {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
+    }
+}
+
+/// Closes what a copy of a process has open, but for the standard streams and `keep`.
+fn close_others(keep: &[RawFd]) {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > 2 && !keep.contains(&fd) {
+            // SAFETY: this copy of the process uses only what is kept; the listing's own
+            // descriptor is closed already, and closing it again is an error without effect.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
