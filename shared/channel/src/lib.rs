@@ -6,7 +6,11 @@
 pub mod bridge;
 mod connect;
 pub mod control;
+pub mod guest;
 mod line;
+mod meet;
+mod mux;
+mod pump;
 
 pub use connect::connect;
 pub use line::{read_line, write_line};
@@ -28,3 +32,5 @@ pub mod port {
     /// Files, as tar streams.
     pub const FILES: u32 = 1027;
 }
+
+pub mod files;
