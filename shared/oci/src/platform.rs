@@ -1,0 +1,110 @@
+//! Which of the machines an image is made for is ours.
+
+use banger_doc::{Error, Result};
+use std::{fmt, str::FromStr};
+
+/// An operating system and a processor, in the OCI image specification's words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64`, `arm64` ...
+    pub architecture: String,
+    /// `v7`, `v8` ...; empty if none is named.
+    pub variant: String,
+}
+
+impl Platform {
+    /// Returns the platform of this host.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self::new("linux", architecture, "")
+    }
+
+    /// Makes a platform; the variant that every processor of the kind has is left out, so that
+    /// `arm64` and `arm64/v8` are one.
+    pub(crate) fn new(os: &str, architecture: &str, variant: &str) -> Self {
+        let variant = match (architecture, variant) {
+            ("arm64", "v8") | ("amd64", "v1") => "",
+            ("arm", "") => "v7",
+            (_, variant) => variant,
+        };
+        Self { os: os.into(), architecture: architecture.into(), variant: variant.into() }
+    }
+
+    /// Says how well something made for `other` runs here: smaller is better, `None` not at all.
+    pub(crate) fn distance(&self, other: &Self) -> Option<usize> {
+        if self.os != other.os || self.architecture != other.architecture {
+            return None;
+        }
+        if self.variant == other.variant {
+            return Some(0);
+        }
+        // A newer processor runs what was made for an older one of its family.
+        let level = |variant: &str| match variant {
+            "" => Some(1),
+            text => text.strip_prefix('v')?.parse::<usize>().ok(),
+        };
+        level(&self.variant)?.checked_sub(level(&other.variant)?)
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let ok = |part: &&str| {
+            !part.is_empty()
+                && part.len() <= 32
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        match parts.as_slice() {
+            _ if !parts.iter().all(ok) => {}
+            [architecture] if *architecture != "linux" => {
+                return Ok(Self::new("linux", architecture, ""));
+            }
+            ["linux", architecture] => return Ok(Self::new("linux", architecture, "")),
+            ["linux", architecture, variant] => {
+                return Ok(Self::new("linux", architecture, variant));
+            }
+            _ => {}
+        }
+        Err(Error::usage(format!("'{}' is not a platform a VM can run", crate::digest::shown(text)))
+            .hint("write it as 'linux/amd64' or 'linux/arm64/v8'"))
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_read_and_compared() {
+        let arm64: Platform = "linux/arm64/v8".parse().unwrap();
+        assert_eq!(arm64, "arm64".parse().unwrap());
+        assert_eq!(arm64.to_string(), "linux/arm64");
+        let v7: Platform = "arm".parse().unwrap();
+        assert_eq!(v7.distance(&Platform::new("linux", "arm", "v6")), Some(1));
+        assert_eq!(v7.distance(&Platform::new("linux", "arm", "v8")), None);
+        assert_eq!(v7.distance(&Platform::new("linux", "arm64", "")), None);
+        let amd64: Platform = "linux/amd64".parse().unwrap();
+        assert_eq!(amd64.distance(&Platform::new("linux", "amd64", "v1")), Some(0));
+        assert_eq!(amd64.distance(&Platform::new("linux", "amd64", "v3")), None);
+        assert_eq!(amd64.distance(&Platform::new("windows", "amd64", "")), None);
+        for bad in ["", "linux", "windows/amd64", "linux/", "linux/amd64/v1/x", "Linux/amd64"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+    }
+}

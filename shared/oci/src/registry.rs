@@ -1,0 +1,388 @@
+//! The conversation with a registry (OCI distribution-spec; distribution's `token.md`).
+
+use crate::{
+    auth::{self, Challenge, Credentials},
+    digest::{Digest, shown},
+    http::{Failure, Http, Request, Settings, read_body},
+    manifest::{ACCEPT, Blob, MAX_MANIFEST},
+    reference::Reference,
+};
+use banger_doc::{Context, Error, Kind, Result};
+use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+use ureq::{Body, http::Response};
+
+/// The largest answer of a token server.
+const MAX_TOKEN: u64 = 1 << 20;
+/// The longest pause a registry may ask for before it is tried again.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// A client of registries; one serves all threads of a pull.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    schemes: Mutex<HashMap<String, &'static str>>,
+    tickets: Mutex<HashMap<String, String>>,
+}
+
+/// A manifest or an index as a registry sent it.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub blob: Blob,
+    pub bytes: Vec<u8>,
+    pub media_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenReply {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    errors: Vec<RefusalLine>,
+}
+
+#[derive(Deserialize)]
+struct RefusalLine {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl Client {
+    /// Makes a client.
+    pub fn new(settings: Settings) -> Self {
+        Self { http: Http::new(settings), schemes: Mutex::default(), tickets: Mutex::default() }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        self.http.settings()
+    }
+
+    /// Asks what a tag leads to without fetching it; registries do not count that as a pull. `None`
+    /// if the registry does not say.
+    pub(crate) fn head(&self, reference: &Reference) -> Result<Option<Digest>> {
+        let path = format!("manifests/{}", reference.identifier());
+        let request = Request { head: true, accept: ACCEPT.to_vec(), ..Request::default() };
+        let response = self.ask(reference, &path, request)?;
+        if response.status() != 200 {
+            return Ok(None);
+        }
+        Ok(header(&response, "docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
+    /// Fetches the manifest or index a tag or a digest leads to.
+    pub(crate) fn manifest(&self, reference: &Reference, identifier: &str) -> Result<Fetched> {
+        let path = format!("manifests/{identifier}");
+        let request = Request { accept: ACCEPT.to_vec(), ..Request::default() };
+        let response = self.expect(reference, &path, request, &[200])?;
+        let media_type = header(&response, "content-type").map(str::to_owned);
+        let told = header(&response, "docker-content-digest").map(str::to_owned);
+        let bytes = read_body(response.into_body(), MAX_MANIFEST)
+            .with_context(|| format!("cannot read the manifest of '{reference}'"))?
+            .ok_or_else(|| {
+                Error::failed(format!(
+                    "the manifest of '{reference}' is larger than {MAX_MANIFEST} bytes"
+                ))
+            })?;
+        let blob = Blob::of(&bytes);
+        let wanted = if identifier.contains(':') { Some(identifier.to_owned()) } else { told };
+        if wanted.as_ref().is_some_and(|wanted| *wanted != blob.digest.to_string()) {
+            return Err(Error::failed(format!(
+                "the manifest of '{reference}' has the digest '{}', not '{}'",
+                blob.digest,
+                shown(&wanted.unwrap_or_default())
+            ))
+            .hint("the registry, or something on the way to it, changed the manifest"));
+        }
+        Ok(Fetched { blob, bytes, media_type })
+    }
+
+    /// Fetches a small blob whole and checks it.
+    pub(crate) fn small_blob(&self, reference: &Reference, blob: &Blob) -> Result<Vec<u8>> {
+        let path = format!("blobs/{}", blob.digest);
+        let response = self.expect(reference, &path, Request::default(), &[200])?;
+        let bytes = read_body(response.into_body(), blob.size)
+            .with_context(|| format!("cannot read blob '{}' of '{reference}'", blob.digest))?;
+        match bytes {
+            Some(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
+            _ => Err(Error::failed(format!(
+                "blob '{}' of '{reference}' is not what its digest and size say",
+                blob.digest
+            ))),
+        }
+    }
+
+    /// Opens a blob from a byte on. The answer is 206, or 200 with the blob from its beginning.
+    pub(crate) fn open_blob(
+        &self,
+        reference: &Reference,
+        blob: &Blob,
+        from: u64,
+    ) -> Result<Response<Body>> {
+        let path = format!("blobs/{}", blob.digest);
+        let range_from = (from > 0).then_some(from);
+        self.expect(reference, &path, Request { range_from, ..Request::default() }, &[200, 206])
+    }
+
+    /// Asks until the answer is one of `wanted`, or certainly another.
+    fn expect(
+        &self,
+        reference: &Reference,
+        path: &str,
+        request: Request,
+        wanted: &[u16],
+    ) -> Result<Response<Body>> {
+        let mut attempt = 0;
+        loop {
+            let response = self.ask(reference, path, request.clone())?;
+            let status = response.status().as_u16();
+            if wanted.contains(&status) {
+                return Ok(response);
+            }
+            attempt += 1;
+            let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
+            if !passing || attempt >= self.settings().attempts {
+                return Err(refused(reference, path, response));
+            }
+            let asked = header(&response, "retry-after").and_then(|text| text.parse().ok());
+            pause(attempt, asked.map(Duration::from_secs));
+        }
+    }
+
+    /// Sends one request with whatever authorization the registry wants to see.
+    fn ask(&self, reference: &Reference, path: &str, request: Request) -> Result<Response<Body>> {
+        let mut shown_ticket = self.ticket(reference);
+        let mut fresh = false;
+        loop {
+            let mut request = request.clone();
+            request.authorization.clone_from(&shown_ticket);
+            let response = self.reach(reference, path, request)?;
+            if response.status() != 401 {
+                return Ok(response);
+            }
+            let challenge = auth::challenge(
+                response.headers().get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()),
+            );
+            let Some(challenge) = challenge.filter(|_| !fresh) else {
+                return Err(self.denied(reference));
+            };
+            fresh = true;
+            shown_ticket = Some(self.authorize(reference, &challenge, shown_ticket.as_deref())?);
+        }
+    }
+
+    fn ticket(&self, reference: &Reference) -> Option<String> {
+        let tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        tickets.get(&place(reference)).cloned()
+    }
+
+    /// Returns an authorization other than the one that was refused. One thread gets it, the others
+    /// wait for it.
+    fn authorize(
+        &self,
+        reference: &Reference,
+        challenge: &Challenge,
+        refused: Option<&str>,
+    ) -> Result<String> {
+        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = tickets.get(&place(reference)) {
+            if refused != Some(other) {
+                return Ok(other.clone());
+            }
+        }
+        let credentials = auth::find(reference.registry(), reference.repository())?;
+        let ticket = match challenge {
+            Challenge::Basic => credentials
+                .and_then(|credentials| credentials.basic())
+                .ok_or_else(|| self.denied(reference))?,
+            Challenge::Bearer { realm, service } => {
+                self.token(reference, realm, service.as_deref(), credentials.as_ref())?
+            }
+        };
+        tickets.insert(place(reference), ticket.clone());
+        Ok(ticket)
+    }
+
+    fn token(
+        &self,
+        reference: &Reference,
+        realm: &str,
+        service: Option<&str>,
+        credentials: Option<&Credentials>,
+    ) -> Result<String> {
+        let registry = reference.registry();
+        let bad = |why: &str| {
+            Error::failed(format!("registry '{registry}' sends logins to '{}', {why}", shown(realm)))
+        };
+        let (scheme, rest) = realm.split_once("://").ok_or_else(|| bad("which is no address"))?;
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        if authority.contains('@') || authority.is_empty() {
+            return Err(bad("which is no address"));
+        }
+        match scheme {
+            "https" => {}
+            "http" if self.http.may_be_plain(authority) => {}
+            _ => return Err(bad("which is not encrypted")),
+        }
+        // What is asked for is ours to say: reading this repository, whatever the registry names.
+        let scope = format!("repository:{}:pull", reference.repository());
+        let mut fields = vec![("scope", scope)];
+        fields.extend(service.map(|service| ("service", service.to_owned())));
+        let mut request = Request { url: realm.to_owned(), ..Request::default() };
+        if let Some(Credentials::Identity(token)) = credentials {
+            fields.push(("grant_type", "refresh_token".into()));
+            fields.push(("refresh_token", token.clone()));
+            fields.push(("client_id", "banger".into()));
+            request.form = Some(fields);
+        } else {
+            request.query = fields;
+            request.authorization = credentials.and_then(Credentials::basic);
+        }
+        let response = self.http.send(&request).map_err(plain)?;
+        let status = response.status().as_u16();
+        if matches!(status, 400 | 401 | 403) && credentials.is_some() {
+            return Err(self.denied(reference));
+        }
+        if status != 200 {
+            return Err(Error::failed(format!(
+                "cannot log in to '{registry}': '{}' answers with status {status}",
+                shown(authority)
+            )));
+        }
+        let reply = read_body(response.into_body(), MAX_TOKEN)
+            .with_context(|| format!("cannot log in to '{registry}'"))?
+            .ok_or_else(|| {
+                Error::failed(format!("cannot log in to '{registry}': the token is too long"))
+            })?;
+        let reply: TokenReply = serde_json::from_slice(&reply)
+            .with_context(|| format!("cannot log in to '{registry}': the answer is no token"))?;
+        let token = reply.token.filter(|token| !token.is_empty()).or(reply.access_token);
+        match token {
+            Some(token) if token.bytes().all(|b| b.is_ascii_graphic()) && token.len() < 60_000 => {
+                Ok(format!("Bearer {token}"))
+            }
+            _ => Err(Error::failed(format!(
+                "cannot log in to '{registry}': the answer holds no usable token"
+            ))),
+        }
+    }
+
+    /// Sends a request to where the registry is, by TLS, or without where that may be.
+    fn reach(&self, reference: &Reference, path: &str, mut request: Request) -> Result<Response<Body>> {
+        let registry = reference.registry();
+        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
+        let mut scheme = known.unwrap_or("https");
+        let mut attempt = 0;
+        loop {
+            request.url = format!("{scheme}://{host}/v2/{}/{path}", reference.repository());
+            let error = match self.http.send(&request) {
+                Ok(response) => {
+                    if known.is_none() {
+                        let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+                        schemes.insert(host.to_owned(), scheme);
+                    }
+                    return Ok(response);
+                }
+                Err(Failure::NoTls) if scheme == "https" && self.http.may_be_plain(host) => {
+                    scheme = "http";
+                    continue;
+                }
+                Err(Failure::NoTls) => {
+                    return Err(Error::failed(format!("registry '{registry}' does not speak TLS"))
+                        .hint(format!(
+                            "if that is meant to be, add '{registry}' to insecure_registries in \
+                             config.toml"
+                        )));
+                }
+                Err(Failure::Lasting(error)) => return Err(error),
+                Err(Failure::Passing(error)) => error,
+            };
+            attempt += 1;
+            // Who never answered is not asked again: the next source is tried sooner.
+            if known.is_none() || attempt >= self.settings().attempts {
+                return Err(error);
+            }
+            pause(attempt, None);
+        }
+    }
+
+    fn denied(&self, reference: &Reference) -> Error {
+        let registry = reference.registry();
+        let credentials = auth::find(registry, reference.repository());
+        let error = match credentials {
+            Ok(Some(credentials)) => Error::failed(format!(
+                "registry '{registry}' does not let user '{}' read '{}'",
+                shown(credentials.user()),
+                reference.repository()
+            )),
+            _ => Error::failed(format!(
+                "registry '{registry}' has no '{}', or wants a login for it",
+                reference.repository()
+            )),
+        };
+        error.hint(format!(
+            "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
+        ))
+    }
+}
+
+/// Returns what an authorization is valid for.
+fn place(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
+fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+fn plain(failure: Failure) -> Error {
+    match failure {
+        Failure::NoTls => Error::failed("the token server does not speak TLS"),
+        Failure::Passing(error) | Failure::Lasting(error) => error,
+    }
+}
+
+/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as the registry asks.
+pub(crate) fn pause(attempt: u32, asked: Option<Duration>) {
+    let usual = Duration::from_millis(100 << attempt.min(6));
+    thread::sleep(asked.unwrap_or(usual).min(MAX_PAUSE));
+}
+
+/// Turns an unwanted answer into an error, with the registry's own words.
+fn refused(reference: &Reference, path: &str, response: Response<Body>) -> Error {
+    let status = response.status().as_u16();
+    let registry = reference.registry();
+    let bytes = read_body(response.into_body(), 64 << 10).ok().flatten().unwrap_or_default();
+    let words = serde_json::from_slice::<Refusal>(&bytes)
+        .ok()
+        .and_then(|refusal| refusal.errors.into_iter().next())
+        .map(|line| {
+            format!(
+                " ({}: {})",
+                shown(&line.code.unwrap_or_default()),
+                shown(&line.message.unwrap_or_default())
+            )
+        })
+        .unwrap_or_default();
+    match status {
+        404 if path.starts_with("manifests/") => {
+            Error::not_found(format!("no image '{reference}' at '{registry}'{words}"))
+                .hint("check the name and the tag")
+        }
+        403 => Error::failed(format!("registry '{registry}' forbids reading '{reference}'{words}")),
+        429 => Error::failed(format!("registry '{registry}' limits how often it is asked{words}"))
+            .hint("log in, or try again later"),
+        _ => Error::new(
+            if status == 404 { Kind::NotFound } else { Kind::Failed },
+            format!("registry '{registry}' answers with status {status} for '{path}'{words}"),
+        ),
+    }
+}

@@ -1,0 +1,377 @@
+//! Where an image comes from, and how that becomes layers and a configuration.
+
+use crate::{
+    archive::{Archive, Layout},
+    cache::Cache,
+    digest::{Digest, shown},
+    layer::{Layer, Origin},
+    manifest::{self, Blob, Config, MAX_CONFIG, MAX_MANIFEST, Manifest},
+    platform::Platform,
+    reference::Reference,
+    registry::{Client, Fetched},
+};
+use banger_doc::{Context, Error, ImageConfig, Name, Result};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+/// How deep indexes may be nested.
+const MAX_DEPTH: u32 = 2;
+
+/// Where an image comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// A registry.
+    Registry(Reference),
+    /// `oci:PATH[:TAG]`: a directory with an OCI image layout.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// The name of one of its images.
+        tag: Option<String>,
+    },
+    /// `docker-archive:PATH[:TAG]`: a file that `docker save` wrote.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The name of one of its images.
+        tag: Option<String>,
+    },
+}
+
+impl Source {
+    /// Returns the name the image gets unless another is asked for.
+    pub fn default_name(&self) -> Option<Name> {
+        match self {
+            Self::Registry(reference) => reference.default_name(),
+            Self::Layout { path, tag } => {
+                let folder = path.file_name()?.to_string_lossy();
+                match tag.as_deref().filter(|tag| *tag != "latest") {
+                    // A layout that is a cache holds whole references.
+                    Some(tag) if tag.contains('/') => tag.parse::<Reference>().ok()?.default_name(),
+                    Some(tag) => Name::from_lossy(&format!("{folder}-{tag}")),
+                    None => Name::from_lossy(&folder),
+                }
+            }
+            Self::Archive { path, tag } => match tag.as_deref().map(str::parse::<Reference>) {
+                Some(Ok(reference)) => reference.default_name(),
+                _ => Name::from_lossy(&path.file_stem()?.to_string_lossy()),
+            },
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let local = |rest: &str| -> Result<(PathBuf, Option<String>)> {
+            if rest.is_empty() {
+                return Err(Error::usage(format!("'{}' names no path", shown(text))));
+            }
+            let whole = Path::new(rest);
+            let (path, tag) = match rest.split_once(':') {
+                Some((path, tag)) if !whole.exists() && !path.is_empty() => {
+                    (Path::new(path), Some(tag.to_owned()))
+                }
+                _ => (whole, None),
+            };
+            let path = std::path::absolute(path)
+                .with_context(|| format!("cannot make '{}' an absolute path", shown(rest)))?;
+            Ok((path, tag.filter(|tag| !tag.is_empty())))
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (path, tag) = local(rest)?;
+            return Ok(Self::Layout { path, tag });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (path, tag) = local(rest)?;
+            return Ok(Self::Archive { path, tag });
+        }
+        // As skopeo spells it.
+        text.strip_prefix("docker://").unwrap_or(text).parse().map(Self::Registry)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, path, tag) = match self {
+            Self::Registry(reference) => return reference.fmt(f),
+            Self::Layout { path, tag } => ("oci", path, tag),
+            Self::Archive { path, tag } => ("docker-archive", path, tag),
+        };
+        write!(f, "{kind}:{}", path.display())?;
+        tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+    }
+}
+
+/// Turns sources into images.
+#[derive(Clone, Debug)]
+pub struct Puller {
+    client: Arc<Client>,
+    cache: Arc<Cache>,
+    platform: Platform,
+}
+
+/// An image whose manifest and configuration are known and checked.
+#[derive(Debug)]
+pub struct Found {
+    /// Digest of its manifest; of its configuration if it comes from an archive, which has none.
+    pub digest: Digest,
+    /// What it was made for.
+    pub platform: Platform,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+impl Puller {
+    /// Makes a puller for one platform.
+    pub fn new(client: Client, cache: Cache, platform: Platform) -> Self {
+        Self { client: Arc::new(client), cache: Arc::new(cache), platform }
+    }
+
+    /// Finds out what a source is, without fetching its layers.
+    pub fn find(&self, source: &Source) -> Result<Found> {
+        match source {
+            Source::Registry(reference) => self.in_registry(reference),
+            Source::Layout { path, tag } => self.in_layout(path, tag.as_deref()),
+            Source::Archive { path, tag } => self.in_archive(path, tag.as_deref()),
+        }
+        .with_context(|| format!("cannot pull '{source}'"))
+    }
+
+    fn in_registry(&self, reference: &Reference) -> Result<Found> {
+        let place = Place::Registry(self, reference);
+        let full = reference.to_string();
+        let (blob, bytes, told) = match self.unchanged(reference, &full)? {
+            Some((blob, bytes)) => (blob, bytes, None),
+            None => {
+                let Fetched { blob, bytes, media_type } =
+                    self.client.manifest(reference, &reference.identifier())?;
+                (blob, bytes, media_type)
+            }
+        };
+        let parsed = manifest::parse(&bytes, told.as_deref())?;
+        let kind = media_type(&parsed, &bytes);
+        self.cache.keep_new(&blob, &bytes)?;
+        let found = self.follow(&place, blob, parsed)?;
+        self.cache.remember(&full, &blob, &kind)?;
+        Ok(found)
+    }
+
+    /// Returns what the reference led to last time if it still does and is still there.
+    fn unchanged(&self, reference: &Reference, full: &str) -> Result<Option<(Blob, Vec<u8>)>> {
+        let Some(blob) = self.cache.recall(full) else { return Ok(None) };
+        let Some(bytes) = self.cache.small(&blob) else { return Ok(None) };
+        let now = match reference.digest() {
+            Some(digest) => Some(digest),
+            None => self.client.head(reference)?,
+        };
+        Ok((now == Some(blob.digest)).then_some((blob, bytes)))
+    }
+
+    fn in_layout(&self, path: &Path, tag: Option<&str>) -> Result<Found> {
+        let layout = Layout::open(path)?;
+        let Manifest::Index(entries) = manifest::parse(&layout.index()?, None)
+            .with_context(|| format!("cannot read 'index.json' in '{}'", path.display()))?
+        else {
+            return Err(Error::failed(format!("'index.json' in '{}' is no index", path.display())));
+        };
+        let entry = match tag {
+            Some(tag) => entries.iter().find(|entry| entry.name.as_deref() == Some(tag)),
+            None if entries.len() == 1 => entries.first(),
+            // Several without a tag may be one image for several platforms.
+            None => manifest::pick(&entries, &self.platform)
+                .ok()
+                .filter(|_| entries.iter().all(|entry| entry.name.is_none())),
+        };
+        let Some(entry) = entry else {
+            let names: Vec<String> =
+                entries.iter().filter_map(|e| e.name.as_deref()).map(shown).take(20).collect();
+            let sentence = match tag {
+                Some(tag) => format!("the layout '{}' has no image '{}'", path.display(), shown(tag)),
+                None => format!("the layout '{}' holds {} images", path.display(), entries.len()),
+            };
+            return Err(Error::not_found(sentence).hint(match names.as_slice() {
+                [] => "its images have no names; copy the one you want into a layout of its own".into(),
+                names => format!("name one: oci:{}:{}", path.display(), names.join(" or ")),
+            }));
+        };
+        let bytes = layout.small(&entry.blob, MAX_MANIFEST)?;
+        let parsed = manifest::parse(&bytes, Some(&entry.media_type))?;
+        self.follow(&Place::Layout(&layout), entry.blob, parsed)
+    }
+
+    /// Goes from a manifest, through indexes, to an image.
+    fn follow(&self, place: &Place<'_>, blob: Blob, parsed: Manifest) -> Result<Found> {
+        let (mut blob, mut parsed) = (blob, parsed);
+        for _ in 0..=MAX_DEPTH {
+            match parsed {
+                Manifest::Image { config, layers } => return self.image(place, blob, config, layers),
+                Manifest::Index(entries) => {
+                    let entry = manifest::pick(&entries, &self.platform)?;
+                    let bytes = place.manifest(&entry.blob)?;
+                    parsed = manifest::parse(&bytes, Some(&entry.media_type))?;
+                    blob = entry.blob;
+                }
+            }
+        }
+        Err(Error::failed(format!("its indexes are nested more than {MAX_DEPTH} deep")))
+    }
+
+    fn image(
+        &self,
+        place: &Place<'_>,
+        manifest: Blob,
+        config: Blob,
+        layers: Vec<Blob>,
+    ) -> Result<Found> {
+        if config.size > MAX_CONFIG {
+            return Err(Error::failed(format!(
+                "its configuration has {} bytes; at most {MAX_CONFIG} are read",
+                config.size
+            )));
+        }
+        let bytes = place.small(&config)?;
+        let Config { platform, diff_ids, config } = manifest::parse_config(&bytes, layers.len())?;
+        self.check(&platform)?;
+        let layers = layers
+            .iter()
+            .zip(diff_ids)
+            .map(|(blob, diff_id)| {
+                Layer::new(blob.digest.to_string(), blob.size, Some(diff_id), place.origin(blob))
+            })
+            .collect();
+        Ok(Found { digest: manifest.digest, platform, config, layers })
+    }
+
+    fn in_archive(&self, path: &Path, tag: Option<&str>) -> Result<Found> {
+        let archive = Archive::open(path)?;
+        let image = archive.image(tag)?;
+        let bytes = archive.read(&image.config, MAX_CONFIG)?;
+        let Config { platform, diff_ids, config } =
+            manifest::parse_config(&bytes, image.layers.len())?;
+        self.check(&platform)?;
+        let layers = image
+            .layers
+            .iter()
+            .zip(diff_ids)
+            .map(|(name, diff_id)| {
+                let (offset, size) = archive.find(name)?;
+                let origin = Origin::File { path: archive.path().to_owned(), offset, digest: None };
+                Ok(Layer::new(shown(name), size, Some(diff_id), origin))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Found { digest: Digest::of(&bytes), platform, config, layers })
+    }
+
+    fn check(&self, platform: &Platform) -> Result<()> {
+        if self.platform.distance(platform).is_some() {
+            return Ok(());
+        }
+        Err(Error::failed(format!("the image is made for {platform}, not for {}", self.platform))
+            .hint(format!("pull it with '--platform {platform}' if that is meant")))
+    }
+}
+
+/// Where blobs lie.
+enum Place<'a> {
+    Registry(&'a Puller, &'a Reference),
+    Layout(&'a Layout),
+}
+
+impl Place<'_> {
+    /// Returns a manifest, checked.
+    fn manifest(&self, blob: &Blob) -> Result<Vec<u8>> {
+        if blob.size > MAX_MANIFEST {
+            return Err(Error::failed(format!(
+                "the manifest '{}' has {} bytes; at most {MAX_MANIFEST} are read",
+                blob.digest, blob.size
+            )));
+        }
+        match self {
+            Self::Layout(layout) => layout.small(blob, MAX_MANIFEST),
+            Self::Registry(puller, reference) => {
+                if let Some(bytes) = puller.cache.small(blob) {
+                    return Ok(bytes);
+                }
+                let fetched = puller.client.manifest(reference, &blob.digest.to_string())?;
+                if fetched.blob != *blob {
+                    return Err(Error::failed(format!(
+                        "the manifest '{}' has {} bytes, not {}",
+                        blob.digest, fetched.blob.size, blob.size
+                    )));
+                }
+                puller.cache.keep(blob, &fetched.bytes)?;
+                Ok(fetched.bytes)
+            }
+        }
+    }
+
+    /// Returns a small blob, checked.
+    fn small(&self, blob: &Blob) -> Result<Vec<u8>> {
+        match self {
+            Self::Layout(layout) => layout.small(blob, MAX_CONFIG),
+            Self::Registry(puller, reference) => {
+                if let Some(bytes) = puller.cache.small(blob) {
+                    return Ok(bytes);
+                }
+                let bytes = puller.client.small_blob(reference, blob)?;
+                puller.cache.keep(blob, &bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn origin(&self, blob: &Blob) -> Origin {
+        match self {
+            Self::Layout(layout) => Origin::File {
+                path: layout.blob_path(&blob.digest),
+                offset: 0,
+                digest: Some(blob.digest),
+            },
+            Self::Registry(puller, reference) => Origin::Registry {
+                client: Arc::clone(&puller.client),
+                cache: Arc::clone(&puller.cache),
+                reference: (*reference).clone(),
+                blob: *blob,
+            },
+        }
+    }
+}
+
+/// Returns the media type to write down for a manifest: its own, else the specification's.
+fn media_type(parsed: &Manifest, bytes: &[u8]) -> String {
+    let own = serde_json::from_slice::<serde_json::Value>(bytes)
+        .ok()
+        .and_then(|value| value["mediaType"].as_str().map(str::to_owned));
+    own.unwrap_or_else(|| {
+        let kind = match parsed {
+            Manifest::Image { .. } => "manifest",
+            Manifest::Index(_) => "index",
+        };
+        format!("application/vnd.oci.image.{kind}.v1+json")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_told_apart() {
+        let read = |text: &str| text.parse::<Source>().unwrap();
+        assert_eq!(read("docker://debian").to_string(), "docker.io/library/debian:latest");
+        assert_eq!(read("oci:/no/such:a:b").to_string(), "oci:/no/such:a:b");
+        assert_eq!(read("oci:/no/such:1.2").default_name().unwrap().as_str(), "such-1-2");
+        assert_eq!(read("docker-archive:/no/x.tar:a:1").default_name().unwrap().as_str(), "a-1");
+        assert_eq!(read("docker-archive:/no/app.tar").default_name().unwrap().as_str(), "app");
+        assert!(read("oci:x").to_string().starts_with("oci:/"));
+        assert!("oci:".parse::<Source>().is_err());
+    }
+}
