@@ -10,8 +10,8 @@ use std::{
 /// not count here, and larger packets mean fewer of them.
 pub(crate) const MTU: u32 = 65_520;
 
-/// Prefix length of the link's IPv4 network: a network, two ends, a broadcast.
-pub(crate) const PREFIX4: u8 = 30;
+/// Prefix length of the link's IPv4 network.
+pub(crate) const PREFIX4: u8 = 24;
 
 /// Prefix length of the link's IPv6 network.
 pub(crate) const PREFIX6: u8 = 64;
@@ -29,10 +29,17 @@ const NETWORKS: [Ipv4Addr; 4] = [
 const NETWORK6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x616e, 0x6765, 0x7200, 0, 0, 0, 0);
 
 /// Who has which address, and where the host itself is.
+///
+/// QEMU's own user network can have the same addresses, so a guest is told the same whichever of the
+/// two is behind its interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
-    /// The namespace's end of the link; the guest's gateway and name server.
+    /// The network both are in.
+    pub network: Ipv4Addr,
+    /// The namespace's end of the link; the guest's gateway.
     pub gateway: Ipv4Addr,
+    /// The guest's name server, which the namespace's end answers for.
+    pub dns: Ipv4Addr,
     /// The guest's end.
     pub guest: Ipv4Addr,
     /// The namespace's end, IPv6.
@@ -57,7 +64,9 @@ impl Plan {
         let host = |n: u32| Ipv4Addr::from_bits(network.to_bits() | n);
         let host6 = |n: u128| Ipv6Addr::from_bits(NETWORK6.to_bits() | n);
         Self {
+            network,
             gateway: host(1),
+            dns: host(3),
             guest: host(2),
             gateway6: host6(1),
             guest6: host6(2),
@@ -83,7 +92,7 @@ impl Plan {
 
     /// Returns the guest's name servers.
     pub fn dns(&self) -> Vec<String> {
-        vec![self.gateway.to_string()]
+        vec![self.dns.to_string()]
     }
 }
 
@@ -161,7 +170,7 @@ mod tests {
     #[test]
     fn the_guest_is_told_both_families() {
         let interface = Plan::beside(&[]).interface("02:00:00:00:00:01");
-        assert_eq!(interface.addresses, ["172.30.255.2/30", "fd62:616e:6765:7200::2/64"]);
+        assert_eq!(interface.addresses, ["172.30.255.2/24", "fd62:616e:6765:7200::2/64"]);
         assert_eq!(interface.gateways, ["172.30.255.1", "fd62:616e:6765:7200::1"]);
     }
 }

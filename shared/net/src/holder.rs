@@ -3,6 +3,7 @@
 use crate::{
     Plan, RunAs, TAP, Tools,
     address::{MTU, PREFIX4, PREFIX6},
+    keeper,
     link::Links,
     pasta, rules,
     tools::TUN,
@@ -17,7 +18,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
-        signal::Signal,
+        signal::{Signal, kill},
         socket::{
             AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
             recvmsg, sendmsg, socketpair,
@@ -31,7 +32,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     net::IpAddr,
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::OpenOptionsExt, process::CommandExt},
     },
     process::{Command, Stdio},
@@ -86,6 +87,7 @@ pub struct Network {
     // Dropped before `holder` is waited for: its end tells the holder to end.
     line: Option<OwnedFd>,
     holder: Pid,
+    keeper: Option<Pid>,
 }
 
 impl Network {
@@ -114,10 +116,21 @@ impl Network {
                 let user = fds.pop().ok_or_else(missing)?;
                 let inside = fds.pop().ok_or_else(missing)?;
                 let line = Some(ours);
-                Ok(Self { plan, tools, options, tap, inside, user, shown, line, holder })
+                Ok(Self {
+                    plan,
+                    tools,
+                    options,
+                    tap,
+                    inside,
+                    user,
+                    shown,
+                    line,
+                    holder,
+                    keeper: None,
+                })
             }
             Err(error) => {
-                let _ = nix::sys::signal::kill(holder, Signal::SIGKILL);
+                let _ = kill(holder, Signal::SIGKILL);
                 let _ = waitpid(holder, None);
                 Err(error)
             }
@@ -134,10 +147,13 @@ impl Network {
         self.tap.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Returns the command that is the way out, to be started from outside the namespace, and to
-    /// be kept running as long as the guest runs. It ends by itself only on an error.
-    pub fn pasta(&self) -> Command {
-        pasta::command(&self.tools.pasta, self.shown, self.options.run_as, self.options.allow_host)
+    /// Starts the way out and keeps it open as long as this lives; what `pasta` complains about
+    /// goes to `output`. To be called once, from outside the namespace, with one thread.
+    pub fn lead_out(&mut self, output: BorrowedFd<'_>) -> Result<()> {
+        let (tools, options, shown) = (&self.tools, self.options, self.shown);
+        let command = pasta::command(&tools.pasta, shown, options.run_as, options.allow_host);
+        self.keeper = Some(keeper::start(command, output)?);
+        Ok(())
     }
 
     /// Lets a command run inside the namespace.
@@ -152,6 +168,10 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.line.take();
+        if let Some(keeper) = self.keeper {
+            let _ = kill(keeper, Signal::SIGKILL);
+            let _ = waitpid(keeper, None);
+        }
         // A process that reaps whatever ends may have come first.
         let _ = waitpid(self.holder, None);
     }
@@ -160,9 +180,8 @@ impl Drop for Network {
 /// Enters the namespace; through its user namespace only where the caller has no power over it yet.
 fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
     // SAFETY: the descriptors are open, see `Network::enter`, and are not closed here.
-    let (user, network) = unsafe {
-        (std::os::fd::BorrowedFd::borrow_raw(user), std::os::fd::BorrowedFd::borrow_raw(network))
-    };
+    let (user, network) =
+        unsafe { (BorrowedFd::borrow_raw(user), BorrowedFd::borrow_raw(network)) };
     match setns(network, CloneFlags::CLONE_NEWNET) {
         Err(Errno::EPERM) => {
             setns(user, CloneFlags::CLONE_NEWUSER)?;
@@ -239,14 +258,16 @@ fn hold(line: OwnedFd, plan: &Plan, tools: &Tools, options: Options) -> ! {
 
 /// Closes every descriptor but one: the holder must not keep its parent's files open.
 fn keep_only(fd: RawFd) {
-    let fd = fd as libc::c_uint;
-    // SAFETY: nothing of this process uses those descriptors afterwards.
-    unsafe {
-        if fd > 0 {
-            libc::close_range(0, fd - 1, 0);
-        }
-        libc::close_range(fd + 1, libc::c_uint::MAX, 0);
+    if fd > 0 {
+        close_between(0, fd as u32 - 1);
     }
+    close_between(fd as u32 + 1, u32::MAX);
+}
+
+/// Closes a range of descriptors (close_range(2)) in a copy of a process that uses none of them.
+pub(crate) fn close_between(first: u32, last: u32) {
+    // SAFETY: by contract.
+    unsafe { libc::close_range(first, last, 0) };
 }
 
 /// Makes the namespaces and all that is in them; returns this process's number as `/proc` shows it
@@ -276,6 +297,7 @@ fn build(plan: &Plan, tools: &Tools, options: Options) -> Result<(u32, Vec<Owned
     let mut links = Links::open()?;
     links.up("lo", None)?;
     links.add_address(TAP, IpAddr::V4(plan.gateway), PREFIX4)?;
+    links.add_address(TAP, IpAddr::V4(plan.dns), 32)?;
     if with_ipv6 {
         links.add_address(TAP, IpAddr::V6(plan.gateway6), PREFIX6)?;
     }

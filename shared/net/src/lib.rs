@@ -1,9 +1,9 @@
 //! Gives a VM a network namespace of its own, without root.
 //!
 //! [`Network::make`] starts a small process, the holder, that makes a user namespace and a network
-//! namespace, puts a tap into it, and hands the tap's descriptor back. [`Network::pasta`] is the way
-//! out: a `pasta` (passt) that owns the other interface in there, and turns the guest's connections
-//! into sockets of an ordinary user. Between the two interfaces the kernel routes, under an nftables
+//! namespace, puts a tap into it, and hands the tap's descriptor back. [`Network::lead_out`]
+//! starts the way out: a `pasta` (passt) that owns the other interface in there, and turns the guest's
+//! connections into sockets of an ordinary user. Between the two interfaces the kernel routes, under an nftables
 //! ruleset. No packet of the guest reaches the host's loopback unless [`Options::allow_host`].
 //!
 //! ```text
@@ -14,6 +14,7 @@
 
 mod address;
 mod holder;
+mod keeper;
 mod link;
 mod pasta;
 mod rules;

@@ -10,7 +10,11 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkFlags, LinkMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use std::net::IpAddr;
+use nix::libc;
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
 
 /// A conversation with the kernel about interfaces.
 pub(crate) struct Links {
@@ -82,4 +86,39 @@ impl Links {
 
 fn index(name: &str) -> Result<u32> {
     nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface '{name}'"))
+}
+
+/// Changes of the host's routes, as they come.
+pub(crate) struct Changes(Socket);
+
+impl Changes {
+    /// Begins to watch.
+    pub(crate) fn watch() -> std::io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        for group in [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE] {
+            socket.add_membership(group)?;
+        }
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Forgets what has come; says whether anything had. What was lost for want of room counts.
+    pub(crate) fn drain(&self) -> bool {
+        let mut any = false;
+        loop {
+            match self.0.recv_from_full() {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return any,
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return any,
+                _ => any = true,
+            }
+        }
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
 }

@@ -1,7 +1,10 @@
 //! The way out: `pasta` (passt), one per VM.
 
 use crate::{RunAs, WAY_OUT};
-use nix::unistd::{setgid, setgroups, setuid};
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::{setgid, setgroups, setuid},
+};
 use std::{
     os::unix::process::CommandExt,
     path::Path,
@@ -28,10 +31,14 @@ pub(crate) fn command(
     }
     command.args(["--dns-forward", DNS, "--config-net", "--ns-ifname", WAY_OUT]);
     command.arg("--quiet").arg(pid.to_string()).stdin(Stdio::null()).current_dir("/");
-    if let Some(user) = run_as {
-        // SAFETY: only system calls, which are safe between fork and exec.
-        unsafe { command.pre_exec(move || become_user(user).map_err(Into::into)) };
-    }
+    let begin = move || {
+        run_as.map_or(Ok(()), become_user)?;
+        // After the change of user, which takes this wish back.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        Ok(())
+    };
+    // SAFETY: only system calls, which are safe between fork and exec.
+    unsafe { command.pre_exec(begin) };
     command
 }
 

@@ -8,7 +8,7 @@ use crate::{Plan, TAP, WAY_OUT, pasta::DNS};
 /// but answers. The namespace itself answers pings and neighbours, and passes questions for names on
 /// to `pasta`.
 pub(crate) fn ruleset(plan: &Plan, allow_host: bool) -> String {
-    let Plan { gateway, guest, gateway6, guest6, host_gateway } = plan;
+    let Plan { gateway, guest, dns, gateway6, guest6, host_gateway, .. } = plan;
     let host = match host_gateway {
         Some(address) if allow_host => format!(
             "iifname {TAP} ip daddr {gateway} meta l4proto {{ tcp, udp }} dnat ip to {address}\n"
@@ -24,7 +24,7 @@ pub(crate) fn ruleset(plan: &Plan, allow_host: bool) -> String {
   }}
   chain name {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname {TAP} ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {DNS}
+    iifname {TAP} ip daddr {dns} meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {DNS}
     {host}
   }}
   chain forward {{

@@ -10,7 +10,7 @@ use std::{
 /// The device taps come from.
 pub(crate) const TUN: &str = "/dev/net/tun";
 
-/// The user that a root's `pasta` runs as: it refuses root itself.
+/// The user that a root's network runs as: `pasta` refuses root.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RunAs {
     /// The user.
@@ -20,6 +20,11 @@ pub struct RunAs {
 }
 
 impl RunAs {
+    /// Returns whom this process needs: nobody else, unless it is root.
+    pub fn needed(name: Option<&str>) -> Result<Option<Self>, String> {
+        if geteuid().is_root() { Self::named(name.unwrap_or("nobody")).map(Some) } else { Ok(None) }
+    }
+
     /// Looks a user up by name or number; a number needs no entry and is its own group then.
     pub fn named(name: &str) -> Result<Self, String> {
         let number = name.parse::<u32>().ok();
@@ -48,8 +53,8 @@ pub struct Tools {
 
 impl Tools {
     /// Finds them; the error is the reason, in words, why this host has no network namespace for a
-    /// VM. What only trying can show, [`crate::Network::make`] finds out.
-    pub fn find(run_as: Option<RunAs>) -> Result<Self, String> {
+    /// VM. `pasta` names a program to use instead of that in `PATH`. What only trying can show, [`crate::Network::make`] finds out.
+    pub fn find(run_as: Option<RunAs>, pasta: Option<&Path>) -> Result<Self, String> {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         if number("/proc/sys/user/max_user_namespaces") == Some(0)
@@ -68,7 +73,12 @@ impl Tools {
         if !may_open_tun(run_as) {
             return Err(format!("'{TUN}' cannot be opened for reading and writing"));
         }
-        Ok(Self { pasta: program("pasta", "passt")?, nft: program("nft", "nftables")? })
+        let pasta = match pasta {
+            Some(path) if path.is_file() => path.to_owned(),
+            Some(path) => return Err(format!("there is no '{}'", path.display())),
+            None => program("pasta", "passt")?,
+        };
+        Ok(Self { pasta, nft: program("nft", "nftables")? })
     }
 }
 

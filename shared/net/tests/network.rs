@@ -17,10 +17,10 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     os::{
-        fd::{AsRawFd, FromRawFd},
+        fd::{AsFd, AsRawFd, FromRawFd},
         unix::process::CommandExt,
     },
-    process::{Command, Stdio},
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -28,6 +28,7 @@ use world::{GATEWAY4, HOST4, LOOPBACK_PORT, OPEN_PORT, SERVER4, SERVER6, World};
 
 const USER: u32 = 12_345;
 const GATEWAY: &str = "172.30.255.1";
+const DNS: &str = "172.30.255.3";
 const GATEWAY6: &str = "fd62:616e:6765:7200::1";
 
 /// Not a test of its own: what this binary does when a world starts it.
@@ -50,20 +51,23 @@ fn play_vm(words: &str) {
         .find_map(|word| word.strip_prefix("run_as="))
         .map(|name| RunAs::named(name).unwrap());
     let options = Options { run_as, allow_host: has("allow_host"), by_name: false };
-    let tools = Tools::find(run_as).unwrap();
+    let tools = Tools::find(run_as, None).unwrap();
     let begin = Instant::now();
-    let network = Network::make(tools, options).unwrap();
+    let mut network = Network::make(tools, options).unwrap();
     println!("made_us={}", begin.elapsed().as_micros());
-    let mut pasta = network.pasta().stderr(Stdio::inherit()).spawn().unwrap();
+    network.lead_out(std::io::stderr().as_fd()).unwrap();
     let tap = network.tap().unwrap();
     // What a VMM does, seen from the namespace's side: it is in there with the tap.
     let mut inside = Command::new("ip");
     inside.args(["-o", "addr"]);
     network.enter(&mut inside);
-    assert!(world::wait_until(Duration::from_secs(3), || {
-        let shown = inside.output().unwrap();
-        String::from_utf8_lossy(&shown.stdout).contains("pasta0    inet ")
-    }));
+    assert!(
+        has("offline")
+            || world::wait_until(Duration::from_secs(3), || {
+                let shown = inside.output().unwrap();
+                String::from_utf8_lossy(&shown.stdout).contains("pasta0    inet ")
+            })
+    );
     println!("way_out_us={}", begin.elapsed().as_micros());
     let mut guest = Command::new(std::env::current_exe().unwrap());
     guest.args(["--exact", "play", "--nocapture"]).env("BANGER_NET_ROLE", "guest");
@@ -82,10 +86,16 @@ fn play_vm(words: &str) {
         });
     }
     let status = guest.status().unwrap();
-    println!("pasta_lives={}", pasta.try_wait().unwrap().is_none());
-    pasta.kill().unwrap();
-    pasta.wait().unwrap();
+    let named = |name: &str| {
+        let status = Command::new("pgrep").args(["-f", name]).output().unwrap();
+        String::from_utf8_lossy(&status.stdout).lines().count()
+    };
+    let ways_out = named("pasta -f -t");
+    println!("ways_out={ways_out}");
     drop(network);
+    assert!(world::wait_until(Duration::from_secs(2), || {
+        named("pasta -f -t") < ways_out.max(1)
+    }));
     assert!(status.success());
 }
 
@@ -114,7 +124,7 @@ fn play_guest(words: &str) {
     let told = plan.interface("02:00:00:00:00:01");
     world::run("ip", &["link", "set", "lo", "up"]);
     world::run("ip", &["link", "set", "eth0", "up", "mtu", &told.mtu.unwrap().to_string()]);
-    world::run("ip", &["addr", "add", "172.30.255.2/30", "dev", "eth0"]);
+    world::run("ip", &["addr", "add", "172.30.255.2/24", "dev", "eth0"]);
     world::run("ip", &["addr", "add", "fd62:616e:6765:7200::2/64", "dev", "eth0", "nodad"]);
     world::run("ip", &["route", "add", "default", "via", GATEWAY]);
     world::run("ip", &["route", "add", "default", "via", GATEWAY6]);
@@ -134,10 +144,10 @@ fn play_guest(words: &str) {
                 }
             }
             None if word == "name4" => {
-                format!("{:?}", world::ask_name(GATEWAY.parse().unwrap(), false))
+                format!("{:?}", world::ask_name(DNS.parse().unwrap(), false))
             }
             None if word == "name6" => {
-                format!("{:?}", world::ask_name(GATEWAY.parse().unwrap(), true))
+                format!("{:?}", world::ask_name(DNS.parse().unwrap(), true))
             }
             None if word == "ping" => {
                 let status = |to: &str| {
@@ -156,6 +166,10 @@ fn play_guest(words: &str) {
                 let _ = std::io::stdin().read(&mut [0]);
                 "over".to_owned()
             }
+            None if word == "await" => world::wait_until(Duration::from_secs(5), || {
+                world::fetch(SERVER4, 80, "").is_ok_and(|body| body.starts_with(b"hello"))
+            })
+            .to_string(),
             None => continue,
         };
         println!("{word}={answer}");
@@ -229,7 +243,7 @@ fn check(said: &Said) {
         let answer = said.get(&format!("{shut}@{OPEN_PORT}"));
         assert!(!answer.contains("hello"), "{shut} leads to the host: {answer}");
     }
-    assert_eq!(said.get("pasta_lives"), "true");
+    assert_eq!(said.get("ways_out"), "1");
 }
 
 #[test]
@@ -276,18 +290,37 @@ fn a_guest_carries_bulk() {
 fn two_guests_do_not_see_each_other() {
     let Some(world) = World::new(GATEWAY4) else { return };
     let mut first = world.start("vm", USER, "listen stay");
-    let mut out = first.stdout.take().unwrap();
-    let mut seen = String::new();
-    while !seen.contains("stay=begun") {
-        let mut bytes = [0; 256];
-        let length = out.read(&mut bytes).unwrap();
-        assert!(length > 0, "{seen}");
-        seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
-    }
+    read_until(&mut first, "stay=begun");
     let said = Said::of(&world, USER, &format!("172.30.255.2@5555 {GATEWAY}@5555 {HOST4}@5555"));
     for place in ["172.30.255.2", GATEWAY, HOST4] {
         assert_eq!(said.get(&format!("{place}@5555")), "connection refused", "{place}");
     }
     drop(first.stdin.take());
     assert!(first.wait().unwrap().success());
+}
+
+#[test]
+fn a_host_that_comes_online_later_takes_its_guest_with_it() {
+    let Some(world) = World::new(GATEWAY4) else { return };
+    world.change(&["ip", "route", "del", "default"]);
+    world.change(&["ip", "-6", "route", "del", "default"]);
+    let mut vm = world.start("vm", USER, "offline stay await");
+    read_until(&mut vm, "stay=begun");
+    thread::sleep(Duration::from_millis(300));
+    world.change(&["ip", "route", "add", "default", "via", GATEWAY4]);
+    drop(vm.stdin.take());
+    read_until(&mut vm, "await=true");
+    assert!(vm.wait().unwrap().success());
+}
+
+/// Reads what a process says until it says `words`.
+fn read_until(process: &mut Child, words: &str) {
+    let out = process.stdout.as_mut().unwrap();
+    let mut seen = String::new();
+    while !seen.contains(words) {
+        let mut bytes = [0; 256];
+        let length = out.read(&mut bytes).unwrap();
+        assert!(length > 0, "it ended before '{words}': {seen}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
 }

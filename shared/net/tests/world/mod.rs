@@ -101,6 +101,12 @@ impl World {
         Some(Self { process, _stdin: stdin, pid })
     }
 
+    /// Changes something of the host, as its root.
+    pub fn change(&self, words: &[&str]) {
+        let pid = self.pid.to_string();
+        run("nsenter", &[&["--net", "--mount", "--target", &pid], words].concat());
+    }
+
     /// Runs this binary on the host, playing `role` as `user`, with `words`.
     pub fn play(&self, role: &str, user: u32, words: &str) -> Output {
         self.start(role, user, words).wait_with_output().unwrap()

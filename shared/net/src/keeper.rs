@@ -1,0 +1,109 @@
+//! The keeper: a process that starts `pasta`, and starts it again when that helps.
+
+use crate::{holder::close_between, link::Changes};
+use banger_doc::{Context, Result};
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, getpid, getppid},
+};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+/// A `pasta` that ended sooner than this cannot work now: the host may have no network.
+const SOON: Duration = Duration::from_secs(3);
+/// How long to wait for the host's network to change before trying again all the same.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the host may take to write down new name servers after its routes changed.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Starts the keeper of `pasta`, both ending with the caller.
+pub(crate) fn start(pasta: Command, output: BorrowedFd<'_>) -> Result<Pid> {
+    let parent = getpid();
+    // SAFETY: the process has one thread, by contract; the child never returns from here.
+    match unsafe { fork() }.context("cannot start the keeper of the way out")? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            if getppid() == parent && dup2_stdout(output).and(dup2_stderr(output)).is_ok() {
+                close_between(3, u32::MAX);
+                let _ = keep(pasta);
+            }
+            // SAFETY: ends this process without running what its parent registered for its own end.
+            unsafe { libc::_exit(1) }
+        }
+    }
+}
+
+/// Keeps `pasta` running. It takes its addresses and name servers from the host as it starts, so
+/// it is started when the host has a network, and anew when the host has other name servers.
+fn keep(mut pasta: Command) -> io::Result<()> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let ended = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let changes = Changes::watch()?;
+    loop {
+        let begun = Instant::now();
+        let names = name_servers();
+        if let Ok(mut child) = pasta.spawn() {
+            attend(&mut child, &ended, &changes, &names)?;
+        }
+        if begun.elapsed() < SOON {
+            wait(&[changes.as_fd()], Some(PATIENCE))?;
+            changes.drain();
+        }
+    }
+}
+
+/// Returns when a `pasta` has ended, or was ended because the host's name servers are others.
+fn attend(
+    child: &mut Child,
+    ended: &SignalFd,
+    changes: &Changes,
+    names: &[String],
+) -> io::Result<()> {
+    let mut settling = None;
+    loop {
+        wait(&[ended.as_fd(), changes.as_fd()], settling)?;
+        while matches!(ended.read_signal(), Ok(Some(_))) {}
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        if changes.drain() {
+            settling = Some(SETTLING);
+        } else if settling.take().is_some() && name_servers() != names {
+            child.kill()?;
+            child.wait()?;
+            return Ok(());
+        }
+    }
+}
+
+fn wait(what: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+    let mut ready: Vec<_> = what.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let limit =
+        limit.map_or(PollTimeout::NONE, |t| PollTimeout::try_from(t).unwrap_or(PollTimeout::MAX));
+    match poll(&mut ready, limit) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The host's name servers (resolv.conf(5)).
+fn name_servers() -> Vec<String> {
+    fs::read_to_string("/etc/resolv.conf")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("nameserver")?.trim().to_owned()))
+        .collect()
+}
