@@ -1,0 +1,28 @@
+//! Where the guest programs keep their things: a memory file system that the image does not reach.
+
+/// The folder of all of it.
+pub const RUN: &str = "/run/banger";
+/// What the guest was told at boot, a `banger.guest/1` document.
+pub const DOCUMENT: &str = "/run/banger/guest.json";
+/// The first program.
+pub const INIT: &str = "/run/banger/banger-guest-init";
+/// The agent.
+pub const AGENT: &str = "/run/banger/banger-guest-agent";
+/// A folder with `modprobe`, for images that have none; put it last in `PATH`.
+pub const BIN: &str = "/run/banger/bin";
+/// `modprobe` for images that have none.
+pub const MODPROBE: &str = "/run/banger/bin/modprobe";
+/// What sort of init runs the guest: `systemd`, `openrc`, `busybox`, `other` or `minimal`.
+pub const INIT_KIND: &str = "/run/banger/init";
+/// The devices of the writable disks, one a line.
+pub const DEVICES: &str = "/run/banger/devices";
+/// What guest-init had to say, besides the console.
+pub const LOG: &str = "/run/banger/boot.log";
+/// The image's disk as it is.
+pub const BASE: &str = "/run/banger/disk/base";
+/// The disk that holds changes to the image's files.
+pub const OVERLAY: &str = "/run/banger/disk/overlay";
+/// The disk that is root's home.
+pub const WORK: &str = "/run/banger/disk/work";
+/// Where systemd looks for the program that ends the machine (systemd-shutdown(8)).
+pub const SHUTDOWN_ROOT: &str = "/run/initramfs";
