@@ -1,0 +1,62 @@
+//! Debian with systemd: layers, owners, modes, capabilities, and what systemd makes of a VM.
+
+use crate::guest::Guest;
+
+#[test]
+fn debian_with_systemd_is_what_its_layers_say() {
+    let guest = Guest::boot("debian:bookworm", &["sh", "-c"]);
+    guest.exec_is_exact();
+    guest.the_image_counts();
+    assert_eq!(guest.says("pwd"), "/opt/app\n");
+    assert_eq!(guest.says("cat /proc/1/comm"), "systemd\n");
+    layers_are_merged(&guest);
+    guest.base_directories_and_modules("/opt/base-dir");
+    guest.much_passes_through();
+    // The guest's own tools see the machine as it is.
+    assert_eq!(
+        guest.says("cat /etc/machine-id").trim(),
+        guest.view()["id"].as_str().expect("an id")
+    );
+    assert!(guest.says("cat /etc/os-release").contains("bookworm"));
+    guest.stop_and_start_lose_nothing();
+    guest.nothing_remains(&[]);
+}
+
+/// Owners, modes, setuid, capabilities, attributes, links, devices, whiteouts: as the layers say.
+fn layers_are_merged(guest: &Guest) {
+    let stat = |path: &str| guest.says(&format!("stat -c '%F %a %u %g' {path}")).trim().to_owned();
+    for (path, wanted) in [
+        ("/opt/app/kept", "regular file 640 1000 1001"),
+        ("/opt/sticky", "directory 1777 0 0"),
+        ("/opt/setgid", "directory 2755 0 50"),
+        ("/opt/setuid", "regular file 4755 0 0"),
+        ("/opt/capable", "regular file 755 0 0"),
+        ("/opt/fifo", "fifo 600 7 7"),
+        ("/opt/symlink", "symbolic link 777 0 0"),
+        ("/opt/empty", "directory 700 0 0"),
+        ("/opt/null", "character special file 666 0 0"),
+        ("/usr/bin/su", "regular file 4755 0 0"),
+        ("/root/from-the-image", "regular file 600 0 0"),
+    ] {
+        assert_eq!(stat(path), wanted, "{path}");
+    }
+    assert_eq!(guest.says("stat -c '%t %T' /opt/null"), "1 3\n");
+    assert_eq!(guest.says("stat -c %Y /opt/app/kept"), "1700000000\n");
+    assert_eq!(guest.says("readlink /opt/symlink"), "app/kept\n");
+    assert_eq!(guest.says("/sbin/getcap /opt/capable"), "/opt/capable cap_net_raw=ep\n");
+    // A hard link to a file of a layer below is the same file.
+    assert_eq!(
+        guest.says("stat -c '%h %i' /opt/across"),
+        guest.says("stat -c '%h %i' /opt/app/kept")
+    );
+    assert_eq!(guest.says("stat -c %h /opt/across /opt/app/kept-too"), "3\n3\n");
+    // Whiteouts remove what is below, and only that.
+    assert_eq!(guest.says("ls /opt/app | tr '\\n' ' '"), "kept kept-too ");
+    assert_eq!(guest.says("ls -A /opt/opaque"), "above\n");
+    assert_eq!(guest.says("cat /etc/motd"), "replaced by a layer\n");
+    // A setuid binary works, and a capability is honoured.
+    let setuid = "setpriv --reuid 65534 --clear-groups /opt/setuid id -u";
+    assert_eq!(guest.says(setuid), "0\n", "setuid");
+    let capable = "setpriv --reuid 65534 --clear-groups /opt/capable grep CapEff /proc/self/status";
+    assert!(guest.says(capable).trim().ends_with("0000000000002000"), "{}", guest.says(capable));
+}
