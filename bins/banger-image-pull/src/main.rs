@@ -1,3 +1,229 @@
-//! Pulls an image and makes it a bootable disk.
+//! Pulls an image and makes it a bootable disk. Reads a registry, files or the catalog; writes
+//! `cache/` and `images/NAME`.
 
-fn main() {}
+mod catalog;
+mod disk;
+mod interrupt;
+mod progress;
+mod recipe;
+mod turn;
+
+use banger_cli::{Out, human_bytes};
+use banger_config::Config;
+use banger_doc::{Error, Image, Name, Result};
+use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
+use banger_state::{State, place, write_document};
+use catalog::Way;
+use clap::Parser;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Pull an image and make it a bootable disk
+///
+/// The image is a name of the catalog (`debian-bookworm`), a reference to a registry
+/// (`debian:12`, `registry.example/team/app:1.2`), a directory (`oci:PATH[:TAG]`) or a file that
+/// `docker save` wrote (`docker-archive:PATH[:TAG]`).
+#[derive(Parser)]
+#[command(name = "banger-image-pull", version)]
+struct Args {
+    /// What to pull
+    #[arg(value_name = "REFERENCE")]
+    image: String,
+    /// Name of the image here; by default made of the last part of the reference and its tag
+    #[arg(long)]
+    name: Option<Name>,
+    /// Kernel the image boots with
+    #[arg(long, value_name = "KERNEL")]
+    kernel_ref: Option<Name>,
+    /// Pull for this platform instead of the host's, such as linux/arm64
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let config = Config::load()?;
+    let platform = args.platform.unwrap_or_else(Platform::host);
+    let (ways, default_name, default_kernel) = match catalog::find(&config, &args.image)? {
+        Some(entry) => (entry.ways, Some(entry.name), entry.kernel),
+        None => {
+            let source: Source = args.image.parse()?;
+            let name = source.default_name();
+            (vec![Way::Oci(source)], name, None)
+        }
+    };
+    let name = args.name.or(default_name).ok_or_else(|| {
+        Error::usage(format!("'{}' gives no name for the image", args.image))
+            .hint("name it with --name")
+    })?;
+    let wish = Wish { name, kernel: args.kernel_ref, default_kernel, platform };
+    let state = State::open()?;
+    interrupt::watch()?;
+    let _turn = turn::take(&state, &wish.name, out)?;
+
+    let start = Instant::now();
+    let mut failures: Vec<Error> = Vec::new();
+    let patience = if ways.len() > 1 { 5 } else { 10 };
+    for (number, way) in ways.iter().enumerate() {
+        let result = match way {
+            Way::Oci(source) => {
+                let settings = Settings {
+                    insecure: config.insecure_registries.clone(),
+                    connect: Duration::from_secs(patience),
+                    ..Settings::default()
+                };
+                from_oci(&state, source, settings, &wish, out)
+            }
+            Way::Mmdebstrap(recipe) => from_recipe(&state, &args.image, recipe, &wish, out),
+        };
+        match result {
+            Ok(image) => {
+                let words = |image: &Image| {
+                    format!(
+                        "{}: {} in {} files, ready in {:.1} s",
+                        image.name,
+                        human_bytes(image.used_bytes),
+                        image.inodes,
+                        start.elapsed().as_secs_f32()
+                    )
+                };
+                return out.put(&image, words);
+            }
+            Err(error) if error.kind() == banger_doc::Kind::Conflict => return Err(error),
+            Err(error) => {
+                if number + 1 < ways.len() {
+                    out.note(&format!("{}; trying the next source", error.chain()));
+                }
+                failures.push(error);
+            }
+        }
+    }
+    Err(joined(&wish.name, failures))
+}
+
+/// What the caller asked for.
+struct Wish {
+    name: Name,
+    kernel: Option<Name>,
+    default_kernel: Option<Name>,
+    platform: Platform,
+}
+
+impl Wish {
+    fn kernel(&self) -> Option<Name> {
+        self.kernel.clone().or_else(|| self.default_kernel.clone())
+    }
+}
+
+fn from_oci(
+    state: &State,
+    source: &Source,
+    settings: Settings,
+    wish: &Wish,
+    out: &Out,
+) -> Result<Image> {
+    let there = existing(state, &wish.name)?;
+    let text = source.to_string();
+    if let Some(image) = there.as_ref().filter(|image| image.source != text) {
+        return Err(taken(image));
+    }
+    let puller = Puller::new(Client::new(settings), Cache::open(state)?, wish.platform.clone());
+    let found = puller.find(source)?;
+    let digest = found.digest.to_string();
+    if let Some(image) = there {
+        if image.digest.as_ref() == Some(&digest)
+            && image.architecture == found.platform.architecture
+        {
+            return unchanged(state, image, wish);
+        }
+        disk::unused(state, &image)?;
+    }
+    let (staged, summary) = disk::write_layers(state, &wish.name, &found.layers, out)?;
+    let image = Image {
+        name: wish.name.clone(),
+        source: text,
+        digest: Some(digest),
+        managed: true,
+        rootfs: place::IMAGE_DISK.into(),
+        size_bytes: summary.size_bytes,
+        used_bytes: summary.used_bytes,
+        inodes: summary.inodes,
+        architecture: found.platform.architecture,
+        kernel: wish.kernel(),
+        config: found.config,
+        created_unix_s: banger_state::clock_s(),
+    };
+    disk::publish(state, staged, &image)?;
+    Ok(image)
+}
+
+fn from_recipe(
+    state: &State,
+    entry: &str,
+    recipe: &recipe::Recipe,
+    wish: &Wish,
+    out: &Out,
+) -> Result<Image> {
+    let source = format!("recipe:{entry}");
+    if let Some(image) = existing(state, &wish.name)? {
+        if image.source == source && image.architecture == wish.platform.architecture {
+            return unchanged(state, image, wish);
+        }
+        return Err(taken(&image));
+    }
+    let (staged, summary) =
+        recipe::write(state, recipe, &wish.name, &wish.platform.architecture, out)?;
+    let image = Image {
+        name: wish.name.clone(),
+        source,
+        digest: None,
+        managed: true,
+        rootfs: place::IMAGE_DISK.into(),
+        size_bytes: summary.size_bytes,
+        used_bytes: summary.used_bytes,
+        inodes: summary.inodes,
+        architecture: wish.platform.architecture.clone(),
+        kernel: wish.kernel(),
+        config: banger_doc::ImageConfig::default(),
+        created_unix_s: banger_state::clock_s(),
+    };
+    disk::publish(state, staged, &image)?;
+    Ok(image)
+}
+
+fn existing(state: &State, name: &Name) -> Result<Option<Image>> {
+    let images = state.images();
+    if images.has(name) { images.get(name).map(Some) } else { Ok(None) }
+}
+
+/// Answers with the image that is there, with the kernel that was asked for.
+fn unchanged(state: &State, mut image: Image, wish: &Wish) -> Result<Image> {
+    if wish.kernel.is_some() && wish.kernel != image.kernel {
+        image.kernel.clone_from(&wish.kernel);
+        let path = state.images().folder(&image.name).join(place::IMAGE_DOCUMENT);
+        let _lock = state.images().lock()?;
+        write_document(&path, &image)?;
+    }
+    Ok(image)
+}
+
+fn taken(image: &Image) -> Error {
+    Error::conflict(format!("image '{}' exists and comes from '{}'", image.name, image.source))
+        .hint(format!("choose another name with --name, or 'banger image delete {}'", image.name))
+}
+
+/// Makes one error of what each source failed with.
+fn joined(name: &Name, mut failures: Vec<Error>) -> Error {
+    if failures.len() == 1 {
+        return failures.remove(0);
+    }
+    let words: Vec<String> = failures.iter().map(Error::chain).collect();
+    let hint: Vec<&str> = failures.iter().filter_map(Error::hint_text).collect();
+    let error = Error::failed(format!("no source of '{name}' works: {}", words.join("; ")));
+    if hint.is_empty() { error } else { error.hint(hint.join("; or: ")) }
+}

@@ -176,9 +176,12 @@ impl Archive {
         if let Some(index) = found {
             return Ok(images.swap_remove(index));
         }
-        let all: Vec<String> = images.iter().flat_map(tags).map(|tag| shown(&tag)).take(20).collect();
+        let all: Vec<String> =
+            images.iter().flat_map(tags).map(|tag| shown(&tag)).take(20).collect();
         let sentence = match tag {
-            Some(tag) => format!("the archive '{}' has no image '{}'", self.path.display(), shown(tag)),
+            Some(tag) => {
+                format!("the archive '{}' has no image '{}'", self.path.display(), shown(tag))
+            }
             None => format!("the archive '{}' holds {} images", self.path.display(), images.len()),
         };
         Err(Error::not_found(sentence).hint(format!("name one of: {}", all.join(", "))))

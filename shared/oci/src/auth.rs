@@ -23,7 +23,10 @@ const MAX_BYTES: u64 = 1 << 20;
 /// What proves who we are.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) enum Credentials {
-    Password { user: String, secret: String },
+    Password {
+        user: String,
+        secret: String,
+    },
     /// A token that is traded for access tokens (OAuth 2.0, RFC 6749, section 6).
     Identity(String),
 }
@@ -103,8 +106,7 @@ fn lookup(
     path: &Path,
 ) -> Result<Option<Credentials>> {
     // Docker's own registry is stored under the address it had first.
-    let server =
-        if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
+    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
     let helper = file.cred_helpers.get(server).or_else(|| file.cred_helpers.get(registry));
     if let Some(helper) = helper.or(file.creds_store.as_ref()).filter(|name| !name.is_empty()) {
         if let Some(found) = ask_helper(helper, server)? {
@@ -112,7 +114,8 @@ fn lookup(
         }
     }
     let host = |key: &str| {
-        let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+        let key =
+            key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
         let key = key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
         if key == "index.docker.io" { "docker.io".to_owned() } else { key.to_ascii_lowercase() }
     };

@@ -82,11 +82,12 @@ impl Cache {
         }
         // Aside first, so that a prune that is cut off leaves no half cache.
         let mut failures = Vec::new();
-        let entries = fs::read_dir(dir).with_context(|| format!("cannot list '{}'", dir.display()))?;
+        let entries =
+            fs::read_dir(dir).with_context(|| format!("cannot list '{}'", dir.display()))?;
         for (number, entry) in entries.filter_map(std::io::Result::ok).enumerate() {
             let aside = dir.join(format!(".old-{}-{number}", process::id()));
-            if let Err(error) = fs::rename(entry.path(), &aside)
-                .and_then(|()| fs::remove_dir_all(&aside))
+            if let Err(error) =
+                fs::rename(entry.path(), &aside).and_then(|()| fs::remove_dir_all(&aside))
             {
                 failures.push(format!("{}: {error}", entry.path().display()));
             }
@@ -133,8 +134,7 @@ impl Cache {
     /// Returns what a reference led to last time.
     pub(crate) fn recall(&self, reference: &str) -> Option<Blob> {
         let entries = self.entries().ok()?;
-        let entry =
-            entries.iter().find(|entry| entry["annotations"][REF_NAME] == reference)?;
+        let entry = entries.iter().find(|entry| entry["annotations"][REF_NAME] == reference)?;
         Some(Blob {
             digest: entry["digest"].as_str()?.parse().ok()?,
             size: entry["size"].as_u64()?,
@@ -217,7 +217,8 @@ impl Cache {
                 return Err(errno).with_context(|| format!("cannot lock '{}'", path.display()));
             }
         };
-        let own = file.metadata().with_context(|| format!("cannot look at '{}'", path.display()))?;
+        let own =
+            file.metadata().with_context(|| format!("cannot look at '{}'", path.display()))?;
         // Between the open and the lock, its last holder may have made it a blob or removed it.
         if fs::metadata(path).map_or(true, |meta| meta.ino() != own.ino()) {
             return Ok(None);

@@ -91,7 +91,8 @@ impl Http {
     /// Says whether plain HTTP to `host` or `host:port` is harmless or asked for.
     pub(crate) fn may_be_plain(&self, authority: &str) -> bool {
         let host = bare_host(authority);
-        is_loopback(host) || self.settings.insecure.iter().any(|one| one == authority || one == host)
+        is_loopback(host)
+            || self.settings.insecure.iter().any(|one| one == authority || one == host)
     }
 
     /// Sends a request and follows redirects. `Authorization` goes to the first host only.
@@ -107,8 +108,9 @@ impl Http {
                 .get("location")
                 .and_then(|value| value.to_str().ok())
                 .ok_or_else(|| lasting(&request.url, "redirects to nowhere"))?;
-            let next = resolve(&request.url, target)
-                .ok_or_else(|| lasting(&request.url, "redirects to something that is no address"))?;
+            let next = resolve(&request.url, target).ok_or_else(|| {
+                lasting(&request.url, "redirects to something that is no address")
+            })?;
             let (from, to) = (origin(&request.url), origin(&next));
             if to.0 == "http" && (from.0 == "https" || !self.may_be_plain(&to.1)) {
                 return Err(lasting(
@@ -175,12 +177,10 @@ impl Http {
         if let Some(agent) = agents.get(&proxy) {
             return Ok(agent.clone());
         }
-        let parsed = proxy
-            .as_deref()
-            .map(Proxy::new)
-            .transpose()
-            .map_err(|_| Error::failed("the proxy variable holds no address of a proxy")
-                .hint("set HTTPS_PROXY to 'http://host:port', or unset it"))?;
+        let parsed = proxy.as_deref().map(Proxy::new).transpose().map_err(|_| {
+            Error::failed("the proxy variable holds no address of a proxy")
+                .hint("set HTTPS_PROXY to 'http://host:port', or unset it")
+        })?;
         let roots = self.roots.get_or_init(roots).clone();
         let agent: Agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -230,8 +230,7 @@ fn proxy_for(scheme: &str, host: &str) -> Option<String> {
 
 fn matches_host(entry: &str, host: &str) -> bool {
     let entry = entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
-    !entry.is_empty()
-        && (entry == "*" || host == entry || host.ends_with(&format!(".{entry}")))
+    !entry.is_empty() && (entry == "*" || host == entry || host.ends_with(&format!(".{entry}")))
 }
 
 /// Returns scheme and authority of an address, in lower case, without a user.
@@ -321,9 +320,17 @@ const NETWORK_HINT: &str = "check the network; a proxy is taken from HTTPS_PROXY
 
 /// Says whether the failure is the one of speaking TLS to somebody who does not.
 fn is_no_tls(words: &str) -> bool {
-    ["InvalidContentType", "corrupt message", "invalid message", "UnexpectedEof", "tls handshake eof", "Connection reset", "Peer disconnected"]
-        .iter()
-        .any(|sign| words.contains(sign))
+    [
+        "InvalidContentType",
+        "corrupt message",
+        "invalid message",
+        "UnexpectedEof",
+        "tls handshake eof",
+        "Connection reset",
+        "Peer disconnected",
+    ]
+    .iter()
+    .any(|sign| words.contains(sign))
 }
 
 /// Reads a body of at most `limit` bytes.
@@ -360,7 +367,9 @@ mod tests {
             insecure: vec!["r.lan:5000".into(), "all.lan".into()],
             ..Settings::default()
         });
-        for host in ["localhost", "127.0.0.1:5000", "127.9.9.9", "[::1]:80", "r.lan:5000", "all.lan:1"] {
+        for host in
+            ["localhost", "127.0.0.1:5000", "127.9.9.9", "[::1]:80", "r.lan:5000", "all.lan:1"]
+        {
             assert!(http.may_be_plain(host), "{host}");
         }
         for host in ["r.lan", "r.lan:5001", "169.254.169.254", "localhost.example", "10.0.0.1"] {

@@ -109,8 +109,8 @@ impl Layer {
         progress.begun.store(true, Ordering::Relaxed);
         match &self.origin {
             Origin::File { path, offset, digest } => {
-                let file =
-                    File::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+                let file = File::open(path)
+                    .with_context(|| format!("cannot open '{}'", path.display()))?;
                 Ok(Box::new(Slice {
                     file,
                     start: *offset,
@@ -202,7 +202,8 @@ impl Read for Slice {
             if self.position == self.size && !self.progress.is_whole() {
                 let found = std::mem::take(&mut self.hasher).finish();
                 if self.digest.is_some_and(|digest| digest != found) {
-                    let error = format!("layer '{}' is damaged: its digest is '{found}'", self.name);
+                    let error =
+                        format!("layer '{}' is damaged: its digest is '{found}'", self.name);
                     return Err(self.progress.fail(Error::failed(error)));
                 }
                 self.progress.whole.store(true, Ordering::Release);
@@ -256,7 +257,11 @@ impl Read for Download {
         }
         let left = (self.blob.size - self.position).min(buffer.len() as u64) as usize;
         let buffer = &mut buffer[..left];
-        let n = if self.position < self.begun { self.read_begun(buffer)? } else { self.receive(buffer)? };
+        let n = if self.position < self.begun {
+            self.read_begun(buffer)?
+        } else {
+            self.receive(buffer)?
+        };
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..n]);
         }
@@ -287,14 +292,19 @@ impl Download {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let error = match self.try_receive(buffer) {
-                Ok(0) => Error::failed(format!("the connection ended after {} bytes", self.position)),
+                Ok(0) => {
+                    Error::failed(format!("the connection ended after {} bytes", self.position))
+                }
                 Ok(n) => {
                     self.fruitless = 0;
-                    self.partial.file().write_all_at(&buffer[..n], self.position).map_err(|error| {
-                        let path = self.partial.path().display();
-                        self.progress
-                            .fail(Error::failed(format!("cannot write '{path}'")).because(error))
-                    })?;
+                    self.partial.file().write_all_at(&buffer[..n], self.position).map_err(
+                        |error| {
+                            let path = self.partial.path().display();
+                            self.progress.fail(
+                                Error::failed(format!("cannot write '{path}'")).because(error),
+                            )
+                        },
+                    )?;
                     return Ok(n);
                 }
                 Err(Trouble::Lasting(error)) => return Err(self.progress.fail(error)),
@@ -341,7 +351,8 @@ impl Download {
         let lie = |what: &str| {
             Trouble::Lasting(Error::failed(format!("cannot download {}: {what}", self.name())))
         };
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         if header("content-encoding").is_some_and(|encoding| encoding != "identity") {
             return Err(lie("the registry encoded the blob once more"));
         }

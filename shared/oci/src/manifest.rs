@@ -31,10 +31,8 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 /// The media types asked for.
 pub(crate) const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
 
-const CONFIGS: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 const LAYERS: [&str; 10] = [
     "application/vnd.oci.image.layer.v1.tar",
@@ -64,8 +62,7 @@ impl Blob {
     }
 
     fn from_descriptor(descriptor: &image::Descriptor) -> Result<Self> {
-        let blob =
-            Self { digest: descriptor.digest().as_ref().parse()?, size: descriptor.size() };
+        let blob = Self { digest: descriptor.digest().as_ref().parse()?, size: descriptor.size() };
         if blob.size > MAX_BLOB {
             return Err(Error::failed(format!(
                 "'{}' is said to have {} bytes; at most {MAX_BLOB} are read",
@@ -139,7 +136,8 @@ pub(crate) fn parse(bytes: &[u8], told: Option<&str>) -> Result<Manifest> {
         (is_index, _) => is_index,
     };
     if let Some(kind) = said.or(told) {
-        let fits = if is_index { [OCI_INDEX, DOCKER_INDEX] } else { [OCI_MANIFEST, DOCKER_MANIFEST] };
+        let fits =
+            if is_index { [OCI_INDEX, DOCKER_INDEX] } else { [OCI_MANIFEST, DOCKER_MANIFEST] };
         if !fits.contains(&kind) {
             return Err(Error::failed(format!(
                 "the manifest's media type '{}' does not fit its contents",
@@ -344,7 +342,9 @@ mod tests {
     fn a_manifest_is_read_with_and_without_its_media_type() {
         let mut value = image();
         for told in [None, Some(OCI_MANIFEST), Some("application/json; charset=utf-8")] {
-            assert!(matches!(read(&value, told), Ok(Manifest::Image { layers, .. }) if layers.len() == 1));
+            assert!(
+                matches!(read(&value, told), Ok(Manifest::Image { layers, .. }) if layers.len() == 1)
+            );
         }
         value.as_object_mut().unwrap().remove("mediaType");
         assert!(read(&value, Some(DOCKER_MANIFEST)).is_ok());
@@ -355,8 +355,12 @@ mod tests {
     fn what_can_be_read_in_two_ways_is_refused() {
         let mut value = image();
         value["manifests"] = json!([descriptor(OCI_MANIFEST)]);
-        assert!(read(&value, None).unwrap_err().to_string().contains("as an image and as an index"));
-        assert!(read(&image(), Some(DOCKER_MANIFEST)).unwrap_err().to_string().contains("calls itself"));
+        assert!(
+            read(&value, None).unwrap_err().to_string().contains("as an image and as an index")
+        );
+        assert!(
+            read(&image(), Some(DOCKER_MANIFEST)).unwrap_err().to_string().contains("calls itself")
+        );
         let twice = image().to_string().replacen("\"layers\"", "\"layers\":[],\"layers\"", 1);
         assert!(parse(twice.as_bytes(), None).is_err());
     }
@@ -370,14 +374,23 @@ mod tests {
         };
         for (message, want) in [
             (change(|v| v["schemaVersion"] = json!(1)), "schema 1"),
-            (change(|v| v["config"]["mediaType"] = json!("application/vnd.x")), "no container image"),
+            (
+                change(|v| v["config"]["mediaType"] = json!("application/vnd.x")),
+                "no container image",
+            ),
             (change(|v| v["layers"][0]["mediaType"] = json!("text/x")), "is no tar"),
             (
-                change(|v| v["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")),
+                change(|v| {
+                    v["layers"][0]["mediaType"] =
+                        json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
+                }),
                 "is encrypted",
             ),
             (change(|v| v["layers"][0]["digest"] = json!("sha256:../../x")), ""),
-            (change(|v| v["layers"][0]["digest"] = json!(format!("sha512:{HEX}{HEX}"))), "not a digest"),
+            (
+                change(|v| v["layers"][0]["digest"] = json!(format!("sha512:{HEX}{HEX}"))),
+                "not a digest",
+            ),
             (change(|v| v["layers"][0]["size"] = json!(-1)), ""),
             (change(|v| v["layers"][0]["size"] = json!(u64::MAX)), "at most"),
             (change(|v| v["layers"] = json!(vec![descriptor(LAYERS[1]); 513])), "513 layers"),
@@ -392,7 +405,8 @@ mod tests {
     fn index(platforms: &[(&str, &str, &str)]) -> Vec<Entry> {
         let entry = |(os, architecture, variant): &(&str, &str, &str)| {
             let mut value = descriptor(OCI_MANIFEST);
-            value["digest"] = json!(Digest::of(format!("{os}{architecture}{variant}").as_bytes()).to_string());
+            value["digest"] =
+                json!(Digest::of(format!("{os}{architecture}{variant}").as_bytes()).to_string());
             value["platform"] = json!({"os": os, "architecture": architecture, "variant": variant});
             value
         };
@@ -451,7 +465,9 @@ mod tests {
             .to_string()
         };
         let read = |config: Value| parse_config(base(config).as_bytes(), 0);
-        assert!(read(json!({"Env": vec!["A=1"; 200_000]})).unwrap_err().to_string().contains("at most"));
+        assert!(
+            read(json!({"Env": vec!["A=1"; 200_000]})).unwrap_err().to_string().contains("at most")
+        );
         assert!(read(json!({"Cmd": ["a\u{0}b"]})).unwrap_err().to_string().contains("zero byte"));
         assert!(read(json!({"Env": "A=1"})).is_err());
         assert!(read(json!({"User": 7})).is_err());

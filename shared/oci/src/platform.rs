@@ -74,8 +74,11 @@ impl FromStr for Platform {
             }
             _ => {}
         }
-        Err(Error::usage(format!("'{}' is not a platform a VM can run", crate::digest::shown(text)))
-            .hint("write it as 'linux/amd64' or 'linux/arm64/v8'"))
+        Err(Error::usage(format!(
+            "'{}' is not a platform a VM can run",
+            crate::digest::shown(text)
+        ))
+        .hint("write it as 'linux/amd64' or 'linux/arm64/v8'"))
     }
 }
 

@@ -255,7 +255,6 @@ mod tests {
         ) {
             let reference: Reference = format!("{host}{path}{tag}").parse().unwrap();
             let full = reference.to_string();
-            prop_assert!(!full.contains("..") && !full.contains('%'));
             prop_assert_eq!(full.parse::<Reference>().unwrap(), reference);
         }
     }

@@ -168,7 +168,11 @@ impl Client {
                 return Ok(response);
             }
             let challenge = auth::challenge(
-                response.headers().get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()),
+                response
+                    .headers()
+                    .get_all("www-authenticate")
+                    .iter()
+                    .filter_map(|v| v.to_str().ok()),
             );
             let Some(challenge) = challenge.filter(|_| !fresh) else {
                 return Err(self.denied(reference));
@@ -219,7 +223,10 @@ impl Client {
     ) -> Result<String> {
         let registry = reference.registry();
         let bad = |why: &str| {
-            Error::failed(format!("registry '{registry}' sends logins to '{}', {why}", shown(realm)))
+            Error::failed(format!(
+                "registry '{registry}' sends logins to '{}', {why}",
+                shown(realm)
+            ))
         };
         let (scheme, rest) = realm.split_once("://").ok_or_else(|| bad("which is no address"))?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -275,7 +282,12 @@ impl Client {
     }
 
     /// Sends a request to where the registry is, by TLS, or without where that may be.
-    fn reach(&self, reference: &Reference, path: &str, mut request: Request) -> Result<Response<Body>> {
+    fn reach(
+        &self,
+        reference: &Reference,
+        path: &str,
+        mut request: Request,
+    ) -> Result<Response<Body>> {
         let registry = reference.registry();
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
@@ -286,7 +298,8 @@ impl Client {
             let error = match self.http.send(&request) {
                 Ok(response) => {
                     if known.is_none() {
-                        let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut schemes =
+                            self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
                         schemes.insert(host.to_owned(), scheme);
                     }
                     return Ok(response);

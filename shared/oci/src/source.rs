@@ -194,11 +194,14 @@ impl Puller {
             let names: Vec<String> =
                 entries.iter().filter_map(|e| e.name.as_deref()).map(shown).take(20).collect();
             let sentence = match tag {
-                Some(tag) => format!("the layout '{}' has no image '{}'", path.display(), shown(tag)),
+                Some(tag) => {
+                    format!("the layout '{}' has no image '{}'", path.display(), shown(tag))
+                }
                 None => format!("the layout '{}' holds {} images", path.display(), entries.len()),
             };
             return Err(Error::not_found(sentence).hint(match names.as_slice() {
-                [] => "its images have no names; copy the one you want into a layout of its own".into(),
+                [] => "its images have no names; copy the one you want into a layout of its own"
+                    .into(),
                 names => format!("name one: oci:{}:{}", path.display(), names.join(" or ")),
             }));
         };
@@ -212,7 +215,9 @@ impl Puller {
         let (mut blob, mut parsed) = (blob, parsed);
         for _ in 0..=MAX_DEPTH {
             match parsed {
-                Manifest::Image { config, layers } => return self.image(place, blob, config, layers),
+                Manifest::Image { config, layers } => {
+                    return self.image(place, blob, config, layers);
+                }
                 Manifest::Index(entries) => {
                     let entry = manifest::pick(&entries, &self.platform)?;
                     let bytes = place.manifest(&entry.blob)?;

@@ -111,12 +111,25 @@ impl<D: Document> Shelf<D> {
 
     /// Publishes a begun object in place of one that may be there already.
     pub fn publish_over(&self, name: &Name, staged: Staged, document: &D) -> Result<()> {
+        self.replace(name, staged, document, |_| Ok(()))
+    }
+
+    /// Like [`Shelf::publish_over`]; `check` sees what is there, under the shelf's lock, and may
+    /// refuse.
+    pub fn replace(
+        &self,
+        name: &Name,
+        staged: Staged,
+        document: &D,
+        check: impl FnOnce(&D) -> Result<()>,
+    ) -> Result<()> {
         file::write_document(&staged.path.join(self.document), document)?;
         sync(&staged.path)?;
         let lock = self.lock()?;
         let folder = self.folder(name);
         let aside = self.aside(name);
         if folder.exists() {
+            check(&self.get(name)?)?;
             fs::rename(&folder, &aside)
                 .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
         }

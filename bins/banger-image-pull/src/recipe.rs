@@ -1,0 +1,325 @@
+//! A root file system made here of a distribution's signed packages, by its own tool.
+
+use crate::{disk, interrupt, progress};
+use banger_cli::Out;
+use banger_doc::{Context, Error, Name, Result};
+use banger_layer::{Layer, Progress, Summary};
+use banger_state::{Staged, State};
+use serde::Deserialize;
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+/// How many lines of the tool's words are kept for an error.
+const KEPT_LINES: usize = 12;
+
+/// What mmdebstrap(1) is to make.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recipe {
+    suite: String,
+    #[serde(default = "main_only")]
+    components: Vec<String>,
+    mirror: String,
+    #[serde(default)]
+    security_mirror: Option<String>,
+    packages: Vec<String>,
+}
+
+fn main_only() -> Vec<String> {
+    vec!["main".into()]
+}
+
+impl Recipe {
+    /// Refuses words that could mean something else to the tool than a name.
+    pub(crate) fn check(&self) -> Result<()> {
+        let word = |text: &String| {
+            text.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
+        };
+        let url = |text: &String| {
+            ["http://", "https://", "file:///"].iter().any(|start| text.starts_with(start))
+                && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        let words = self.components.iter().chain(&self.packages).chain([&self.suite]);
+        for text in words {
+            if !word(text) {
+                return Err(Error::failed(format!(
+                    "'{}' is not a package name",
+                    text.escape_debug()
+                )));
+            }
+        }
+        for text in [&self.mirror].into_iter().chain(&self.security_mirror) {
+            if !url(text) {
+                return Err(Error::failed(format!("'{}' is not a mirror", text.escape_debug())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the lines of `sources.list`: the host's own mirror if it has this suite.
+    fn sources(&self) -> Vec<String> {
+        let components = self.components.join(" ");
+        let suite = &self.suite;
+        let mirror = host_mirror(suite).unwrap_or_else(|| self.mirror.clone());
+        let mut lines = vec![
+            format!("deb {mirror} {suite} {components}"),
+            format!("deb {mirror} {suite}-updates {components}"),
+        ];
+        let security = format!("{suite}-security");
+        lines.extend(
+            host_mirror(&security)
+                .or_else(|| self.security_mirror.clone())
+                .map(|mirror| format!("deb {mirror} {security} {components}")),
+        );
+        lines
+    }
+
+    fn command(&self, program: &Path, architecture: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(["--variant=minbase", "--format=tar", "--skip=output/dev"])
+            .arg(format!("--architectures={architecture}"))
+            .arg(format!("--include={}", self.packages.join(",")))
+            .args(
+                ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"]
+                    .map(|path| format!("--dpkgopt=path-exclude={path}")),
+            )
+            .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+            // Each VM makes keys and an identity of its own.
+            .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
+            .arg("--customize-hook=: > \"$1/etc/machine-id\"")
+            .arg(
+                "--customize-hook=mkdir -p \"$1/etc/systemd/system/ssh.service.d\" && printf \
+                 '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\n\
+                 ExecStartPre=/usr/sbin/sshd -t\\n' > \
+                 \"$1/etc/systemd/system/ssh.service.d/keys.conf\"",
+            )
+            .args([&self.suite, "-"])
+            .args(self.sources())
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Makes the root file system and writes it to the disk of a begun image, in one stream.
+pub(crate) fn write(
+    state: &State,
+    recipe: &Recipe,
+    name: &Name,
+    architecture: &str,
+    out: &Out,
+) -> Result<(Staged, Summary)> {
+    let program = which::which("mmdebstrap").map_err(|error| {
+        Error::unavailable("mmdebstrap is not installed")
+            .because(error)
+            .hint("on Debian and Ubuntu: apt install mmdebstrap debian-archive-keyring")
+    })?;
+    let mut child = recipe
+        .command(&program, architecture)
+        .spawn()
+        .with_context(|| format!("cannot run '{}'", program.display()))?;
+    interrupt::end(Some(child.id()));
+    let said = Said::listen(child.stderr.take().expect("because it was asked for"));
+    let words = said.lines.clone();
+    let stdout = child.stdout.take().expect("because it was asked for");
+    let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
+    let stream = Stream { stdout, maker: Arc::clone(&maker) };
+    let layer = Layer {
+        name: "mmdebstrap".into(),
+        diff_id: None,
+        size: None,
+        open: Box::new(move || Ok(Box::new(stream))),
+    };
+    let done = Progress::default();
+    let last = || last_line(&words);
+    let result =
+        progress::stream(out, &done, last, || disk::write(state, name, vec![layer], &done, out));
+    // The tool's own words say more than that its stream broke off.
+    let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
+    interrupt::end(None);
+    ended.and(result)
+}
+
+/// The running tool.
+struct Maker {
+    child: Child,
+    said: Said,
+    ended: Option<std::process::ExitStatus>,
+}
+
+impl Maker {
+    /// Waits for the tool and says why it failed. One that is still at work when nobody reads it
+    /// any more is told to end.
+    fn end(&mut self, stop: bool) -> Result<()> {
+        let status = match self.ended {
+            Some(status) => status,
+            None => {
+                if stop {
+                    // Its stream is closed, so it cannot go on; it cleans up by itself.
+                    let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+                }
+                self.child.wait().context("cannot wait for mmdebstrap")?
+            }
+        };
+        self.ended = Some(status);
+        if status.success() || stop && status.code().is_none() {
+            return Ok(());
+        }
+        let words = self.said.finish();
+        let hint = if words.contains("GPG") || words.contains("NO_PUBKEY") {
+            "install the distribution's keys: apt install debian-archive-keyring"
+        } else if words.contains("newuidmap")
+            || words.contains("unshare")
+            || words.contains("subuid")
+        {
+            "as an ordinary user it needs user namespaces and the package uidmap; or pull as root"
+        } else {
+            "look at what mmdebstrap said, and whether the mirror can be reached"
+        };
+        Err(Error::failed(format!("mmdebstrap failed: {words}")).hint(hint))
+    }
+}
+
+/// The tool's tar, whose end counts only if the tool ended well.
+struct Stream {
+    stdout: ChildStdout,
+    maker: Arc<Mutex<Maker>>,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.stdout.read(buffer)?;
+        if n == 0 && !buffer.is_empty() {
+            let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
+            maker.end(false).map_err(|error| io::Error::other(error.chain()))?;
+        }
+        Ok(n)
+    }
+}
+
+/// The last of what the tool said.
+struct Said {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Said {
+    fn listen(stderr: impl Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&lines);
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(io::Result::ok) {
+                let text = String::from_utf8_lossy(&line);
+                let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == KEPT_LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(text);
+            }
+        });
+        Self { lines, thread: Some(thread) }
+    }
+
+    /// Returns the lines that tell of a failure, else the last ones.
+    fn finish(&mut self) -> String {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let told: Vec<&str> = lines
+            .iter()
+            .map(String::as_str)
+            .filter(|line| line.starts_with("E: ") || line.starts_with("Err:"))
+            .collect();
+        let told = if told.is_empty() { lines.iter().map(String::as_str).collect() } else { told };
+        let shown: Vec<&str> = told.iter().rev().take(4).rev().copied().collect();
+        shown.join(" / ")
+    }
+}
+
+fn last_line(lines: &Mutex<VecDeque<String>>) -> String {
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = lines.back().map_or("mmdebstrap begins", |line| line.trim_start_matches("I: "));
+    line.chars().take(60).collect()
+}
+
+/// Returns the mirror from which the host itself gets a suite (sources.list(5)).
+fn host_mirror(suite: &str) -> Option<String> {
+    let mut files = vec![std::path::PathBuf::from("/etc/apt/sources.list")];
+    let parts = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    files.extend(parts.map(|part| part.path()));
+    files.sort();
+    files
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|text| mirror_in(&text, suite))
+}
+
+/// Finds a mirror of a suite's `main` in either format of sources.list(5).
+fn mirror_in(text: &str, suite: &str) -> Option<String> {
+    let usable = |uri: &str| uri.starts_with("http://") || uri.starts_with("https://");
+    for line in text.lines() {
+        let Some(rest) = line.trim().strip_prefix("deb ") else { continue };
+        let rest = match rest.trim_start().strip_prefix('[') {
+            Some(options) => options.split_once(']').map_or("", |(_, rest)| rest),
+            None => rest,
+        };
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        if let [uri, found, components @ ..] = words.as_slice() {
+            if usable(uri) && *found == suite && components.contains(&"main") {
+                return Some((*uri).to_owned());
+            }
+        }
+    }
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| -> Vec<&str> {
+            stanza
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.split_whitespace().collect())
+                .unwrap_or_default()
+        };
+        if field("Types").contains(&"deb")
+            && field("Suites").contains(&suite)
+            && field("Components").contains(&"main")
+            && !field("Enabled").contains(&"no")
+        {
+            if let Some(uri) = field("URIs").iter().find(|uri| usable(uri)) {
+                return Some((*uri).to_owned());
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_own_mirror_is_found_in_both_formats() {
+        let list =
+            "# x\ndeb [arch=amd64 signed-by=/k] http://m.example/debian bookworm main contrib\n";
+        assert_eq!(mirror_in(list, "bookworm").unwrap(), "http://m.example/debian");
+        assert_eq!(mirror_in(list, "bookworm-security"), None);
+        let sources = "Types: deb\n# y\nURIs: http://d.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
+                       Types: deb\nURIs: http://s.example\nSuites: bookworm-security\nComponents: main\n";
+        assert_eq!(mirror_in(sources, "bookworm").unwrap(), "http://d.example/debian");
+        assert_eq!(mirror_in(sources, "bookworm-security").unwrap(), "http://s.example");
+        assert_eq!(mirror_in("deb cdrom:x bookworm main", "bookworm"), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! Two pulls of one name: one works, the other waits and then finds the image.
+
+use banger_cli::Out;
+use banger_doc::{Context, Error, Name, Result};
+use banger_state::{State, place};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The longest another pull is waited for. It has bounds of its own on every wait.
+const LIMIT: Duration = Duration::from_secs(2 * 3600);
+
+/// The right to make an image of a name.
+pub(crate) struct Turn {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Waits for the right to make an image of a name.
+pub(crate) fn take(state: &State, name: &Name, out: &Out) -> Result<Turn> {
+    let path = state.path(place::IMAGES).join(format!(".pull-{name}"));
+    let context = || format!("cannot lock '{}'", path.display());
+    let start = Instant::now();
+    let mut told = false;
+    while start.elapsed() < LIMIT {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(context)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                // Its last holder may have removed it between the open and the lock.
+                let own = lock.metadata().with_context(context)?.ino();
+                if fs::metadata(&path).is_ok_and(|meta| meta.ino() == own) {
+                    crate::interrupt::unlock(&path);
+                    return Ok(Turn { path, _lock: lock });
+                }
+                continue;
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {}
+            Err((_, errno)) => return Err(errno).with_context(context),
+        }
+        if !told {
+            out.note(&format!("another pull of '{name}' is at work; waiting for it"));
+            told = true;
+        }
+        thread::sleep(Duration::from_millis(25));
+    }
+    Err(Error::conflict(format!("another pull of '{name}' does not end"))
+        .hint("look for it with ps"))
+}
