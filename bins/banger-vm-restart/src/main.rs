@@ -1,3 +1,41 @@
-//! Stops and starts VMs.
+//! Stops and starts VMs: runs `banger-vm-stop`, then `banger-vm-start`.
 
-fn main() {}
+use banger_cli::{Out, Program};
+use banger_doc::{Error, Name, Result, View};
+use std::process::ExitCode;
+
+/// Stop VMs in order and start them again
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-restart", version)]
+struct Args {
+    /// Names of the VMs
+    #[arg(value_name = "VM", required = true)]
+    vms: Vec<Name>,
+    /// How long a guest may take to shut down, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let quiet = out.is_quiet();
+    let act = |name: &Name| {
+        let timeout = args.timeout.to_string();
+        view("banger-vm-stop", &["--timeout", &timeout], name, quiet)?;
+        view("banger-vm-start", &[], name, quiet)
+    };
+    out.each(&args.vms, act, |_| String::new())
+}
+
+fn view(program: &str, options: &[&str], name: &Name, quiet: bool) -> Result<View> {
+    Program::new(program)?
+        .args(quiet.then_some("--quiet"))
+        .args(options)
+        .arg(name.as_str())
+        .documents()?
+        .pop()
+        .ok_or_else(|| Error::failed(format!("'{program}' said nothing of '{name}'")))
+}

@@ -1,3 +1,37 @@
 //! Starts VMs.
+//!
+//! Writes `wanted.json`, starts `banger-vm-supervise` apart from this program, and waits for
+//! `running.json` to say that the guest's agent answers. The VM does not depend on this program.
 
-fn main() {}
+mod progress;
+mod starting;
+
+use banger_cli::Out;
+use banger_doc::{Name, Result};
+use banger_state::State;
+use std::{process::ExitCode, time::Duration};
+
+/// Start VMs and wait until they are ready
+///
+/// A guest that does not come up in time is kept running, for 'banger vm logs'.
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-start", version)]
+struct Args {
+    /// Names of the VMs
+    #[arg(value_name = "VM", required = true)]
+    vms: Vec<Name>,
+    /// How long a guest may take to come up, in seconds [default: 90, emulated 300]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let state = State::open_read_only()?;
+    let stages = progress::Stages::new(out, args.vms.len() > 1);
+    let limit = args.timeout.map(Duration::from_secs);
+    out.each(&args.vms, |name| starting::start(&state.vm(name)?, limit, &stages), |_| String::new())
+}

@@ -48,6 +48,17 @@ impl Watch {
         while self.0.read_events().is_ok_and(|events| !events.is_empty()) {}
     }
 
+    /// Waits until no supervisor holds the VM's lock; says whether it came to that within `limit`.
+    pub fn until_gone(&self, folder: &VmFolder, limit: Duration) -> Result<bool> {
+        Ok(self.until(limit, || Ok((!folder.is_live()?).then_some(())))?.is_some())
+    }
+
+    /// Waits until something changed, at most `limit` long, and at most as long as a look now and
+    /// then allows.
+    pub fn once(&self, limit: Duration) -> Result<()> {
+        self.wait(limit.min(LOOK_AGAIN)).map(drop)
+    }
+
     /// Looks until there is an answer, at most `limit` long, each time something changed.
     pub fn until<T>(
         &self,
@@ -64,17 +75,25 @@ impl Watch {
             if left.is_zero() {
                 return Ok(None);
             }
-            let millis = left.min(pause).as_millis().max(1);
-            let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) => pause = (pause * 2).min(LOOK_AGAIN),
-                Ok(_) => {
-                    self.clear();
-                    pause = Duration::from_millis(1);
-                }
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).context("cannot wait for changes"),
+            if self.wait(left.min(pause))? {
+                pause = Duration::from_millis(1);
+            } else {
+                pause = (pause * 2).min(LOOK_AGAIN);
             }
+        }
+    }
+
+    /// Says whether something changed.
+    fn wait(&self, limit: Duration) -> Result<bool> {
+        let timeout = PollTimeout::try_from(limit.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => Ok(false),
+            Ok(_) => {
+                self.clear();
+                Ok(true)
+            }
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("cannot wait for changes"),
         }
     }
 }

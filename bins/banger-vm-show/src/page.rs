@@ -1,0 +1,56 @@
+//! A VM for people.
+
+use banger_cli::human_bytes;
+use banger_doc::{Running, Status, View};
+use std::fmt::Write;
+
+pub(crate) fn words(view: &View) -> String {
+    let mut page = String::new();
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(page, "{key:<12}{value}");
+    };
+    line("name", view.vm.name.to_string());
+    line("status", view.status.to_string());
+    line("image", view.vm.image.to_string());
+    line("kernel", view.vm.kernel.to_string());
+    line("vcpu", view.spec.vcpu.to_string());
+    line("memory", human_bytes(view.spec.memory_mib << 20));
+    line("disk", format!("{} at /root", human_bytes(view.spec.disk_bytes)));
+    line("overlay", human_bytes(view.spec.overlay_bytes));
+    line("network", format!("{}, {}", view.spec.net, view.vm.mac));
+    line("folder", view.folder.clone());
+    line("id", view.vm.id.clone());
+    if let Some(running) = &view.running {
+        running_lines(running, &mut line);
+    }
+    if let Some(exit) = &view.last_exit {
+        line("last run", exit.message.clone());
+        line("disks", if exit.disks_clean { "clean" } else { "not left clean" }.into());
+        if view.status == Status::Error {
+            for text in &exit.console_tail {
+                line("console", text.clone());
+            }
+        }
+    } else if view.status == Status::Error {
+        line("last run", "its supervisor was killed".into());
+    }
+    page.truncate(page.trim_end().len());
+    page
+}
+
+fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
+    line("machine", format!("{} ({})", running.vmm, running.accelerator));
+    for address in &running.addresses {
+        line("address", address.clone());
+    }
+    line("supervisor", format!("pid {}", running.supervisor.pid));
+    if let Some(vmm) = running.vmm_process {
+        line("vmm", format!("pid {}", vmm.pid));
+    }
+    if let Some(ms) = running.ready_ms {
+        line("ready after", format!("{:.1} s", ms as f64 / 1000.0));
+    }
+    for note in &running.notes {
+        line("note", note.clone());
+    }
+}

@@ -1,0 +1,60 @@
+//! What a person sees while guests come up.
+
+use banger_cli::Out;
+use banger_doc::Name;
+use std::{
+    io::{IsTerminal, Write},
+    time::Instant,
+};
+
+/// Stages on stderr: one line that changes on a terminal, lines with names for several VMs, nothing
+/// elsewhere.
+pub(crate) struct Stages {
+    live: bool,
+    several: bool,
+    begun: Instant,
+}
+
+impl Stages {
+    pub(crate) fn new(out: &Out, several: bool) -> Self {
+        Self { live: out.is_live(), several, begun: Instant::now() }
+    }
+
+    /// Says that a stage began.
+    pub(crate) fn enter(&self, vm: &Name, stage: &str) {
+        if self.live && !self.several {
+            self.write(&format!("\r\x1b[K{vm}: {stage}"));
+        }
+    }
+
+    /// Says something that stays.
+    pub(crate) fn note(&self, vm: &Name, text: &str) {
+        if self.live {
+            self.write(&format!("{}{vm}: {text}\n", self.clear()));
+        }
+    }
+
+    /// Says that the guest answers.
+    pub(crate) fn ready(&self, vm: &Name) {
+        let took = self.begun.elapsed().as_secs_f32();
+        self.note(vm, &format!("ready in {took:.1}s"));
+    }
+
+    /// Takes the changing line away.
+    pub(crate) fn end(&self) {
+        if self.live {
+            self.write(self.clear());
+        }
+    }
+
+    fn clear(&self) -> &'static str {
+        if self.several { "" } else { "\r\x1b[K" }
+    }
+
+    fn write(&self, text: &str) {
+        let mut stderr = std::io::stderr().lock();
+        if stderr.is_terminal() {
+            let _ = stderr.write_all(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Starting one VM and waiting for its guest.
+
+use crate::progress::Stages;
+use banger_cli::find;
+use banger_doc::{
+    Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
+};
+use banger_state::{VmFolder, Watch, place};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a guest may take to come up, unless told.
+const NATIVE_LIMIT: Duration = Duration::from_secs(90);
+const EMULATED_LIMIT: Duration = Duration::from_secs(300);
+/// Lines of the console in an error.
+const CONSOLE_LINES: usize = 8;
+
+pub(crate) fn start(folder: &VmFolder, limit: Option<Duration>, stages: &Stages) -> Result<View> {
+    let name = folder.name();
+    if folder.is_live()? {
+        return Err(already(name));
+    }
+    let watch = Watch::new(folder)?;
+    folder.ask(&Wanted::new(Desire::Running))?;
+    stages.enter(name, "preparing");
+    let mut child = spawn(name)?;
+    // Ends when the supervisor has the VM's lock, or has given up.
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().expect("because it was piped");
+    stdout
+        .by_ref()
+        .take(1 << 20)
+        .read_to_string(&mut said)
+        .with_context(|| format!("cannot hear the supervisor of '{name}'"))?;
+    if let Some(report) = said.lines().find_map(|line| Report::from_slice(line.as_bytes()).ok()) {
+        let _ = child.wait();
+        return Err(report.into());
+    }
+    let answer = wait(folder, &watch, &mut child, limit, stages);
+    stages.end();
+    let view = answer?;
+    stages.ready(name);
+    Ok(view)
+}
+
+fn already(name: &Name) -> Error {
+    Error::conflict(format!("VM '{name}' is running"))
+        .hint(format!("'banger vm stop {name}' stops it; 'banger vm restart {name}' does both"))
+}
+
+/// Starts the supervisor. It makes a session of its own; only its first words are heard.
+fn spawn(name: &Name) -> Result<Child> {
+    Command::new(find("banger-vm-supervise")?)
+        .arg(name.as_str())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start the supervisor of '{name}'"))
+}
+
+/// Waits until the guest's agent answers, the run ends, or the time is over.
+fn wait(
+    folder: &VmFolder,
+    watch: &Watch,
+    child: &mut Child,
+    limit: Option<Duration>,
+    stages: &Stages,
+) -> Result<View> {
+    let begun = Instant::now();
+    let mut phase = None;
+    loop {
+        let mine = |running: &Running| running.supervisor.pid == child.id();
+        let running = folder.running()?.filter(mine);
+        let emulated = running.as_ref().is_some_and(|running| running.accelerator == "tcg");
+        if let Some(running) = &running {
+            if phase != Some(running.phase) {
+                phase = Some(running.phase);
+                say(folder.name(), running, stages);
+            }
+            if matches!(running.phase, Phase::Ready | Phase::Paused) {
+                return folder.view();
+            }
+        }
+        if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
+            return Err(ended(folder));
+        }
+        let limit = limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
+        let left = limit.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(late(folder, limit));
+        }
+        watch.once(left)?;
+    }
+}
+
+fn say(name: &Name, running: &Running, stages: &Stages) {
+    match running.phase {
+        Phase::Booting => {
+            for note in &running.notes {
+                stages.note(name, note);
+            }
+            stages.enter(name, "booting");
+        }
+        Phase::Stopping => stages.enter(name, "stopping"),
+        _ => {}
+    }
+}
+
+/// The run ended before the guest answered.
+fn ended(folder: &VmFolder) -> Error {
+    let name = folder.name();
+    match folder.last_exit() {
+        Ok(Some(exit)) => failed(name, &exit),
+        _ => Error::failed(format!("the supervisor of VM '{name}' ended unexpectedly"))
+            .hint(format!("'{}' may say why", folder.join(place::VM_LOG).display())),
+    }
+}
+
+fn failed(name: &Name, exit: &Exit) -> Error {
+    let mut words = format!("VM '{name}' did not come up: {}", exit.message);
+    add_console(&mut words, &exit.console_tail);
+    Error::failed(words).hint(format!("'banger vm logs {name}' shows its whole console"))
+}
+
+fn late(folder: &VmFolder, limit: Duration) -> Error {
+    let name = folder.name();
+    let mut words = format!("VM '{name}' did not come up within {} s; it is kept", limit.as_secs());
+    add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
+    Error::failed(words).hint(format!(
+        "'banger vm logs {name}' shows its whole console; 'banger vm kill {name}' ends it"
+    ))
+}
+
+fn add_console(words: &mut String, lines: &[String]) {
+    if lines.is_empty() {
+        words.push_str("; its console is empty");
+        return;
+    }
+    words.push_str("; the last lines of its console are:");
+    for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
+        words.push_str("\n  ");
+        words.push_str(line);
+    }
+}
+
+/// Reads the last lines of the console, without what would move a terminal's cursor.
+fn console(path: &Path) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(4096)))?;
+        let mut bytes = Vec::new();
+        file.take(8192).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .filter(|line| !line.trim().is_empty())
+        .collect()
+}
