@@ -1,3 +1,165 @@
 //! Creates a VM.
+//!
+//! Reads the image's and the kernel's record, running `banger-image-pull` or `banger-kernel-pull`
+//! where one is missing. Writes the VM's folder: its record, its spec, two empty disks. Then runs
+//! `banger-vm-start`, unless told not to.
 
-fn main() {}
+mod names;
+mod parts;
+mod size;
+
+use banger_cli::{Out, Program};
+use banger_config::{Config, Size};
+use banger_doc::{Context, Error, Kind, Name, NetMode, Result, Spec, View, Vm, Vmm};
+use banger_state::{State, clock_s, place, write_document};
+use std::{fs::File, path::Path, process::ExitCode};
+
+/// Create a VM from an image and start it
+///
+/// A missing image or kernel is pulled first.
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-create", version)]
+struct Args {
+    /// Name of the new VM [default: one is made up]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Name of an image, or what 'banger image pull' can pull [default: debian-bookworm]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Name of a kernel [default: the image's, else generic-6.12]
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<Name>,
+    /// Virtual processors, 1 to 32 [default: a quarter of the host's, 1 to 4]
+    #[arg(long, value_name = "COUNT")]
+    vcpu: Option<u32>,
+    /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    memory: Option<Size>,
+    /// Size of the disk at /root, such as 20G; it takes what is used of it [default: 8G]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    disk_size: Option<Size>,
+    /// Size of the disk for changes to the image; it takes what is used of it [default: 8G]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    overlay_size: Option<Size>,
+    /// Network: user, nat or none [default: user]
+    #[arg(long, value_name = "MODE")]
+    net: Option<NetMode>,
+    /// Program that plays the machine: auto, firecracker or qemu [default: auto]
+    #[arg(long, value_name = "VMM")]
+    vmm: Option<Vmm>,
+    /// Create only
+    #[arg(long)]
+    no_start: bool,
+    /// How long the guest may take to come up, in seconds [default: 90, emulated 300]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let config = Config::load()?;
+    let spec = size::spec(&args, &config)?;
+    if let Some(name) = args.name.as_ref().filter(|name| !name.is_label()) {
+        return Err(Error::usage(format!("'{name}' is not a name for a VM: it has a '.'"))
+            .hint("the VM's name is its host name; use a-z, 0-9 and '-'"));
+    }
+    let state = State::open()?;
+    if let Some(name) = args.name.as_ref().filter(|name| state.vms().has(name)) {
+        return Err(Error::conflict(format!("VM '{name}' exists"))
+            .hint(format!("choose another name, or 'banger vm delete {name}' first")));
+    }
+    let quiet = out.is_quiet();
+    let image = parts::image(&state, args.image.as_deref().unwrap_or(config.image()), quiet)?;
+    let kernel = args
+        .kernel
+        .clone()
+        .or_else(|| image.kernel.clone())
+        .or_else(|| config.default_kernel.clone());
+    let kernel = parts::kernel(&state, kernel, quiet)?;
+    if kernel.architecture != image.architecture {
+        return Err(Error::failed(format!(
+            "image '{}' is for {}, kernel '{}' for {}",
+            image.name, image.architecture, kernel.name, kernel.architecture
+        ))
+        .hint("choose a kernel of the image's architecture with '--kernel'"));
+    }
+    let name = publish(&state, args.name.as_ref(), &spec, &image.name, &kernel.name)?;
+    if args.no_start {
+        return out.put(&state.vm(&name)?.view()?, |view| format!("created VM '{}'", view.vm.name));
+    }
+    let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
+    if let Some(timeout) = args.timeout {
+        start = start.arg("--timeout").arg(timeout.to_string());
+    }
+    let views: Vec<View> = start.arg(name.as_str()).documents()?;
+    views.iter().try_for_each(|view| out.put(view, |_| format!("VM '{name}' is ready")))
+}
+
+/// Makes the VM's folder and lets everybody see it, under the given or a made-up name.
+fn publish(
+    state: &State,
+    name: Option<&Name>,
+    spec: &Spec,
+    image: &Name,
+    kernel: &Name,
+) -> Result<Name> {
+    let random = parts::Random::read()?;
+    for attempt in 0..100 {
+        let chosen = match name {
+            Some(name) => name.clone(),
+            None => names::made_up(&random, attempt),
+        };
+        match add(state, &chosen, &random, spec, image, kernel) {
+            Err(error) if error.kind() == Kind::Conflict && name.is_none() => {}
+            other => return other.map(|()| chosen),
+        }
+    }
+    Err(Error::conflict("every name that was made up is taken").hint("choose one with '--name'"))
+}
+
+fn add(
+    state: &State,
+    name: &Name,
+    random: &parts::Random,
+    spec: &Spec,
+    image: &Name,
+    kernel: &Name,
+) -> Result<()> {
+    let vms = state.vms();
+    let staged = vms.begin(name)?;
+    write_document(&staged.path().join(place::VM_SPEC), spec)?;
+    disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
+    disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
+    let vm = Vm {
+        name: name.clone(),
+        id: random.id(),
+        image: image.clone(),
+        kernel: kernel.clone(),
+        mac: random.mac(),
+        created_unix_s: clock_s(),
+    };
+    // Under these locks nobody deletes what the new VM needs; whoever comes later sees the VM.
+    let images = state.images();
+    let kernels = state.kernels();
+    let _images = images.lock()?;
+    let _kernels = kernels.lock()?;
+    images.must_exist(image)?;
+    kernels.must_exist(kernel)?;
+    vms.publish(name, staged, &vm)
+}
+
+fn disk(path: &Path, size_bytes: u64, uuid: [u8; 16], label: &str) -> Result<()> {
+    let make = || -> Result<()> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .context("cannot make the file")?;
+        banger_ext4::write_empty(&file, size_bytes, uuid, label)
+    };
+    make().with_context(|| format!("cannot make the disk '{}'", path.display()))
+}
