@@ -4,7 +4,7 @@ use crate::{
     disks::Disks,
     end::{End, Stage, Why},
     log::{CONSOLE_LIMIT, CappedLog},
-    prepare::{Prepared, prepare},
+    prepare::{Prepared, prepare, weaker_network},
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
@@ -93,7 +93,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .create(place::VM_RUN)
         .context("cannot make 'run'")?;
 
-    let Prepared { mut machine, addresses, notes } = prepare(start.state, start.folder)?;
+    let Prepared { mut machine, network, addresses, notes } = prepare(start.state, start.folder)?;
     running.vmm = machine.vmm();
     running.accelerator = machine.accelerator().to_string();
     running.addresses = addresses;
@@ -107,13 +107,17 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let (output, output_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     set_nonblocking(&output)?;
     let launch = machine.launch()?;
-    let stub = Stub::start(launch, &output_end, disks.share()?)?;
+    let stub = Stub::start(launch, network.as_ref(), &output_end, disks.share()?)?;
     drop(output_end);
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);
     running.vmm_process = process_of(stub.vmm.as_raw() as u32);
     if let Some(why) = &stub.weaker {
         running.notes.push(format!("no PID namespace ({why}): a parent-death signal stands in"));
+    }
+
+    if let (Some(why), Some(wish)) = (&stub.no_network, &network) {
+        running.notes.push(weaker_network(&wish.plan, why));
     }
 
     let over = Arc::new(AtomicBool::new(false));

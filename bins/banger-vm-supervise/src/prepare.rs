@@ -1,10 +1,10 @@
 //! What a run needs before its VMM starts: the machine's plan, the guest's document, the initramfs.
 
+use crate::stub::Wish;
 use banger_config::Config;
-use banger_doc::{
-    Context, Disks, Error, Guest, Image, Interface, Kernel, NetMode, Result, Spec, Vm,
-};
+use banger_doc::{Context, Disks, Error, Guest, Image, Kernel, NetMode, Result, Spec, Vm};
 use banger_machine::{Disk, Machine, Plan};
+use banger_net::{Options, RunAs, Tools};
 use banger_state::{State, VmFolder, clock_ms, place};
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,14 +15,11 @@ use std::{
 
 /// The initramfs of this run, in the VM's folder.
 const INITRAMFS: &str = "run/initramfs";
-/// What QEMU's own network gives the first guest (`-netdev user`).
-const GUEST_ADDRESS: &str = "10.0.2.15/24";
-const GATEWAY: &str = "10.0.2.2";
-const NAME_SERVER: &str = "10.0.2.3";
-
 /// What a run is made of.
 pub(crate) struct Prepared {
     pub(crate) machine: Box<dyn Machine>,
+    /// The namespace to run it in, where the host is known to lack nothing for one.
+    pub(crate) network: Option<Wish>,
     pub(crate) addresses: Vec<String>,
     pub(crate) notes: Vec<String>,
 }
@@ -41,12 +38,26 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
         .with_context(|| format!("the kernel of VM '{}' is gone", vm.name))?;
     check(&spec, &image, &kernel)?;
     let config = Config::load()?;
-    let plan = plan(state, &vm, &spec, &image, &kernel)?;
+    let addresses = banger_net::Plan::new();
+    let mut notes = Vec::new();
+    let network = match spec.net {
+        NetMode::User => match wish(&spec, &config, &addresses) {
+            Ok(wish) => Some(wish),
+            Err(why) => {
+                notes.push(weaker_network(&addresses, &why));
+                None
+            }
+        },
+        NetMode::Nat | NetMode::None => None,
+    };
+    let mut plan = plan(state, &vm, &spec, &image, &kernel)?;
+    plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
+    plan.user_network = addresses.user_network();
     let machine = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
-    let guest = guest(&vm, &spec, &image, &kernel);
+    let guest = guest(&vm, &spec, &image, &kernel, &addresses);
     write_initramfs(state, &kernel, &guest)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
-    Ok(Prepared { machine, addresses, notes: notes(&spec) })
+    Ok(Prepared { machine, network, addresses, notes })
 }
 
 fn check(spec: &Spec, image: &Image, kernel: &Kernel) -> Result<()> {
@@ -90,17 +101,18 @@ fn plan(state: &State, vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> 
         disks,
         mac: (spec.net != NetMode::None).then(|| vm.mac.clone()),
         tap: None,
+        user_network: String::new(),
     })
 }
 
-fn guest(vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> Guest {
+fn guest(
+    vm: &Vm,
+    spec: &Spec,
+    image: &Image,
+    kernel: &Kernel,
+    addresses: &banger_net::Plan,
+) -> Guest {
     let networked = spec.net != NetMode::None;
-    let interface = Interface {
-        mac: vm.mac.clone(),
-        addresses: vec![GUEST_ADDRESS.into()],
-        gateways: vec![GATEWAY.into()],
-        mtu: None,
-    };
     let device = |letter: char| format!("/dev/vd{letter}");
     Guest {
         hostname: vm.name.to_string(),
@@ -112,8 +124,8 @@ fn guest(vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> Guest {
             modules: kernel.has_modules.then(|| device('d')),
         },
         channel: banger_channel::SERIAL_PORT.into(),
-        interfaces: if networked { vec![interface] } else { Vec::new() },
-        dns: if networked { vec![NAME_SERVER.into()] } else { Vec::new() },
+        interfaces: if networked { vec![addresses.interface(&vm.mac)] } else { Vec::new() },
+        dns: if networked { addresses.dns() } else { Vec::new() },
         config: image.config.clone(),
         run_entrypoint: spec.extra.get("run_entrypoint").and_then(|v| v.as_bool()).unwrap_or(true),
         authorized_keys: Vec::new(),
@@ -122,13 +134,22 @@ fn guest(vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> Guest {
     }
 }
 
-fn notes(spec: &Spec) -> Vec<String> {
-    if spec.net == NetMode::None {
-        return Vec::new();
-    }
-    vec![format!(
-        "network: QEMU's own; the guest reaches services on this host's loopback as {GATEWAY}"
-    )]
+/// Says what a network namespace takes here, or why there is none.
+fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, String> {
+    let run_as = RunAs::needed(config.run_as.as_deref())?;
+    let tools = Tools::find(run_as, config.binaries.pasta.as_deref())?;
+    let allow_host = spec.extra.get("allow_host").and_then(|v| v.as_bool()).unwrap_or(false);
+    let options = Options { run_as, allow_host, by_name: true };
+    Ok(Wish { tools, plan: plan.clone(), options })
+}
+
+/// What the user is to know of a VM behind QEMU's own network.
+pub(crate) fn weaker_network(plan: &banger_net::Plan, why: &str) -> String {
+    let gateway = plan.gateway;
+    format!(
+        "network: QEMU's own, since {why}; the guest reaches services on this host's loopback as \
+         {gateway}"
+    )
 }
 
 /// Writes the kernel's part and this VM's part, each padded to four bytes

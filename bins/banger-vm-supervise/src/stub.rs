@@ -3,6 +3,7 @@
 
 use banger_doc::{Context, Error, Result};
 use banger_machine::Launch;
+use banger_net::{Network, Options, Tools};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -21,14 +22,13 @@ use nix::{
     unistd::{Gid, Pid, Uid, getegid, geteuid, getppid, pipe2},
 };
 use std::{
-    ffi::OsString,
     fs,
     io::{self, IoSliceMut},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +36,8 @@ use std::{
 /// How long the VMM's program may take to begin.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
 const STACK: usize = 256 << 10;
+/// The most bytes of an error that the stub passes on.
+const WORDS: usize = 400;
 
 /// How the VMM ended.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,8 @@ pub(crate) struct Stub {
     pub(crate) vmm: Pid,
     /// Why there is no PID namespace, if there is none.
     pub(crate) weaker: Option<String>,
+    /// Why there is no network namespace, if one was asked for and is not there.
+    pub(crate) no_network: Option<String>,
     report: OwnedFd,
     /// Read-end closed only with the stub: a stub that begins after the supervisor's death sees it.
     _life: OwnedFd,
@@ -62,11 +66,20 @@ pub(crate) struct Stub {
 
 /// The VMM's process, not yet made.
 struct Child<'a> {
-    program: OsString,
-    words: Vec<OsString>,
+    command: &'a Command,
+    without_tap: Option<&'a Command>,
+    network: Option<&'a Wish>,
     inherit: Vec<OwnedFd>,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
+}
+
+/// The network namespace that the VMM is to run in.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) tools: Tools,
+    pub(crate) plan: banger_net::Plan,
+    pub(crate) options: Options,
 }
 
 /// What the stub says first.
@@ -74,22 +87,33 @@ enum First {
     Begun(Pid),
     Failed(String),
     NoNamespace(String),
+    NoNetwork(String),
 }
 
 impl Stub {
     /// Starts the VMM; its output goes to `output`, and `disks` is what says that the disks are in
     /// use.
-    pub(crate) fn start(launch: Launch, output: &OwnedFd, disks: OwnedFd) -> Result<Self> {
+    pub(crate) fn start(
+        launch: Launch,
+        network: Option<&Wish>,
+        output: &OwnedFd,
+        disks: OwnedFd,
+    ) -> Result<Self> {
         let mut namespace = CloneFlags::CLONE_NEWPID;
         if !geteuid().is_root() {
             namespace |= CloneFlags::CLONE_NEWUSER;
         }
-        let words: Vec<_> = launch.command.get_args().map(ToOwned::to_owned).collect();
-        let program = launch.command.get_program().to_owned();
         let mut inherit = launch.inherit;
         inherit.push(disks);
         let stdout = launch.stdout.as_ref().unwrap_or(output);
-        let child = Child { program, words, inherit, stdout, stderr: output };
+        let child = Child {
+            command: &launch.command,
+            without_tap: launch.without_tap.as_ref(),
+            network,
+            inherit,
+            stdout,
+            stderr: output,
+        };
         match attempt(&child, namespace)? {
             Ok(stub) => Ok(stub),
             Err(why) => attempt(&child, CloneFlags::empty())?
@@ -166,17 +190,24 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
         Err(errno) if flags.is_empty() => return Err(errno).context("cannot make a process"),
         Err(errno) => return Ok(Err(errno.desc().to_owned())),
     };
-    match first(&report)? {
-        First::Begun(vmm) => Ok(Ok(Stub { pid, vmm, weaker: None, report, _life: life })),
-        First::NoNamespace(why) => {
-            reap(pid, BEGIN_LIMIT);
-            Ok(Err(why))
-        }
-        First::Failed(why) => {
-            let _ = kill(pid, Signal::SIGKILL);
-            reap(pid, BEGIN_LIMIT);
-            Err(Error::failed(format!("cannot start '{}'", vmm.program.display()))
-                .because(io::Error::other(why)))
+    let mut no_network = None;
+    loop {
+        match first(&report)? {
+            First::Begun(vmm) => {
+                return Ok(Ok(Stub { pid, vmm, weaker: None, no_network, report, _life: life }));
+            }
+            First::NoNetwork(why) => no_network = Some(why),
+            First::NoNamespace(why) => {
+                reap(pid, BEGIN_LIMIT);
+                return Ok(Err(why));
+            }
+            First::Failed(why) => {
+                let _ = kill(pid, Signal::SIGKILL);
+                reap(pid, BEGIN_LIMIT);
+                let program = vmm.command.get_program().display();
+                return Err(Error::failed(format!("cannot start '{program}'"))
+                    .because(io::Error::other(why)));
+            }
         }
     }
 }
@@ -205,6 +236,7 @@ fn first(report: &OwnedFd) -> Result<First> {
         (Some(b'V'), Some(pid)) if size > 0 => First::Begun(pid),
         (Some(b'E'), _) if size > 0 => First::Failed(text()),
         (Some(b'N'), _) if size > 0 => First::NoNamespace(text()),
+        (Some(b'W'), _) if size > 0 => First::NoNetwork(text()),
         _ => First::Failed("its stub ended".into()),
     })
 }
@@ -242,8 +274,22 @@ fn be_stub(
             return 1;
         }
     };
-    let mut command = std::process::Command::new(&vmm.program);
-    command.args(&vmm.words).env_clear().stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let network = vmm.network.map(|wish| wish.grant(vmm.stderr)).transpose();
+    let (network, plan) = match (network, vmm.without_tap) {
+        (Ok(network), _) => (network, vmm.command),
+        (Err(error), Some(without_tap)) => {
+            let words = error.chain();
+            say(b'W', &words.as_bytes()[..words.len().min(WORDS)]);
+            (None, without_tap)
+        }
+        (Err(error), None) => {
+            let words = error.chain();
+            say(b'E', &words.as_bytes()[..words.len().min(WORDS)]);
+            return 1;
+        }
+    };
+    let mut command = Command::new(plan.get_program());
+    command.args(plan.get_args()).env_clear().stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     let mut die = end_with_parent(std::process::id());
     let inherited: Vec<RawFd> = vmm.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let report_fd = report.as_raw_fd();
@@ -256,6 +302,9 @@ fn be_stub(
         send(report_fd, b"V", MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     };
+    if let Some(network) = &network {
+        network.enter(&mut command);
+    }
     // SAFETY: the closure makes only system calls.
     unsafe { command.pre_exec(begin) };
     let vmm = match command.spawn() {
@@ -266,7 +315,10 @@ fn be_stub(
         }
     };
     drop(command);
-    close_others(&[report.as_raw_fd()]);
+    let line = network.as_ref().and_then(Network::line);
+    close_others(&[&[report.as_raw_fd()][..], line.as_slice()].concat());
+    // All else of it is closed, and what it started ends with this process.
+    std::mem::forget(network);
     loop {
         let (tag, number) = match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, status)) if pid == vmm => (b'S', status),
@@ -276,6 +328,15 @@ fn be_stub(
         };
         say(tag, &[&[0; 3][..], &number.to_le_bytes()].concat());
         return 0;
+    }
+}
+
+impl Wish {
+    /// Makes the namespace and its way out, whose complaints go to `log`.
+    fn grant(&self, log: &OwnedFd) -> Result<Network> {
+        let mut network = Network::make(self.tools.clone(), self.plan.clone(), self.options)?;
+        network.lead_out(log.as_fd())?;
+        Ok(network)
     }
 }
 

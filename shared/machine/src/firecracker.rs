@@ -104,7 +104,7 @@ impl Machine for Firecracker {
         let end = self.console_end.take().expect("because a machine is launched once");
         let mut command = Command::new(&self.program);
         command.args(["--api-sock", API, "--id", &plan.name, "--level", "Error"]);
-        Ok(Launch { command, inherit: Vec::new(), stdout: Some(end.into()) })
+        Ok(Launch { command, without_tap: None, inherit: Vec::new(), stdout: Some(end.into()) })
     }
 
     fn started(&mut self) -> Result<()> {

@@ -48,6 +48,8 @@ pub struct Plan {
     /// Name of the tap device behind that interface, in the VMM's network namespace; none, and
     /// QEMU's own user network is behind it.
     pub tap: Option<String>,
+    /// What QEMU's own user network is told, in the words of its `-netdev user`.
+    pub user_network: String,
 }
 
 /// A disk of a machine.
@@ -84,6 +86,8 @@ impl fmt::Display for Accelerator {
 pub struct Launch {
     /// The command, without its standard streams.
     pub command: Command,
+    /// The same for a host on which no tap can be had after all; none if the VMM needs one.
+    pub without_tap: Option<Command>,
     /// Descriptors that the command line names by number; the VMM has to inherit them, and nobody
     /// else.
     pub inherit: Vec<OwnedFd>,

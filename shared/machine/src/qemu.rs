@@ -61,9 +61,19 @@ impl Machine for Qemu {
 
     fn launch(&mut self) -> Result<Launch> {
         let ends = self.ends.take().expect("because a machine is launched once");
-        let mut command = Command::new(&self.program);
-        command.args(words(&self.plan, self.accelerator, ends.each_ref().map(OwnedFd::as_fd)));
-        Ok(Launch { command, inherit: ends.into(), stdout: None })
+        let command = |plan: &Plan| {
+            let mut command = Command::new(&self.program);
+            command.args(words(plan, self.accelerator, ends.each_ref().map(OwnedFd::as_fd)));
+            command
+        };
+        let with_tap = command(&self.plan);
+        let without_tap = command(&Plan { tap: None, ..self.plan.clone() });
+        Ok(Launch {
+            command: with_tap,
+            without_tap: Some(without_tap),
+            inherit: ends.into(),
+            stdout: None,
+        })
     }
 
     fn channel(&mut self) -> Option<UnixStream> {
@@ -174,7 +184,11 @@ fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec
     add("-device", format!("virtserialport,chardev=channel,name={PORT}"));
     add("-device", "virtio-rng-pci".into());
     if let Some(mac) = &plan.mac {
-        add("-netdev", "user,id=net,ipv6=off".into());
+        let way = match &plan.tap {
+            Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
+            None => format!("user,id=net,{}", plan.user_network),
+        };
+        add("-netdev", way);
         add("-device", format!("virtio-net-pci,netdev=net,mac={mac},romfile="));
     }
     add("-chardev", format!("socket,id=console,fd={console}"));
@@ -228,6 +242,7 @@ mod tests {
             ],
             mac: None,
             tap: None,
+            user_network: "net=192.0.2.0/24".into(),
         }
     }
 
@@ -249,6 +264,10 @@ mod tests {
         let line = words(&plan, Accelerator::Kvm, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
         assert!(line.contains("-accel kvm -cpu host"), "{line}");
         assert!(line.contains("virtio-net-pci,netdev=net,mac=02:00:00:00:00:01"), "{line}");
+        assert!(line.contains("-netdev user,id=net,net=192.0.2.0/24 "), "{line}");
+        plan.tap = Some("tap0".into());
+        let line = words(&plan, Accelerator::Kvm, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        assert!(line.contains("-netdev tap,id=net,ifname=tap0,script=no"), "{line}");
     }
 
     #[test]

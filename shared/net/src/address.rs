@@ -90,6 +90,16 @@ impl Plan {
         }
     }
 
+    /// Returns the same addresses in the words of QEMU's `-netdev user`.
+    pub fn user_network(&self) -> String {
+        let Self { network, gateway, guest, dns, gateway6, .. } = self;
+        let dns6 = Ipv6Addr::from_bits(NETWORK6.to_bits() | 3);
+        format!(
+            "net={network}/{PREFIX4},host={gateway},dns={dns},dhcpstart={guest},\
+             ipv6-net={NETWORK6}/{PREFIX6},ipv6-host={gateway6},ipv6-dns={dns6}"
+        )
+    }
+
     /// Returns the guest's name servers.
     pub fn dns(&self) -> Vec<String> {
         vec![self.dns.to_string()]

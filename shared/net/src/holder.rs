@@ -94,8 +94,7 @@ impl Network {
     /// Makes a namespace. It forks, so it is to be called while the process has one thread.
     ///
     /// The failure is of kind [`banger_doc::Kind::Unavailable`] and names the step.
-    pub fn make(tools: Tools, options: Options) -> Result<Self> {
-        let plan = Plan::new();
+    pub fn make(tools: Tools, plan: Plan, options: Options) -> Result<Self> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("cannot make a socket pair")?;
@@ -154,6 +153,11 @@ impl Network {
         let command = pasta::command(&tools.pasta, shown, options.run_as, options.allow_host);
         self.keeper = Some(keeper::start(command, output)?);
         Ok(())
+    }
+
+    /// Returns the descriptor whose closing ends the namespace, for a process that closes others.
+    pub fn line(&self) -> Option<RawFd> {
+        self.line.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Lets a command run inside the namespace.
