@@ -14,6 +14,7 @@ mod name;
 mod running;
 mod usage;
 mod vm;
+mod workspace;
 
 pub use check::{Check, Outcome, Removed};
 pub use error::{Context, Error, Kind, Report, Result};
@@ -25,6 +26,10 @@ pub use name::Name;
 pub use running::{Desire, Phase, Process, Running, Wanted};
 pub use usage::Usage;
 pub use vm::{NetMode, Spec, Status, View, Vm, Vmm};
+pub use workspace::{
+    AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,
+    WorkspaceStatus,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};

@@ -54,6 +54,10 @@ pub const VM_LOG: &str = "supervise.log";
 pub const VM_RUN: &str = "run";
 /// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
 pub const VM_CHANNEL: &str = "run/channel.sock";
+/// What a prepare left on the host of the workspace in the VM.
+pub const VM_WORKSPACE: &str = "workspace";
+/// The document of it.
+pub const VM_WORKSPACE_DOCUMENT: &str = "workspace/workspace.json";
 
 /// The tree as `docs/state.md` shows it; a test compares the two.
 pub const TREE: &[&str] = &[
@@ -78,4 +82,8 @@ pub const TREE: &[&str] = &[
     "vms/NAME/console.log",
     "vms/NAME/supervise.log",
     "vms/NAME/run/channel.sock",
+    "vms/NAME/workspace/workspace.json",
+    "vms/NAME/workspace/tree-N.jsonl",
+    "vms/NAME/workspace/repo.git/",
+    "vms/NAME/workspace/local/",
 ];

@@ -1,0 +1,227 @@
+//! `banger.workspace/1` and what is said of a workspace: what went into a VM, what it lacks, what
+//! came out.
+
+use crate::Document;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// How much of a repository goes into a VM.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceMode {
+    /// The last commits of the branch, and the files.
+    #[default]
+    Shallow,
+    /// The whole history, all branches and tags, submodules, and the files.
+    FullCopy,
+}
+
+impl FromStr for WorkspaceMode {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<Self> {
+        match text {
+            "shallow" => Ok(Self::Shallow),
+            "full_copy" => Ok(Self::FullCopy),
+            _ => Err(crate::Error::usage(format!("'{text}' is neither shallow nor full_copy"))),
+        }
+    }
+}
+
+impl fmt::Display for WorkspaceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shallow => "shallow",
+            Self::FullCopy => "full_copy",
+        })
+    }
+}
+
+/// `banger.workspace/1`, kept as `vms/NAME/workspace/workspace.json`: what the guest was given.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Workspace {
+    /// Absolute path in the guest.
+    pub guest_path: String,
+    /// Absolute path on the host.
+    pub host_path: String,
+    /// Whether it is a repository of git; a plain directory otherwise.
+    pub is_repository: bool,
+    /// How much of the repository went.
+    #[serde(default)]
+    pub mode: WorkspaceMode,
+    /// Format of object names, `sha1` or `sha256`.
+    pub object_format: String,
+    /// The commit that the guest's files are based on; none without commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// The commit that was HEAD on the host; none without commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_commit: Option<String>,
+    /// The tree of the files as they were given, local edits included.
+    pub prepared_tree: String,
+    /// Where the guest's HEAD, references and index were left.
+    pub given: Position,
+    /// What was last exported; none if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported: Option<Exported>,
+    /// Commits that were given without their parents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shallow: Vec<String>,
+    /// Packs of objects that the guest has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packs: Vec<String>,
+    /// A digest of the references of the host's repository when it was read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host_refs_sha256: String,
+    /// A digest of the host's index when it was read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host_index_sha256: String,
+    /// The file beside this one that lists what the guest was given.
+    pub tree_file: String,
+    /// What an update that has not been seen to end was to give: a file as `tree_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_tree_file: Option<String>,
+    /// Where that update was to leave the guest's HEAD, references and index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Position>,
+    /// How many files, links and empty directories were given.
+    pub files: u64,
+    /// How many untracked files stayed on the host.
+    #[serde(default)]
+    pub untracked_left: u64,
+    /// When it was prepared, in milliseconds since 1970.
+    pub prepared_unix_ms: u64,
+    /// What was found right before the VM was last stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_stop: Option<AtStop>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for Workspace {
+    const SCHEMA: &'static str = "banger.workspace/1";
+}
+
+/// Where a repository's HEAD, references and index are.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Position {
+    /// What HEAD holds: `ref: refs/heads/NAME`, or a commit.
+    #[serde(default)]
+    pub head: String,
+    /// References by name.
+    #[serde(default)]
+    pub refs: BTreeMap<String, String>,
+    /// A digest of what the index lists.
+    #[serde(default)]
+    pub index_sha256: String,
+}
+
+/// What was last exported.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Exported {
+    /// The tree of the guest's files.
+    pub tree: String,
+    /// Where its HEAD, references and index were.
+    pub position: Position,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What was found right before a VM was stopped.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct AtStop {
+    /// What would be lost, in words; empty if nothing.
+    pub unexported: Vec<String>,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// `banger.workspace-plan/1`: what a prepare would give a guest.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspacePlan {
+    /// Absolute path on the host.
+    pub host_path: String,
+    /// Absolute path in the guest.
+    pub guest_path: String,
+    /// How much of the repository would go.
+    pub mode: WorkspaceMode,
+    /// Every file, link and empty directory; bytes that are not UTF-8 are escaped.
+    pub files: Vec<String>,
+    /// Their size, in bytes.
+    pub size_bytes: u64,
+    /// How many untracked files would stay on the host.
+    pub untracked_left: u64,
+    /// The commit that the files are based on; none without commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspacePlan {
+    const SCHEMA: &'static str = "banger.workspace-plan/1";
+}
+
+/// A path that differs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Change {
+    /// Path below the root; bytes that are not UTF-8 are escaped.
+    pub path: String,
+    /// `added`, `modified` or `deleted`.
+    pub how: String,
+}
+
+/// `banger.workspace-export/1`: a patch was written to a file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspaceExport {
+    /// The file.
+    pub output: String,
+    /// Its size, in bytes.
+    pub size_bytes: u64,
+    /// The commit that the patch applies to; none if it applies to nothing, or to the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// What it changes.
+    pub changes: Vec<Change>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspaceExport {
+    const SCHEMA: &'static str = "banger.workspace-export/1";
+}
+
+/// `banger.workspace-status/1`: what host and guest have that the other lacks.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspaceStatus {
+    /// Absolute path in the guest.
+    pub guest_path: String,
+    /// Absolute path on the host.
+    pub host_path: String,
+    /// Whether the guest could be asked; without it only the record made at stop is known.
+    pub is_live: bool,
+    /// Whether it is known what the guest holds.
+    pub is_known: bool,
+    /// What would be lost with the VM, in words; empty if nothing.
+    pub unexported: Vec<String>,
+    /// What the guest changed since it was prepared.
+    pub guest_changes: Vec<Change>,
+    /// The commit that is HEAD in the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_commit: Option<String>,
+    /// The commit that is HEAD on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_commit: Option<String>,
+    /// What the host changed since it was prepared.
+    pub host_changes: Vec<Change>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspaceStatus {
+    const SCHEMA: &'static str = "banger.workspace-status/1";
+}

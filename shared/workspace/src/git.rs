@@ -1,0 +1,260 @@
+//! Running the host's `git`: direct words, a scrubbed environment, every wait and size bounded.
+
+use banger_doc::{Context, Error, Result};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// How long one call may take.
+const LIMIT: Duration = Duration::from_mins(20);
+/// The most bytes a call may answer.
+const MAX_ANSWER: u64 = 1 << 30;
+/// The most bytes kept of what a call says on stderr.
+const MAX_WORDS: u64 = 64 << 10;
+
+/// Nothing that a repository or a user configures runs: no hook, no monitor, no pager, no remote.
+const SWITCHES: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.pager=cat",
+    "protocol.allow=never",
+    "credential.helper=",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "safe.directory=*",
+    "submodule.recurse=false",
+    "advice.detachedHead=false",
+];
+
+/// A way to call git.
+#[derive(Clone, Debug)]
+pub(crate) struct Git {
+    dir: PathBuf,
+    env: Vec<(OsString, OsString)>,
+    switches: Vec<String>,
+    as_user: bool,
+}
+
+/// What a call ended with.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// What it answered.
+    pub(crate) answer: Vec<u8>,
+    /// What it said.
+    pub(crate) words: String,
+}
+
+impl Git {
+    /// Calls in a repository that banger made.
+    pub(crate) fn own(git_dir: &Path) -> Self {
+        Self::at(git_dir).env("GIT_DIR", git_dir)
+    }
+
+    /// Calls in a repository of the user, without the user's and the system's configuration.
+    pub(crate) fn at(dir: &Path) -> Self {
+        let switches = SWITCHES.iter().map(ToString::to_string).collect();
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false }
+    }
+
+    /// Calls in a repository of the user as the user would, to read what is configured and to
+    /// learn whether git trusts it.
+    pub(crate) fn as_user(dir: &Path) -> Self {
+        let switches = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat"];
+        let switches = switches.iter().map(ToString::to_string).collect();
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true }
+    }
+
+    /// Adds a variable.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds a setting, `section.key=value`.
+    pub(crate) fn set(mut self, setting: impl Into<String>) -> Self {
+        self.switches.push(setting.into());
+        self
+    }
+
+    /// Sets the work tree and goes there.
+    pub(crate) fn work_tree(mut self, dir: &Path) -> Self {
+        dir.clone_into(&mut self.dir);
+        self.env("GIT_WORK_TREE", dir)
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new("git");
+        if self.as_user {
+            for (name, _) in std::env::vars_os() {
+                if name.as_encoded_bytes().starts_with(b"GIT_") {
+                    command.env_remove(name);
+                }
+            }
+        } else {
+            command.env_clear();
+            if let Some(path) = std::env::var_os("PATH") {
+                command.env("PATH", path);
+            }
+            command.envs([
+                ("GIT_CONFIG_NOSYSTEM", "1"),
+                ("GIT_CONFIG_GLOBAL", "/dev/null"),
+                ("GIT_ATTR_NOSYSTEM", "1"),
+            ]);
+        }
+        command.envs([
+            ("LC_ALL", "C"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("GIT_NO_LAZY_FETCH", "1"),
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
+            ("GIT_PAGER", "cat"),
+            ("GIT_LITERAL_PATHSPECS", "1"),
+        ]);
+        for (name, value) in &self.env {
+            command.env(name, value);
+        }
+        for switch in &self.switches {
+            command.arg("-c").arg(switch);
+        }
+        command.args(words).current_dir(&self.dir);
+        command
+    }
+
+    /// Calls git and returns its answer; any status but 0 is an error with git's own words.
+    pub(crate) fn run<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S> + Clone,
+        input: &[u8],
+    ) -> Result<Vec<u8>> {
+        let ended = self.attempt(words.clone(), input)?;
+        if ended.status.success() {
+            return Ok(ended.answer);
+        }
+        Err(failure(words, &ended))
+    }
+
+    /// Calls git and returns its answer as text without the last line end.
+    pub(crate) fn text<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S> + Clone,
+    ) -> Result<String> {
+        let answer = String::from_utf8(self.run(words, b"")?).context("git answered bytes")?;
+        Ok(answer.trim_end_matches('\n').to_owned())
+    }
+
+    /// Calls git and returns how it ended.
+    pub(crate) fn attempt<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Result<Ended> {
+        let mut command = self.command(words);
+        command.stdout(Stdio::piped());
+        bounded(command, input)
+    }
+
+    /// Calls git with its answer going to a file.
+    pub(crate) fn to_file<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S> + Clone,
+        file: File,
+    ) -> Result<()> {
+        let mut command = self.command(words.clone());
+        command.stdout(file);
+        let ended = bounded(command, b"")?;
+        if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
+    }
+}
+
+fn failure<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>, ended: &Ended) -> Error {
+    let verb = words.into_iter().next();
+    let verb = verb.map_or(String::new(), |verb| verb.as_ref().to_string_lossy().into_owned());
+    let said = ended.words.trim().lines().next_back().unwrap_or("").to_owned();
+    let said = if said.is_empty() { ended.status.to_string() } else { said };
+    Error::failed(format!("'git {verb}' failed: {}", said.escape_debug()))
+}
+
+/// Runs a command to its end, or kills it when its time is over.
+fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
+    command.stderr(Stdio::piped());
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+    let mut child = command.spawn().map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            Error::unavailable("cannot find the program 'git'").hint("install git on this host")
+        } else {
+            Error::failed("cannot run 'git'").because(error)
+        }
+    })?;
+    let pid = Pid::from_raw(child.id() as i32);
+    let stdin = child.stdin.take();
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let (ended, wait) = mpsc::channel::<()>();
+    let mut answer = Vec::new();
+    let mut words = Vec::new();
+    let mut late = false;
+    thread::scope(|scope| {
+        let watchdog = scope.spawn(move || {
+            let over = wait.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            if over {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            over
+        });
+        if let Some(mut stdin) = stdin {
+            scope.spawn(move || {
+                // A git that ends early says why on stderr.
+                let _ = stdin.write_all(input);
+            });
+        }
+        let words = &mut words;
+        scope.spawn(move || {
+            if let Some(mut stderr) = stderr {
+                let _ = (&mut stderr).take(MAX_WORDS).read_to_end(words);
+                let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            }
+        });
+        if let Some(stdout) = stdout {
+            let _ = stdout.take(MAX_ANSWER + 1).read_to_end(&mut answer);
+        }
+        // Not reaped before the watchdog is gone, so the number stays this child's.
+        let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let _ = ended.send(());
+        late = watchdog.join().unwrap_or(false);
+    });
+    let status = child.wait().context("cannot wait for 'git'")?;
+    if late {
+        return Err(Error::failed(format!("'git' took longer than {} s", LIMIT.as_secs())));
+    }
+    if answer.len() as u64 > MAX_ANSWER {
+        return Err(Error::failed(format!("'git' answered more than {MAX_ANSWER} bytes")));
+    }
+    Ok(Ended { status, answer, words: String::from_utf8_lossy(&words).into_owned() })
+}
+
+/// Splits an answer at zero bytes.
+pub(crate) fn split_zero(answer: &[u8]) -> impl Iterator<Item = &[u8]> {
+    answer.split(|byte| *byte == 0).filter(|part| !part.is_empty())
+}
+
+/// Says whether `text` is an object's name in hexadecimal.
+pub(crate) fn is_oid(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,165 @@
+//! Reading an index file (gitformat-index(5)), whoever wrote it.
+
+use banger_doc::{Error, Result};
+
+/// The most entries that are read.
+const MAX_ENTRIES: u32 = 5_000_000;
+
+/// What an index says of a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    /// Path below the work tree.
+    pub(crate) path: Vec<u8>,
+    /// Type and permissions, as in a tree.
+    pub(crate) mode: u32,
+    /// Object, in hexadecimal.
+    pub(crate) oid: String,
+    /// 0, or 1 to 3 in a conflict.
+    pub(crate) stage: u8,
+    /// Absent from the work tree on purpose.
+    pub(crate) skip_worktree: bool,
+    /// Only the path is added.
+    pub(crate) intent_to_add: bool,
+    /// Low 32 bits of the size when the file was last known to be what the object says.
+    pub(crate) size: u32,
+    /// Its modification time then, seconds and nanoseconds.
+    pub(crate) mtime: (u32, u32),
+    /// Its change time then.
+    pub(crate) ctime: (u32, u32),
+    /// Low 32 bits of its inode number then.
+    pub(crate) ino: u32,
+}
+
+/// An index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    /// Its entries, sorted by path and stage.
+    pub(crate) entries: Vec<Entry>,
+    /// Whether an extension is needed to understand it: a split or a sparse index.
+    pub(crate) is_partial: bool,
+}
+
+/// Reads an index whose objects have names of `oid_len` bytes.
+pub(crate) fn parse(bytes: &[u8], oid_len: usize) -> Result<Index> {
+    Parser { bytes, at: 0 }.index(oid_len).ok_or_else(|| Error::failed("the index is damaged"))
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn take(&mut self, size: usize) -> Option<&'a [u8]> {
+        let part = self.bytes.get(self.at..self.at.checked_add(size)?)?;
+        self.at += size;
+        Some(part)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    fn until_zero(&mut self) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(self.at..)?;
+        let part = &rest[..rest.iter().position(|byte| *byte == 0)?];
+        self.at += part.len() + 1;
+        Some(part)
+    }
+
+    fn index(mut self, oid_len: usize) -> Option<Index> {
+        if self.take(4)? != b"DIRC" {
+            return None;
+        }
+        let version = self.u32()?;
+        let count = self.u32()?;
+        if !(2..=4).contains(&version) || count > MAX_ENTRIES {
+            return None;
+        }
+        let mut index = Index::default();
+        let mut before: Vec<u8> = Vec::new();
+        for _ in 0..count {
+            let entry = self.entry(version, oid_len, &before)?;
+            before.clone_from(&entry.path);
+            index.entries.push(entry);
+        }
+        while self.at + 8 + oid_len <= self.bytes.len() {
+            let name = self.take(4)?;
+            let size = self.u32()? as usize;
+            // A lower-case letter marks an extension that has to be understood.
+            index.is_partial |= name[0].is_ascii_lowercase();
+            self.take(size)?;
+        }
+        Some(index)
+    }
+
+    fn entry(&mut self, version: u32, oid_len: usize, before: &[u8]) -> Option<Entry> {
+        let start = self.at;
+        let ctime = (self.u32()?, self.u32()?);
+        let mtime = (self.u32()?, self.u32()?);
+        let _dev = self.u32()?;
+        let ino = self.u32()?;
+        let mode = self.u32()?;
+        let _owner = (self.u32()?, self.u32()?);
+        let size = self.u32()?;
+        let oid: String = self.take(oid_len)?.iter().map(|b| format!("{b:02x}")).collect();
+        let flags = self.u16()?;
+        let more = if version >= 3 && flags & 0x4000 != 0 { self.u16()? } else { 0 };
+        let path = if version == 4 {
+            let strip = self.varint()?;
+            let keep = before.get(..before.len().checked_sub(strip)?)?;
+            [keep, self.until_zero()?].concat()
+        } else {
+            let path = self.until_zero()?.to_vec();
+            // One to eight zero bytes fill up to a multiple of eight.
+            let size = self.at - start;
+            self.take(size.next_multiple_of(8) - size)?;
+            path
+        };
+        if path.len() > 4096 {
+            return None;
+        }
+        Some(Entry {
+            path,
+            mode,
+            oid,
+            stage: (flags >> 12 & 3) as u8,
+            skip_worktree: more & 0x4000 != 0,
+            intent_to_add: more & 0x2000 != 0,
+            size,
+            mtime,
+            ctime,
+            ino,
+        })
+    }
+
+    fn varint(&mut self) -> Option<usize> {
+        let mut value = 0usize;
+        loop {
+            let byte = self.take(1)?[0];
+            value = value.checked_mul(128)?.checked_add(usize::from(byte & 0x7f))?;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+            value = value.checked_add(1)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_indexes_are_refused() {
+        assert!(parse(b"", 20).is_err());
+        assert!(parse(b"DIRC\0\0\0\x02\xff\xff\xff\xff", 20).is_err());
+        assert!(parse(b"DIRC\0\0\0\x04\0\0\0\x01", 20).is_err());
+        assert!(parse(b"DIRC\0\0\0\x09\0\0\0\0", 20).is_err());
+        assert!(parse(&[&b"DIRC\0\0\0\x02\0\0\0\0"[..], &[0; 20]].concat(), 20).is_ok());
+    }
+}

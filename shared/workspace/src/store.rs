@@ -1,0 +1,250 @@
+//! The repository that banger keeps of what a guest was given: objects only, made by banger, so
+//! that git can run in it without running anything of the host's repository or of the guest's.
+
+use crate::{
+    git::{Git, is_oid},
+    source::{Ref, Repository},
+};
+use banger_doc::{Context, Error, Result};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// How many commits deep the history is that goes into a guest.
+pub(crate) const DEPTH: usize = 10;
+/// The most commits that are looked at to find where the history is cut.
+const MAX_COMMITS: usize = 200_000;
+
+/// A repository of banger's.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    /// The repository: what the guest has too.
+    pub(crate) dir: PathBuf,
+    /// Objects of content that no commit or index of the host's repository has.
+    pub(crate) local: PathBuf,
+}
+
+/// What history a guest gets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct History {
+    /// References by name.
+    pub(crate) refs: BTreeMap<String, String>,
+    /// Commits whose parents do not go.
+    pub(crate) shallow: BTreeSet<String>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, made if missing.
+    pub(crate) fn open(dir: &Path, format: &str) -> Result<Self> {
+        let repository = dir.join("repo.git");
+        let local = dir.join("local");
+        fs::create_dir_all(&local).with_context(|| format!("cannot make '{}'", local.display()))?;
+        if !repository.join("HEAD").exists() {
+            let form = format!("--object-format={format}");
+            let git = Git::at(dir);
+            git.run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
+        }
+        Ok(Self { dir: repository, local })
+    }
+
+    /// Returns a way to call git on what the guest has too.
+    pub(crate) fn git(&self) -> Git {
+        Git::own(&self.dir)
+    }
+
+    /// Returns a way to call git that reads all objects and writes new ones to `new`.
+    pub(crate) fn git_writing_to(&self, new: &Path) -> Git {
+        let mut others = OsString::from(self.dir.join("objects"));
+        others.push(":");
+        others.push(&self.local);
+        self.git().env("GIT_OBJECT_DIRECTORY", new).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", others)
+    }
+
+    /// Returns the names of the packs, without an ending.
+    pub(crate) fn packs(&self) -> Result<BTreeSet<String>> {
+        let dir = self.dir.join("objects/pack");
+        let mut packs = BTreeSet::new();
+        for entry in fs::read_dir(&dir).into_iter().flatten() {
+            let name = entry.with_context(|| format!("cannot list '{}'", dir.display()))?;
+            let name = name.file_name().to_string_lossy().into_owned();
+            if let Some(name) = name.strip_suffix(".idx") {
+                packs.insert(name.to_owned());
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Decides what history goes: what `must` names and, above the cut, what leads to it; then
+    /// every reference to a commit that goes anyway. Without a depth everything goes.
+    pub(crate) fn choose(
+        &self,
+        source: &Repository,
+        must: &[Ref],
+        extra: &[String],
+        depth: Option<usize>,
+        cut_before: &BTreeSet<String>,
+    ) -> Result<History> {
+        let mut history = History::default();
+        history.shallow.extend(source.shallow.iter().cloned());
+        for chosen in must {
+            history.refs.insert(chosen.name.clone(), chosen.oid.clone());
+        }
+        let Some(depth) = depth else {
+            // The stash is a stack that only its log knows, and the rest is of tools.
+            for chosen in source.refs.iter().filter(|r| {
+                ["refs/heads/", "refs/tags/", "refs/remotes/", "refs/notes/"]
+                    .iter()
+                    .any(|start| r.name.starts_with(start))
+            }) {
+                history.refs.insert(chosen.name.clone(), chosen.oid.clone());
+            }
+            return Ok(history);
+        };
+        history.shallow.extend(cut_before.iter().cloned());
+        let git = self.reading(source);
+        let mut going: BTreeSet<String> = BTreeSet::new();
+        let mut level: BTreeSet<String> = must.iter().map(|r| r.peeled.clone()).collect();
+        level.extend(extra.iter().cloned());
+        for step in 1..=depth {
+            let mut next = BTreeSet::new();
+            let new: Vec<String> = level.iter().filter(|c| !going.contains(*c)).cloned().collect();
+            for (commit, parents) in parents(&git, &new)? {
+                let cut = step == depth && !parents.is_empty();
+                if cut {
+                    history.shallow.insert(commit.clone());
+                }
+                if !history.shallow.contains(&commit) {
+                    next.extend(parents);
+                }
+                going.insert(commit);
+            }
+            if going.len() > MAX_COMMITS {
+                return Err(Error::failed("the history is too wide to be cut")
+                    .hint("'--mode full_copy' takes all of it"));
+            }
+            level = next;
+        }
+        // A commit at the cut may be an ancestor of another whose parents all go.
+        let all_go = |commit: &String, parents: &Vec<String>| {
+            going.contains(commit) && parents.iter().all(|parent| going.contains(parent))
+        };
+        let cut: Vec<String> = history
+            .shallow
+            .iter()
+            .filter(|c| going.contains(*c) && !cut_before.contains(*c))
+            .cloned()
+            .collect();
+        for (commit, parents) in parents(&git, &cut)? {
+            if all_go(&commit, &parents) && !source.shallow.contains(&commit) {
+                history.shallow.remove(&commit);
+            }
+        }
+        history.shallow.retain(|c| going.contains(c) || cut_before.contains(c));
+        for other in source.refs.iter().filter(|r| going.contains(&r.peeled)) {
+            let wanted = ["refs/heads/", "refs/tags/", "refs/remotes/origin/"];
+            if wanted.iter().any(|start| other.name.starts_with(start)) {
+                history.refs.insert(other.name.clone(), other.oid.clone());
+            }
+        }
+        Ok(history)
+    }
+
+    /// Brings the objects of a history and `more` into the store, as one pack of what it lacks.
+    pub(crate) fn fetch(
+        &self,
+        source: &Repository,
+        history: &History,
+        before: &History,
+        more: &BTreeSet<String>,
+    ) -> Result<()> {
+        let tips: BTreeSet<&String> = history.refs.values().chain(more).collect();
+        let mut asked = String::new();
+        for tip in &tips {
+            let _ = writeln!(asked, "{tip}");
+        }
+        let known = self.git().run(["cat-file", "--batch-check"], asked.as_bytes())?;
+        let known = String::from_utf8_lossy(&known);
+        let new: Vec<&str> =
+            known.lines().filter_map(|line| line.strip_suffix(" missing")).collect();
+        if new.is_empty() && history.shallow == before.shallow {
+            return Ok(());
+        }
+        let mut words = String::new();
+        for commit in &history.shallow {
+            let _ = writeln!(words, "--shallow {commit}");
+        }
+        for tip in &tips {
+            let _ = writeln!(words, "{tip}");
+        }
+        // A history that was cut elsewhere has holes where this one may need objects.
+        if before.shallow.is_subset(&history.shallow) {
+            for old in before.refs.values() {
+                let _ = writeln!(words, "^{old}");
+            }
+        }
+        let base = self.dir.join("objects/pack/pack");
+        let git = self.reading(source);
+        let base = base.as_os_str();
+        let pack = ["pack-objects", "--revs", "--shallow", "--delta-base-offset", "--non-empty"];
+        let pack = pack.iter().map(OsString::from);
+        let pack = pack.chain([OsString::from("-q"), base.to_owned()]);
+        git.run(pack, words.as_bytes()).with_context(|| {
+            format!("cannot read the history of '{}'", source.root.display())
+        })?;
+        Ok(())
+    }
+
+    /// Returns a way to call git on the store that reads the objects of a repository too.
+    pub(crate) fn reading(&self, source: &Repository) -> Git {
+        self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&source.objects()))
+    }
+}
+
+/// Quotes a path for a list that is separated by colons.
+fn quoted(path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if !bytes.contains(&b':') && !bytes.starts_with(b"\"") {
+        return path.into();
+    }
+    let text = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{text}\"").into()
+}
+
+/// Reads the parents of commits; tags are followed to theirs.
+fn parents(git: &Git, commits: &[String]) -> Result<Vec<(String, Vec<String>)>> {
+    if commits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    let answer = git.run(["cat-file", "--batch"], asked.as_bytes())?;
+    let mut rest = answer.as_slice();
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let fields: Vec<&str> = head.split(' ').collect();
+        let [oid, sort, size] = fields[..] else {
+            return Err(Error::failed(format!("the repository lacks an object: {head}"))
+                .hint("'git fsck' says what is damaged"));
+        };
+        let size: usize = size.parse().context("git answered no size")?;
+        let body = rest.get(..size).unwrap_or_default();
+        rest = rest.get(size + 1..).unwrap_or_default();
+        if sort != "commit" {
+            continue;
+        }
+        let lines = body.split(|byte| *byte == b'\n').skip(1);
+        let parents = lines
+            .map_while(|line| line.strip_prefix(b"parent "))
+            .filter_map(|oid| std::str::from_utf8(oid).ok().filter(|oid| is_oid(oid)))
+            .map(ToOwned::to_owned)
+            .collect();
+        found.push((oid.to_owned(), parents));
+    }
+    Ok(found)
+}
