@@ -2,6 +2,7 @@
 //!
 //! Every key is optional; an unknown one is refused with the nearest. Nothing is ever written.
 
+pub mod limits;
 mod size;
 
 pub use size::Size;
@@ -267,17 +268,9 @@ impl HostDefaults {
     /// Reads the host's processors and memory.
     pub fn of_this_host() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let kib = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("MemTotal:"))?
-                .split_whitespace()
-                .next()?
-                .parse::<u64>()
-                .ok()
-        });
         Self {
             vcpu: (cpus as u32 / 4).clamp(1, 4),
-            memory_mib: (kib.unwrap_or(0) / 1024 / 8).clamp(256, 8192),
+            memory_mib: (limits::host_memory_mib().unwrap_or(0) / 8).clamp(256, 8192),
             disk_bytes: 8 << 30,
             overlay_bytes: 8 << 30,
         }

@@ -50,9 +50,11 @@ impl FromStr for Size {
         if number == 0 {
             return Err(Error::usage(format!("'{text}' is not a size: it is zero")));
         }
-        number.checked_mul(1 << shift).filter(|bytes| *bytes <= 1 << 50).map(Self).ok_or_else(|| {
-            Error::usage(format!("'{text}' is not a size: it is larger than 1024T"))
-        })
+        number
+            .checked_mul(1 << shift)
+            .filter(|bytes| *bytes <= 1 << 50)
+            .map(Self)
+            .ok_or_else(|| Error::usage(format!("'{text}' is not a size: it is larger than 1024T")))
     }
 }
 
@@ -68,7 +70,9 @@ impl fmt::Display for Size {
 }
 
 impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: de::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Written {
