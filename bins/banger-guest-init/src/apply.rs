@@ -1,0 +1,286 @@
+//! Who the guest is, in the image's own files. Links in the image lead nowhere but into the image: its
+//! tree is `/` by now.
+
+use crate::say;
+use banger_doc::{Context, Error, Guest, Result};
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime, clock_settime},
+};
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Component, Path},
+};
+
+/// Files of the image that are read are at most this large; a larger one is left as it is.
+const MAX_FILE: u64 = 4 << 20;
+/// Ends lines of ours in files that have others' too.
+const MARK: &str = "# banger";
+
+/// Sets clock, host name, machine-id, `/etc/hosts`, name servers and keys.
+pub(crate) fn identity(guest: &Guest) {
+    say::or_warn(clock(guest.clock_unix_ms));
+    say::or_warn(nix::unistd::sethostname(&guest.hostname).context("cannot set the host name"));
+    let etc = Path::new("/etc");
+    say::or_warn(fs::create_dir_all(etc).context("cannot make '/etc'"));
+    let line = |text: &str| format!("{text}\n");
+    say::or_warn(replace(&etc.join("hostname"), &line(&guest.hostname), 0o644));
+    say::or_warn(replace(&etc.join("machine-id"), &line(&guest.machine_id), 0o444));
+    say::or_warn(hosts(etc, &guest.hostname));
+    if !guest.dns.is_empty() {
+        say::or_warn(resolver(etc, &guest.dns));
+    }
+    say::or_warn(fstab(etc));
+    if !guest.authorized_keys.is_empty() {
+        say::or_warn(keys(Path::new("/root"), &guest.authorized_keys));
+    }
+}
+
+/// Writes the files of the document.
+pub(crate) fn files(guest: &Guest, contents: &[Vec<u8>]) {
+    for (file, content) in guest.files.iter().zip(contents) {
+        say::or_warn(
+            write_file(&file.path, file.mode, content)
+                .with_context(|| format!("cannot write '{}'", file.path)),
+        );
+    }
+}
+
+fn write_file(path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let path = Path::new(path);
+    let plain =
+        path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain {
+        return Err(Error::failed("its path is not an absolute one without '..'"));
+    }
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).context("no folder for it")?;
+    }
+    put(path, content, mode)
+}
+
+/// Sets the clock forward to the host's time; a clock that is ahead is left alone.
+fn clock(unix_ms: u64) -> Result<()> {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).context("cannot read the clock")?;
+    let wanted = (unix_ms / 1000) as i64;
+    if now.tv_sec() < wanted {
+        let time = TimeSpec::new(wanted, (unix_ms % 1000) as i64 * 1_000_000);
+        clock_settime(ClockId::CLOCK_REALTIME, time).context("cannot set the clock")?;
+    }
+    Ok(())
+}
+
+/// Reads a file of the image as text; nothing if it is absent, no regular file, or too large.
+fn text_of(path: &Path) -> Option<String> {
+    // Opened without waiting: a hostile image may have a pipe here.
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    let mut text = String::new();
+    (meta.is_file() && meta.len() <= MAX_FILE).then_some(())?;
+    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Writes a file unless it is so already. What is no regular file gives way, a link too: what it leads
+/// to may be somebody else's.
+fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+    if is_file && text_of(path).as_deref() == Some(text) {
+        return Ok(());
+    }
+    put(path, text.as_bytes(), mode).with_context(|| format!("cannot write '{}'", path.display()))
+}
+
+/// Writes a new file beside and puts it in place.
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.banger"));
+    let write = || -> std::io::Result<()> {
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
+        if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+            return Err(std::io::Error::other("a folder is in its place"));
+        }
+        fs::rename(&new, path)
+    };
+    write().context("cannot write it")
+}
+
+/// Gives the guest's own name an address, and keeps all other lines.
+fn hosts(etc: &Path, hostname: &str) -> Result<()> {
+    let path = etc.join("hosts");
+    let before = text_of(&path).unwrap_or_default();
+    replace(&path, &hosts_text(&before, hostname), 0o644)
+}
+
+fn hosts_text(before: &str, hostname: &str) -> String {
+    let mut text = String::new();
+    for line in before.lines().filter(|line| !line.ends_with(MARK)) {
+        let _ = writeln!(text, "{line}");
+    }
+    let has = |text: &str, name: &str| {
+        text.lines()
+            .filter_map(|line| line.split('#').next())
+            .any(|line| line.split_whitespace().skip(1).any(|word| word == name))
+    };
+    if !has(&text, "localhost") {
+        let _ = writeln!(text, "127.0.0.1 localhost {MARK}");
+        let _ = writeln!(text, "::1 localhost ip6-localhost ip6-loopback {MARK}");
+    }
+    if !has(&text, hostname) {
+        let _ = writeln!(text, "127.0.1.1 {hostname} {MARK}");
+    }
+    text
+}
+
+/// Names the name servers. Where the image leaves `resolv.conf` to a service, by a link into `/run`, the
+/// link stays, the service is told, and the file is there until it starts.
+fn resolver(etc: &Path, servers: &[String]) -> Result<()> {
+    let mut text = String::new();
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    let drop_in = Path::new("/run/systemd/resolved.conf.d");
+    fs::create_dir_all(drop_in).context("cannot make a folder in '/run'")?;
+    let told = format!("[Resolve]\nDNS={}\n", servers.join(" "));
+    replace(&drop_in.join("banger.conf"), &told, 0o644)?;
+    let path = etc.join("resolv.conf");
+    if let Ok(target) = fs::read_link(&path) {
+        let target = etc.join(target);
+        let target = plain(&target);
+        if target.starts_with("/run/") && !target.starts_with("/run/banger") {
+            let target = Path::new(&target);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).context("cannot make a folder in '/run'")?;
+            }
+            return replace(target, &text, 0o644);
+        }
+    }
+    replace(&path, &text, 0o644)
+}
+
+/// Works out `..` in a path without looking at files.
+fn plain(path: &Path) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Hides what the image's `fstab` says of disks this machine does not have: an init would wait for them,
+/// then give up. The file itself stays as it is; a filtered one lies over it until the guest ends.
+fn fstab(etc: &Path) -> Result<()> {
+    let path = etc.join("fstab");
+    if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+        return Ok(());
+    }
+    let Some(before) = text_of(&path) else { return Ok(()) };
+    let after = fstab_text(&before, |device| Path::new(device).exists());
+    if after == before {
+        return Ok(());
+    }
+    let ours = Path::new(banger_guest::place::RUN).join("fstab");
+    replace(&ours, &after, 0o644)?;
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(&ours), &path, none, nix::mount::MsFlags::MS_BIND, none)
+        .context("cannot hide '/etc/fstab'")
+}
+
+fn fstab_text(before: &str, exists: impl Fn(&str) -> bool) -> String {
+    let keeps = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [device, place, kind, ..] = fields[..] else { return true };
+        if device.starts_with('#')
+            || fields.get(3).is_some_and(|o| o.split(',').any(|o| o == "noauto"))
+        {
+            return true;
+        }
+        let tagged = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="];
+        let absent = tagged.iter().any(|tag| device.starts_with(tag))
+            || (device.starts_with("/dev/") && !exists(device));
+        place != "/" && !(absent && kind != "tmpfs")
+    };
+    before.lines().filter(keeps).fold(String::new(), |all, line| all + line + "\n")
+}
+
+/// Adds the user's keys to root's own.
+fn keys(home: &Path, wanted: &[String]) -> Result<()> {
+    let dir = home.join(".ssh");
+    if !dir.is_dir() {
+        DirBuilder::new().mode(0o700).create(&dir).context("cannot make '/root/.ssh'")?;
+    }
+    let path = dir.join("authorized_keys");
+    let before = text_of(&path).unwrap_or_default();
+    let after = keys_text(&before, wanted);
+    if after != before {
+        replace(&path, &after, 0o600)?;
+    }
+    Ok(())
+}
+
+fn keys_text(before: &str, wanted: &[String]) -> String {
+    let mut text = before.to_owned();
+    for key in wanted.iter().map(|key| key.trim()) {
+        if !text.lines().any(|line| line.trim() == key) {
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text.push_str(key);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_keep_other_lines_and_get_ours_once() {
+        let first = hosts_text("127.0.0.1 localhost\n10.0.0.1 db # mine\n", "web");
+        assert_eq!(first, "127.0.0.1 localhost\n10.0.0.1 db # mine\n127.0.1.1 web # banger\n");
+        assert_eq!(hosts_text(&first, "web"), first);
+        assert!(hosts_text("", "web").starts_with("127.0.0.1 localhost # banger\n::1 "));
+        assert_eq!(hosts_text("127.0.0.1 localhost web\n", "web"), "127.0.0.1 localhost web\n");
+    }
+
+    #[test]
+    fn keys_are_added_once_and_none_is_lost() {
+        let wanted = ["ssh-ed25519 A me".to_owned()];
+        let first = keys_text("ssh-rsa B other", &wanted);
+        assert_eq!(first, "ssh-rsa B other\nssh-ed25519 A me\n");
+        assert_eq!(keys_text(&first, &wanted), first);
+    }
+
+    #[test]
+    fn fstab_keeps_what_this_machine_has() {
+        let before = "# comment\nUUID=1 / ext4 defaults 0 1\nUUID=2 /home ext4 defaults 0 2\n\
+            tmpfs /tmp tmpfs defaults 0 0\n/dev/vdz none swap sw 0 0\n/dev/cdrom /media iso9660 noauto,ro 0 0\n";
+        let after = fstab_text(before, |_| false);
+        assert_eq!(
+            after,
+            "# comment\ntmpfs /tmp tmpfs defaults 0 0\n/dev/cdrom /media iso9660 noauto,ro 0 0\n"
+        );
+    }
+
+    #[test]
+    fn relative_links_are_worked_out() {
+        assert_eq!(
+            plain(Path::new("/etc/../run/systemd/resolve/stub.conf")),
+            "/run/systemd/resolve/stub.conf"
+        );
+        assert_eq!(plain(Path::new("/etc/../../../x")), "/x");
+    }
+}

@@ -1,0 +1,249 @@
+//! From four block devices to one root.
+
+use crate::{copy, say};
+use banger_doc::{Context, Error, Guest, Result};
+use banger_guest::place;
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat},
+    mount::{MsFlags, mount},
+    sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat},
+    unistd::{Gid, Uid, UnlinkatFlags, chdir, chroot, fchown, unlinkat},
+};
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Where the new root is made, in the initramfs.
+const ROOT: &str = "/sysroot";
+/// How long a disk may take to appear.
+const DISK_LIMIT: Duration = Duration::from_secs(20);
+/// Notes on a directory of a disk of ours that it has got what the image has there. An extended
+/// attribute, since a file would be seen by the user.
+const SEEDED: &str = "trusted.banger.seeded";
+/// Directories that cannot lie on an overlayfs, because their owners stack another one on it.
+const DIRECT: &[(&str, &str)] =
+    &[("/var/lib/docker", "docker"), ("/var/lib/containerd", "containerd")];
+
+const NONE: Option<&str> = None;
+
+/// Returns the path a place of the new root has in the initramfs.
+pub(crate) fn in_root(path: &str) -> PathBuf {
+    PathBuf::from(format!("{ROOT}{path}"))
+}
+
+fn mount_at(source: &str, place: &str, kind: &str, flags: MsFlags, options: &str) -> Result<()> {
+    mount(Some(source), place, Some(kind), flags, Some(options).filter(|text| !text.is_empty()))
+        .with_context(|| format!("cannot mount '{source}' at '{place}'"))
+}
+
+fn make_dir(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    fs::create_dir_all(path).with_context(|| format!("cannot make '{}'", path.display()))
+}
+
+/// Returns the device a document names, once it is there.
+fn device(name: &str) -> Result<String> {
+    let path = if name.starts_with('/') { name.to_owned() } else { format!("/dev/{name}") };
+    let end = Instant::now() + DISK_LIMIT;
+    while !Path::new(&path).exists() {
+        if Instant::now() >= end {
+            let found: Vec<String> = fs::read_dir("/sys/class/block")
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+                .collect();
+            return Err(Error::failed(format!(
+                "no disk '{path}' after {} s; there are: {}",
+                DISK_LIMIT.as_secs(),
+                found.join(" ")
+            )));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(path)
+}
+
+/// Mounts the disks and the root over them, with the file systems every Linux has.
+pub(crate) fn make_root(guest: &Guest) -> Result<()> {
+    for dir in ["/disk/base", "/disk/overlay", "/disk/work", ROOT] {
+        make_dir(dir)?;
+    }
+    let base = device(&guest.disks.base)?;
+    mount_at(&base, "/disk/base", "ext4", MsFlags::MS_RDONLY, "noload")?;
+    mount_at(&device(&guest.disks.overlay)?, "/disk/overlay", "ext4", MsFlags::empty(), "")?;
+    mount_at(&device(&guest.disks.work)?, "/disk/work", "ext4", MsFlags::empty(), "")?;
+    let upper = Path::new("/disk/overlay/upper");
+    if !upper.exists() {
+        make_dir("/disk/overlay/work")?;
+        // The root directory is the upper one: it has to look like the image's. Made under another
+        // name, so that it is never seen half made.
+        let new = Path::new("/disk/overlay/upper.new");
+        make_dir(new)?;
+        say::or_warn(copy::attributes(Path::new("/disk/base"), new));
+        fs::rename(new, upper).context("cannot make the upper layer of the root")?;
+    }
+    let options = "lowerdir=/disk/base,upperdir=/disk/overlay/upper,workdir=/disk/overlay/work,\
+        redirect_dir=on,index=on,xino=auto,metacopy=off";
+    mount_at("overlay", ROOT, "overlay", MsFlags::empty(), options)?;
+
+    let secure = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_below("proc", "proc", secure, "")?;
+    mount_below("sysfs", "sys", secure, "")?;
+    mount_below("devtmpfs", "dev", MsFlags::MS_NOSUID, "mode=0755")
+}
+
+/// Mounts a file system at a directory right below the new root. What else has that name there, a link
+/// of a hostile image's for example, gives way.
+fn mount_below(kind: &str, name: &str, flags: MsFlags, options: &str) -> Result<()> {
+    let failed = || format!("cannot make '/{name}' in the image's root");
+    let root = Dir::open(ROOT, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty())
+        .with_context(failed)?;
+    let found = fstatat(&root, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    if found.is_ok_and(|stat| !is_dir(&stat)) {
+        unlinkat(&root, name, UnlinkatFlags::NoRemoveDir).with_context(failed)?;
+    }
+    if found.is_err() || found.is_ok_and(|stat| !is_dir(&stat)) {
+        match mkdirat(&root, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).with_context(failed),
+        }
+    }
+    let flags_of = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let dir: OwnedFd = openat(&root, name, flags_of, Mode::empty()).with_context(failed)?;
+    let place = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    mount_at(kind, &place, kind, flags, options).with_context(failed)
+}
+
+fn is_dir(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+/// Mounts `/run` in the new root.
+pub(crate) fn mount_run() -> Result<()> {
+    mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")
+}
+
+/// Moves the disks to where the end of the guest, and whoever looks for them, finds them.
+pub(crate) fn keep_disks() -> Result<()> {
+    for (from, to) in [
+        ("/disk/base", place::BASE),
+        ("/disk/overlay", place::OVERLAY),
+        ("/disk/work", place::WORK),
+    ] {
+        let to = in_root(to);
+        make_dir(&to)?;
+        mount(Some(from), &to, NONE, MsFlags::MS_MOVE, NONE)
+            .with_context(|| format!("cannot move '{from}' to '{}'", to.display()))?;
+    }
+    let dir = in_root(place::RUN).join("disk");
+    let dir = fs::File::open(&dir).with_context(|| format!("cannot open '{}'", dir.display()))?;
+    // Files of the upper layer are not for everybody by this way.
+    fchmod(&dir, Mode::S_IRWXU).context("cannot close the folder of the disks")
+}
+
+/// Makes the new root `/`.
+pub(crate) fn enter_root() -> Result<()> {
+    let enter = || -> nix::Result<()> {
+        chdir(ROOT)?;
+        mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE)?;
+        chroot(".")?;
+        chdir("/")
+    };
+    enter().context("cannot enter the image's root")
+}
+
+/// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others.
+pub(crate) fn second_mounts(guest: &Guest) {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    say::or_warn(make_dir("/dev/pts"));
+    say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
+    say::or_warn(make_dir("/dev/shm"));
+    let shm = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    say::or_warn(mount_at("tmpfs", "/dev/shm", "tmpfs", shm, "mode=1777"));
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        let _ = std::os::unix::fs::symlink(target, Path::new("/dev").join(name));
+    }
+    if !Path::new("/tmp").exists() && make_dir("/tmp").is_ok() {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777));
+    }
+    say::or_warn(work());
+    if Path::new("/var/lib").is_dir() {
+        for (path, name) in DIRECT {
+            say::or_warn(direct(path, name));
+        }
+    }
+    if let Some(modules) = &guest.disks.modules {
+        say::or_warn(kernel_modules(modules));
+    }
+}
+
+/// Makes the work disk `/root`, with what the image has there.
+fn work() -> Result<()> {
+    if !Path::new("/root").is_dir() {
+        make_dir("/root")?;
+        let dir = fs::File::open("/root").context("cannot open '/root'")?;
+        let _ = fchmod(&dir, Mode::S_IRWXU);
+    }
+    seed(Path::new("/root"), Path::new(place::WORK))?;
+    bind(place::WORK, "/root")
+}
+
+/// Binds a directory of the overlay disk itself, so that it is no overlayfs.
+fn direct(path: &str, name: &str) -> Result<()> {
+    let own = format!("{}/direct/{name}", place::OVERLAY);
+    make_dir(path)?;
+    make_dir(&own)?;
+    seed(Path::new(path), Path::new(&own))?;
+    bind(&own, path)
+}
+
+fn bind(from: &str, to: &str) -> Result<()> {
+    mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE)
+        .with_context(|| format!("cannot bind '{from}' to '{to}'"))
+}
+
+/// Copies what the image has into a directory of a disk of ours, on the first boot only. Killed before
+/// the mark is set, the next boot begins anew; a copy that failed is not tried again, since the user
+/// may have written there since.
+fn seed(from: &Path, to: &Path) -> Result<()> {
+    if copy::has_attribute(to, SEEDED) {
+        return Ok(());
+    }
+    for entry in
+        fs::read_dir(to).with_context(|| format!("cannot list '{}'", to.display()))?.flatten()
+    {
+        let _ = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+            _ => fs::remove_file(entry.path()),
+        };
+    }
+    copy::tree(from, to);
+    let dir = fs::File::open(to).with_context(|| format!("cannot open '{}'", to.display()))?;
+    if fs::metadata(from).is_err() {
+        let _ = fchown(&dir, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)));
+    }
+    // What was copied is on the disk before the mark is.
+    nix::unistd::syncfs(&dir).with_context(|| format!("cannot sync '{}'", to.display()))?;
+    copy::set_attribute(to, SEEDED, b"1")
+}
+
+fn kernel_modules(name: &str) -> Result<()> {
+    let kernel = nix::sys::utsname::uname().context("cannot tell the running kernel")?;
+    let dir = Path::new("/lib/modules").join(kernel.release());
+    make_dir(&dir)?;
+    let place = dir.to_string_lossy().into_owned();
+    let device = device(name)?;
+    mount_at(&device, &place, "ext4", MsFlags::MS_RDONLY, "noload")
+}

@@ -1,0 +1,57 @@
+//! What guest-init says: to the console when it cannot go on, to the kernel's log otherwise.
+
+use banger_guest::place;
+use nix::sys::reboot::{RebootMode, reboot};
+use std::{fs::OpenOptions, io::Write, process::ExitCode};
+
+/// Notes something that went wrong but does not keep the guest from running.
+pub(crate) fn warn(text: &str) {
+    // "4" is a warning (syslog(2)).
+    if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
+        let _ = writeln!(log, "<4>banger-guest-init: {text}");
+    }
+    if let Ok(mut log) = OpenOptions::new().append(true).create(true).open(place::LOG) {
+        let _ = writeln!(log, "{text}");
+    }
+}
+
+/// Notes a failure and goes on.
+pub(crate) fn or_warn<T>(result: banger_doc::Result<T>) -> Option<T> {
+    result.map_err(|error| warn(&error.chain())).ok()
+}
+
+/// Says one line on the console and ends the machine: without a root there is nothing to run.
+pub(crate) fn fatal(text: &str) -> ! {
+    console(text);
+    nix::unistd::sync();
+    let _ = reboot(RebootMode::RB_AUTOBOOT);
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    // Both fail only if this is no machine of ours; the kernel's panic then ends it.
+    panic!("cannot end the machine");
+}
+
+/// Says one line on the console.
+pub(crate) fn console(text: &str) {
+    let line = format!("banger-guest-init: {text}\n");
+    let done = OpenOptions::new()
+        .write(true)
+        .open("/dev/console")
+        .and_then(|mut console| console.write_all(line.as_bytes()));
+    if done.is_err() {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+/// Answers whoever runs this program where it has nothing to do.
+pub(crate) fn refuse(version: bool) -> ExitCode {
+    let name = env!("CARGO_PKG_NAME");
+    if version {
+        let _ = writeln!(std::io::stdout(), "{name} {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(
+        std::io::stderr(),
+        "{name}: this program is the first one in a banger guest and does nothing elsewhere"
+    );
+    ExitCode::from(5)
+}
