@@ -1,3 +1,111 @@
-//! Creates and starts a VM, runs a command or a shell in it.
+//! Creates a VM, starts it, and goes into it.
+//!
+//! Runs `banger-vm-create`, then becomes `banger-vm-exec`; with `--rm` runs it and then
+//! `banger-vm-delete`. Reads and writes nothing itself.
 
-fn main() {}
+mod session;
+
+use banger_cli::{Out, Program};
+use banger_doc::{Error, Name, Result, View};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+
+/// Create a VM, start it, and run a command or a shell in it
+///
+/// Without a command, a shell. The status is the command's; 125 if banger itself failed.
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-run", version)]
+struct Args {
+    /// Directory of a git checkout to bring into the VM
+    #[arg(value_name = "PATH")]
+    path: Option<OsString>,
+    /// Name of the new VM [default: one is made up]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Name of an image, or what 'banger image pull' can pull [default: debian-bookworm]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Name of a kernel [default: the image's, else generic-6.12]
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<Name>,
+    /// Virtual processors, 1 to 32
+    #[arg(long, value_name = "COUNT")]
+    vcpu: Option<String>,
+    /// Memory, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    memory: Option<String>,
+    /// Size of the disk at /root, such as 20G
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    disk_size: Option<String>,
+    /// Size of the disk for changes to the image
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    overlay_size: Option<String>,
+    /// Network: user, nat or none
+    #[arg(long, value_name = "MODE")]
+    net: Option<String>,
+    /// Program that plays the machine: auto, firecracker or qemu
+    #[arg(long, value_name = "VMM")]
+    vmm: Option<String>,
+    /// How long the guest may take to come up, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<String>,
+    /// Delete the VM afterwards; one that never came up is kept
+    #[arg(long, conflicts_with = "detach")]
+    rm: bool,
+    /// Leave it running and go on
+    #[arg(long, short, conflicts_with = "command")]
+    detach: bool,
+    /// Command to run in the VM, and its words
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main_raw(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
+    if let Some(path) = &args.path {
+        return Err(Error::unavailable(format!(
+            "cannot bring '{}' into a VM: this banger has no workspaces",
+            path.display()
+        ))
+        .hint("leave out the path, and copy files with 'banger vm cp'"));
+    }
+    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if args.command.is_empty() && !args.detach && !interactive {
+        return Err(Error::usage("a shell needs a terminal, and there is none")
+            .hint("name a command after '--', or use '--detach'"));
+    }
+    let view = create(&args, out.is_quiet())?;
+    if args.detach {
+        out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let inside = session::Session::new(&view.vm.name, &args.command)?;
+    if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
+}
+
+/// Creates and starts the VM.
+fn create(args: &Args, quiet: bool) -> Result<View> {
+    let mut create = Program::new("banger-vm-create")?.args(quiet.then_some("--quiet"));
+    for (option, value) in [
+        ("--name", args.name.as_ref().map(Name::as_str)),
+        ("--image", args.image.as_deref()),
+        ("--kernel", args.kernel.as_ref().map(Name::as_str)),
+        ("--vcpu", args.vcpu.as_deref()),
+        ("--memory", args.memory.as_deref()),
+        ("--disk-size", args.disk_size.as_deref()),
+        ("--overlay-size", args.overlay_size.as_deref()),
+        ("--net", args.net.as_deref()),
+        ("--vmm", args.vmm.as_deref()),
+        ("--timeout", args.timeout.as_deref()),
+    ] {
+        if let Some(value) = value {
+            create = create.arg(format!("{option}={value}"));
+        }
+    }
+    create
+        .documents()?
+        .pop()
+        .ok_or_else(|| Error::failed("'banger-vm-create' said nothing of the new VM"))
+}

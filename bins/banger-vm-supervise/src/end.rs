@@ -93,9 +93,16 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
     match end.why {
         Why::Killed => (Reason::Killed, "it was killed as asked".into()),
-        Why::TooSlow(grace) => (
+        Why::TooSlow(given) if end.stage == Stage::Ready => {
+            (Reason::Killed, format!("it did not stop within {} s and was killed", seconds(given)))
+        }
+        Why::TooSlow(given) => (
             Reason::Killed,
-            format!("it did not stop within {} s and was killed", grace.as_secs_f32()),
+            format!(
+                "its agent never answered, so its power button was pressed, and {} s later it was \
+                 killed",
+                seconds(given)
+            ),
         ),
         Why::Stopped if orderly => (Reason::Stopped, "it stopped as asked".into()),
         Why::Guest(_) | Why::Unasked if panic.is_some() => (
@@ -115,6 +122,10 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         }
         _ => (unasked, vmm_words(end.vmm, log)),
     }
+}
+
+fn seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000) as u64
 }
 
 fn vmm_words(vmm: Option<VmmEnd>, log: &CappedLog) -> String {

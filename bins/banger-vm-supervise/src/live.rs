@@ -150,7 +150,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
 /// A stop that was asked for.
 struct Stop {
     deadline: Instant,
-    grace: Duration,
+    given: Duration,
     /// Since when it is enforced.
     forced: Option<Instant>,
 }
@@ -257,7 +257,10 @@ impl Live<'_> {
     fn begin_stop(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         if let Some(stop) = &mut self.stop {
-            stop.deadline = stop.deadline.min(deadline);
+            if deadline < stop.deadline {
+                stop.deadline = deadline;
+                stop.given = grace;
+            }
             return;
         }
         if *self.why == Why::Unasked {
@@ -275,7 +278,8 @@ impl Live<'_> {
             self.tell("press the power button of", |machine| machine.press_power());
             deadline.min(Instant::now() + BUTTON_LIMIT)
         };
-        self.stop = Some(Stop { deadline, grace, forced: None });
+        let given = deadline.saturating_duration_since(Instant::now());
+        self.stop = Some(Stop { deadline, given, forced: None });
         self.enter(Phase::Stopping);
         if answered {
             // What the agent has left is for bringing the disks to rest.
@@ -297,9 +301,9 @@ impl Live<'_> {
             Some(Stop { forced: Some(at), .. }) if now >= *at + REAP_LIMIT => {
                 Err(Error::failed("the VMM was killed but does not end"))
             }
-            Some(Stop { forced: None, deadline, grace }) if now >= *deadline => {
+            Some(Stop { forced: None, deadline, given }) if now >= *deadline => {
                 if *self.why == Why::Stopped {
-                    *self.why = Why::TooSlow(*grace);
+                    *self.why = Why::TooSlow(*given);
                 }
                 self.kill();
                 Ok(())
@@ -311,7 +315,7 @@ impl Live<'_> {
     fn kill(&mut self) {
         let now = Instant::now();
         let stop =
-            self.stop.get_or_insert(Stop { deadline: now, grace: Duration::ZERO, forced: None });
+            self.stop.get_or_insert(Stop { deadline: now, given: Duration::ZERO, forced: None });
         if stop.forced.is_none() {
             stop.forced = Some(now);
             self.log.say("killing the VMM");
