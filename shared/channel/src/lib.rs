@@ -6,6 +6,7 @@
 pub mod bridge;
 mod connect;
 pub mod control;
+pub mod exec;
 pub mod guest;
 mod line;
 mod meet;

@@ -1,0 +1,385 @@
+//! Starting one command as the image and the request say.
+
+use banger_channel::exec::{Failure, Request, Why, Window};
+use banger_doc::ImageConfig;
+use banger_guest::{
+    place,
+    user::{self, User},
+};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    pty::{grantpt, posix_openpt, unlockpt},
+    unistd::{Gid, Uid, chdir, fchown, geteuid, setgid, setgroups, setsid, setuid},
+};
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    ptr,
+};
+
+/// `PATH` where the image has none.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where a shell is, whatever else is missing.
+const SHELL: &str = "/bin/sh";
+/// Added to an error number: it was the directory.
+const AT_DIRECTORY: i32 = 1 << 12;
+/// Added to an error number: it was the user, the session or the terminal.
+const AT_USER: i32 = 1 << 13;
+
+mod terminal {
+    #![allow(missing_docs, reason = "the macros' functions")]
+    use nix::libc;
+    nix::ioctl_write_ptr_bad!(set_size, libc::TIOCSWINSZ, libc::winsize);
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    /// Ready to read when the command has ended.
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) pipes: Pipes,
+}
+
+/// Our ends of what the command reads and writes. With a terminal the first two are the same one.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Option<File>,
+    pub(crate) stdout: Option<File>,
+    pub(crate) stderr: Option<File>,
+    /// To set its size and to learn who is in its foreground.
+    pub(crate) terminal: Option<File>,
+}
+
+/// Starts the command.
+pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, Failure> {
+    let who = request.user.as_deref().or(config.user.as_deref()).unwrap_or("");
+    let user = user::find(Path::new("/"), who).map_err(|error| refused(error.chain()))?;
+    let cwd = request.cwd.as_deref().or(config.working_dir.as_deref());
+    let cwd = cwd.filter(|cwd| !cwd.is_empty()).unwrap_or("/");
+    if !cwd.starts_with('/') {
+        return Err(refused(format!("the directory '{cwd}' is not absolute")));
+    }
+    let env = environment(request, config, &user);
+    let shell = user.shell.as_deref().filter(|shell| Path::new(shell).is_file()).unwrap_or(SHELL);
+    let argv = match request.argv.as_slice() {
+        [] => &[shell.to_owned()],
+        argv => argv,
+    };
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let mut image = Image::new(argv, &env, path)?;
+    let cwd_bytes = c_string(cwd)?;
+
+    let (stdio, pipes) = match request.tty {
+        Some(window) => terminal(window, &user),
+        None => apart(),
+    }
+    .map_err(|error| Failure {
+        kind: Why::Failed,
+        message: format!("cannot make the command's pipes or terminal: {error}"),
+    })?;
+    let has_terminal = request.tty.is_some();
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let root = geteuid().is_root();
+    let [stdin, stdout, stderr] = stdio;
+    // The program's name here is never used: the hook below executes the image itself.
+    let mut command = Command::new(SHELL);
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let hook = move || -> io::Result<()> {
+        let user = |errno: Errno| io::Error::from_raw_os_error(errno as i32 | AT_USER);
+        setsid().map_err(user)?;
+        if has_terminal {
+            // SAFETY: the request takes an integer; descriptor 0 is the terminal.
+            Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map_err(user)?;
+        }
+        forgive();
+        if root {
+            setgroups(&groups).map_err(user)?;
+            setgid(gid).map_err(user)?;
+            setuid(uid).map_err(user)?;
+        }
+        chdir(cwd_bytes.as_c_str())
+            .map_err(|errno| io::Error::from_raw_os_error(errno as i32 | AT_DIRECTORY))?;
+        // SAFETY: umask cannot fail and touches nothing else.
+        unsafe { libc::umask(0o022) };
+        Err(image.execute().into())
+    };
+    // SAFETY: between fork and exec the hook makes system calls on memory made before, no more.
+    unsafe { command.pre_exec(hook) };
+    let child = command.spawn().map_err(|error| explain(&error, argv, cwd, who))?;
+    let pidfd = pidfd(child.id()).map_err(|error| Failure {
+        kind: Why::Failed,
+        message: format!("cannot watch the command: {error}"),
+    })?;
+    Ok(Started { child, pidfd, pipes })
+}
+
+/// Makes the command's stdin, stdout and stderr three pipes.
+fn apart() -> io::Result<([Stdio; 3], Pipes)> {
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
+    let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
+    let ours = Pipes {
+        stdin: Some(in_w.into()),
+        stdout: Some(out_r.into()),
+        stderr: Some(err_r.into()),
+        terminal: None,
+    };
+    Ok(([in_r.into(), out_w.into(), err_w.into()], ours))
+}
+
+/// Makes them one terminal.
+fn terminal(window: Window, user: &User) -> io::Result<([Stdio; 3], Pipes)> {
+    let ours = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the request takes open flags and returns a new descriptor; no path is involved, so it
+    // works whatever the image has at /dev/pts.
+    let theirs = unsafe {
+        let fd = Errno::result(libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags))?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    // Programs that change to another user reopen it by its name.
+    let _ = fchown(&theirs, Some(Uid::from_raw(user.uid)), None);
+    let ours = File::from(OwnedFd::from(ours));
+    resize(&ours, window)?;
+    let stdio = [theirs.try_clone()?.into(), theirs.try_clone()?.into(), theirs.into()];
+    let ours = Pipes {
+        stdin: Some(ours.try_clone()?),
+        stdout: Some(ours.try_clone()?),
+        stderr: None,
+        terminal: Some(ours),
+    };
+    Ok((stdio, ours))
+}
+
+/// Changes the size of a terminal.
+pub(crate) fn resize(terminal: &File, window: Window) -> io::Result<()> {
+    let size =
+        libc::winsize { ws_row: window.rows, ws_col: window.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads one `winsize`, which lives until the call returns.
+    unsafe { terminal::set_size(terminal.as_raw_fd(), &raw const size) }?;
+    Ok(())
+}
+
+/// Gives up the agent's protection from a guest short of memory.
+fn forgive() {
+    // SAFETY: plain system calls on constant strings; the descriptor is closed again.
+    unsafe {
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::write(fd, c"0".as_ptr().cast(), 1);
+            libc::close(fd);
+        }
+    }
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and returns a new descriptor; the child is not reaped yet.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Puts the environment together, the weakest first; a later value replaces an earlier one.
+fn environment(request: &Request, config: &ImageConfig, user: &User) -> Vec<String> {
+    let mut env: Vec<String> = Vec::new();
+    let mut set = |entry: String| {
+        let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return;
+        };
+        let same = |old: &String| old.split_once('=').is_some_and(|(old, _)| old == name);
+        match env.iter().position(same) {
+            Some(at) => env[at] = entry,
+            None => env.push(entry),
+        }
+    };
+    set(format!("PATH={USUAL_PATH}"));
+    set(format!("HOME={}", user.home));
+    if let Some(name) = &user.name {
+        set(format!("USER={name}"));
+        set(format!("LOGNAME={name}"));
+    }
+    set(format!("SHELL={}", user.shell.as_deref().unwrap_or(SHELL)));
+    if request.tty.is_some() {
+        set("TERM=xterm".to_owned());
+    }
+    config.env.iter().chain(&request.env).cloned().for_each(set);
+    for entry in &mut env {
+        if entry.starts_with("PATH=") && !entry.split(['=', ':']).any(|dir| dir == place::BIN) {
+            if !entry.ends_with([':', '=']) {
+                entry.push(':');
+            }
+            entry.push_str(place::BIN);
+        }
+    }
+    env
+}
+
+/// All that execve(2) needs, made before the fork: afterwards no memory may be asked for.
+struct Image {
+    /// Files to try, in order.
+    files: Vec<CString>,
+    argv: Vec<*const libc::c_char>,
+    /// The same as an argument list of the shell, with a free place for the file.
+    script: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    _held: Vec<CString>,
+}
+
+// SAFETY: the pointers are to strings that `_held` and constants own, and nobody changes those.
+unsafe impl Send for Image {}
+// SAFETY: as above.
+unsafe impl Sync for Image {}
+
+impl Image {
+    fn new(argv: &[String], env: &[String], path: &str) -> Result<Self, Failure> {
+        let held =
+            argv.iter().chain(env).map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
+        let end = std::iter::once(ptr::null());
+        let words = held.iter().map(|word| word.as_ptr());
+        let args = words.clone().take(argv.len());
+        let script = [c"sh".as_ptr(), ptr::null()].into_iter().chain(args.clone().skip(1));
+        let name = argv[0].as_str();
+        let files = if name.contains('/') {
+            vec![c_string(name)?]
+        } else {
+            path.split(':')
+                .filter(|_| !name.is_empty())
+                .map(|dir| if dir.is_empty() { "." } else { dir })
+                .map(|dir| c_string(&format!("{dir}/{name}")))
+                .collect::<Result<_, _>>()?
+        };
+        Ok(Self {
+            files,
+            argv: args.clone().chain(end.clone()).collect(),
+            script: script.chain(end.clone()).collect(),
+            env: words.skip(argv.len()).chain(end).collect(),
+            _held: held,
+        })
+    }
+
+    /// Executes the first file that can be, as execvp(3) does; returns why none could.
+    fn execute(&mut self) -> Errno {
+        let mut answer = Errno::ENOENT;
+        for file in &self.files {
+            // SAFETY: all three arrays end with a null pointer, and what they point to is alive.
+            unsafe { libc::execve(file.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
+            match Errno::last() {
+                Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {}
+                Errno::EACCES => answer = Errno::EACCES,
+                Errno::ENOEXEC => {
+                    // A script without a first line that says whose.
+                    self.script[1] = file.as_ptr();
+                    // SAFETY: as above.
+                    unsafe {
+                        let shell = c"/bin/sh".as_ptr();
+                        libc::execve(shell, self.script.as_ptr(), self.env.as_ptr())
+                    };
+                    return Errno::ENOEXEC;
+                }
+                other => return other,
+            }
+        }
+        answer
+    }
+}
+
+/// Says why a command did not start.
+fn explain(error: &io::Error, argv: &[String], cwd: &str, who: &str) -> Failure {
+    let code = error.raw_os_error().unwrap_or(0);
+    let errno = Errno::from_raw(code & (AT_DIRECTORY - 1));
+    let words = errno.desc().to_lowercase();
+    if code & AT_DIRECTORY != 0 {
+        return refused(format!("cannot start in the directory '{cwd}': {words}"));
+    }
+    if code & AT_USER != 0 {
+        return refused(format!("cannot run as user '{who}': {words}"));
+    }
+    let name = &argv[0];
+    match errno {
+        Errno::ENOENT => Failure {
+            kind: Why::NotFound,
+            message: format!("cannot find the command '{name}' in the guest"),
+        },
+        Errno::EACCES | Errno::ENOEXEC | Errno::EISDIR | Errno::EPERM | Errno::ETXTBSY => Failure {
+            kind: Why::NotExecutable,
+            message: format!("cannot execute '{name}' in the guest: {words}"),
+        },
+        _ => Failure { kind: Why::Failed, message: format!("cannot start '{name}': {words}") },
+    }
+}
+
+fn refused(message: String) -> Failure {
+    Failure { kind: Why::Refused, message }
+}
+
+fn c_string(word: &str) -> Result<CString, Failure> {
+    CString::new(word).map_err(|_| refused("a word of the request holds a zero byte".to_owned()))
+}
+
+impl Pipes {
+    /// Makes our ends return rather than wait.
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        for file in [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten() {
+            fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> User {
+        User {
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+            name: Some("root".into()),
+            home: "/root".into(),
+            shell: None,
+        }
+    }
+
+    #[test]
+    fn the_request_beats_the_image_and_the_image_beats_the_usual() {
+        let config = ImageConfig {
+            env: vec!["PATH=/opt/bin".into(), "A=1".into(), "HOME=/x".into()],
+            ..ImageConfig::default()
+        };
+        let request = Request {
+            env: vec!["A=2".into(), "=bad".into(), "bad".into()],
+            tty: Some(Window { rows: 1, cols: 1 }),
+            ..Request::default()
+        };
+        let env = environment(&request, &config, &root());
+        for wanted in ["PATH=/opt/bin:/run/banger/bin", "A=2", "HOME=/x", "USER=root", "TERM=xterm"]
+        {
+            assert!(env.iter().any(|entry| entry == wanted), "{wanted} in {env:?}");
+        }
+        assert_eq!(env.iter().filter(|entry| entry.starts_with("A=")).count(), 1);
+        assert!(!env.iter().any(|entry| entry.contains("bad")));
+    }
+
+    #[test]
+    fn a_path_that_ends_with_banger_s_own_is_left_alone() {
+        let config =
+            ImageConfig { env: vec!["PATH=/bin:/run/banger/bin".into()], ..ImageConfig::default() };
+        let env = environment(&Request::default(), &config, &root());
+        assert!(env.contains(&"PATH=/bin:/run/banger/bin".to_owned()), "{env:?}");
+    }
+}

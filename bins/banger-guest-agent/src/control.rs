@@ -1,0 +1,147 @@
+//! Short questions and orders, JSON lines.
+
+use crate::{ports, stats};
+use banger_channel::{
+    PROTOCOL,
+    control::{Done, Hello, Ports, REQUEST_BYTES, Request},
+    read_line, write_line,
+};
+use banger_doc::{Context, Error, Result};
+use banger_guest::{place, power};
+use nix::{
+    sys::{signal, time::TimeSpec},
+    time::{ClockId, clock_gettime, clock_settime},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a client may keep silent before its connection is closed.
+const SILENCE: Duration = Duration::from_hours(1);
+/// No shutdown is given more time than this.
+const MOST_GRACE: Duration = Duration::from_hours(1);
+
+/// Answers one connection.
+pub(crate) fn serve(mut stream: UnixStream, real: bool) -> Result<()> {
+    while let Some(line) = read_line(&mut stream, REQUEST_BYTES, Instant::now() + SILENCE)
+        .context("cannot read a request")?
+    {
+        let answer = answer(&line, real)
+            .unwrap_or_else(|error| json!({"error": error.chain().replace('\n', " ")}));
+        write_line(&mut stream, &answer).context("cannot answer")?;
+    }
+    Ok(())
+}
+
+fn answer(line: &[u8], real: bool) -> Result<Value> {
+    let request = serde_json::from_slice(line).context("not a request")?;
+    if !real && matches!(request, Request::SetTime { .. } | Request::Shutdown { .. }) {
+        return Err(Error::unavailable("this agent does not own its machine"));
+    }
+    let value = match request {
+        Request::Hello => serde_json::to_value(hello()?),
+        Request::Ports => serde_json::to_value(Ports { ports: ports::listening() }),
+        Request::Stats => serde_json::to_value(stats::now()?),
+        Request::Sync => {
+            nix::unistd::sync();
+            serde_json::to_value(Done {})
+        }
+        Request::SetTime { unix_ms } => {
+            let time = TimeSpec::from_duration(Duration::from_millis(unix_ms));
+            clock_settime(ClockId::CLOCK_REALTIME, time).context("cannot set the clock")?;
+            serde_json::to_value(Done {})
+        }
+        Request::Shutdown { grace_ms } => {
+            shutdown(Duration::from_millis(grace_ms).min(MOST_GRACE))?;
+            serde_json::to_value(Done {})
+        }
+    };
+    value.context("cannot write an answer")
+}
+
+fn hello() -> Result<Hello> {
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Ok(Hello {
+        protocol: PROTOCOL,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: boot_id.trim().to_owned(),
+        init: init_kind(),
+        uptime_ms: Duration::from(uptime).as_millis() as u64,
+    })
+}
+
+/// Returns what runs as PID 1. guest-init has written it down before it handed over.
+fn init_kind() -> String {
+    let kind = fs::read_to_string(place::INIT_KIND).unwrap_or_default();
+    match kind.trim() {
+        known @ ("systemd" | "openrc" | "busybox") => known,
+        "minimal" => "banger",
+        _ => "other",
+    }
+    .to_owned()
+}
+
+/// When a shutdown that is under way is to be forced.
+static FORCED: (Mutex<Option<Instant>>, Condvar) = (Mutex::new(None), Condvar::new());
+
+/// Begins to shut down, or shortens the time of a shutdown that is under way.
+fn shutdown(grace: Duration) -> Result<()> {
+    let (lock, changed) = &FORCED;
+    let mut forced = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let until = Instant::now() + grace;
+    if let Some(at) = *forced {
+        *forced = Some(at.min(until));
+        changed.notify_all();
+        return Ok(());
+    }
+    thread::Builder::new()
+        .stack_size(crate::STACK_BYTES)
+        .spawn(move || end_machine(grace))
+        .context("cannot start a thread")?;
+    *forced = Some(until);
+    Ok(())
+}
+
+/// Ends the machine, one way or the other.
+fn end_machine(grace: Duration) {
+    if power::is_systemd() {
+        // systemd(1): starts poweroff.target.
+        let poweroff = nix::libc::SIGRTMIN() + 4;
+        // SAFETY: kill touches no memory; the number is a real-time signal that systemd handles.
+        let asked = unsafe { nix::libc::kill(1, poweroff) } == 0;
+        if asked {
+            wait_until_forced();
+        }
+    } else {
+        // Waits for the processes in the background, so that a second order can shorten it.
+        let orderly = thread::Builder::new().stack_size(crate::STACK_BYTES).spawn(move || {
+            power::end_processes(grace);
+            let (lock, changed) = &FORCED;
+            *lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            changed.notify_all();
+        });
+        if orderly.is_ok() {
+            wait_until_forced();
+        }
+    }
+    // Whatever still writes is stopped, so that nothing is lost half-way.
+    let _ = signal::kill(Pid::from_raw(-1), signal::Signal::SIGSTOP);
+    power::finish();
+}
+
+fn wait_until_forced() {
+    let (lock, changed) = &FORCED;
+    let mut forced = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    while let Some(left) =
+        forced.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    {
+        forced = changed.wait_timeout(forced, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
