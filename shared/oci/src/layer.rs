@@ -152,6 +152,7 @@ impl Layer {
                         body: None,
                         requests: 0,
                         fruitless: 0,
+                        gained: 0,
                         pace: Pace::new(client.settings().crawl),
                         progress,
                     }))
@@ -241,8 +242,10 @@ struct Download {
     hasher: Option<Hasher>,
     body: Option<BodyReader<'static>>,
     requests: u32,
-    /// Failures since the last byte that came.
+    /// Failures since a worthwhile part came.
     fruitless: u32,
+    /// Bytes that came since the last failure.
+    gained: u64,
     pace: Pace,
     progress: Arc<Progress>,
 }
@@ -296,7 +299,10 @@ impl Download {
                     Error::failed(format!("the connection ended after {} bytes", self.position))
                 }
                 Ok(n) => {
-                    self.fruitless = 0;
+                    self.gained += n as u64;
+                    if self.gained >= CRAWL_BYTES {
+                        self.fruitless = 0;
+                    }
                     self.partial.file().write_all_at(&buffer[..n], self.position).map_err(
                         |error| {
                             let path = self.partial.path().display();
@@ -311,6 +317,7 @@ impl Download {
                 Err(Trouble::Passing(error)) => error,
             };
             self.body = None;
+            self.gained = 0;
             self.fruitless += 1;
             if self.fruitless >= self.client.settings().attempts || self.requests >= MAX_REQUESTS {
                 let error = Error::failed(format!("cannot download {}", self.name()))

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Documents larger than this are refused; banger writes none of a tenth of it.
@@ -50,10 +51,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn put(path: &Path, bytes: &[u8], lasting: bool) -> Result<()> {
+    // These numbers keep two writers of one file from sharing a temporary one.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let dir = path.parent().expect("because places of the state have a parent");
     let file_name = path.file_name().expect("because places of the state have a name");
-    // The process number keeps two writers of one file from sharing a temporary one.
-    let temporary = dir.join(format!(".{}.{}", file_name.to_string_lossy(), std::process::id()));
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    let temporary = dir.join(format!(".{}.{process}.{number}", file_name.to_string_lossy()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;

@@ -51,7 +51,12 @@ impl State {
 
     /// Opens the state, making what is missing.
     pub fn open() -> Result<Self> {
-        let state = Self { root: Self::location()? };
+        Self::at(Self::location()?)
+    }
+
+    /// Opens the state in a directory, making what is missing.
+    pub fn at(root: PathBuf) -> Result<Self> {
+        let state = Self { root };
         for dir in place::DIRS {
             make_dir(&state.root.join(dir))?;
         }

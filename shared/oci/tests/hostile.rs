@@ -1,0 +1,562 @@
+//! Registries that lie, stall, redirect and change their mind: the right bytes or one clear error,
+//! and never a wrong byte in the cache.
+
+mod scripted;
+
+use banger_doc::{Error, Result};
+use banger_oci::{Cache, Client, Digest, Found, Layer, Puller, Settings, Source};
+use banger_state::State;
+use scripted::{Asked, Reply, Server};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// An image of one layer.
+struct Image {
+    layer: Vec<u8>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn descriptor(kind: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+}
+
+impl Image {
+    fn new(size: usize) -> Self {
+        let mut seed = 7_u32;
+        let mut noise = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        Self::of((0..size).map(|_| noise()).collect())
+    }
+
+    fn of(layer: Vec<u8>) -> Self {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config =
+            json!({"architecture": architecture, "os": "linux", "config": {"Env": ["A=1"]},
+            "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]}})
+            .to_string()
+            .into_bytes();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)]})
+        .to_string()
+        .into_bytes();
+        Self { layer, config, manifest }
+    }
+
+    /// Answers as an honest registry does.
+    fn serve(&self, asked: &Asked) -> Reply {
+        let blob = |bytes: &[u8]| format!("blobs/{}", Digest::of(bytes));
+        if asked.path.contains("/manifests/") {
+            Reply::of(&self.manifest).with("Content-Type", MANIFEST)
+        } else if asked.path.ends_with(&blob(&self.config)) {
+            Reply::of(&self.config)
+        } else if asked.path.ends_with(&blob(&self.layer)) {
+            match asked.range() {
+                Some(from) => Reply::of(&self.layer[from..]).status(206).with(
+                    "Content-Range",
+                    &format!("bytes {from}-{}/{}", self.layer.len() - 1, self.layer.len()),
+                ),
+                None => Reply::of(&self.layer),
+            }
+        } else {
+            Reply::of(b"").status(404)
+        }
+    }
+}
+
+struct Home {
+    dir: TempDir,
+    settings: Settings,
+}
+
+impl Home {
+    fn new() -> Self {
+        let settings = Settings {
+            connect: Duration::from_secs(5),
+            idle: Duration::from_millis(700),
+            attempts: 3,
+            crawl: Duration::from_millis(1500),
+            insecure: Vec::new(),
+        };
+        Self { dir: tempfile::tempdir().unwrap(), settings }
+    }
+
+    fn find(&self, reference: &str) -> Result<Found> {
+        let state = State::at(self.dir.path().join("state"))?;
+        let client = Client::new(self.settings.clone());
+        let source: Source = reference.parse()?;
+        Puller::new(client, Cache::open(&state)?, "amd64".parse()?).find(&source)
+    }
+
+    fn blobs(&self) -> usize {
+        fs::read_dir(self.dir.path().join("state/cache/oci/blobs/sha256")).unwrap().count()
+    }
+
+    fn partials(&self) -> usize {
+        fs::read_dir(self.dir.path().join("state/cache/partial")).unwrap().count()
+    }
+}
+
+fn read(layer: &Layer) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match layer.open()?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(layer.failure().unwrap_or_else(|| Error::failed(error.to_string()))),
+    }
+}
+
+/// Pulls from a server; returns the first layer or the first error.
+fn pull(home: &Home, server: &Server) -> Result<Vec<u8>> {
+    let found = home.find(&format!("{}/app:1", server.host))?;
+    read(&found.layers[0])
+}
+
+fn refused(server: &Server, part: &str) -> Home {
+    let home = Home::new();
+    let start = Instant::now();
+    let error = pull(&home, server).expect_err("it should be refused");
+    assert!(error.chain().contains(part), "{}", error.chain());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    home
+}
+
+#[test]
+fn an_honest_server_is_believed() {
+    let image = Image::new(300_000);
+    let layer = image.layer.clone();
+    let server = Server::start(move |asked| image.serve(asked));
+    let home = Home::new();
+    assert_eq!(pull(&home, &server).unwrap(), layer);
+    assert_eq!((home.blobs(), home.partials()), (3, 0));
+}
+
+#[test]
+fn other_bytes_than_the_digest_says_are_refused() {
+    let image = Image::new(100_000);
+    let server = Server::start(move |asked| {
+        let mut reply = image.serve(asked);
+        if asked.path.contains(&Digest::of(&image.layer).to_string()) {
+            reply.body[77] ^= 1;
+        }
+        reply
+    });
+    let home = refused(&server, "has the digest");
+    assert_eq!((home.blobs(), home.partials()), (2, 0));
+
+    let image = Image::new(10);
+    let server = Server::start(move |asked| {
+        let mut reply = image.serve(asked);
+        if asked.path.contains(&Digest::of(&image.config).to_string()) {
+            reply.body[3] ^= 1;
+        }
+        reply
+    });
+    refused(&server, "is not what its digest and size say");
+
+    let image = Image::new(10);
+    let server = Server::start(move |asked| {
+        image.serve(asked).with("Docker-Content-Digest", &Digest::of(b"another").to_string())
+    });
+    refused(&server, "has the digest");
+}
+
+#[test]
+fn longer_and_shorter_layers_are_refused() {
+    for (change, part) in [(1_i64, "bytes instead of"), (-1, "bytes instead of")] {
+        let image = Image::new(50_000);
+        let server = Server::start(move |asked| {
+            let mut reply = image.serve(asked);
+            if asked.path.contains(&Digest::of(&image.layer).to_string()) {
+                reply.body.resize((50_000 + change) as usize, 0);
+            }
+            reply
+        });
+        refused(&server, part);
+    }
+    // Without a length it shows only at the end.
+    let image = Image::new(50_000);
+    let server = Server::start(move |asked| {
+        let mut reply = image.serve(asked);
+        if asked.path.contains(&Digest::of(&image.layer).to_string()) {
+            reply.body.push(0);
+            reply = reply.without_length();
+        }
+        reply
+    });
+    let home = refused(&server, "is longer than");
+    assert_eq!(home.partials(), 0);
+}
+
+#[test]
+fn a_broken_connection_is_resumed_where_it_broke() {
+    let image = Image::new(2_000_000);
+    let layer = image.layer.clone();
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        let large = reply.body.len() > 700_000;
+        if large { reply.cut_after(600_000) } else { reply }
+    });
+    let home = Home::new();
+    assert_eq!(pull(&home, &server).unwrap(), layer);
+    let ranges: Vec<Option<usize>> = server.asked("/blobs/").iter().map(Asked::range).collect();
+    assert_eq!(ranges.len(), 5, "{ranges:?}");
+    assert!(ranges[2].is_some() && ranges[2] < ranges[3] && ranges[3] < ranges[4], "{ranges:?}");
+}
+
+#[test]
+fn a_server_that_ignores_ranges_is_read_again_from_the_beginning() {
+    let image = Image::new(1_000_000);
+    let layer = image.layer.clone();
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |asked| {
+        let mut asked = asked.clone();
+        asked.headers.retain(|(key, _)| key != "range");
+        let reply = image.serve(&asked);
+        let first = reply.body.len() > 900_000 && count.fetch_add(1, Ordering::Relaxed) == 0;
+        if first { reply.cut_after(400_000) } else { reply }
+    });
+    assert_eq!(pull(&Home::new(), &server).unwrap(), layer);
+}
+
+#[test]
+fn a_server_that_sends_another_part_is_refused() {
+    let image = Image::new(1_000_000);
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        match asked.range() {
+            Some(from) => reply.replace("Content-Range", &format!("bytes {}-9/10", from + 1)),
+            None if reply.body.len() > 900_000 => reply.cut_after(400_000),
+            None => reply,
+        }
+    });
+    refused(&server, "sent another part");
+}
+
+#[test]
+fn a_pull_that_was_cut_off_goes_on_next_time() {
+    let image = Arc::new(Image::new(2_000_000));
+    let layer = image.layer.clone();
+    let broken = Arc::new(AtomicUsize::new(1));
+    let (served, switch) = (Arc::clone(&image), Arc::clone(&broken));
+    let server = Server::start(move |asked| {
+        let reply = served.serve(asked);
+        if switch.load(Ordering::Relaxed) == 1 && reply.body.len() > 900_000 {
+            reply.cut_after(700_000)
+        } else if switch.load(Ordering::Relaxed) == 1 && asked.range().is_some() {
+            Reply::of(b"").status(500)
+        } else {
+            reply
+        }
+    });
+    let home = Home::new();
+    assert!(pull(&home, &server).is_err());
+    assert_eq!(home.partials(), 1);
+    broken.store(0, Ordering::Relaxed);
+    assert_eq!(pull(&home, &server).unwrap(), layer);
+    let last = server.asked("/blobs/").last().and_then(Asked::range);
+    assert!(last.is_some_and(|from| from >= 600_000), "{last:?}");
+    assert_eq!((home.blobs(), home.partials()), (3, 0));
+}
+
+#[test]
+fn a_stalled_and_a_crawling_server_are_given_up() {
+    let image = Image::new(500_000);
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        if reply.body.len() > 100_000 { reply.stall_after(100) } else { reply }
+    });
+    refused(&server, "stopped sending");
+
+    let image = Image::new(500_000);
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        if reply.body.len() > 100_000 { reply.drip() } else { reply }
+    });
+    refused(&server, "less than 64 KiB came");
+
+    let server = Server::start(|_| Reply::of(b"").stall_before());
+    refused(&server, "stopped answering");
+}
+
+#[test]
+fn an_encoded_blob_is_refused() {
+    let image = Image::new(1000);
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        if asked.path.contains(&Digest::of(&image.layer).to_string()) {
+            reply.with("Content-Encoding", "gzip")
+        } else {
+            reply
+        }
+    });
+    refused(&server, "encoded the blob once more");
+}
+
+#[test]
+fn too_large_documents_are_not_read() {
+    let server = Server::start(|_| {
+        Reply::of(&vec![b' '; 5 << 20]).with("Content-Type", MANIFEST).without_length()
+    });
+    refused(&server, "is larger than");
+}
+
+#[test]
+fn a_passing_trouble_is_waited_out_and_a_lasting_one_told() {
+    let image = Image::new(1000);
+    let layer = image.layer.clone();
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |asked| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::of(b"").status(503).with("Retry-After", "0"),
+        1 => Reply::of(b"").status(429).with("Retry-After", "0"),
+        _ => image.serve(asked),
+    });
+    assert_eq!(pull(&Home::new(), &server).unwrap(), layer);
+
+    let server = Server::start(|_| {
+        Reply::of(br#"{"errors":[{"code":"DENIED","message":"no\u001b[2J way"}]}"#).status(403)
+    });
+    let home = refused(&server, "forbids reading");
+    assert_eq!(home.blobs(), 0);
+    let server = Server::start(|_| Reply::of(b"").status(418));
+    refused(&server, "status 418");
+}
+
+#[test]
+fn a_redirect_to_another_host_takes_no_authorization_along() {
+    let image = Arc::new(Image::new(100_000));
+    let layer = image.layer.clone();
+    let (first, second) = (Arc::clone(&image), Arc::clone(&image));
+    let store = Server::start(move |asked| second.serve(asked));
+    let target = store.host.clone();
+    let server = Server::start(move |asked| {
+        if asked.path.starts_with("/token") {
+            return Reply::of(br#"{"token":"sesame"}"#);
+        }
+        if asked.header("authorization") != Some("Bearer sesame") {
+            let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", asked.host());
+            return Reply::of(b"").status(401).with("WWW-Authenticate", &realm);
+        }
+        if asked.path.contains("/blobs/") {
+            let to = format!("http://{target}{}", asked.path);
+            return Reply::of(b"").status(307).with("Location", &to);
+        }
+        first.serve(asked)
+    });
+    assert_eq!(pull(&Home::new(), &server).unwrap(), layer);
+    let carried =
+        store.asked("/").iter().filter(|asked| asked.header("authorization").is_some()).count();
+    assert_eq!(carried, 0);
+    assert_eq!(store.asked("/blobs/").len(), 2);
+    let token = &server.asked("/token")[0];
+    assert!(token.path.contains("scope=repository%3Aapp%3Apull"), "{}", token.path);
+    assert!(token.path.contains("service=s"), "{}", token.path);
+}
+
+#[test]
+fn redirects_in_a_circle_and_to_odd_places_are_refused() {
+    for (to, part) in [
+        ("/v2/app/manifests/1", "redirects more than 10 times"),
+        ("file:///etc/passwd", "no address"),
+        ("http://169.254.169.254/latest", "not encrypted"),
+        ("http://user:pw@127.0.0.1/x", "no address"),
+    ] {
+        let server = Server::start(move |_| Reply::of(b"").status(302).with("Location", to));
+        refused(&server, part);
+    }
+    let server = Server::start(|_| Reply::of(b"").status(302));
+    refused(&server, "redirects to nowhere");
+}
+
+#[test]
+fn a_login_is_not_sent_where_it_could_be_read() {
+    for (realm, part) in [
+        ("http://login.example/token", "not encrypted"),
+        ("ftp://x", "not encrypted"),
+        ("nonsense", "no address"),
+        ("http://user@127.0.0.1/", "no address"),
+    ] {
+        let server = Server::start(move |_| {
+            let challenge = format!("Bearer realm=\"{realm}\"");
+            Reply::of(b"").status(401).with("WWW-Authenticate", &challenge)
+        });
+        refused(&server, part);
+    }
+    let server = Server::start(|_| Reply::of(b"").status(401).with("WWW-Authenticate", "Bearer"));
+    refused(&server, "wants a login");
+    let server = Server::start(|_| Reply::of(b"").status(401).with("WWW-Authenticate", "Basic"));
+    refused(&server, "wants a login");
+}
+
+#[test]
+fn odd_tokens_are_refused_and_expired_ones_renewed() {
+    for (reply, part) in [
+        (&b"{\"token\":\"a\\nb\"}"[..], "no usable token"),
+        (b"{}", "no usable token"),
+        (b"nonsense", "is no token"),
+    ] {
+        let server = Server::start(move |asked| {
+            if asked.path.starts_with("/token") {
+                return Reply::of(reply);
+            }
+            let realm = format!("Bearer realm=\"http://{}/token\"", asked.host());
+            Reply::of(b"").status(401).with("WWW-Authenticate", &realm)
+        });
+        refused(&server, part);
+    }
+
+    // Each token serves for two requests.
+    let image = Image::new(100_000);
+    let layer = image.layer.clone();
+    let (issued, used) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let server = Server::start(move |asked| {
+        if asked.path.starts_with("/token") {
+            used.store(0, Ordering::Relaxed);
+            let number = issued.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::of(format!("{{\"access_token\":\"t{number}\"}}").as_bytes());
+        }
+        let current = format!("Bearer t{}", issued.load(Ordering::Relaxed));
+        if asked.header("authorization") == Some(&current)
+            && used.fetch_add(1, Ordering::Relaxed) < 2
+        {
+            return image.serve(asked);
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.host());
+        Reply::of(b"").status(401).with("WWW-Authenticate", &realm)
+    });
+    assert_eq!(pull(&Home::new(), &server).unwrap(), layer);
+    assert_eq!(server.asked("/token").len(), 2);
+}
+
+#[test]
+fn indexes_are_followed_only_so_deep() {
+    let image = Image::new(1000);
+    let layer = image.layer.clone();
+    let mut chain = vec![image.manifest.clone()];
+    for _ in 0..4 {
+        let kind = if chain.len() == 1 { MANIFEST } else { INDEX };
+        let mut entry = descriptor(kind, chain.last().unwrap());
+        entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+        chain.push(index.to_string().into_bytes());
+    }
+    for (depth, good) in [(1, true), (2, true), (3, false), (4, false)] {
+        let (top, all) = (chain[depth].clone(), chain.clone());
+        let served = Image {
+            layer: image.layer.clone(),
+            config: image.config.clone(),
+            manifest: image.manifest.clone(),
+        };
+        let server = Server::start(move |asked| {
+            let by_digest =
+                all.iter().find(|bytes| asked.path.ends_with(&Digest::of(bytes).to_string()));
+            match by_digest {
+                Some(bytes) if *bytes == all[0] => Reply::of(bytes).with("Content-Type", MANIFEST),
+                Some(bytes) => Reply::of(bytes).with("Content-Type", INDEX),
+                None if asked.path.contains("/manifests/") => {
+                    Reply::of(&top).with("Content-Type", INDEX)
+                }
+                None => served.serve(asked),
+            }
+        });
+        if good {
+            assert_eq!(pull(&Home::new(), &server).unwrap(), layer, "{depth}");
+        } else {
+            refused(&server, "nested more than 2 deep");
+        }
+    }
+}
+
+#[test]
+fn two_pulls_at_once_share_one_download() {
+    let image = Image::new(3_000_000);
+    let layer = image.layer.clone();
+    let server = Server::start(move |asked| {
+        let reply = image.serve(asked);
+        if reply.body.len() > 1_000_000 { reply.slowly() } else { reply }
+    });
+    let home = Home::new();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(pull(&home, &server).unwrap(), layer));
+        }
+    });
+    let name = Digest::of(&layer).to_string();
+    assert_eq!(server.asked(&name).len(), 1);
+    assert_eq!((home.blobs(), home.partials()), (3, 0));
+}
+
+#[test]
+fn a_damaged_blob_of_the_cache_is_fetched_again() {
+    let image = Image::new(100_000);
+    let layer = image.layer.clone();
+    let server = Server::start(move |asked| image.serve(asked));
+    let home = Home::new();
+    pull(&home, &server).unwrap();
+    let path = home.dir.path().join("state/cache/oci/blobs/sha256").join(Digest::of(&layer).hex());
+    for damage in [vec![0; 100_000], layer[..5].to_vec(), Vec::new()] {
+        fs::write(&path, damage).unwrap();
+        assert_eq!(pull(&home, &server).unwrap(), layer);
+    }
+    assert_eq!(server.asked(&Digest::of(&layer).to_string()).len(), 4);
+}
+
+#[test]
+fn a_layer_that_is_not_read_to_its_end_is_finished_by_confirm() {
+    let image = Image::new(300_000);
+    let bad = Image::of(image.layer.clone());
+    let server = Server::start(move |asked| image.serve(asked));
+    let home = Home::new();
+    let found = home.find(&format!("{}/app:1", server.host)).unwrap();
+    found.layers[0].open().unwrap().read_exact(&mut [0; 10]).unwrap();
+    assert!(!found.layers[0].progress().is_whole());
+    found.layers[0].confirm().unwrap();
+    assert!(found.layers[0].progress().is_whole());
+    drop(found);
+
+    let server = Server::start(move |asked| {
+        let mut reply = bad.serve(asked);
+        if reply.body.len() > 200_000 {
+            *reply.body.last_mut().unwrap() ^= 1;
+        }
+        reply
+    });
+    let home = Home::new();
+    let found = home.find(&format!("{}/app:1", server.host)).unwrap();
+    found.layers[0].open().unwrap().read_exact(&mut [0; 10]).unwrap();
+    assert!(found.layers[0].confirm().is_err());
+}
+
+#[test]
+fn pruning_waits_for_a_pull_and_then_leaves_an_empty_layout() {
+    let image = Image::new(100_000);
+    let server = Server::start(move |asked| image.serve(asked));
+    let home = Home::new();
+    pull(&home, &server).unwrap();
+    let state = State::at(home.dir.path().join("state")).unwrap();
+    let would = Cache::prune(&state, true).unwrap();
+    assert!(would.files == 3 && would.bytes >= 100_000, "{would:?}");
+    assert_eq!(home.blobs(), 3);
+    let found = home.find(&format!("{}/app:1", server.host)).unwrap();
+    assert!(Cache::prune(&state, false).is_err());
+    drop(found);
+    assert_eq!(Cache::prune(&state, false).unwrap().files, 3);
+    assert_eq!(Cache::prune(&state, true).unwrap().files, 0);
+    pull(&home, &server).unwrap();
+    assert_eq!(home.blobs(), 3);
+}
