@@ -7,6 +7,7 @@ mod answer;
 mod page;
 mod plant;
 mod process;
+mod stage;
 
 pub use answer::Answer;
 pub use page::{Page, pages};

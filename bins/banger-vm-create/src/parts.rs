@@ -8,10 +8,10 @@ use std::{fmt::Write, fs::File, io::Read};
 
 /// Finds an image by its name, else pulls it.
 pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
-    if let Ok(name) = wanted.parse::<Name>() {
-        if state.images().has(&name) {
-            return state.images().get(&name);
-        }
+    if let Ok(name) = wanted.parse::<Name>()
+        && state.images().has(&name)
+    {
+        return state.images().get(&name);
     }
     pull("banger-image-pull", wanted, quiet)
         .with_context(|| format!("cannot get the image '{wanted}'"))
@@ -72,8 +72,10 @@ impl Random {
 
     /// A hardware address for one machine, locally administered (RFC 9542, section 2.1).
     pub(crate) fn mac(&self) -> String {
-        let [a, b, c, d, e, ..] = self.id;
-        format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
+        self.id[..5].iter().fold("02".to_owned(), |mut text, byte| {
+            let _ = write!(text, ":{byte:02x}");
+            text
+        })
     }
 
     /// A number below `end`, another one for each `turn`.

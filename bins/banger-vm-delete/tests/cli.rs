@@ -1,1 +1,59 @@
 //! The contract of `banger-vm-delete`.
+
+use banger_tests::Sandbox;
+use std::fs;
+
+const DELETE: &str = env!("CARGO_BIN_EXE_banger-vm-delete");
+
+fn two() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.plant_vm("db", "alpine", "generic-6.12");
+    sandbox
+}
+
+#[test]
+fn a_vm_goes_whole() {
+    let sandbox = two();
+    let answer = sandbox.run(DELETE, &["web"]);
+    assert_eq!(answer.document()["schema"], "banger.removed/1");
+    assert_eq!(answer.document()["name"], "web");
+    assert!(!sandbox.vm("web").exists() && sandbox.vm("db").exists());
+    let left = fs::read_dir(sandbox.state().join("vms")).unwrap();
+    assert_eq!(left.count(), 2, "the other VM and the lock of the shelf");
+    sandbox.run(DELETE, &["web"]).fails(3, "no VM 'web'");
+}
+
+#[test]
+fn a_bad_name_does_not_block_good_ones() {
+    let sandbox = two();
+    let answer = sandbox.run(DELETE, &["db", "nobody", "web", "db"]);
+    answer.fails(3, "no VM 'nobody'");
+    assert_eq!(answer.documents.len(), 3);
+    assert_eq!(answer.documents[0]["name"], "db");
+    assert_eq!(answer.documents[1]["name"], "web");
+}
+
+#[test]
+fn a_vm_that_runs_is_refused() {
+    let sandbox = two();
+    let lock = sandbox.vm("web").join("lock");
+    let command = format!("exec flock {} {DELETE} web db", lock.display());
+    let answer = sandbox.run("/bin/sh", &["-c", &command]);
+    answer.fails(4, "VM 'web' is running");
+    assert!(sandbox.vm("web").join("vm.json").exists());
+    assert!(!sandbox.vm("db").exists());
+}
+
+#[test]
+fn one_of_many_deletes_wins() {
+    let sandbox = two();
+    let statuses: Vec<i32> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| sandbox.run(DELETE, &["web"]).status)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 0).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [0, 3, 4].contains(status)), "{statuses:?}");
+    assert!(!sandbox.vm("web").exists());
+}

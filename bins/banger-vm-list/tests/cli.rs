@@ -1,1 +1,55 @@
 //! The contract of `banger-vm-list`.
+
+use banger_tests::Sandbox;
+use std::fs;
+
+const LIST: &str = env!("CARGO_BIN_EXE_banger-vm-list");
+
+#[test]
+fn without_a_state_there_is_nothing_to_list() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.run(LIST, &[]).ok().documents.is_empty());
+    assert!(!sandbox.state().exists(), "a listing makes nothing");
+}
+
+#[test]
+fn each_vm_is_a_document_with_its_computed_status() {
+    let sandbox = Sandbox::new();
+    for (name, exit) in [("a", ""), ("b", "stopped"), ("c", "vmm-ended"), ("d", "killed")] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+        if !exit.is_empty() {
+            sandbox.plant_exit(name, exit);
+        }
+    }
+    // What a killed supervisor leaves.
+    fs::write(sandbox.vm("b").join("running.json"), "half a docum").unwrap();
+    let answer = sandbox.run(LIST, &[]);
+    let seen: Vec<String> = answer
+        .ok()
+        .documents
+        .iter()
+        .map(|d| format!("{} {}", d["name"].as_str().unwrap(), d["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(seen, ["a created", "b error", "c error", "d stopped"]);
+    assert!(sandbox.run(LIST, &["--running"]).ok().documents.is_empty());
+}
+
+#[test]
+fn a_broken_record_is_said_and_the_others_are_listed() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("a", "alpine", "generic-6.12");
+    sandbox.plant_vm("b", "alpine", "generic-6.12");
+    fs::write(sandbox.vm("a").join("vm.json"), "{}").unwrap();
+    let answer = sandbox.run(LIST, &[]);
+    answer.fails(1, "cannot read VM 'a'");
+    assert_eq!(answer.documents[0]["name"], "b");
+}
+
+#[test]
+fn folders_that_are_no_vms_are_not_listed() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("a", "alpine", "generic-6.12");
+    fs::create_dir(sandbox.state().join("vms/.new-b-1")).unwrap();
+    fs::create_dir(sandbox.state().join("vms/half")).unwrap();
+    assert_eq!(sandbox.run(LIST, &[]).ok().documents.len(), 1);
+}

@@ -55,7 +55,7 @@ pub(crate) fn follow(folder: &VmFolder, out: &mut Out) -> Result<()> {
 }
 
 fn copy(file: &mut File, out: &mut Out) -> Result<()> {
-    let mut buffer = [0; 32 << 10];
+    let mut buffer = [0; 8 << 10];
     let at = file.stream_position().context("cannot read the log")?;
     let size = file.metadata().context("cannot read the log")?.len();
     if size < at {

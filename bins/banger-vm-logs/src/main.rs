@@ -49,7 +49,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         }
         Err(error) => return Err(error).context(format!("cannot open '{}'", path.display())),
     };
-    let mut buffer = [0; 32 << 10];
+    let mut buffer = [0; 8 << 10];
     loop {
         match file.read(&mut buffer).with_context(|| format!("cannot read '{}'", path.display()))? {
             0 => return Ok(()),

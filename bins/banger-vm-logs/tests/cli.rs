@@ -1,1 +1,31 @@
 //! The contract of `banger-vm-logs`.
+
+use banger_tests::Sandbox;
+use std::fs;
+
+const LOGS: &str = env!("CARGO_BIN_EXE_banger-vm-logs");
+
+#[test]
+fn the_log_comes_as_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let bytes = b"one\r\n\x1b[1mtwo\xff\0".as_slice();
+    fs::write(sandbox.vm("web").join("console.log"), bytes).unwrap();
+    fs::write(sandbox.vm("web").join("console.log.1"), "before").unwrap();
+    assert_eq!(sandbox.raw(LOGS, &["web"]).ok().stdout, bytes);
+    assert_eq!(sandbox.raw(LOGS, &["web", "--boot", "1"]).ok().stdout, b"before");
+    // Nobody runs it, so there is nothing to wait for.
+    assert_eq!(sandbox.raw(LOGS, &["-f", "web"]).ok().stdout, bytes);
+}
+
+#[test]
+fn own_failures_end_with_125() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let answer = sandbox.raw(LOGS, &["web"]);
+    answer.fails(125, "has no log of that boot");
+    assert!(answer.stdout.is_empty());
+    sandbox.raw(LOGS, &["nobody"]).fails(125, "no VM 'nobody'");
+    sandbox.raw(LOGS, &["web", "--boot", "2"]).fails(2, "--boot");
+    sandbox.raw(LOGS, &["web", "-f", "--boot", "1"]).fails(2, "only the last boot");
+}

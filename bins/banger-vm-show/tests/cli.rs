@@ -1,1 +1,35 @@
 //! The contract of `banger-vm-show`.
+
+use banger_tests::Sandbox;
+
+const SHOW: &str = env!("CARGO_BIN_EXE_banger-vm-show");
+
+#[test]
+fn a_vm_is_shown_with_its_last_run() {
+    let sandbox = Sandbox::new();
+    let vm = sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let view = sandbox.run(SHOW, &["web"]).document().clone();
+    assert_eq!(view["schema"], "banger.view/1");
+    assert_eq!(view["status"], "created");
+    for key in ["id", "mac", "image", "kernel"] {
+        assert_eq!(view[key], vm[key], "{key}");
+    }
+    assert!(view.get("last_exit").is_none());
+    sandbox.plant_exit("web", "vmm-ended");
+    let view = sandbox.run(SHOW, &["web"]).document().clone();
+    assert_eq!(view["status"], "error");
+    assert_eq!(view["last_exit"]["console_tail"][0], "planted console line");
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_names() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b", "c"] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+    }
+    let answer = sandbox.run(SHOW, &["c", "nobody", "a", "c"]);
+    answer.fails(3, "no VM 'nobody'");
+    let names: Vec<_> = answer.documents[..2].iter().map(|d| d["name"].clone()).collect();
+    assert_eq!(names, ["c", "a"]);
+    sandbox.run(SHOW, &[]).fails(2, "VM");
+}

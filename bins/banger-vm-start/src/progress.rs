@@ -2,10 +2,7 @@
 
 use banger_cli::Out;
 use banger_doc::Name;
-use std::{
-    io::{IsTerminal, Write},
-    time::Instant,
-};
+use std::{io::Write, time::Instant};
 
 /// Stages on stderr: one line that changes on a terminal, lines with names for several VMs, nothing
 /// elsewhere.
@@ -23,14 +20,14 @@ impl Stages {
     /// Says that a stage began.
     pub(crate) fn enter(&self, vm: &Name, stage: &str) {
         if self.live && !self.several {
-            self.write(&format!("\r\x1b[K{vm}: {stage}"));
+            write(&format!("\r\x1b[K{vm}: {stage}"));
         }
     }
 
     /// Says something that stays.
     pub(crate) fn note(&self, vm: &Name, text: &str) {
         if self.live {
-            self.write(&format!("{}{vm}: {text}\n", self.clear()));
+            write(&format!("{}{vm}: {text}\n", self.clear()));
         }
     }
 
@@ -43,18 +40,15 @@ impl Stages {
     /// Takes the changing line away.
     pub(crate) fn end(&self) {
         if self.live {
-            self.write(self.clear());
+            write(self.clear());
         }
     }
 
     fn clear(&self) -> &'static str {
         if self.several { "" } else { "\r\x1b[K" }
     }
+}
 
-    fn write(&self, text: &str) {
-        let mut stderr = std::io::stderr().lock();
-        if stderr.is_terminal() {
-            let _ = stderr.write_all(text.as_bytes());
-        }
-    }
+fn write(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

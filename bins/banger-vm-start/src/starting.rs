@@ -16,7 +16,7 @@ use std::{
 
 /// How long a guest may take to come up, unless told.
 const NATIVE_LIMIT: Duration = Duration::from_secs(90);
-const EMULATED_LIMIT: Duration = Duration::from_secs(300);
+const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
 

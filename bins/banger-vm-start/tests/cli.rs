@@ -1,1 +1,80 @@
-//! The contract of `banger-vm-start`.
+//! The contract of `banger-vm-start`, with stand-ins for the supervisor. Flows have real VMs.
+
+use banger_tests::Sandbox;
+use std::{fs, path::PathBuf};
+
+const START: &str = env!("CARGO_BIN_EXE_banger-vm-start");
+
+/// A copy of the program with a supervisor of the test's beside it.
+fn with_supervisor(sandbox: &Sandbox, script: &str) -> PathBuf {
+    let script = format!("cd $BANGER_STATE/vms/$1\n{script}");
+    sandbox.beside(START, &[("banger-vm-supervise", &script)])
+}
+
+const RUNNING: &str = r#"say() { printf '{"schema":"banger.running/1","phase":"%s","supervisor":{"pid":%s,"start_ticks":1},"vmm":"qemu","accelerator":"kvm","started_unix_ms":1}' "$1" "$2" > .r; mv .r running.json; }"#;
+
+#[test]
+fn it_waits_for_the_phase_its_own_supervisor_says() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script = format!(
+        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready 1\nsleep 0.2\nsay booting $$\nsleep 0.2\nsay ready $$\nsleep 2"
+    );
+    let program = with_supervisor(&sandbox, &script);
+    let answer = sandbox.run(&program, &["web"]);
+    assert_eq!(answer.document()["status"], "running");
+    assert!(answer.took.as_millis() >= 400, "{:?}", answer.took);
+    let wanted = fs::read_to_string(sandbox.vm("web").join("wanted.json")).unwrap();
+    assert!(wanted.contains(r#""desire":"running""#), "{wanted}");
+}
+
+#[test]
+fn a_guest_that_does_not_come_up_is_kept_and_its_console_shown() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script = format!(
+        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\necho 'no such disk' > console.log\nsay booting $$\nsleep 20"
+    );
+    let program = with_supervisor(&sandbox, &script);
+    let answer = sandbox.run(&program, &["--timeout", "1", "web"]);
+    answer.fails(1, "did not come up within 1 s");
+    assert!(answer.stderr.contains("no such disk"), "{answer:?}");
+    assert!(answer.stderr.contains("banger vm logs web"), "{answer:?}");
+}
+
+#[test]
+fn a_run_that_ends_at_once_is_explained() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.plant_exit("web", "start-failed");
+    let program = with_supervisor(&sandbox, "exec >/dev/null 2>&1");
+    let answer = sandbox.run(&program, &["web"]);
+    answer.fails(1, "planted: start-failed");
+    assert!(answer.stderr.contains("planted console line"), "{answer:?}");
+}
+
+#[test]
+fn what_the_supervisor_reports_is_passed_on() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let report = r#"{"schema":"banger.error/1","kind":"conflict","message":"VM 'web' is running"}"#;
+    let program = with_supervisor(&sandbox, &format!("cat <<'X'\n{report}\nX\nexit 4"));
+    sandbox.run(&program, &["web"]).fails(4, "VM 'web' is running");
+}
+
+#[test]
+fn a_vm_that_runs_is_a_conflict() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script = format!("exec flock {0} {START} web", sandbox.vm("web").join("lock").display());
+    sandbox.run("/bin/sh", &["-c", &script]).fails(4, "VM 'web' is running");
+}
+
+#[test]
+fn unknown_names_are_not_found() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.run(START, &["nobody"]).fails(3, "no VM 'nobody'");
+    sandbox.run(START, &[]).fails(2, "VM");
+    sandbox.run(START, &["web", "--timeout", "0"]).fails(2, "--timeout");
+}

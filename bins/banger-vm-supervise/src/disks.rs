@@ -22,7 +22,7 @@ use std::{
 /// How long an earlier VMM may take to vanish after its supervisor was killed.
 const VANISH_LIMIT: Duration = Duration::from_secs(20);
 /// How long checking one disk may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(120);
+const CHECK_LIMIT: Duration = Duration::from_mins(2);
 
 /// Both disks, while nobody else writes them.
 ///

@@ -111,11 +111,12 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         ),
         Why::Guest(Event::GuestPanic) => (Reason::VmmEnded, "the guest's kernel panicked".into()),
         Why::Guest(Event::GuestReset) if end.stage != Stage::Ready => {
-            (Reason::VmmEnded, "the guest restarted itself before its agent answered".into())
+            (Reason::VmmEnded, "the guest ended or restarted before its agent answered".into())
         }
-        Why::Guest(Event::GuestReset) => {
-            (Reason::GuestShutdown, "the guest restarted itself, which ends the VM".into())
-        }
+        Why::Guest(Event::GuestReset) => (
+            Reason::GuestShutdown,
+            "the guest shut itself down, or restarted, which ends a VM".into(),
+        ),
         Why::Guest(_) if orderly => (Reason::GuestShutdown, "the guest shut itself down".into()),
         Why::Unasked if orderly && end.stage == Stage::Ready => {
             (Reason::GuestShutdown, "the guest shut itself down".into())

@@ -224,11 +224,9 @@ impl Live<'_> {
                 watch.clear();
                 self.obey();
             }
-            if signalled {
-                if let Ok(Some(_)) = signals.read_signal() {
-                    self.log.say("asked to end by a signal");
-                    self.begin_stop(Duration::from_secs(30));
-                }
+            if signalled && matches!(signals.read_signal(), Ok(Some(_))) {
+                self.log.say("asked to end by a signal");
+                self.begin_stop(Duration::from_secs(30));
             }
             self.enforce()?;
         }
@@ -369,7 +367,7 @@ impl Live<'_> {
         *self.stage = Stage::Launched;
         self.enter_if(Phase::Preparing, Phase::Booting);
         self.help("ready", |over| {
-            let forever = Duration::from_secs(30 * 24 * 3600);
+            let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
             control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
         });

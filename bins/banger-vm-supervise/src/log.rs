@@ -42,7 +42,7 @@ impl CappedLog {
     pub(crate) fn fresh(path: &str, limit: u64) -> Result<Self> {
         match fs::rename(path, format!("{path}.1")) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context(format!("cannot move '{path}' aside"));
+                Err(error).context(format!("cannot move '{path}' aside"))
             }
             _ => Self::append(path, limit),
         }

@@ -6,6 +6,7 @@ use banger_doc::{Context, Disks, Error, Guest, Image, Kernel, NetMode, Result, S
 use banger_machine::{Disk, Machine, Plan};
 use banger_net::{Options, RunAs, Tools};
 use banger_state::{State, VmFolder, clock_ms, place};
+use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -127,7 +128,7 @@ fn guest(
         interfaces: if networked { vec![addresses.interface(&vm.mac)] } else { Vec::new() },
         dns: if networked { addresses.dns() } else { Vec::new() },
         config: image.config.clone(),
-        run_entrypoint: spec.extra.get("run_entrypoint").and_then(|v| v.as_bool()).unwrap_or(true),
+        run_entrypoint: spec.extra.get("run_entrypoint").and_then(Value::as_bool).unwrap_or(true),
         authorized_keys: Vec::new(),
         files: Vec::new(),
         clock_unix_ms: clock_ms(),
@@ -138,7 +139,7 @@ fn guest(
 fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, String> {
     let run_as = RunAs::needed(config.run_as.as_deref())?;
     let tools = Tools::find(run_as, config.binaries.pasta.as_deref())?;
-    let allow_host = spec.extra.get("allow_host").and_then(|v| v.as_bool()).unwrap_or(false);
+    let allow_host = spec.extra.get("allow_host").and_then(Value::as_bool).unwrap_or(false);
     let options = Options { run_as, allow_host, by_name: true };
     Ok(Wish { tools, plan: plan.clone(), options })
 }

@@ -260,11 +260,11 @@ fn be_stub(
     if poll(&mut [PollFd::new(life.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0) {
         return 1;
     }
-    if flags.contains(CloneFlags::CLONE_NEWUSER) {
-        if let Err(error) = map_user(ids) {
-            say(b'N', format!("cannot map the user: {error}").as_bytes());
-            return 1;
-        }
+    if flags.contains(CloneFlags::CLONE_NEWUSER)
+        && let Err(error) = map_user(ids)
+    {
+        say(b'N', format!("cannot map the user: {error}").as_bytes());
+        return 1;
     }
     let streams = vmm.stdout.try_clone().and_then(|a| Ok((a, vmm.stderr.try_clone()?)));
     let (stdout, stderr) = match streams {

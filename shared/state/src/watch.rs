@@ -87,12 +87,11 @@ impl Watch {
     fn wait(&self, limit: Duration) -> Result<bool> {
         let timeout = PollTimeout::try_from(limit.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => Ok(false),
+            Ok(0) | Err(Errno::EINTR) => Ok(false),
             Ok(_) => {
                 self.clear();
                 Ok(true)
             }
-            Err(Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno).context("cannot wait for changes"),
         }
     }
