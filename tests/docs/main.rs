@@ -12,6 +12,7 @@ fn pages_show_what_programs_print() {
     for path in pages() {
         let mut page = Page::open(&path);
         let sandbox = banger_tests::Sandbox::new();
+        sandbox.plant_state();
         examples += page.run(&sandbox, "console");
         for complaint in page.finish() {
             let _ = writeln!(complaints, "{complaint}");

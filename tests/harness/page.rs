@@ -77,6 +77,7 @@ impl Page {
                     self.prepare(sandbox, &words, at);
                 }
                 ran += self.block(sandbox, at + 1);
+                at = self.end_of_block(at + 1);
             } else if line.starts_with("```") {
                 // A block of another sort: what was prepared for it is not for the next one.
                 waiting.clear();
@@ -177,7 +178,9 @@ fn comment(line: &str, word: &str) -> Option<String> {
 }
 
 fn shell(sandbox: &Sandbox, command: &str) -> crate::Answer {
-    sandbox.terminal(command, 100, |shell| {
+    // In colour, jq's answer would be another one on the terminal than in the page.
+    let command = format!("jq() {{ command jq -M \"$@\"; }}\n{command}");
+    sandbox.terminal(&command, 100, |shell| {
         let beside = program("banger");
         let beside = beside.parent().expect("a folder").display().to_string();
         shell.env("PATH", format!("{beside}:{}", crate::SYSTEM_PATH));

@@ -116,18 +116,27 @@ impl Sandbox {
         );
     }
 
-    /// Makes the folder of an object, and the state directory if it is not there.
-    fn folder(&self, shelf: &str, name: &str) -> PathBuf {
-        let mut private = DirBuilder::new();
-        private.mode(0o700).recursive(true);
+    /// Plants a state in which nothing is.
+    pub fn plant_state(&self) {
         for dir in ["images", "kernels", "vms", "cache/oci", "ssh"] {
-            private.create(self.state().join(dir)).expect("the state directory");
+            private().create(self.state().join(dir)).expect("the state directory");
         }
         fs::write(self.state().join("layout"), "1\n").expect("the layout number");
+    }
+
+    /// Makes the folder of an object, and the state directory if it is not there.
+    fn folder(&self, shelf: &str, name: &str) -> PathBuf {
+        self.plant_state();
         let folder = self.state().join(shelf).join(name);
-        private.create(&folder).expect("the folder of an object");
+        private().create(&folder).expect("the folder of an object");
         folder
     }
+}
+
+fn private() -> DirBuilder {
+    let mut private = DirBuilder::new();
+    private.mode(0o700).recursive(true);
+    private
 }
 
 fn write(path: PathBuf, document: &Value) {

@@ -7,6 +7,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// Set for a program whose documents are read: the caller says its error, so it need not.
+pub(crate) const CALLED: &str = "BANGER_CALLED";
+
 /// Finds a program of banger's as the front does: beside this one, then in `PATH`.
 pub fn find(program: &str) -> Result<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(program)));
@@ -30,7 +33,9 @@ pub struct Program {
 impl Program {
     /// Prepares a program by its name.
     pub fn new(name: &str) -> Result<Self> {
-        Ok(Self { name: name.to_owned(), command: Command::new(find(name)?) })
+        let mut command = Command::new(find(name)?);
+        command.env_remove(CALLED);
+        Ok(Self { name: name.to_owned(), command })
     }
 
     /// Adds a word to its command line.
@@ -57,6 +62,7 @@ impl Program {
     pub fn documents<D: Document>(mut self) -> Result<Vec<D>> {
         let output = self
             .command
+            .env(CALLED, "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -51,9 +51,10 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
         );
     let words: Vec<OsString> = std::env::args_os().collect();
     if let [_, only] = words.as_slice()
-        && only == "--completion-words" {
-            return complete::words(&command);
-        }
+        && only == "--completion-words"
+    {
+        return complete::words(&command);
+    }
     let program = command.get_name().to_owned();
     let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
     let mut out = Out::new(json_asked || !std::io::stdout().is_terminal(), false);
@@ -106,10 +107,13 @@ fn spelled(program: &str) -> String {
 }
 
 fn fail(program: &str, error: &Error, out: &Out, raw: bool) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "{program}: {}", error.chain());
-    if let Some(hint) = error.hint_text() {
-        let _ = writeln!(stderr, "hint: {hint}");
+    let said_by_the_caller = out.is_json() && !raw && std::env::var_os(call::CALLED).is_some();
+    if !said_by_the_caller {
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "{program}: {}", error.chain());
+        if let Some(hint) = error.hint_text() {
+            let _ = writeln!(stderr, "hint: {hint}");
+        }
     }
     if raw {
         return ExitCode::from(if error.kind() == Kind::Usage { 2 } else { OWN_FAILURE });
