@@ -44,6 +44,11 @@ pub(crate) fn parse(bytes: &[u8], oid_len: usize) -> Result<Index> {
     Parser { bytes, at: 0 }.index(oid_len).ok_or_else(|| Error::failed("the index is damaged"))
 }
 
+/// Reads an index; no bytes are an empty one.
+pub(crate) fn parse_or_empty(bytes: &[u8], oid_len: usize) -> Result<Index> {
+    if bytes.is_empty() { Ok(Index::default()) } else { parse(bytes, oid_len) }
+}
+
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,

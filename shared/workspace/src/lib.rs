@@ -1,1 +1,24 @@
 //! A repository on its way into a VM, and the work on its way out.
+//!
+//! All of git runs on the host, in repositories that banger made: [`prepare`] builds a ready `.git`
+//! and sends it with the files; [`Export`] scans the guest's tree, takes over what changed, and
+//! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
+//! only read. What a guest says is hostile: see `banger_channel::files`.
+
+mod export;
+mod git;
+mod given;
+mod guest;
+mod index;
+mod plan;
+mod prepare;
+mod ready;
+mod record;
+mod source;
+mod status;
+mod store;
+
+pub use export::{Export, Want};
+pub use prepare::{GUEST_PATH, Wish, dry_run, prepare};
+pub use record::read;
+pub use status::{Stake, at_stop, files_of, record_stop, stake, status};

@@ -75,16 +75,15 @@ pub(crate) struct Repository {
 impl Source {
     /// Looks at `path`, which may be anywhere inside a work tree.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let path = fs::canonicalize(path)
-            .map_err(|error| {
-                let error_kind = error.kind();
-                let said = Error::failed(format!("cannot look at '{}'", path.display()));
-                if error_kind == std::io::ErrorKind::NotFound {
-                    Error::not_found(format!("no '{}'", path.display()))
-                } else {
-                    said.because(error)
-                }
-            })?;
+        let path = fs::canonicalize(path).map_err(|error| {
+            let error_kind = error.kind();
+            let said = Error::failed(format!("cannot look at '{}'", path.display()));
+            if error_kind == std::io::ErrorKind::NotFound {
+                Error::not_found(format!("no '{}'", path.display()))
+            } else {
+                said.because(error)
+            }
+        })?;
         if !path.is_dir() {
             return Err(Error::usage(format!("'{}' is no directory", path.display())));
         }
@@ -295,9 +294,10 @@ fn config(git: &Git) -> Result<BTreeMap<String, String>> {
 
 fn head(git: &Git) -> Result<Head> {
     let branch = git.attempt(["symbolic-ref", "-q", "HEAD"], b"")?;
-    let branch = branch.status.success().then(|| {
-        String::from_utf8_lossy(&branch.answer).trim_end_matches('\n').to_owned()
-    });
+    let branch = branch
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&branch.answer).trim_end_matches('\n').to_owned());
     let commit = git.attempt(["rev-parse", "--verify", "-q", "HEAD^{commit}"], b"")?;
     let oid = String::from_utf8_lossy(&commit.answer).trim().to_owned();
     let commit = (commit.status.success() && is_oid(&oid)).then_some(oid);

@@ -6,6 +6,7 @@ use crate::{
     source::{Ref, Repository},
 };
 use banger_doc::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -26,10 +27,12 @@ pub(crate) struct Store {
     pub(crate) dir: PathBuf,
     /// Objects of content that no commit or index of the host's repository has.
     pub(crate) local: PathBuf,
+    /// How many bytes the name of an object has.
+    pub(crate) oid_len: usize,
 }
 
 /// What history a guest gets.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct History {
     /// References by name.
     pub(crate) refs: BTreeMap<String, String>,
@@ -48,7 +51,8 @@ impl Store {
             let git = Git::at(dir);
             git.run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
         }
-        Ok(Self { dir: repository, local })
+        let oid_len = if format == "sha256" { 32 } else { 20 };
+        Ok(Self { dir: repository, local, oid_len })
     }
 
     /// Returns a way to call git on what the guest has too.
@@ -58,10 +62,21 @@ impl Store {
 
     /// Returns a way to call git that reads all objects and writes new ones to `new`.
     pub(crate) fn git_writing_to(&self, new: &Path) -> Git {
-        let mut others = OsString::from(self.dir.join("objects"));
-        others.push(":");
-        others.push(&self.local);
-        self.git().env("GIT_OBJECT_DIRECTORY", new).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", others)
+        self.git()
+            .env("GIT_OBJECT_DIRECTORY", new)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.all_objects(None))
+    }
+
+    /// Returns the list of all places of objects, with those of a repository if one is given.
+    pub(crate) fn all_objects(&self, source: Option<&Repository>) -> OsString {
+        let mut places = quoted(&self.dir.join("objects"));
+        places.push(":");
+        places.push(quoted(&self.local));
+        if let Some(source) = source {
+            places.push(":");
+            places.push(quoted(&source.objects()));
+        }
+        places
     }
 
     /// Returns the names of the packs, without an ending.
@@ -76,6 +91,14 @@ impl Store {
             }
         }
         Ok(packs)
+    }
+
+    /// Returns the history that was fetched last.
+    pub(crate) fn history(&self) -> History {
+        fs::read(self.dir.join("banger-history.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
     }
 
     /// Decides what history goes: what `must` names and, above the cut, what leads to it; then
@@ -192,10 +215,17 @@ impl Store {
         let pack = ["pack-objects", "--revs", "--shallow", "--delta-base-offset", "--non-empty"];
         let pack = pack.iter().map(OsString::from);
         let pack = pack.chain([OsString::from("-q"), base.to_owned()]);
-        git.run(pack, words.as_bytes()).with_context(|| {
-            format!("cannot read the history of '{}'", source.root.display())
-        })?;
-        Ok(())
+        git.run(pack, words.as_bytes())
+            .with_context(|| format!("cannot read the history of '{}'", source.root.display()))?;
+        let lines: String = history.shallow.iter().map(|commit| format!("{commit}\n")).collect();
+        let write = |name: &str, bytes: &[u8]| banger_state::replace(&self.dir.join(name), bytes);
+        if lines.is_empty() {
+            let _ = fs::remove_file(self.dir.join("shallow"));
+        } else {
+            write("shallow", lines.as_bytes())?;
+        }
+        let bytes = serde_json::to_vec(history).context("cannot write a history")?;
+        write("banger-history.json", &bytes)
     }
 
     /// Returns a way to call git on the store that reads the objects of a repository too.

@@ -1,0 +1,350 @@
+//! Deciding exactly what goes, path by path.
+
+use crate::{
+    git::{Git, split_zero},
+    given::Seen,
+    index::{self, Index},
+    source::Repository,
+};
+use banger_channel::files::is_inside;
+use banger_doc::{Context, Error, Result};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsStr,
+    fs::{self, Metadata},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// Type of an entry in a tree of git: a link, a submodule.
+pub(crate) const LINK: u32 = 0o120_000;
+pub(crate) const MODULE: u32 = 0o160_000;
+/// A directory; not in git's trees as such.
+pub(crate) const DIR: u32 = 0o040_000;
+
+/// One thing that goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Type and permissions, as in a tree of git.
+    pub(crate) mode: u32,
+    /// Whether it lies on disk as a link.
+    pub(crate) is_link: bool,
+    /// How it was when it was looked at.
+    pub(crate) seen: Seen,
+    /// The object it is known to be, without reading it.
+    pub(crate) oid: Option<String>,
+}
+
+/// What goes.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// The directory that the paths are below.
+    pub(crate) root: PathBuf,
+    /// What goes, by path.
+    pub(crate) items: BTreeMap<Vec<u8>, Item>,
+    /// Tracked paths that are left out on purpose: mode and object.
+    pub(crate) sparse: BTreeMap<Vec<u8>, (u32, String)>,
+    /// Submodules: the commit of each.
+    pub(crate) modules: BTreeMap<Vec<u8>, String>,
+    /// How many untracked files stay.
+    pub(crate) untracked_left: u64,
+    /// What the user is to know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Plan {
+    /// Returns the size of all files, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.items.values().map(|item| item.seen.size).sum()
+    }
+}
+
+/// Returns what lstat(2) says.
+pub(crate) fn seen(meta: &Metadata) -> Seen {
+    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    Seen {
+        size: meta.len(),
+        mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
+        ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+        ino: meta.ino(),
+    }
+}
+
+/// Looks at paths below a root without following a link on the way.
+struct Looker<'a> {
+    root: &'a Path,
+    dirs: HashMap<Vec<u8>, bool>,
+}
+
+impl Looker<'_> {
+    fn look(&mut self, path: &[u8]) -> Option<Metadata> {
+        let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
+        if !is_inside(path) || !parent.is_none_or(|parent| self.is_dir(parent)) {
+            return None;
+        }
+        fs::symlink_metadata(self.root.join(OsStr::from_bytes(path))).ok()
+    }
+
+    fn is_dir(&mut self, path: &[u8]) -> bool {
+        if let Some(known) = self.dirs.get(path) {
+            return *known;
+        }
+        let is_dir = self.look(path).is_some_and(|meta| meta.is_dir());
+        self.dirs.insert(path.to_vec(), is_dir);
+        is_dir
+    }
+}
+
+/// Plans a repository's files: what is tracked, as it lies there, and what is untracked if asked.
+pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Result<Plan> {
+    let mut plan =
+        of_index(repository, &repository.root, &repository.index, repository.index_mtime)?;
+    let untracked = repository.untracked()?;
+    let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
+    for path in untracked {
+        if let Some(dir) = path.strip_suffix(b"/") {
+            plan.notes.push(format!("the nested repository '{}' stays behind", dir.escape_ascii()));
+            continue;
+        }
+        if !with_untracked {
+            plan.untracked_left += 1;
+            continue;
+        }
+        match looker.look(&path) {
+            Some(meta) if meta.is_file() || meta.is_symlink() => {
+                let mode = mode_of(&meta);
+                let is_link = meta.is_symlink();
+                plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+            }
+            _ => plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii())),
+        }
+    }
+    let busy =
+        [("rebase-merge", "rebase"), ("rebase-apply", "rebase"), ("BISECT_LOG", "bisection")];
+    for (name, what) in busy {
+        if repository.git_dir.join(name).exists() {
+            plan.notes
+                .push(format!("a {what} is going on; the guest gets its files, not the {what}"));
+        }
+    }
+    if plan.untracked_left > 0 {
+        let (count, s) = (plan.untracked_left, if plan.untracked_left == 1 { "" } else { "s" });
+        plan.notes.push(format!(
+            "{count} untracked file{s} stayed behind; '--include-untracked' takes them along"
+        ));
+    }
+    Ok(plan)
+}
+
+/// Plans the files of a commit other than HEAD, checked out into `scratch`, and makes their index.
+pub(crate) fn of_commit(
+    repository: &Repository,
+    git: &Git,
+    commit: &str,
+    scratch: &Path,
+) -> Result<(Plan, Vec<u8>)> {
+    let files = scratch.join("files");
+    fs::create_dir_all(&files).context("cannot make a scratch directory")?;
+    let index_file = scratch.join("index");
+    let git = git.clone().work_tree(&files).env("GIT_INDEX_FILE", &index_file);
+    git.run(["read-tree", commit], b"")?;
+    git.run(["checkout-index", "--all", "--force", "--index", "--quiet"], b"")
+        .with_context(|| format!("cannot make the files of commit '{commit}'"))?;
+    let bytes = banger_state::read_limited(&index_file, 1 << 30)?;
+    let meta = fs::metadata(&index_file).context("cannot look at an index")?;
+    let oid_len = if repository.format == "sha256" { 32 } else { 20 };
+    let index = index::parse(&bytes, oid_len)?;
+    let plan = of_index(repository, &files, &index, (meta.mtime(), meta.mtime_nsec()))?;
+    Ok((plan, bytes))
+}
+
+fn of_index(
+    repository: &Repository,
+    root: &Path,
+    index: &Index,
+    written: (i64, i64),
+) -> Result<Plan> {
+    let keeps_mode = repository.setting("core.filemode") == Some("false");
+    let keeps_links = repository.setting("core.symlinks") == Some("false");
+    let mut plan = Plan { root: root.to_owned(), ..Plan::default() };
+    let mut looker = Looker { root, dirs: HashMap::new() };
+    for entry in &index.entries {
+        if !is_safe(&entry.path) {
+            return Err(Error::failed(format!(
+                "the index lists '{}', which is no path of a work tree",
+                entry.path.escape_ascii()
+            )));
+        }
+        if entry.mode == MODULE {
+            plan.modules.insert(entry.path.clone(), entry.oid.clone());
+            continue;
+        }
+        if plan.items.contains_key(&entry.path) {
+            continue;
+        }
+        let Some(meta) = looker.look(&entry.path) else {
+            if entry.skip_worktree {
+                plan.sparse.insert(entry.path.clone(), (entry.mode, entry.oid.clone()));
+            }
+            continue;
+        };
+        if !meta.is_file() && !meta.is_symlink() {
+            if !meta.is_dir() {
+                let path = entry.path.escape_ascii();
+                plan.notes.push(format!("'{path}' is no file and stays behind"));
+            }
+            continue;
+        }
+        let mut mode = mode_of(&meta);
+        if meta.is_file() && entry.stage == 0 {
+            if keeps_links && entry.mode == LINK {
+                mode = LINK;
+            } else if keeps_mode && entry.mode != LINK {
+                mode = entry.mode;
+            }
+        }
+        let clean = is_clean(entry, &meta, mode, written);
+        let item = Item {
+            mode,
+            is_link: meta.is_symlink(),
+            seen: seen(&meta),
+            oid: clean.then(|| entry.oid.clone()),
+        };
+        plan.items.insert(entry.path.clone(), item);
+    }
+    Ok(plan)
+}
+
+/// Says whether a file is known to hold what the index says, as git itself tells it: the same
+/// times, size and inode, and older than the index.
+fn is_clean(entry: &index::Entry, meta: &Metadata, mode: u32, written: (i64, i64)) -> bool {
+    let mtime = (meta.mtime(), meta.mtime_nsec());
+    entry.stage == 0
+        && !entry.intent_to_add
+        && entry.mode == mode
+        && entry.size != 0
+        && entry.size == meta.len() as u32
+        && entry.ino == meta.ino() as u32
+        && (i64::from(entry.mtime.0), i64::from(entry.mtime.1)) == mtime
+        && (i64::from(entry.ctime.0), i64::from(entry.ctime.1)) == (meta.ctime(), meta.ctime_nsec())
+        && mtime < written
+}
+
+fn mode_of(meta: &Metadata) -> u32 {
+    if meta.is_symlink() {
+        LINK
+    } else if meta.mode() & 0o100 != 0 {
+        0o100_755
+    } else {
+        0o100_644
+    }
+}
+
+/// Says whether a path may be in a work tree: below it, and in nothing that could be taken for a
+/// `.git`, here or on another file system.
+pub(crate) fn is_safe(path: &[u8]) -> bool {
+    is_inside(path) && !path.split(|byte| *byte == b'/').any(is_git_dir)
+}
+
+/// Says whether a path leads into a `.git`.
+pub(crate) fn has_git(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| part == b".git")
+}
+
+/// Says whether a name is `.git`, or is to a file system that folds case, drops trailing dots and
+/// spaces, has short names, or ignores some characters.
+fn is_git_dir(name: &[u8]) -> bool {
+    let visible: String = String::from_utf8_lossy(name)
+        .chars()
+        .filter(|c| {
+            !matches!(*c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                | '\u{206a}'..='\u{206f}' | '\u{feff}')
+        })
+        .flat_map(char::to_lowercase)
+        .collect();
+    let plain = visible.split(':').next().unwrap_or_default();
+    matches!(plain.trim_end_matches(['.', ' ']), ".git" | "git~1")
+}
+
+/// Plans a directory without git: all of it but what `.bangerignore` files name.
+pub(crate) fn of_directory(root: &Path, git: &Git) -> Result<Plan> {
+    let mut plan = Plan { root: root.to_owned(), ..Plan::default() };
+    let words = [
+        "ls-files",
+        "-z",
+        "--others",
+        "--ignored",
+        "--directory",
+        "--exclude-per-directory=.bangerignore",
+    ];
+    let answer = git.clone().work_tree(root).run(words, b"").context("cannot list a directory")?;
+    let ignored = split_zero(&answer)
+        .map(|path| path.strip_suffix(b"/").unwrap_or(path).to_vec())
+        .collect::<std::collections::HashSet<_>>();
+    let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
+    while let Some(dir) = waiting.pop() {
+        let full = root.join(OsStr::from_bytes(&dir));
+        let said = || format!("cannot list '{}'", full.display());
+        let mut is_empty = true;
+        for entry in fs::read_dir(&full).with_context(said)? {
+            let entry = entry.with_context(said)?;
+            is_empty = false;
+            let name = entry.file_name();
+            let path = match dir.as_slice() {
+                b"" => name.as_bytes().to_vec(),
+                dir => [dir, b"/", name.as_bytes()].concat(),
+            };
+            if ignored.contains(&path) {
+                continue;
+            }
+            if !is_inside(&path) {
+                return Err(Error::failed(format!("'{}' is too long", path.escape_ascii())));
+            }
+            let meta = entry.metadata().with_context(said)?;
+            if meta.is_dir() {
+                waiting.push(path);
+            } else if meta.is_file() || meta.is_symlink() {
+                let (mode, is_link) = (mode_of(&meta), meta.is_symlink());
+                plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+            } else {
+                plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii()));
+            }
+        }
+        if is_empty && !dir.is_empty() {
+            let meta = fs::metadata(&full).with_context(said)?;
+            plan.items
+                .insert(dir, Item { mode: DIR, is_link: false, seen: seen(&meta), oid: None });
+        }
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_could_be_git_is_safe() {
+        for bad in [
+            ".git",
+            "a/.git/config",
+            ".GIT/x",
+            ".Git",
+            "git~1/x",
+            "GIT~1",
+            ".git.",
+            ".git ",
+            ".git . ",
+            ".git::$INDEX_ALLOCATION",
+            ".g\u{200c}it",
+            "../x",
+            "/x",
+            "",
+        ] {
+            assert!(!is_safe(bad.as_bytes()), "{bad:?}");
+        }
+        for good in [".gitignore", "git", ".github/x", "a.git", "git~2", ".gitmodules", "..."] {
+            assert!(is_safe(good.as_bytes()), "{good:?}");
+        }
+    }
+}

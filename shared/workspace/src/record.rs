@@ -1,0 +1,117 @@
+//! The record of a workspace in a VM's folder.
+
+use crate::given::{self, Tree};
+use banger_doc::{Context, Error, Result, Workspace};
+use banger_state::{Lock, place, read_document, write_document};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long another program may work on the same workspace.
+const BUSY: Duration = Duration::from_mins(10);
+
+/// The folder of a workspace's record, locked.
+pub(crate) struct Folder {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Folder {
+    /// Opens the folder, made if missing, and waits until nobody else works on it.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot make '{}'", path.display()))?;
+        let lock = Lock::exclusive(path, BUSY, "the workspace")?;
+        let folder = Self { path: path.to_owned(), _lock: lock };
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            // Nobody else is here, so this is what a killed program left.
+            if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the record; nothing if the VM was never given a workspace.
+    pub(crate) fn record(&self) -> Result<Option<Workspace>> {
+        read(&self.path)
+    }
+
+    /// Reads what the guest was given, and what an update that did not end was to give.
+    pub(crate) fn trees(&self, record: &Workspace) -> Result<(Tree, Option<Tree>)> {
+        let given = given::read(&self.file(&record.tree_file)?)?;
+        let next = record.next_tree_file.as_ref();
+        let next = next.map(|name| given::read(&self.file(name)?)).transpose()?;
+        Ok((given, next))
+    }
+
+    /// Writes a tree under a name that no record has yet.
+    pub(crate) fn write_tree(&self, tree: &Tree) -> Result<String> {
+        let mut n = 1u64;
+        let mut name = format!("tree-{n}.jsonl");
+        while self.path.join(&name).exists() {
+            n += 1;
+            name = format!("tree-{n}.jsonl");
+        }
+        given::write(&self.path.join(&name), tree)?;
+        Ok(name)
+    }
+
+    /// Replaces the record.
+    pub(crate) fn write(&self, record: &Workspace) -> Result<()> {
+        write_document(&self.path.join(document()), record)
+    }
+
+    /// Removes the trees that no record names.
+    pub(crate) fn tidy(&self, kept: &str) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("tree-") && name != kept {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Removes all that is known of the workspace.
+    pub(crate) fn forget(&self) -> Result<()> {
+        let record = self.path.join(document());
+        let said = || format!("cannot remove '{}'", record.display());
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(said);
+            }
+            _ => {}
+        }
+        for name in ["repo.git", "local", "modules"] {
+            let _ = fs::remove_dir_all(self.path.join(name));
+        }
+        self.tidy("");
+        Ok(())
+    }
+
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let is_plain = name.starts_with("tree-") && !name.contains('/');
+        if is_plain {
+            Ok(self.path.join(name))
+        } else {
+            Err(Error::failed("the record is damaged"))
+        }
+    }
+}
+
+fn document() -> &'static str {
+    let name = place::VM_WORKSPACE_DOCUMENT;
+    name.rsplit_once('/').map_or(name, |(_, name)| name)
+}
+
+/// Reads the record in a workspace's folder without waiting for anybody.
+pub fn read(folder: &Path) -> Result<Option<Workspace>> {
+    let path = folder.join(document());
+    if path.exists() { read_document(&path).map(Some) } else { Ok(None) }
+}

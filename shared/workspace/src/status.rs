@@ -1,0 +1,292 @@
+//! What host and guest have that the other lacks, and what would be lost with a VM.
+
+use crate::{
+    given::Tree,
+    guest::{self, How, Look, Scratch},
+    prepare::{host_changes, shown},
+    record::{self, Folder},
+    store::Store,
+};
+use banger_channel::files::Files;
+use banger_doc::{
+    AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Workspace,
+    WorkspaceStatus,
+};
+use banger_state::{VmFolder, clock_ms, place};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+/// How long a guest has to let itself be asked.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Returns the files service of a running VM.
+pub fn files_of(vm: &VmFolder) -> Files<'_> {
+    Files::new(move || {
+        let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
+        banger_channel::connect(&path, banger_channel::port::FILES, CONNECT)
+            .with_context(|| format!("cannot reach the guest of VM '{}'", vm.name()))
+    })
+}
+
+/// What is at stake when a VM goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Stake {
+    /// It holds no work that is not on the host too.
+    Nothing,
+    /// It holds work that nobody exported, in words.
+    Work(Vec<String>),
+    /// It has a workspace, and it is not known what is in it; why.
+    Unknown(String),
+}
+
+impl Stake {
+    /// Refuses in words if anything is at stake; `what` is what somebody wants to do.
+    pub fn refuse(&self, vm: &str, what: &str) -> Result<()> {
+        let (message, next) = match self {
+            Self::Nothing => return Ok(()),
+            Self::Work(words) => (
+                format!("VM '{vm}' holds work that was not exported: {}", words.join(", ")),
+                format!("'banger workspace export {vm}' brings it out"),
+            ),
+            Self::Unknown(why) => (
+                format!(
+                    "it is not known whether VM '{vm}' holds work that was not exported: {why}"
+                ),
+                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+            ),
+        };
+        Err(Error::conflict(message).hint(format!("{next}; '{what} --force' goes on without it")))
+    }
+}
+
+/// Says what would be lost if this VM were deleted now.
+pub fn stake(vm: &VmFolder) -> Result<Stake> {
+    let dir = vm.join(place::VM_WORKSPACE);
+    let Some(record) = record::read(&dir)? else { return Ok(Stake::Nothing) };
+    match vm.status()? {
+        Status::Running => match status(&dir, Some(&files_of(vm)), None) {
+            Ok(status) if status.unexported.is_empty() => Ok(Stake::Nothing),
+            Ok(status) => Ok(Stake::Work(status.unexported)),
+            Err(error) => Ok(Stake::Unknown(error.chain())),
+        },
+        Status::Created => Ok(Stake::Nothing),
+        _ => Ok(match at_stop(vm, &record)? {
+            Some(found) if found.unexported.is_empty() => Stake::Nothing,
+            Some(found) => Stake::Work(found.unexported),
+            None => Stake::Unknown("it did not end by a 'banger vm stop' that could ask".into()),
+        }),
+    }
+}
+
+/// Returns what was found at the last stop, if nothing can have happened since.
+pub fn at_stop(vm: &VmFolder, record: &Workspace) -> Result<Option<AtStop>> {
+    let Some(found) = &record.at_stop else { return Ok(None) };
+    // Asked to stop, and stopped: a later start would have asked for something else.
+    let wanted = vm.wanted()?.is_some_and(|wanted| wanted.desire == Desire::Stopped);
+    let ended = vm.last_exit()?.filter(|exit| {
+        exit.reason == Reason::Stopped
+            && exit.disks_clean
+            && exit.ended_unix_s + 1 >= found.unix_ms / 1000
+    });
+    let is_down = matches!(vm.status()?, Status::Stopped);
+    Ok((wanted && ended.is_some() && is_down).then(|| found.clone()))
+}
+
+/// Writes down what a VM holds that was not exported, right before it is stopped. Nothing is
+/// written down, and an older record is gone, if that cannot be told.
+pub fn record_stop(vm: &VmFolder) -> Result<Option<AtStop>> {
+    let dir = vm.join(place::VM_WORKSPACE);
+    if record::read(&dir)?.is_none() {
+        return Ok(None);
+    }
+    let write = |at_stop: Option<AtStop>| -> Result<()> {
+        let folder = Folder::open(&dir)?;
+        let Some(mut record) = folder.record()? else { return Ok(()) };
+        record.at_stop = at_stop;
+        folder.write(&record)
+    };
+    write(None)?;
+    let found = status(&dir, Some(&files_of(vm)), None)?;
+    let found = AtStop { unexported: found.unexported, unix_ms: clock_ms() };
+    write(Some(found.clone()))?;
+    Ok(Some(found))
+}
+
+/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it.
+pub fn status(
+    dir: &Path,
+    files: Option<&Files<'_>>,
+    at_stop: Option<AtStop>,
+) -> Result<WorkspaceStatus> {
+    if record::read(dir)?.is_none() {
+        return Err(no_workspace());
+    }
+    let folder = Folder::open(dir)?;
+    let record = folder.record()?.ok_or_else(no_workspace)?;
+    let (given, next) = folder.trees(&record)?;
+    let mut status = WorkspaceStatus {
+        guest_path: record.guest_path.clone(),
+        host_path: record.host_path.clone(),
+        is_live: files.is_some(),
+        is_known: true,
+        unexported: Vec::new(),
+        guest_changes: Vec::new(),
+        guest_commit: None,
+        host_commit: None,
+        host_changes: Vec::new(),
+        notes: Vec::new(),
+    };
+    if let Some(files) = files {
+        let store = Store::open(dir, &record.object_format)?;
+        let look = look(files, &record, &store, &given, next.as_ref())?;
+        status.unexported = unexported(files, &record, &store, &given, &look, keeps_mode(&store))?;
+        status.guest_changes = changes(&look.changes);
+        status.guest_commit = head_commit(&look.position);
+        status.notes.extend(look.notes);
+        if !look.is_there {
+            status.notes.push(format!("'{}' is gone from the guest", record.guest_path));
+        }
+    } else if let Some(found) = at_stop {
+        status.unexported = found.unexported;
+        status.notes.push("the guest does not run; this was found when it was stopped".into());
+    } else {
+        status.is_known = false;
+        status.notes.push("the guest does not run, and nothing was written down at its end".into());
+    }
+    match host_changes(&record, &given) {
+        Ok((commit, host)) => {
+            status.host_changes = changes(&host);
+            status.host_commit = commit;
+        }
+        Err(error) => status.notes.push(error.chain()),
+    }
+    if record.next.is_some() {
+        status.notes.push("the last prepare did not end; run it again".into());
+    }
+    Ok(status)
+}
+
+pub(crate) fn no_workspace() -> Error {
+    Error::not_found("no workspace in this VM")
+        .hint("'banger workspace prepare' puts a repository into it")
+}
+
+pub(crate) fn keeps_mode(store: &Store) -> bool {
+    let said = store.git().attempt(["config", "--get", "core.filemode"], b"");
+    said.is_ok_and(|said| said.answer.starts_with(b"false"))
+}
+
+pub(crate) fn look(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    given: &Tree,
+    next: Option<&Tree>,
+) -> Result<Look> {
+    let keeps = keeps_mode(store);
+    guest::look(files, &record.guest_path, store, given, next, record.is_repository, keeps)
+}
+
+pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {
+    changes.iter().map(|(path, how)| Change { path: shown(path), how: how.word().into() }).collect()
+}
+
+fn head_commit(position: &Position) -> Option<String> {
+    match position.head.strip_prefix("ref: ") {
+        Some(name) => position.refs.get(name.trim()).cloned(),
+        None => Some(position.head.clone()).filter(|head| crate::git::is_oid(head)),
+    }
+}
+
+/// Returns what moved in the guest's repository since it was prepared, in words.
+pub(crate) fn moved(record: &Workspace, position: &Position) -> Vec<String> {
+    let known: Vec<&Position> =
+        [Some(&record.given), record.next.as_ref()].into_iter().flatten().collect();
+    let mut words = moved_from(record, &known, position);
+    if record.is_repository
+        && !known.iter().any(|known| known.index_sha256 == position.index_sha256)
+    {
+        words.push("another index".into());
+    }
+    words
+}
+
+fn moved_from(record: &Workspace, known: &[&Position], position: &Position) -> Vec<String> {
+    let mut words = Vec::new();
+    if !record.is_repository {
+        return words;
+    }
+    if position.head.is_empty() {
+        words.push("no '.git' that can be read".into());
+        return words;
+    }
+    if !known.iter().any(|known| known.head == position.head) {
+        let head = position.head.trim_start_matches("ref: refs/heads/");
+        words.push(format!("HEAD at '{}'", head.escape_debug()));
+    }
+    for (name, oid) in &position.refs {
+        if !known.iter().any(|known| known.refs.get(name) == Some(oid)) {
+            let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/");
+            words.push(format!("commits on '{}'", short.escape_debug()));
+        }
+    }
+    words
+}
+
+/// Says in words what differs.
+pub(crate) fn words(look: &Look, moved: &[String]) -> Vec<String> {
+    let mut words = Vec::new();
+    let count = look.changes.len();
+    if let Some(first) = look.changes.keys().next() {
+        let first = shown(first);
+        words.push(match count {
+            1 => format!("a change to '{}'", first.escape_debug()),
+            _ => format!("changes to {count} files, as '{}'", first.escape_debug()),
+        });
+    }
+    words.extend_from_slice(moved);
+    words
+}
+
+/// Returns what would be lost with the guest, in words.
+pub(crate) fn unexported(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    given: &Tree,
+    look: &Look,
+    keeps_mode: bool,
+) -> Result<Vec<String>> {
+    if !look.is_there {
+        // What is gone cannot be lost again.
+        return Ok(Vec::new());
+    }
+    let exported = record.exported.as_ref();
+    let known: Vec<&Position> =
+        [Some(&record.given), record.next.as_ref(), exported.map(|e| &e.position)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let mut moved = moved_from(record, &known, &look.position);
+    let mut is_same = look.changes.is_empty();
+    if let Some(exported) = exported.filter(|_| !is_same) {
+        let scratch = Scratch::new(store)?;
+        let tree =
+            guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
+        is_same = tree == exported.tree;
+        let inner = inner_changes(given, look);
+        if is_same && inner > 0 {
+            moved.push(format!("changes to {inner} files of submodules"));
+        }
+    }
+    if is_same { Ok(moved) } else { Ok(words(look, &moved)) }
+}
+
+/// Returns how many files of submodules the guest changed: no patch of the repository holds them.
+pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
+    let modules: Vec<Vec<u8>> = given
+        .iter()
+        .filter(|(_, given)| given.sort == crate::given::Sort::Module)
+        .map(|(path, _)| [path.as_slice(), b"/"].concat())
+        .collect();
+    look.changes.keys().filter(|path| modules.iter().any(|module| path.starts_with(module))).count()
+}

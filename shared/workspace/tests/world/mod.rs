@@ -1,0 +1,138 @@
+//! A host with a repository and a guest that is a directory behind the real files service.
+
+use banger_channel::files::{Files, serve};
+use banger_doc::{Context, Workspace, WorkspaceMode};
+use banger_workspace::{Export, Want, Wish};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+/// A host and a guest in one scratch directory.
+pub struct World {
+    dir: tempfile::TempDir,
+}
+
+#[allow(dead_code, reason = "each test program uses its part of this")]
+impl World {
+    /// Makes a host directory and runs `setup` in it.
+    pub fn new(setup: &str) -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap() };
+        for name in ["host", "vm", "home"] {
+            fs::create_dir(world.dir.path().join(name)).unwrap();
+        }
+        fs::write(
+            world.dir.path().join("home/.gitconfig"),
+            "[user]\n\tname = Ann\n\temail = ann@example.org\n[init]\n\tdefaultBranch = main\n\
+             [commit]\n\tgpgsign = false\n[protocol \"file\"]\n\tallow = always\n",
+        )
+        .unwrap();
+        world.shell(&world.host(), setup);
+        world
+    }
+
+    pub fn host(&self) -> PathBuf {
+        self.dir.path().join("host")
+    }
+
+    pub fn guest(&self) -> PathBuf {
+        self.dir.path().join("guest/root/repo")
+    }
+
+    pub fn vm(&self) -> PathBuf {
+        self.dir.path().join("vm")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs a script that has to succeed and returns what it printed.
+    pub fn shell(&self, dir: &Path, script: &str) -> String {
+        let output = Command::new("timeout")
+            .args(["60", "bash", "-euc", script])
+            .current_dir(dir)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.dir.path().join("home"))
+            .env("LC_ALL", "C.UTF-8")
+            .env("TOP", self.dir.path())
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{words}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn wish(&self) -> Wish {
+        Wish {
+            path: self.host(),
+            guest_path: self.guest().to_str().unwrap().to_owned(),
+            mode: WorkspaceMode::Shallow,
+            branch: None,
+            from: None,
+            include_untracked: false,
+            force: false,
+        }
+    }
+
+    pub fn files(&self) -> Files<'static> {
+        Files::new(|| {
+            let (here, there) = UnixStream::pair().context("no pair")?;
+            thread::spawn(move || serve(there));
+            Ok(here)
+        })
+    }
+
+    pub fn prepare(&self, wish: &Wish) -> banger_doc::Result<Workspace> {
+        banger_workspace::prepare(&self.vm(), &self.files(), wish)
+    }
+
+    /// Exports and returns the patch.
+    pub fn export(&self) -> Vec<u8> {
+        let mut export = Export::make(&self.vm(), &self.files(), &Want::default()).unwrap();
+        let mut patch = Vec::new();
+        export.patch.read_to_end(&mut patch).unwrap();
+        export.done().unwrap();
+        patch
+    }
+
+    pub fn unexported(&self) -> Vec<String> {
+        banger_workspace::status(&self.vm(), Some(&self.files()), None).unwrap().unexported
+    }
+}
+
+/// Every path below a directory with its type, mode, content and modification time.
+#[allow(dead_code, reason = "each test program uses its part of this")]
+pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut seen = BTreeMap::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let content = if meta.is_dir() {
+                waiting.push(path.clone());
+                Vec::new()
+            } else if meta.is_symlink() {
+                fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            let mode = meta.permissions().mode();
+            let mtime = (meta.mtime(), meta.mtime_nsec());
+            seen.insert(path, format!("{mode:o} {mtime:?} {}", content.escape_ascii()));
+        }
+    }
+    seen
+}
