@@ -2,15 +2,14 @@
 //! `cache/` and `images/NAME`.
 
 mod catalog;
-mod disk;
-mod interrupt;
-mod progress;
+mod layers;
 mod recipe;
 mod turn;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
 use banger_doc::{Error, Image, Name, Result};
+use banger_image::interrupt;
 use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
 use banger_state::{State, place, write_document};
 use catalog::Way;
@@ -141,9 +140,9 @@ fn from_oci(
         {
             return unchanged(state, image, wish);
         }
-        disk::unused(state, &image)?;
+        unused(state, &image)?;
     }
-    let (staged, summary) = disk::write_layers(state, &wish.name, &found.layers, out)?;
+    let (staged, summary) = layers::write(state, &wish.name, &found.layers, out)?;
     let image = Image {
         name: wish.name.clone(),
         source: text,
@@ -158,7 +157,7 @@ fn from_oci(
         config: found.config,
         created_unix_s: banger_state::clock_s(),
     };
-    disk::publish(state, staged, &image)?;
+    banger_image::publish(state, staged, &image, |there| unused(state, there))?;
     Ok(image)
 }
 
@@ -192,7 +191,7 @@ fn from_recipe(
         config: banger_doc::ImageConfig::default(),
         created_unix_s: banger_state::clock_s(),
     };
-    disk::publish(state, staged, &image)?;
+    banger_image::publish(state, staged, &image, |there| unused(state, there))?;
     Ok(image)
 }
 
@@ -210,6 +209,16 @@ fn unchanged(state: &State, mut image: Image, wish: &Wish) -> Result<Image> {
         write_document(&path, &image)?;
     }
     Ok(image)
+}
+
+/// Refuses to change an image under the VMs that are made of it.
+fn unused(state: &State, image: &Image) -> Result<()> {
+    let Some(users) = banger_image::users(state, &image.name)? else { return Ok(()) };
+    Err(Error::conflict(format!(
+        "'{}' leads to another image now, and image '{}' is used by {users}",
+        image.source, image.name
+    ))
+    .hint("pull it under another name with --name"))
 }
 
 fn taken(image: &Image) -> Error {

@@ -1,8 +1,8 @@
 //! A root file system made here of a distribution's signed packages, by its own tool.
 
-use crate::{disk, interrupt, progress};
 use banger_cli::Out;
 use banger_doc::{Context, Error, Name, Result};
+use banger_image::{interrupt, progress};
 use banger_layer::{Layer, Progress, Summary};
 use banger_state::{Staged, State};
 use serde::Deserialize;
@@ -84,7 +84,7 @@ impl Recipe {
     fn command(&self, program: &Path, architecture: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .args(["--variant=minbase", "--format=tar", "--skip=output/dev"])
+            .args(["--variant=minbase", "--format=tar"])
             .arg(format!("--architectures={architecture}"))
             .arg(format!("--include={}", self.packages.join(",")))
             .args(
@@ -95,6 +95,7 @@ impl Recipe {
             // Each VM makes keys and an identity of its own.
             .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
             .arg("--customize-hook=: > \"$1/etc/machine-id\"")
+            .arg("--customize-hook=rm -f \"$1/etc/hostname\" \"$1/etc/resolv.conf\"")
             .arg(
                 "--customize-hook=mkdir -p \"$1/etc/systemd/system/ssh.service.d\" && printf \
                  '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\n\
@@ -143,8 +144,9 @@ pub(crate) fn write(
     };
     let done = Progress::default();
     let last = || last_line(&words);
-    let result =
-        progress::stream(out, &done, last, || disk::write(state, name, vec![layer], &done, out));
+    let result = progress::stream(out, &done, last, || {
+        banger_image::write(state, name, vec![layer], &done, out)
+    });
     // The tool's own words say more than that its stream broke off.
     let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
     interrupt::end(None);

@@ -45,7 +45,7 @@ pub(crate) fn take(state: &State, name: &Name, out: &Out) -> Result<Turn> {
                 // Its last holder may have removed it between the open and the lock.
                 let own = lock.metadata().with_context(context)?.ino();
                 if fs::metadata(&path).is_ok_and(|meta| meta.ino() == own) {
-                    crate::interrupt::unlock(&path);
+                    banger_image::interrupt::unlock(&path);
                     return Ok(Turn { path, _lock: lock });
                 }
                 continue;

@@ -28,7 +28,7 @@ struct Undo {
 static UNDO: Mutex<Undo> = Mutex::new(Undo { folder: None, lock: None, child: None });
 
 /// Begins to watch for signals that end the program.
-pub(crate) fn watch() -> Result<()> {
+pub fn watch() -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     thread::spawn(move || {
@@ -46,12 +46,12 @@ pub(crate) fn remove(folder: &Path) {
 }
 
 /// Names the program to end; `None` when it has ended.
-pub(crate) fn end(child: Option<u32>) {
+pub fn end(child: Option<u32>) {
     change(|undo| undo.child = child);
 }
 
 /// Names the lock file to remove.
-pub(crate) fn unlock(path: &Path) {
+pub fn unlock(path: &Path) {
     change(|undo| undo.lock = Some(path.to_owned()));
 }
 

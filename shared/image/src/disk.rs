@@ -1,0 +1,144 @@
+//! A base disk nobody sees before it is whole, and nobody loses while it is used.
+
+use crate::interrupt;
+use banger_cli::Out;
+use banger_doc::{Context, Image, Name, Result};
+use banger_layer::{Layer, Limits, Progress, Summary};
+use banger_state::{Staged, State, place};
+use nix::unistd::{Whence, lseek};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::Path,
+    time::Instant,
+};
+
+/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it.
+pub fn write(
+    state: &State,
+    name: &Name,
+    layers: Vec<Layer>,
+    progress: &Progress,
+    out: &Out,
+) -> Result<(Staged, Summary)> {
+    let (staged, file) = begin(state, name)?;
+    let path = staged.path().join(place::IMAGE_DISK);
+    let start = Instant::now();
+    let summary = banger_layer::build(layers, &file, &Limits::default(), progress)?;
+    let wrote = start.elapsed();
+    file.sync_all().with_context(|| format!("cannot sync '{}'", path.display()))?;
+    if out.is_live() {
+        out.note(&format!(
+            "wrote the disk in {:.1} s, synced it in {:.1} s",
+            wrote.as_secs_f32(),
+            (start.elapsed() - wrote).as_secs_f32()
+        ));
+    }
+    Ok((staged, summary))
+}
+
+/// Copies a disk to a begun image, holes as holes, and syncs it. An interrupt removes it.
+pub fn copy(state: &State, name: &Name, from: &File) -> Result<Staged> {
+    let (staged, to) = begin(state, name)?;
+    let path = staged.path().join(place::IMAGE_DISK);
+    copy_sparse(from, &to)
+        .and_then(|()| to.sync_all())
+        .with_context(|| format!("cannot copy the disk to '{}'", path.display()))?;
+    Ok(staged)
+}
+
+fn begin(state: &State, name: &Name) -> Result<(Staged, File)> {
+    let staged = state.images().begin_over(name)?;
+    interrupt::remove(staged.path());
+    let path = staged.path().join(place::IMAGE_DISK);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot make '{}'", path.display()))?;
+    Ok((staged, file))
+}
+
+fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    to.set_len(size)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < size as i64 {
+        // From hole to hole (lseek(2)).
+        let start = match lseek(from, at, Whence::SeekData) {
+            Ok(start) => start,
+            Err(nix::errno::Errno::ENXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        at = lseek(from, start, Whence::SeekHole).map_err(io::Error::from)?;
+        let mut position = start as u64;
+        while position < at as u64 {
+            let want = (at as u64 - position).min(buffer.len() as u64) as usize;
+            let n = from.read_at(&mut buffer[..want], position)?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            to.write_all_at(&buffer[..n], position)?;
+            position += n as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes an image in place of one of its name that may be there. `check` sees that one under
+/// the lock that VMs are created under, and may refuse.
+pub fn publish(
+    state: &State,
+    staged: Staged,
+    image: &Image,
+    check: impl FnOnce(&Image) -> Result<()>,
+) -> Result<()> {
+    state.images().replace(&image.name, staged, image, check)
+}
+
+/// Returns the VMs that are made of an image, as an error shows them: `'web', 'db'`.
+pub fn users(state: &State, name: &Name) -> Result<Option<String>> {
+    let vms = state.vms();
+    let users: Vec<String> = vms
+        .names()?
+        .into_iter()
+        .filter(|vm| vms.get(vm).is_ok_and(|vm| vm.image == *name))
+        .map(|vm| format!("'{vm}'"))
+        .collect();
+    Ok((!users.is_empty()).then(|| users.join(", ")))
+}
+
+/// Returns the bytes on disk that removing a folder of files frees.
+pub fn freed_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_stay_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let path = dir.path().join(name);
+            OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
+        };
+        let (from, to) = (open("from"), open("to"));
+        from.set_len(64 << 20).unwrap();
+        from.write_all_at(b"middle", 32 << 20).unwrap();
+        from.write_all_at(b"end", (64 << 20) - 3).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        let meta = to.metadata().unwrap();
+        assert_eq!(meta.len(), 64 << 20);
+        assert!(meta.blocks() * 512 < 1 << 20, "{}", meta.blocks());
+        let mut bytes = [0; 6];
+        to.read_exact_at(&mut bytes, 32 << 20).unwrap();
+        assert_eq!(&bytes, b"middle");
+    }
+}

@@ -1,0 +1,10 @@
+//! How an image becomes a published disk: written from layers, checked, shown while it happens,
+//! kept as long as VMs use it.
+
+mod check;
+mod disk;
+pub mod interrupt;
+pub mod progress;
+
+pub use check::{Checked, check};
+pub use disk::{copy, freed_bytes, publish, users, write};
