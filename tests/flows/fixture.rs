@@ -179,7 +179,7 @@ fn debian_image(work: &Path, to: &Path) {
         Entry::link(SYMLINK, "opt/symlink", "app/kept"),
         Entry::file("root/from-the-image", 0o600, "image root\n"),
         Entry::dir("opt/tools", 0o755),
-        Entry::file("opt/tools/only-here", 0o755, "#!/bin/sh\necho found by the image's PATH\n"),
+        Entry::file("opt/tools/only-here", 0o755, "#!/bin/sh\necho found by the PATH of the image\n"),
     ]);
     let top = archive(&[
         Entry::file("opt/app/.wh.removed", 0o644, ""),
@@ -236,7 +236,7 @@ fn busybox_image(work: &Path, to: &Path) {
         Entry::file("base/inside", 0o644, "inside\n"),
         Entry::dir("tmp", 0o1777),
         Entry::dir("tools", 0o755),
-        Entry::file("tools/only-here", 0o755, "#!/bin/sh\necho found by the image's PATH\n"),
+        Entry::file("tools/only-here", 0o755, "#!/bin/sh\necho found by the PATH of the image\n"),
     ];
     let names = tool(Command::new("busybox").arg("--list"), Duration::from_secs(10));
     for name in names.lines().filter(|name| *name != "busybox") {

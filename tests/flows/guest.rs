@@ -143,7 +143,7 @@ impl Guest {
     /// The image's environment, its `/root`, its directories: there, and changeable.
     pub(crate) fn the_image_counts(&self) {
         assert_eq!(self.says("echo $FROM_IMAGE"), "yes\n");
-        assert_eq!(self.exec(&["only-here"]).ok().text(), "found by the image's PATH\n");
+        assert_eq!(self.exec(&["only-here"]).ok().text(), "found by the PATH of the image\n");
         assert_eq!(self.says("cat /root/from-the-image"), "image root\n");
         assert_eq!(self.says("hostname"), "web\n");
     }
