@@ -29,5 +29,5 @@ fn it_stops_then_starts_each() {
 fn the_command_line_is_checked() {
     let sandbox = Sandbox::new();
     sandbox.run(RESTART, &[]).fails(2, "VM");
-    sandbox.run(RESTART, &["web", "--timeout", "-1"]).fails(2, "--timeout");
+    sandbox.run(RESTART, &["web", "--timeout", "0"]).fails(2, "--timeout");
 }

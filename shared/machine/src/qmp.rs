@@ -45,12 +45,14 @@ impl Qmp {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) if events.is_empty() => return Ok(None),
-                Ok(0) => return Ok(Some(events)),
+                Ok(0) => return Ok((!events.is_empty()).then_some(events)),
+                // QEMU ended with something of ours unread, which takes nothing from what it said.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Ok((!events.is_empty()).then_some(events));
+                }
                 Ok(n) => self.partial.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(events)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error).context("cannot hear QEMU"),
             }
             while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
