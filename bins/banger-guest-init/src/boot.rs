@@ -4,6 +4,7 @@ use crate::{apply, disks, hand, keeper, network, say};
 use banger_doc::{Context, Document, Error, Guest, Result};
 use banger_guest::{modules, place};
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sys::stat::Mode,
@@ -26,28 +27,38 @@ pub(crate) fn run() {
 }
 
 fn boot() -> Result<()> {
+    say::stage("kernel");
     first_mounts()?;
     let told = Told::read()?;
+    say::stage("told");
     let guest = &told.guest;
     load(&told.modules, "disk")?;
     if !has_virtio_on_pci() {
         load(&told.modules, "mmio")?;
     }
     load(&told.modules, if guest.channel == "vsock" { "vsock" } else { "channel" })?;
+    say::stage("modules");
     disks::make_root(guest)?;
+    say::stage("root");
     populate_run(&told)?;
     disks::enter_root()?;
+    say::stage("run");
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
     disks::second_mounts(guest);
+    say::stage("mounts");
     apply::identity(guest);
     apply::files(guest, &told.files);
+    say::stage("identity");
     if !guest.interfaces.is_empty() {
         say::or_warn(load_from(&told.kept, "net"));
     }
     network::up(guest);
+    say::stage("network");
     say::or_warn(keeper::start());
     say::or_warn(load_from(&told.kept, "late"));
+    say::stage("late");
+    say::stages();
     hand::over(guest)
 }
 
@@ -140,7 +151,7 @@ fn load(modules: &[(String, String)], group: &str) -> Result<()> {
 fn load_from(kept: &[(String, String, Vec<u8>)], group: &str) -> Result<()> {
     for (_, file, bytes) in kept.iter().filter(|(of, ..)| of == group) {
         match nix::kmod::init_module(bytes, c"") {
-            Ok(()) | Err(nix::errno::Errno::EEXIST | nix::errno::Errno::ENODEV) => {}
+            Ok(()) | Err(Errno::EEXIST | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
             Err(errno) => {
                 return Err(errno).context(format!("cannot load the module '{file}'"));
             }

@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{copy, say};
+use crate::{copy, grow, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -76,8 +76,13 @@ pub(crate) fn make_root(guest: &Guest) -> Result<()> {
     }
     let base = device(&guest.disks.base)?;
     mount_at(&base, "/disk/base", "ext4", MsFlags::MS_RDONLY, "noload")?;
-    mount_at(&device(&guest.disks.overlay)?, "/disk/overlay", "ext4", MsFlags::empty(), "")?;
-    mount_at(&device(&guest.disks.work)?, "/disk/work", "ext4", MsFlags::empty(), "")?;
+    for (name, place) in
+        [(&guest.disks.overlay, "/disk/overlay"), (&guest.disks.work, "/disk/work")]
+    {
+        let device = device(name)?;
+        mount_at(&device, place, "ext4", MsFlags::empty(), "")?;
+        say::or_warn(grow::to_device(place, &device));
+    }
     let upper = Path::new("/disk/overlay/upper");
     if !upper.exists() {
         make_dir("/disk/overlay/work")?;

@@ -10,6 +10,7 @@ mod apply;
 mod boot;
 mod copy;
 mod disks;
+mod grow;
 mod hand;
 mod keeper;
 mod minimal;

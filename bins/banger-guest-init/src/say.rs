@@ -1,8 +1,14 @@
 //! What guest-init says: to the console when it cannot go on, to the kernel's log otherwise.
 
 use banger_guest::place;
-use nix::sys::reboot::{RebootMode, reboot};
-use std::{fs::OpenOptions, io::Write, process::ExitCode};
+use nix::{
+    sys::{
+        reboot::{RebootMode, reboot},
+        time::{TimeSpec, TimeValLike},
+    },
+    time::{ClockId, clock_gettime},
+};
+use std::{fs::OpenOptions, io::Write, process::ExitCode, sync::Mutex};
 
 /// Notes something that went wrong but does not keep the guest from running.
 pub(crate) fn warn(text: &str) {
@@ -12,6 +18,26 @@ pub(crate) fn warn(text: &str) {
     }
     if let Ok(mut log) = OpenOptions::new().append(true).create(true).open(place::LOG) {
         let _ = writeln!(log, "{text}");
+    }
+}
+
+/// Milliseconds since the machine began, at the end of each stage of the boot.
+static STAGES: Mutex<Vec<(&str, i64)>> = Mutex::new(Vec::new());
+
+/// Notes that a stage of the boot has ended.
+pub(crate) fn stage(name: &'static str) {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| TimeSpec::num_milliseconds(&t));
+    if let Ok(mut stages) = STAGES.lock() {
+        stages.push((name, now));
+    }
+}
+
+/// Writes down how long the boot took, for whoever looks into a guest.
+pub(crate) fn stages() {
+    let Ok(stages) = STAGES.lock() else { return };
+    let words: Vec<String> = stages.iter().map(|(name, ms)| format!("{name} {ms} ms")).collect();
+    if let Ok(mut log) = OpenOptions::new().append(true).create(true).open(place::LOG) {
+        let _ = writeln!(log, "stages: {}", words.join(", "));
     }
 }
 
