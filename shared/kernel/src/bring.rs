@@ -219,14 +219,7 @@ fn with_modules(dir: &Path, folder: &Path, work: &Path) -> Result<Vec<BootModule
     let failed = || format!("cannot write '{}'", path.display());
     let disk =
         File::options().read(true).write(true).create_new(true).open(&path).with_context(failed)?;
-    disk.set_len(256 << 20).with_context(failed)?;
-    std::process::Command::new("mkfs.ext4")
-        .arg("-qF")
-        .arg("-d")
-        .arg(&own)
-        .arg(&path)
-        .status()
-        .with_context(failed)?;
+    banger_ext4::from_directory(&own, &disk, "modules").with_context(failed)?;
     disk.sync_data().with_context(failed)?;
     Ok(boot)
 }
