@@ -1,3 +1,154 @@
-//! Makes a disk of a root file system in a tar archive.
+//! Makes a disk of a root file system in a tar archive. Reads the archive or stdin; writes
+//! `images/NAME`.
 
-fn main() {}
+use banger_cli::{Out, human_bytes};
+use banger_doc::{Context, Error, Image, ImageConfig, Name, Result};
+use banger_image::{interrupt, progress, publish, write};
+use banger_layer::{Layer, Opener, Progress};
+use banger_state::{State, place};
+use clap::Parser;
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read},
+    path::Path,
+    process::ExitCode,
+};
+
+/// Make an image of a root file system in a tar archive
+///
+/// The archive is what 'docker export', 'mmdebstrap' or 'tar' write, as it is or compressed by gzip
+/// or zstd.
+#[derive(Parser)]
+#[command(name = "banger-image-import", version)]
+struct Args {
+    /// The archive, or '-' for stdin
+    #[arg(value_name = "PATH")]
+    archive: String,
+    /// Name of the image; by default that of the archive without its endings
+    #[arg(long)]
+    name: Option<Name>,
+    /// Kernel the image boots with
+    #[arg(long, value_name = "KERNEL")]
+    kernel_ref: Option<Name>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let (source, size, open) = open(&args.archive)?;
+    let name = match args.name {
+        Some(name) => name,
+        None => default_name(&args.archive)?,
+    };
+    let state = State::open()?;
+    if state.images().has(&name) {
+        return Err(Error::conflict(format!("image '{name}' exists"))
+            .hint(format!("choose another name, or 'banger image delete {name}' first")));
+    }
+    interrupt::watch()?;
+    let layer = Layer { name: args.archive.clone(), diff_id: None, size, open };
+    let done = Progress::default();
+    let (staged, summary) = progress::stream(
+        out,
+        &done,
+        || args.archive.clone(),
+        || write(&state, &name, vec![layer], &done, out),
+    )
+    .map_err(|error| match error.hint_text() {
+        Some(_) => error,
+        None => error.hint(
+            "it has to hold a root file system; 'banger image pull docker-archive:PATH' takes \
+             what 'docker save' wrote",
+        ),
+    })?;
+    let image = Image {
+        name,
+        source,
+        digest: None,
+        managed: true,
+        rootfs: place::IMAGE_DISK.into(),
+        size_bytes: summary.size_bytes,
+        used_bytes: summary.used_bytes,
+        inodes: summary.inodes,
+        architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
+        kernel: args.kernel_ref,
+        config: ImageConfig::default(),
+        created_unix_s: banger_state::clock_s(),
+    };
+    publish(&state, staged, &image, |there| {
+        Err(Error::conflict(format!("image '{}' appeared meanwhile", there.name)))
+    })?;
+    out.put(&image, |image| {
+        format!(
+            "imported image '{}': {} in {} files",
+            image.name,
+            human_bytes(image.used_bytes),
+            image.inodes
+        )
+    })
+}
+
+/// Opens the archive and returns what to note as its origin, its size if it is known, and how to
+/// read it.
+fn open(archive: &str) -> Result<(String, Option<u64>, Opener)> {
+    if archive == "-" {
+        if io::stdin().is_terminal() {
+            return Err(Error::usage("stdin is a terminal, not an archive")
+                .hint("write it as 'docker export NAME | banger image import - --name NAME'"));
+        }
+        let stdin: Opener = Box::new(|| plain("stdin", Box::new(io::stdin())));
+        return Ok(("stdin".into(), None, stdin));
+    }
+    let path = Path::new(archive)
+        .canonicalize()
+        .map_err(|error| Error::not_found(format!("cannot find '{archive}'")).because(error))?;
+    let file = File::open(&path).with_context(|| format!("cannot open '{archive}'"))?;
+    let meta = file.metadata().with_context(|| format!("cannot look at '{archive}'"))?;
+    if meta.is_dir() {
+        return Err(Error::usage(format!("'{archive}' is a directory")).hint(format!(
+            "'tar -C {archive} -c . | banger image import - --name NAME' takes one"
+        )));
+    }
+    let name = archive.to_owned();
+    let size = meta.is_file().then_some(meta.len());
+    Ok((format!("file:{}", path.display()), size, Box::new(move || plain(&name, Box::new(file)))))
+}
+
+/// Refuses the compressions that are not read, by name.
+fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+    let mut head = Vec::new();
+    reader
+        .by_ref()
+        .take(6)
+        .read_to_end(&mut head)
+        .with_context(|| format!("cannot read '{name}'"))?;
+    let others: [(&[u8], &str); 5] = [
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"LZIP", "lzip"),
+        (b"PK\x03\x04", "zip"),
+    ];
+    if let Some((_, tool)) = others.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Err(Error::failed(format!("'{name}' is compressed by {tool}")).hint(format!(
+            "pipe it through '{tool} -dc' into 'banger image import - --name NAME'"
+        )));
+    }
+    if head.is_empty() {
+        return Err(Error::failed(format!("'{name}' is empty")));
+    }
+    Ok(Box::new(io::Cursor::new(head).chain(reader)))
+}
+
+fn default_name(archive: &str) -> Result<Name> {
+    let file = Path::new(archive).file_name().unwrap_or_default().to_string_lossy();
+    let mut stem = file.as_ref();
+    for ending in [".gz", ".zst", ".tgz", ".tar"] {
+        stem = stem.strip_suffix(ending).unwrap_or(stem);
+    }
+    Name::from_lossy(stem).ok_or_else(|| {
+        Error::usage(format!("'{archive}' gives no name for the image")).hint("name it with --name")
+    })
+}

@@ -1,3 +1,62 @@
-//! Copies a registered image's disk into the state.
+//! Copies a registered image's disk into the state. Reads the registered file; replaces
+//! `images/NAME`.
 
-fn main() {}
+use banger_cli::{Out, human_bytes};
+use banger_doc::{Context, Error, Image, Name, Result};
+use banger_image::{check, copy, interrupt, publish};
+use banger_state::{State, place};
+use std::{fs::File, process::ExitCode};
+
+/// Copy a registered image's disk, so that its file is not needed any more
+#[derive(clap::Parser)]
+#[command(name = "banger-image-promote", version)]
+struct Args {
+    /// Name of the image
+    #[arg(value_name = "IMAGE")]
+    name: Name,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let state = State::open()?;
+    let image = state.images().get(&args.name)?;
+    if image.managed {
+        // Done already, like stopping a stopped VM.
+        return put(&image, out);
+    }
+    interrupt::watch()?;
+    let from = state.base_disk(&image);
+    let file = File::open(&from).map_err(|error| {
+        Error::not_found(format!("cannot open the disk '{}' of '{}'", from.display(), image.name))
+            .because(error)
+    })?;
+    check(&from)?;
+    let staged = copy(&state, &image.name, &file)?;
+    // Of the copy: the file may have changed since it was registered.
+    let checked = check(&staged.path().join(place::IMAGE_DISK))
+        .with_context(|| format!("cannot promote image '{}'", image.name))?;
+    let promoted = Image {
+        managed: true,
+        rootfs: place::IMAGE_DISK.into(),
+        size_bytes: checked.size_bytes,
+        used_bytes: checked.used_bytes,
+        inodes: checked.inodes,
+        ..image.clone()
+    };
+    publish(&state, staged, &promoted, |there| {
+        if there.rootfs == image.rootfs && !there.managed {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("image '{}' changed meanwhile", image.name)).hint("try again"))
+    })?;
+    put(&promoted, out)
+}
+
+fn put(image: &Image, out: &mut Out) -> Result<()> {
+    out.put(image, |image| {
+        format!("image '{}' is copied: {}", image.name, human_bytes(image.used_bytes))
+    })
+}
