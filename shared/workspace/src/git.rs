@@ -125,7 +125,6 @@ impl Git {
             ("GIT_NO_LAZY_FETCH", "1"),
             ("GIT_NO_REPLACE_OBJECTS", "1"),
             ("GIT_PAGER", "cat"),
-            ("GIT_LITERAL_PATHSPECS", "1"),
         ]);
         for (name, value) in &self.env {
             command.env(name, value);

@@ -345,6 +345,8 @@ fn ignored(
     write_rules(files, root, look, name, b".gitignore", &scratch)?;
     let mut input = Vec::new();
     for path in paths {
+        // A first ':' would be taken for a pattern's magic.
+        input.extend_from_slice(b"./");
         input.extend_from_slice(path);
         input.push(0);
     }
@@ -355,7 +357,8 @@ fn ignored(
         return Err(Error::failed("cannot tell what the guest ignores")
             .because(said.escape_debug().to_string()));
     }
-    Ok(split_zero(&ended.answer).map(<[u8]>::to_vec).collect())
+    let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
+    Ok(ignored.map(<[u8]>::to_vec).collect())
 }
 
 /// Copies all files named `name` of the guest's tree to the scratch tree, as `new_name`.

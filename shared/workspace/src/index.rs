@@ -37,6 +37,8 @@ pub(crate) struct Index {
     pub(crate) entries: Vec<Entry>,
     /// Whether an extension is needed to understand it: a split or a sparse index.
     pub(crate) is_partial: bool,
+    /// Whether directories stand for what is in them.
+    pub(crate) is_sparse: bool,
 }
 
 /// Reads an index whose objects have names of `oid_len` bytes.
@@ -97,6 +99,7 @@ impl<'a> Parser<'a> {
             let size = self.u32()? as usize;
             // A lower-case letter marks an extension that has to be understood.
             index.is_partial |= name[0].is_ascii_lowercase();
+            index.is_sparse |= name == b"sdir";
             self.take(size)?;
         }
         Some(index)

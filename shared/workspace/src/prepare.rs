@@ -288,6 +288,8 @@ struct Load {
     pieces: BTreeMap<Vec<u8>, Piece>,
     /// Packs of objects: path in the guest, file on the host.
     packs: BTreeMap<Vec<u8>, PathBuf>,
+    /// Directories that every `.git` has, whatever is in them.
+    dirs: Vec<String>,
     position: Position,
     refs: BTreeMap<String, String>,
     packed: Vec<u8>,
@@ -501,8 +503,11 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
     let mut history = store.choose(repository, &must, &unfinished, depth, &cut)?;
     let mut more: BTreeSet<String> = unfinished.into_iter().collect();
     let index = index::parse_or_empty(&unit.index_bytes, store.oid_len)?;
-    let listed = index.entries.iter().filter(|entry| entry.mode != MODULE && !entry.intent_to_add);
-    more.extend(listed.map(|entry| entry.oid.clone()));
+    let listed = || index.entries.iter().filter(|entry| entry.mode != MODULE);
+    let intended = listed().filter(|entry| entry.intent_to_add).map(|entry| entry.oid.clone());
+    // The object of a path that is only intended need not be there.
+    more.extend(store.present(repository, &intended.collect())?);
+    more.extend(listed().filter(|entry| !entry.intent_to_add).map(|entry| entry.oid.clone()));
     store.fetch(repository, &history, &before, &more)?;
     history.refs.remove("HEAD");
     Ok(history)
@@ -670,6 +675,9 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
         let link = format!("gitdir: {}{}\n", up(&at), unit.git_at);
         inner.push((format!("{at}/.git"), link.into_bytes()));
     }
+    for name in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
+        load.dirs.push(format!("{}/{name}", unit.git_at));
+    }
     for (path, bytes) in inner {
         add_small(load, path.into_bytes(), bytes);
     }
@@ -817,7 +825,7 @@ struct Sending {
     gone: Vec<Vec<u8>>,
     /// Written last: index, references, HEAD.
     last: Vec<(String, Vec<u8>, bool)>,
-    dirs: Vec<&'static str>,
+    dirs: Vec<String>,
 }
 
 impl Sending {
@@ -828,11 +836,10 @@ impl Sending {
     fn everything(&mut self, load: &Load) {
         self.packs = load.packs.keys().cloned().collect();
         self.pieces = load.pieces.keys().cloned().collect();
+        self.dirs.clone_from(&load.dirs);
         if load.position.head.is_empty() {
             return;
         }
-        self.dirs =
-            vec![".git/objects/info", ".git/objects/pack", ".git/refs/heads", ".git/refs/tags"];
         self.last.push((".git/packed-refs".into(), load.packed.clone(), false));
         if !load.index.is_empty() {
             self.last.push((".git/index".into(), load.index.clone(), true));

@@ -70,6 +70,8 @@ pub(crate) struct Repository {
     pub(crate) index_bytes: Vec<u8>,
     /// When the index was written: seconds and nanoseconds.
     pub(crate) index_mtime: (i64, i64),
+    /// Whether those are not the bytes that lie on the host.
+    is_index_made: bool,
 }
 
 impl Source {
@@ -183,6 +185,7 @@ impl Repository {
             index,
             index_bytes,
             index_mtime,
+            is_index_made: false,
         };
         if repository.index.is_partial {
             repository.make_index_whole(oid_len)?;
@@ -190,23 +193,25 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Replaces what was read of a split or sparse index by a whole one, made from a copy.
+    /// Replaces what was read of a split or sparse index by a whole one, made beside the repository.
     fn make_index_whole(&mut self, oid_len: usize) -> Result<()> {
         let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
         let copy = dir.path().join("index");
-        fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
-        // A split index is looked for beside the copy as well as in the repository.
-        for entry in fs::read_dir(&self.git_dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_bytes().starts_with(b"sharedindex.") {
-                let _ = fs::copy(entry.path(), dir.path().join(entry.file_name()));
+        if self.index.is_sparse {
+            self.spread_index(dir.path(), &copy)?;
+        } else {
+            fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
+            // The shared part is looked for beside the copy.
+            for entry in fs::read_dir(&self.git_dir).into_iter().flatten().flatten() {
+                if entry.file_name().as_bytes().starts_with(b"sharedindex.") {
+                    let _ = fs::copy(entry.path(), dir.path().join(entry.file_name()));
+                }
             }
+            let git = self.git().env("GIT_INDEX_FILE", &copy).set("core.splitIndex=false");
+            let words = ["update-index", "--no-split-index", "--force-write-index"];
+            git.run(words, b"").context("cannot make a whole index of a split one")?;
         }
-        let git = Git::at(&self.root)
-            .env("GIT_INDEX_FILE", &copy)
-            .set("index.sparse=false")
-            .set("core.splitIndex=false");
-        let words = ["update-index", "--no-split-index", "--force-write-index"];
-        git.run(words, b"").context("cannot make a whole index of a split or sparse one")?;
+        self.is_index_made = true;
         self.index_bytes = read_limited(&copy, MAX_FILE)?;
         self.index = index::parse(&self.index_bytes, oid_len)?;
         if self.index.is_partial {
@@ -217,6 +222,53 @@ impl Repository {
             .hint("'git sparse-checkout reapply --no-sparse-index' makes it whole"));
         }
         Ok(())
+    }
+
+    /// Writes an index that lists the files of each directory of a sparse one. git itself would
+    /// touch the trees in the repository while it does that.
+    fn spread_index(&self, dir: &Path, copy: &Path) -> Result<()> {
+        let form = format!("--object-format={}", self.format);
+        Git::at(dir).run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
+        let mut lines = Vec::new();
+        let mut skipped = Vec::new();
+        for entry in &self.index.entries {
+            if entry.mode == 0o040_000 {
+                let listed = self.git().run(["ls-tree", "-r", "-z", &entry.oid], b"")?;
+                for line in split_zero(&listed) {
+                    let Some(tab) = line.iter().position(|byte| *byte == b'\t') else { continue };
+                    let head = String::from_utf8_lossy(&line[..tab]).into_owned();
+                    let (mode, oid) = (head.split(' ').next(), head.split(' ').nth(2));
+                    let path = [entry.path.as_slice(), &line[tab + 1..]].concat();
+                    lines.extend_from_slice(
+                        format!("{} {} 0\t", mode.unwrap_or_default(), oid.unwrap_or_default())
+                            .as_bytes(),
+                    );
+                    lines.extend_from_slice(&path);
+                    lines.push(0);
+                    skipped.extend_from_slice(&path);
+                    skipped.push(0);
+                }
+                continue;
+            }
+            let head = format!("{:06o} {} {}\t", entry.mode, entry.oid, entry.stage);
+            lines.extend_from_slice(head.as_bytes());
+            lines.extend_from_slice(&entry.path);
+            lines.push(0);
+            if entry.skip_worktree {
+                skipped.extend_from_slice(&entry.path);
+                skipped.push(0);
+            }
+        }
+        let git = Git::own(&dir.join("repo.git"))
+            .work_tree(&self.root)
+            .env("GIT_INDEX_FILE", copy)
+            .set("core.safecrlf=false");
+        git.run(["update-index", "-z", "--index-info"], &lines)?;
+        if !skipped.is_empty() {
+            git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
+        }
+        // Files that differ make it say so by its status.
+        git.attempt(["update-index", "-q", "--refresh"], b"").map(drop)
     }
 
     /// Returns a way to call git on it, with nothing of its configuration running.
@@ -259,6 +311,12 @@ impl Repository {
         let mut git = self.git();
         if let Some(path) = self.excludes_file() {
             git = git.set(format!("core.excludesFile={}", path.display()));
+        }
+        let copy = tempfile::tempdir().context("cannot make a scratch directory")?;
+        if self.is_index_made {
+            let copy = copy.path().join("index");
+            fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
+            git = git.env("GIT_INDEX_FILE", copy);
         }
         let words = ["ls-files", "-z", "--others", "--exclude-standard"];
         let answer = git.run(words, b"").context("cannot list untracked files")?;

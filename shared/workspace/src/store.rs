@@ -228,6 +228,22 @@ impl Store {
         write("banger-history.json", &bytes)
     }
 
+    /// Returns those of `oids` that the store or a repository has.
+    pub(crate) fn present(
+        &self,
+        source: &Repository,
+        oids: &BTreeSet<String>,
+    ) -> Result<Vec<String>> {
+        if oids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
+        let answer = self.reading(source).run(["cat-file", "--batch-check"], asked.as_bytes())?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let present = answer.lines().filter(|line| !line.ends_with(" missing"));
+        Ok(present.filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect())
+    }
+
     /// Returns a way to call git on the store that reads the objects of a repository too.
     pub(crate) fn reading(&self, source: &Repository) -> Git {
         self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&source.objects()))

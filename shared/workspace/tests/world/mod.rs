@@ -1,5 +1,12 @@
 //! A host with a repository and a guest that is a directory behind the real files service.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test program uses its part of this"
+)]
+
 use banger_channel::files::{Files, serve};
 use banger_doc::{Context, Workspace, WorkspaceMode};
 use banger_workspace::{Export, Want, Wish};
@@ -21,7 +28,6 @@ pub struct World {
     dir: tempfile::TempDir,
 }
 
-#[allow(dead_code, reason = "each test program uses its part of this")]
 impl World {
     /// Makes a host directory and runs `setup` in it.
     pub fn new(setup: &str) -> Self {
@@ -58,7 +64,7 @@ impl World {
     /// Runs a script that has to succeed and returns what it printed.
     pub fn shell(&self, dir: &Path, script: &str) -> String {
         let output = Command::new("timeout")
-            .args(["60", "bash", "-euc", script])
+            .args(["60", "bash", "-euo", "pipefail", "-c", script])
             .current_dir(dir)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -113,7 +119,6 @@ impl World {
 }
 
 /// Every path below a directory with its type, mode, content and modification time.
-#[allow(dead_code, reason = "each test program uses its part of this")]
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut seen = BTreeMap::new();
     let mut waiting = vec![dir.to_owned()];
@@ -135,4 +140,10 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
         }
     }
     seen
+}
+
+/// The paths at which two fingerprints differ.
+pub fn differing(a: &BTreeMap<PathBuf, String>, b: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+    let paths = a.keys().chain(b.keys());
+    paths.filter(|path| a.get(*path) != b.get(*path)).cloned().collect()
 }
