@@ -1,3 +1,121 @@
-//! Runs a command in a VM.
+//! Runs a command in a VM and passes its bytes, signals and status on.
+//!
+//! Reads the VM's folder, talks to its agent over `run/channel.sock`; writes nothing. Its stdout is
+//! the command's, also on failure.
 
-fn main() {}
+mod carry;
+mod terminal;
+
+use banger_channel::{
+    connect,
+    exec::{Failure, Request, Why},
+    port, write_line,
+};
+use banger_cli::{Out, note};
+use banger_doc::{Context, Error, Name, Result};
+use banger_state::{State, place};
+use carry::{Ended, carry};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use terminal::Raw;
+
+/// How long the agent of a running VM may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Run a command in a running VM
+///
+/// The command starts as the image says (environment, directory, user) unless options say otherwise.
+/// Without a command it is the user's shell. The exit status is the command's: 128 and the signal's
+/// number if a signal ended it, 127 if it is not there, 126 if it cannot be executed, 125 if banger
+/// itself failed.
+#[derive(Debug, clap::Parser)]
+#[command(name = "banger-vm-exec", version)]
+struct Args {
+    /// Give the command a terminal, also when this is not run from one
+    #[arg(short, long, overrides_with = "no_tty")]
+    tty: bool,
+    /// Give the command no terminal: stdout and stderr stay apart, bytes stay as they are
+    #[arg(short = 'T', long, overrides_with = "tty")]
+    no_tty: bool,
+    /// Accepted, since others want it: stdin is always passed on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Whom the command runs as: user, uid, user:group, uid:gid
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Set a variable; without a value, to the one it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The directory the command starts in
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The VM
+    #[arg(value_name = "VM")]
+    vm: Name,
+    /// The command and its words
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main_raw(run)
+}
+
+fn run(args: Args, _: &mut Out) -> Result<ExitCode> {
+    let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let tty = args.tty || (at_terminal && !args.no_tty);
+    let mut env = args.env.iter().map(|entry| variable(entry)).collect::<Result<Vec<_>>>()?;
+    if let (true, Ok(term)) = (tty, std::env::var("TERM")) {
+        env.insert(0, format!("TERM={term}"));
+    }
+    let request = Request {
+        argv: args.command,
+        env,
+        cwd: args.workdir,
+        user: args.user,
+        tty: tty.then(terminal::window),
+    };
+
+    let folder = State::open()?.vm(&args.vm)?;
+    folder.must_run()?;
+    let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
+    let name = folder.name();
+    let mut stream = connect(&channel, port::EXEC, ANSWER_LIMIT)
+        .with_context(|| format!("cannot run a command in VM '{name}'"))
+        .map_err(|error| error.hint(format!("'banger vm logs {name}' shows what it is at")))?;
+    write_line(&mut stream, &request).context("cannot send the command to the guest")?;
+    let raw = tty.then(Raw::enter).transpose()?;
+    let ended = carry(&stream, tty);
+    drop(raw);
+    match ended? {
+        Ended::Exit(status) => Ok(ExitCode::from(status)),
+        Ended::NotStarted(failure) => not_started(failure),
+        Ended::Broken => Err(Error::failed(format!("the connection to VM '{name}' broke"))
+            .hint(format!("'banger vm show {name}' shows how it stands"))),
+    }
+}
+
+/// Reads `NAME=VALUE`, or `NAME` with the value it has here.
+fn variable(entry: &str) -> Result<String> {
+    let name = entry.split('=').next().unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::usage(format!("'{entry}' names no variable")));
+    }
+    if entry.contains('=') {
+        return Ok(entry.to_owned());
+    }
+    let value = std::env::var(name)
+        .map_err(|error| Error::usage(format!("cannot pass '{name}' on")).because(error))?;
+    Ok(format!("{name}={value}"))
+}
+
+/// Says why the command did not start, in the statuses that shells use.
+fn not_started(failure: Failure) -> Result<ExitCode> {
+    let message: String = failure.message.chars().filter(|c| !c.is_control()).take(1000).collect();
+    let status = match failure.kind {
+        Why::NotFound => 127,
+        Why::NotExecutable => 126,
+        Why::Refused | Why::Failed => return Err(Error::failed(message)),
+    };
+    note(&format!("banger-vm-exec: {message}"));
+    Ok(ExitCode::from(status))
+}

@@ -1,1 +1,367 @@
-//! The contract of `banger-vm-exec`.
+//! The contract of `banger-vm-exec`: against the real agent, over the real channel, with this
+//! machine in place of a guest.
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
+use banger_channel::bridge;
+use banger_tests::{Answer, Sandbox, have, program};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const EXEC: &str = env!("CARGO_BIN_EXE_banger-vm-exec");
+
+/// A VM that runs as far as anybody can tell: its lock is held, its agent answers.
+struct Guest {
+    sandbox: Sandbox,
+    agent: Child,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+impl Guest {
+    /// Starts one whose image says so much of how to run it.
+    fn new(config: &str) -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.plant_vm("web", "alpine", "generic-6.12");
+        let folder = sandbox.vm("web");
+        fs::create_dir(folder.join("run")).unwrap();
+        fs::write(
+            folder.join("running.json"),
+            r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":1,"start_ticks":1},
+                "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#,
+        )
+        .unwrap();
+        let lock = File::create(folder.join("lock")).unwrap();
+        let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
+        let lock = nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap();
+        let document = folder.join("guest.json");
+        fs::write(
+            &document,
+            format!(
+                r#"{{"schema":"banger.guest/1","hostname":"web","machine_id":"0","clock_unix_ms":0,
+                     "disks":{{"base":"a","overlay":"b","work":"c"}},"channel":"banger.0",
+                     "config":{config}}}"#
+            ),
+        )
+        .unwrap();
+        let port = UnixListener::bind(folder.join("run/port.sock")).unwrap();
+        let agent = sandbox
+            .command(program("banger-guest-agent"))
+            .arg("--guest")
+            .arg(document)
+            .arg("--device")
+            .arg(folder.join("run/port.sock"))
+            .spawn()
+            .unwrap();
+        let (device, _) = port.accept().unwrap();
+        let listener = UnixListener::bind(folder.join("run/channel.sock")).unwrap();
+        thread::spawn(move || bridge::run(listener, device));
+        Self { sandbox, agent, _lock: lock }
+    }
+
+    fn exec(&self, args: &[&str]) -> Answer {
+        self.feed(args, b"")
+    }
+
+    fn feed(&self, args: &[&str], stdin: &[u8]) -> Answer {
+        self.sandbox.feed(EXEC, args, stdin)
+    }
+
+    /// Starts it and returns at once.
+    fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.sandbox.command(EXEC);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Says whether a process with these words in its command line runs.
+fn runs(words: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == words.as_bytes())
+    })
+}
+
+#[test]
+fn stdout_stderr_and_status_are_exact() {
+    let guest = Guest::new("{}");
+    let answer =
+        guest.exec(&["web", "--", "sh", "-c", "printf 'a\\0\\377\\r\\n'; echo no >&2; exit 42"]);
+    assert_eq!(
+        (answer.status, &*answer.stdout, &*answer.stderr),
+        (42, &b"a\0\xff\r\n"[..], "no\n")
+    );
+    guest.exec(&["web", "true"]).ok();
+    for (signal, status) in [("TERM", 143), ("KILL", 137), ("SEGV", 139)] {
+        let answer = guest.exec(&["web", "--", "sh", "-c", &format!("kill -{signal} $$")]);
+        assert_eq!((answer.status, &*answer.stderr), (status, ""));
+    }
+}
+
+#[test]
+fn stdin_goes_in_and_comes_back_whole() {
+    let guest = Guest::new("{}");
+    let big: Vec<u8> = (0..64_u32 << 20).map(|n| (n ^ (n >> 8) ^ (n >> 17)) as u8).collect();
+    let answer = guest.feed(&["web", "cat"], &big);
+    assert_eq!(answer.status, 0);
+    assert!(answer.stdout == big, "{} bytes came back", answer.stdout.len());
+}
+
+#[test]
+fn a_command_that_does_not_read_gets_its_end_all_the_same() {
+    let guest = Guest::new("{}");
+    let big = vec![b'x'; 8 << 20];
+    assert_eq!(guest.feed(&["web", "true"], &big).status, 0);
+    let answer = guest.feed(&["web", "head", "-c", "3"], &big);
+    assert_eq!(answer.stdout, b"xxx");
+    // It closes its stdin and lives on: what is left over is thrown away.
+    let answer = guest.feed(&["web", "sh", "-c", "exec <&-; sleep 0.2; echo done"], &big);
+    assert_eq!(answer.stdout, b"done\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command() {
+    let guest = Guest::new("{}");
+    let mut child = guest.start(&["web", "yes", "goes-away"]);
+    child.stdout.take().unwrap().read_exact(&mut [0; 100_000][..]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    until("the command ends", || !runs("goes-away"));
+}
+
+#[test]
+fn a_client_that_is_killed_takes_its_command_along() {
+    let guest = Guest::new("{}");
+    // It ignores the hang-up and reads nothing, so it has to be killed.
+    let seconds = format!("71.{}", std::process::id());
+    let script = format!("trap '' HUP; echo up; sleep {seconds}; sleep {seconds}");
+    let mut child = guest.start(&["web", "sh", "-c", &script]);
+    child.stdin.take().unwrap().write_all(&[b'x'; 200_000]).unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    until("it runs", || runs(&seconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the command ends", || !runs(&seconds));
+}
+
+#[test]
+fn what_stays_behind_holds_nobody_up() {
+    let guest = Guest::new("{}");
+    let begun = Instant::now();
+    let answer = guest.exec(&["web", "sh", "-c", "sleep 30.25 & echo here; exit 3"]);
+    assert_eq!((answer.status, &*answer.stdout), (3, &b"here\n"[..]));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    guest.exec(&["web", "pkill", "-f", "^sleep 30.25$"]);
+    // Also when it never stops talking.
+    let answer = guest.exec(&["web", "sh", "-c", "(trap '' PIPE; yes stays-behind) & exit 4"]);
+    assert_eq!(answer.status, 4);
+    until("its reader is gone, so it ends", || !runs("stays-behind"));
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let guest = Guest::new("{}");
+    for (signal, name) in
+        [(libc_signal("INT"), "INT"), (libc_signal("TERM"), "TERM"), (libc_signal("USR1"), "USR1")]
+    {
+        let script = format!(
+            "trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done"
+        );
+        let mut child = guest.start(&["web", "sh", "-c", &script]);
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 6]).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &*rest), (Some(7), &*format!("got {name}\n")));
+    }
+}
+
+fn libc_signal(name: &str) -> nix::sys::signal::Signal {
+    format!("SIG{name}").parse().unwrap()
+}
+
+#[test]
+fn the_image_decides_and_options_overrule() {
+    let guest = Guest::new(
+        r#"{"env":["PATH=/opt/none:/usr/bin:/bin","COLOUR=red","KEPT=1"],"working_dir":"/usr","user":"nobody"}"#,
+    );
+    let show = "echo $COLOUR $KEPT $PWD $(id -un) $HOME $PATH";
+    let answer = guest.exec(&["web", "sh", "-c", show]);
+    let text = answer.text();
+    assert!(
+        text.starts_with("red 1 /usr nobody /nonexistent /opt/none:/usr/bin:/bin:/run/banger/bin"),
+        "{text}"
+    );
+    let options = [
+        "-u",
+        "root",
+        "-e",
+        "COLOUR=blue",
+        "--env",
+        "MINE",
+        "--workdir",
+        "/tmp",
+        "web",
+        "--",
+        "sh",
+        "-c",
+    ];
+    let answer = guest.sandbox.raw_with(
+        EXEC,
+        &[&options[..], &["echo $COLOUR $MINE $PWD $HOME; id -G"]].concat(),
+        |c| {
+            c.env("MINE", "yes");
+        },
+    );
+    assert_eq!(answer.text(), "blue yes /tmp /root\n0\n");
+    let answer = guest.exec(&["-u", "12345:54321", "web", "id"]);
+    assert!(answer.text().starts_with("uid=12345 gid=54321"), "{}", answer.text());
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let guest = Guest::new("{}");
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["web", "no-such-command"], 127, "no-such-command"),
+        (&["web", "/no/such/file"], 127, "/no/such/file"),
+        (&["web", "/etc/passwd"], 126, "/etc/passwd"),
+        (&["web", "/etc"], 126, "/etc"),
+        (&["-w", "/no/such/dir", "web", "true"], 125, "'/no/such/dir'"),
+        (&["-u", "no-such-user", "web", "true"], 125, "'no-such-user'"),
+    ];
+    for (args, status, part) in cases {
+        let answer = guest.exec(args);
+        assert_eq!(answer.status, status, "{}", answer.all());
+        assert!(answer.stdout.is_empty() && answer.stderr.contains(part), "{}", answer.all());
+    }
+}
+
+#[test]
+fn a_script_without_a_first_line_runs_as_shells_run_it() {
+    let guest = Guest::new("{}");
+    let script = guest.sandbox.dir().join("script");
+    fs::write(&script, "echo \"$0 $1\"\n").unwrap();
+    Command::new("chmod").arg("+x").arg(&script).status().unwrap();
+    let script = script.to_str().unwrap();
+    assert_eq!(guest.exec(&["web", script, "one"]).text(), format!("{script} one\n"));
+}
+
+#[test]
+fn without_a_command_it_is_a_shell() {
+    let guest = Guest::new("{}");
+    let answer = guest.feed(&["web"], b"echo from $0; exit 5\n");
+    assert_eq!(answer.status, 5);
+    assert!(answer.text().starts_with("from "), "{}", answer.text());
+}
+
+#[test]
+fn a_terminal_has_a_size_and_one_stream() {
+    let guest = Guest::new("{}");
+    if !have("script") {
+        return;
+    }
+    let answer = guest.sandbox.terminal(
+        &format!("stty rows 33; {EXEC} -t web sh -c 'test -t 0 && test -t 2 && stty size; echo $TERM >&2; exit 6'; echo $?"),
+        97,
+        |command| {
+            command.stdin(Stdio::null());
+        },
+    );
+    let text = answer.text();
+    assert!(
+        text.contains(" 97") && text.contains("xterm") && text.trim_end().ends_with('6'),
+        "{text}"
+    );
+    // Not from a terminal, on demand; end-of-file is typed.
+    let answer =
+        guest.feed(&["--tty", "web", "--", "sh", "-c", "stty -echo; stty size; cat"], b"typed\n");
+    let text = answer.text();
+    assert!(text.contains("24 80\r\n") && text.contains("typed\r\n"), "{text:?}");
+    assert_eq!(answer.status, 0);
+}
+
+#[test]
+fn many_at_once_do_not_mix() {
+    let guest = Guest::new("{}");
+    thread::scope(|scope| {
+        for n in 0..40 {
+            let guest = &guest;
+            scope.spawn(move || {
+                let script =
+                    format!("cat; head -c 200000 /dev/zero | tr '\\0' {}; exit {n}", n % 10);
+                let answer = guest.feed(&["web", "sh", "-c", &script], format!("{n}").as_bytes());
+                assert_eq!(answer.status, n);
+                let wanted = format!("{n}{}", (n % 10).to_string().repeat(200_000));
+                assert!(answer.stdout == wanted.as_bytes());
+            });
+        }
+    });
+}
+
+#[test]
+fn the_agent_stays_small() {
+    let guest = Guest::new("{}");
+    guest.feed(&["web", "cat"], &vec![1; 8 << 20]).ok();
+    for _ in 0..20 {
+        guest.exec(&["web", "true"]).ok();
+    }
+    let field = |name: &str| {
+        let status = fs::read_to_string(format!("/proc/{}/status", guest.agent.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        line.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    until("its threads end", || field("Threads:") == 1);
+    let kib = field("VmRSS:");
+    assert!(kib < 5 << 10, "{kib} KiB");
+}
+
+#[test]
+fn an_agent_that_dies_is_an_own_failure() {
+    let mut guest = Guest::new("{}");
+    let child = guest.start(&["web", "sleep", "20.125"]);
+    until("it runs", || runs("20.125"));
+    guest.agent.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    Command::new("pkill").args(["-f", "^sleep 20.125$"]).status().unwrap();
+}
+
+#[test]
+fn vms_that_do_not_run_and_words_that_mean_nothing_are_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let stopped = sandbox.raw(EXEC, &["web", "true"]);
+    assert_eq!((stopped.status, stopped.stdout.len()), (125, 0));
+    assert!(stopped.stderr.contains("'web' is created"), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("hint: 'banger vm start web'"), "{}", stopped.stderr);
+    let missing = sandbox.raw(EXEC, &["nobody", "true"]);
+    assert!(
+        missing.status == 125 && missing.stderr.contains("no VM 'nobody'"),
+        "{}",
+        missing.all()
+    );
+    assert_eq!(sandbox.raw(EXEC, &["../web", "true"]).status, 2);
+    assert_eq!(sandbox.raw(EXEC, &[]).status, 2);
+    assert_eq!(sandbox.raw(EXEC, &["--no-such-option", "web"]).status, 2);
+    assert_eq!(sandbox.raw(EXEC, &["-e", "=x", "web", "true"]).status, 2);
+}

@@ -204,7 +204,9 @@ mod tests {
             Message::Started(7),
         ];
         let mut bytes = Vec::new();
-        messages.iter().for_each(|message| message.encode(&mut bytes));
+        for message in &messages {
+            message.encode(&mut bytes);
+        }
         let (mut decoder, mut came) = (Decoder::default(), 0);
         for byte in bytes {
             decoder.feed(&[byte]);

@@ -75,7 +75,19 @@ impl Local {
 }
 
 /// Carries streams until the device closes.
-pub(crate) fn run(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
+pub(crate) fn run(device: BorrowedFd<'_>, side: Side<'_>) -> io::Result<()> {
+    match turn(device, side) {
+        // It closed with bytes of ours unread.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn turn(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
     let role = match side {
         Side::Host(_) => Role::Host,
         Side::Guest(_) => Role::Guest,
@@ -254,11 +266,8 @@ impl Pump {
                 self.mux.send(id, &local.said);
                 local.phase = Phase::Stream(id);
             }
-            if let Phase::Stream(id) = local.phase
-                && carry(&mut self.mux, local, id, ready, buffer).is_err()
-            {
-                self.mux.reset(id);
-                local.phase = Phase::Closed;
+            if let Phase::Stream(id) = local.phase {
+                carry(&mut self.mux, local, id, ready, buffer);
             }
         }
         self.locals.retain(|local| !matches!(local.phase, Phase::Closed));
@@ -276,21 +285,16 @@ impl Pump {
     }
 }
 
-/// Moves what can be moved between a local connection and its stream. An error means that its local
-/// end is gone.
-fn carry(
-    mux: &mut Mux,
-    local: &mut Local,
-    id: u32,
-    ready: PollFlags,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+/// Moves what can be moved between a local connection and its stream.
+fn carry(mux: &mut Mux, local: &mut Local, id: u32, ready: PollFlags, buffer: &mut [u8]) {
     // Not only when poll says so: bytes that came just now need no further turn to be written.
     while !mux.held(id).is_empty() {
         local.said = Vec::new();
-        match again(write(&local.socket, mux.held(id)))? {
-            Some(count) => mux.take(id, count),
-            None => break,
+        match again(write(&local.socket, mux.held(id))) {
+            Ok(Some(count)) => mux.take(id, count),
+            Ok(None) => break,
+            // It reads no more; what it has written before is still to be passed on.
+            Err(_) => mux.take(id, mux.held(id).len()),
         }
     }
     if mux.is_ended(id) && !local.told_end {
@@ -302,23 +306,24 @@ fn carry(
     if mux.is_gone(id) {
         mux.reset(id);
         local.phase = Phase::Closed;
-        return Ok(());
+        return;
     }
     let over = PollFlags::POLLHUP | PollFlags::POLLERR;
     local.hung_up |= ready.intersects(over);
     let room = mux.room(id).min(buffer.len());
     if !local.read_all && room > 0 && ready.intersects(over | PollFlags::POLLIN) {
-        match again(read(&local.socket, &mut buffer[..room]))? {
-            Some(0) => {
+        match again(read(&local.socket, &mut buffer[..room])) {
+            // Also "connection reset": it closed with bytes unread, and all it wrote has been read.
+            Ok(Some(0)) | Err(_) => {
                 local.said = Vec::new();
                 local.read_all = true;
                 mux.finish(id);
             }
-            Some(count) => {
+            Ok(Some(count)) => {
                 local.said = Vec::new();
                 mux.send(id, &buffer[..count]);
             }
-            None => {}
+            Ok(None) => {}
         }
     }
     if local.read_all && local.hung_up {
@@ -326,7 +331,6 @@ fn carry(
         mux.reset(id);
         local.phase = Phase::Closed;
     }
-    Ok(())
 }
 
 /// Reads more of a client's line.

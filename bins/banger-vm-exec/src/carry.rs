@@ -1,0 +1,266 @@
+//! Carries bytes and signals between this process and the command, in one thread.
+
+use crate::terminal;
+use banger_channel::exec::{CREDIT, Decoder, Failure, Message};
+use banger_doc::{Context, Result};
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        stat::{SFlag, fstat},
+    },
+    unistd::{read, write},
+};
+use std::{
+    io::{self, stderr, stdin, stdout},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+};
+
+/// The guest is not read from while more than this waits for a reader of ours.
+const CROWDED: usize = 128 << 10;
+/// What a pipe or terminal takes without waiting once poll(2) says that it takes something.
+const SURE: usize = 4096;
+/// A reader went away: what a shell says of a command that this ended.
+const BROKEN_PIPE: u8 = 141;
+/// The terminal went away.
+const HUNG_UP: u8 = 129;
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The command ended; its status as shells count.
+    Exit(u8),
+    /// It did not start.
+    NotStarted(Failure),
+    /// The guest, its agent or the VMM went away.
+    Broken,
+}
+
+/// One of our own outputs.
+struct Sink<'a> {
+    fd: BorrowedFd<'a>,
+    waiting: Vec<u8>,
+    /// A file takes all at once; anything else no more than is sure.
+    most: usize,
+}
+
+impl<'a> Sink<'a> {
+    fn new(fd: BorrowedFd<'a>) -> Self {
+        let kind = fstat(fd).map_or(0, |stat| stat.st_mode) & SFlag::S_IFMT.bits();
+        let most = if kind == SFlag::S_IFREG.bits() { usize::MAX } else { SURE };
+        Self { fd, waiting: Vec::new(), most }
+    }
+
+    /// Writes what it takes now.
+    fn write(&mut self) -> io::Result<()> {
+        let count = self.waiting.len().min(self.most);
+        if let Some(count) = now(write(self.fd, &self.waiting[..count]))? {
+            self.waiting.drain(..count);
+        }
+        Ok(())
+    }
+}
+
+/// Carries until the command has ended and its bytes are written.
+pub(crate) fn carry(stream: &UnixStream, tty: bool) -> Result<Ended> {
+    stream.set_nonblocking(true).context("cannot change a socket")?;
+    let signals = watch_signals().context("cannot watch signals")?;
+    let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
+    let mut carrier = Carrier {
+        stream,
+        decoder: Decoder::default(),
+        to_guest: Vec::new(),
+        stdout: Sink::new(stdout.as_fd()),
+        stderr: Sink::new(stderr.as_fd()),
+        credit: CREDIT as usize,
+        stdin_open: true,
+        ended: None,
+    };
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        if carrier.stdout.waiting.is_empty()
+            && carrier.stderr.waiting.is_empty()
+            && let Some(ended) = carrier.ended.take()
+        {
+            return Ok(ended);
+        }
+        let [guest, signal, input, output, errors] = carrier.wait(&signals, stdin.as_fd())?;
+        if !output.is_empty() && carrier.stdout.write().is_err() {
+            // Dropping the connection ends the command.
+            return Ok(Ended::Exit(BROKEN_PIPE));
+        }
+        if !errors.is_empty() && carrier.stderr.write().is_err() {
+            carrier.stderr.waiting.clear();
+        }
+        if !signal.is_empty() && carrier.pass_signal(&signals, tty)? {
+            return Ok(Ended::Exit(HUNG_UP));
+        }
+        if !input.is_empty() {
+            carrier.read_stdin(stdin.as_fd(), &mut buffer);
+        }
+        carrier.flush();
+        if guest.intersects(!PollFlags::POLLOUT) {
+            carrier.hear(&mut buffer)?;
+        }
+    }
+}
+
+/// Blocks the signals that a command is to hear, and returns where they can be read.
+fn watch_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGWINCH,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+struct Carrier<'a> {
+    stream: &'a UnixStream,
+    decoder: Decoder,
+    to_guest: Vec<u8>,
+    stdout: Sink<'a>,
+    stderr: Sink<'a>,
+    /// How much of stdin the agent still takes.
+    credit: usize,
+    stdin_open: bool,
+    ended: Option<Ended>,
+}
+
+impl Carrier<'_> {
+    /// Waits; returns what is ready of the guest, signals, stdin, stdout, stderr.
+    fn wait(&self, signals: &SignalFd, stdin: BorrowedFd<'_>) -> Result<[PollFlags; 5]> {
+        let over = self.ended.is_some();
+        let crowded = self.stdout.waiting.len().max(self.stderr.waiting.len()) >= CROWDED;
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, !crowded);
+        events.set(PollFlags::POLLOUT, !self.to_guest.is_empty());
+        let reads = self.stdin_open && self.credit > 0 && self.to_guest.is_empty();
+        let mut asked = Vec::with_capacity(5);
+        let mut fds = Vec::with_capacity(5);
+        for (at, (wanted, fd, events)) in [
+            (!over && !events.is_empty(), self.stream.as_fd(), events),
+            (true, signals.as_fd(), PollFlags::POLLIN),
+            (!over && reads, stdin, PollFlags::POLLIN),
+            (!self.stdout.waiting.is_empty(), self.stdout.fd, PollFlags::POLLOUT),
+            (!self.stderr.waiting.is_empty(), self.stderr.fd, PollFlags::POLLOUT),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            if wanted {
+                asked.push(at);
+                fds.push(PollFd::new(fd, events));
+            }
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("cannot wait for the guest"),
+        }
+        let mut ready = [PollFlags::empty(); 5];
+        for (fd, at) in fds.iter().zip(asked) {
+            ready[at] = fd.revents().unwrap_or(PollFlags::empty());
+        }
+        Ok(ready)
+    }
+
+    /// Passes signals on; true if our own terminal is gone.
+    fn pass_signal(&mut self, signals: &SignalFd, tty: bool) -> Result<bool> {
+        while let Some(info) = signals.read_signal().context("cannot read a signal")? {
+            match info.ssi_signo as libc::c_int {
+                libc::SIGHUP => return Ok(true),
+                libc::SIGWINCH => {
+                    if tty {
+                        Message::Window(terminal::window()).encode(&mut self.to_guest);
+                    }
+                }
+                number => Message::Signal(number as u8).encode(&mut self.to_guest),
+            }
+        }
+        Ok(false)
+    }
+
+    fn read_stdin(&mut self, stdin: BorrowedFd<'_>, buffer: &mut [u8]) {
+        let room = self.credit.min(buffer.len());
+        match now(read(stdin, &mut buffer[..room])) {
+            Ok(None) => {}
+            // A stdin that cannot be read, such as a closed one, has nothing to say.
+            Ok(Some(0)) | Err(_) => {
+                self.stdin_open = false;
+                Message::StdinEnd.encode(&mut self.to_guest);
+            }
+            Ok(Some(count)) => {
+                self.credit -= count;
+                Message::Stdin(&buffer[..count]).encode(&mut self.to_guest);
+            }
+        }
+    }
+
+    /// Writes to the guest what it takes now. That it is gone is noticed when reading.
+    fn flush(&mut self) {
+        while !self.to_guest.is_empty() {
+            match now(write(self.stream, &self.to_guest)) {
+                Ok(Some(count)) => drop(self.to_guest.drain(..count)),
+                Ok(None) => break,
+                Err(_) => self.to_guest.clear(),
+            }
+        }
+    }
+
+    /// Takes what the guest says.
+    fn hear(&mut self, buffer: &mut [u8]) -> Result<()> {
+        match now(read(self.stream, buffer)) {
+            Ok(None) => return Ok(()),
+            Ok(Some(0)) | Err(_) => {
+                self.ended.get_or_insert(Ended::Broken);
+                return Ok(());
+            }
+            Ok(Some(count)) => self.decoder.feed(&buffer[..count]),
+        }
+        while self.ended.is_none() {
+            let message = self.decoder.next_message();
+            match message.context("the guest's agent breaks the protocol")? {
+                None => return Ok(()),
+                Some(Message::Stdout(bytes)) => self.stdout.waiting.extend_from_slice(bytes),
+                Some(Message::Stderr(bytes)) => self.stderr.waiting.extend_from_slice(bytes),
+                Some(Message::Credit(count)) => {
+                    self.credit = self.credit.saturating_add(count as usize);
+                }
+                Some(Message::Exit { status, signal }) => {
+                    let status = if signal == 0 { status } else { signal.saturating_add(128) };
+                    self.ended = Some(Ended::Exit(status));
+                }
+                Some(Message::Error(text)) => {
+                    let failure = serde_json::from_slice(text)
+                        .context("the guest's agent gave an error that cannot be read")?;
+                    self.ended = Some(Ended::NotStarted(failure));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Turns "not now" into nothing.
+fn now(result: nix::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(count) => Ok(Some(count)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
