@@ -25,8 +25,9 @@ use std::{
 const MAX_ATTRIBUTES: usize = 64 << 10;
 
 /// Copies what is below `from` to below `to`, which is there and empty, and the attributes of `from`
-/// itself. What cannot be copied is said and left out.
-pub(crate) fn tree(from: &Path, to: &Path) {
+/// itself; returns how many files there were. What cannot be copied is said and left out.
+pub(crate) fn tree(from: &Path, to: &Path) -> usize {
+    let mut count = 0;
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
     let mut rest = vec![(from.to_owned(), to.to_owned())];
     // A directory gets its times when nothing more is put into it.
@@ -40,6 +41,7 @@ pub(crate) fn tree(from: &Path, to: &Path) {
             }
         };
         for entry in entries.flatten() {
+            count += 1;
             let (below, copied) = (entry.path(), to.join(entry.file_name()));
             match one(&below, &copied, &mut links) {
                 Ok(true) => rest.push((below, copied)),
@@ -52,6 +54,7 @@ pub(crate) fn tree(from: &Path, to: &Path) {
     for (from, to) in dirs.iter().rev() {
         say::or_warn(attributes(from, to));
     }
+    count
 }
 
 /// Copies one file without its contents if it is a directory; says whether it is one.

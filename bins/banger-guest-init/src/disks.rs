@@ -9,7 +9,7 @@ use nix::{
     fcntl::{AtFlags, OFlag, openat},
     mount::{MsFlags, mount},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat},
-    unistd::{Gid, Uid, UnlinkatFlags, chdir, chroot, fchown, unlinkat},
+    unistd::{UnlinkatFlags, chdir, chroot, unlinkat},
 };
 use std::{
     fs,
@@ -234,13 +234,11 @@ fn seed(from: &Path, to: &Path) -> Result<()> {
             _ => fs::remove_file(entry.path()),
         };
     }
-    copy::tree(from, to);
-    let dir = fs::File::open(to).with_context(|| format!("cannot open '{}'", to.display()))?;
-    if fs::metadata(from).is_err() {
-        let _ = fchown(&dir, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)));
+    if copy::tree(from, to) > 0 {
+        // What was copied is on the disk before the mark is.
+        let dir = fs::File::open(to).with_context(|| format!("cannot open '{}'", to.display()))?;
+        nix::unistd::syncfs(&dir).with_context(|| format!("cannot sync '{}'", to.display()))?;
     }
-    // What was copied is on the disk before the mark is.
-    nix::unistd::syncfs(&dir).with_context(|| format!("cannot sync '{}'", to.display()))?;
     copy::set_attribute(to, SEEDED, b"1")
 }
 
