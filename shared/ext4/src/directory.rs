@@ -21,22 +21,22 @@ pub(crate) const DIRECTORY: u8 = 2;
 /// A name, the inode it stands for, and that one's type.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'a> {
-    pub(crate) name: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     pub(crate) inode: u32,
     pub(crate) kind: u8,
 }
 
 impl Name<'_> {
     fn room(&self) -> usize {
-        (8 + self.name.len()).next_multiple_of(4)
+        (8 + self.bytes.len()).next_multiple_of(4)
     }
 
     fn encode(&self, block: &mut [u8], at: usize, length: usize) {
         put32(block, at, self.inode);
         put16(block, at + 4, length as u16);
-        put8(block, at + 6, self.name.len() as u8);
+        put8(block, at + 6, self.bytes.len() as u8);
         put8(block, at + 7, self.kind);
-        put(block, at + 8, self.name);
+        put(block, at + 8, self.bytes);
     }
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn write(
 ) -> Result<u32> {
     let (seed, hash_seed) = seeds;
     let own = [
-        Name { name: b".", inode: number, kind: DIRECTORY },
-        Name { name: b"..", inode: parent, kind: DIRECTORY },
+        Name { bytes: b".", inode: number, kind: DIRECTORY },
+        Name { bytes: b"..", inode: parent, kind: DIRECTORY },
     ];
     let total: usize = own.iter().chain(names).map(Name::room).sum();
     if total <= BLOCK - TAIL {
@@ -63,7 +63,7 @@ pub(crate) fn write(
     let mut hashed: Vec<(u32, u32)> = names
         .iter()
         .enumerate()
-        .map(|(slot, name)| (hash(hash_seed, name.name), slot as u32))
+        .map(|(slot, name)| (hash(hash_seed, name.bytes), slot as u32))
         .collect();
     hashed.sort_unstable();
     let leaves = leaves(&hashed, names);

@@ -77,7 +77,7 @@ impl<'f> Disk<'f> {
                         .map(|(_, entry)| {
                             let node = &tree.nodes[entry.node as usize];
                             Name {
-                                name: tree.name(entry),
+                                bytes: tree.name(entry),
                                 inode: node.number,
                                 kind: kind(&node.content).1,
                             }

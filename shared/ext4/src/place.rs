@@ -49,12 +49,11 @@ impl Places {
     /// Returns a source's stretch number `turn`: its first block and how many.
     pub(crate) fn stretch(&self, source: usize, turn: u64) -> Result<(u32, u32)> {
         let (start, home) = self.homes[source];
-        let (start, length) = match (home, turn) {
-            (1.., 0) => (start, home),
-            _ => {
-                let run = if home > 0 { turn - 1 } else { turn };
-                (self.beyond + (run * self.homes.len() as u64 + source as u64) * RUN, RUN)
-            }
+        let (start, length) = if home > 0 && turn == 0 {
+            (start, home)
+        } else {
+            let run = if home > 0 { turn - 1 } else { turn };
+            (self.beyond + (run * self.homes.len() as u64 + source as u64) * RUN, RUN)
         };
         if start + length > MAX_BLOCKS {
             return Err(Error::failed("the data does not fit on a disk of 4 TiB"));

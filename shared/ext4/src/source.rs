@@ -26,10 +26,9 @@ pub struct Text {
 }
 
 impl Text {
-    /// Returns a part of the string.
-    #[must_use]
-    pub fn part(self, from: usize, to: usize) -> Self {
-        Self { offset: self.offset + from as u32, length: (to - from) as u32 }
+    /// Says whether it is the empty string.
+    pub fn is_empty(self) -> bool {
+        self.length == 0
     }
 }
 

@@ -136,6 +136,11 @@ impl Tree {
         (self.stores.len() - 1) as u16
     }
 
+    /// Keeps a string of the tree's own; returns its store and the string.
+    pub fn keep(&mut self, text: &[u8]) -> (u16, Text) {
+        (0, self.stores[0].keep(text))
+    }
+
     /// Returns the root directory.
     pub fn root(&self) -> Id {
         Id(0)

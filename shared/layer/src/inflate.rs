@@ -1,0 +1,279 @@
+//! Layers as they come, made into plain bytes: gzip, zstd, or nothing to do. The first bytes tell,
+//! not what the image says.
+
+use crate::limits::Limits;
+use banger_doc::{Context, Error, Result};
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+use std::io::Read;
+use std::sync::{Mutex, MutexGuard};
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+
+/// How much is read at a time.
+const READ: usize = 128 << 10;
+/// Zstd frames that look back further than this are inflated one at a time, for all layers together.
+const LARGE_WINDOW: u64 = 8 << 20;
+/// The longest beginning of a zstd frame.
+const MAX_FRAME_HEADER: usize = 18;
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// A layer's bytes on their way out of whatever packs them.
+pub(crate) struct Inflate<R> {
+    feed: Feed<R>,
+    packing: Packing,
+}
+
+enum Packing {
+    None,
+    Gzip(Box<Gzip>),
+    Zstd(Box<Zstd>),
+}
+
+impl<R: Read> Inflate<R> {
+    pub(crate) fn new(input: R, limits: &Limits) -> Result<Self> {
+        let mut feed = Feed { input, buffer: vec![0; READ], start: 0, end: 0 };
+        let packing = match feed.at_hand(4)? {
+            [0x1f, 0x8b, ..] => Packing::Gzip(Box::new(Gzip::new())),
+            // A frame, or one to skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Packing::Zstd(Box::new(Zstd::new(limits)?))
+            }
+            _ => Packing::None,
+        };
+        Ok(Self { feed, packing })
+    }
+
+    /// Fills `out` as far as there are bytes; less than full means the end.
+    pub(crate) fn fill(&mut self, out: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < out.len() {
+            let rest = &mut out[done..];
+            let count = match &mut self.packing {
+                Packing::None => self.feed.copy(rest)?,
+                Packing::Gzip(gzip) => gzip.fill(&mut self.feed, rest)?,
+                Packing::Zstd(zstd) => zstd.fill(&mut self.feed, rest)?,
+            };
+            if count == 0 {
+                break;
+            }
+            done += count;
+        }
+        Ok(done)
+    }
+}
+
+/// Bytes as they came, with a look ahead.
+struct Feed<R> {
+    input: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> Feed<R> {
+    /// Returns the bytes at hand: at least so many, unless the end comes before.
+    fn at_hand(&mut self, least: usize) -> Result<&[u8]> {
+        while self.end - self.start < least {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+            } else if self.start + least > self.buffer.len() {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(0) => break,
+                Ok(count) => self.end += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(from_io(error)),
+            }
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    fn copy(&mut self, out: &mut [u8]) -> Result<usize> {
+        let bytes = self.at_hand(1)?;
+        let count = bytes.len().min(out.len());
+        out[..count].copy_from_slice(&bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+
+    fn exactly<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.at_hand(N)?;
+        let bytes: [u8; N] =
+            bytes.get(..N).and_then(|bytes| bytes.try_into().ok()).ok_or_else(cut_off)?;
+        self.consume(N);
+        Ok(bytes)
+    }
+}
+
+/// Passes on what a source said in our own words, or wraps what the system said.
+fn from_io(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) => Error::failed("it cannot be read").because(error),
+    }
+}
+
+fn cut_off() -> Error {
+    Error::failed("it is cut off")
+}
+
+/// Gzip: one member or several, and nothing after them.
+struct Gzip {
+    inflate: Decompress,
+    crc: Crc,
+    within: bool,
+    any: bool,
+}
+
+impl Gzip {
+    fn new() -> Self {
+        Self { inflate: Decompress::new(false), crc: Crc::new(), within: false, any: false }
+    }
+
+    fn fill<R: Read>(&mut self, feed: &mut Feed<R>, out: &mut [u8]) -> Result<usize> {
+        loop {
+            if !self.within {
+                if feed.at_hand(1)?.is_empty() && self.any {
+                    return Ok(0);
+                }
+                gzip_header(feed)?;
+                self.inflate.reset(false);
+                self.crc.reset();
+                (self.within, self.any) = (true, true);
+            }
+            let bytes = feed.at_hand(1)?;
+            let ended = bytes.is_empty();
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let status = self
+                .inflate
+                .decompress(bytes, out, FlushDecompress::None)
+                .map_err(|error| Error::failed("it is not valid gzip").because(error))?;
+            let taken = (self.inflate.total_in() - before_in) as usize;
+            let made = (self.inflate.total_out() - before_out) as usize;
+            feed.consume(taken);
+            self.crc.update(&out[..made]);
+            if status == Status::StreamEnd {
+                self.within = false;
+                let sum = u32::from_le_bytes(feed.exactly()?);
+                let length = u32::from_le_bytes(feed.exactly()?);
+                if sum != self.crc.sum() || length != self.inflate.total_out() as u32 {
+                    return Err(Error::failed("its gzip checksum is wrong"));
+                }
+            } else if ended && made == 0 {
+                return Err(cut_off());
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+        }
+    }
+}
+
+fn gzip_header<R: Read>(feed: &mut Feed<R>) -> Result<()> {
+    let fixed: [u8; 10] = feed.exactly()?;
+    let flags = fixed[3];
+    if fixed[..3] != [0x1f, 0x8b, 8] || flags & 0xe0 != 0 {
+        return Err(Error::failed("what follows is not gzip"));
+    }
+    if flags & 4 != 0 {
+        for _ in 0..u16::from_le_bytes(feed.exactly()?) {
+            feed.exactly::<1>()?;
+        }
+    }
+    // A name, then a comment: each ends with a NUL.
+    for _ in 0..(flags >> 3 & 1) + (flags >> 4 & 1) {
+        let mut count = 0;
+        while feed.exactly()? != [0] {
+            count += 1;
+            if count > 64 << 10 {
+                return Err(Error::failed("its gzip header has no end"));
+            }
+        }
+    }
+    if flags & 2 != 0 {
+        feed.exactly::<2>()?;
+    }
+    Ok(())
+}
+
+/// Zstd: one frame or several, some of them to be skipped.
+struct Zstd {
+    inflate: Decoder<'static>,
+    window_log: u32,
+    within: bool,
+    large: Option<MutexGuard<'static, ()>>,
+}
+
+impl Zstd {
+    fn new(limits: &Limits) -> Result<Self> {
+        let mut inflate = Decoder::new().context("cannot start zstd")?;
+        inflate
+            .set_parameter(DParameter::WindowLogMax(limits.window_log))
+            .context("cannot limit the window of zstd")?;
+        Ok(Self { inflate, window_log: limits.window_log, within: false, large: None })
+    }
+
+    fn fill<R: Read>(&mut self, feed: &mut Feed<R>, out: &mut [u8]) -> Result<usize> {
+        loop {
+            let bytes = feed.at_hand(if self.within { 1 } else { MAX_FRAME_HEADER })?;
+            if bytes.is_empty() && !self.within {
+                return Ok(0);
+            }
+            let ended = bytes.is_empty();
+            if !self.within {
+                if let Some(window) = window(bytes) {
+                    if window > 1 << self.window_log {
+                        return Err(Error::failed(format!(
+                            "its zstd window of {window} bytes is over the limit of {}",
+                            1u64 << self.window_log
+                        )));
+                    }
+                    if window > LARGE_WINDOW && self.large.is_none() {
+                        self.large =
+                            Some(LARGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+                    }
+                }
+                self.within = true;
+            }
+            let mut source = InBuffer::around(bytes);
+            let mut target = OutBuffer::around(&mut *out);
+            let hint = self
+                .inflate
+                .run(&mut source, &mut target)
+                .map_err(|error| Error::failed("it is not valid zstd").because(error))?;
+            let (taken, made) = (source.pos(), target.pos());
+            feed.consume(taken);
+            if hint == 0 {
+                self.within = false;
+            } else if ended && made == 0 {
+                return Err(cut_off());
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+        }
+    }
+}
+
+/// Returns how far back a frame looks, when it says so at once.
+fn window(bytes: &[u8]) -> Option<u64> {
+    let rest = bytes.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+    let (descriptor, rest) = rest.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let byte = u64::from(*rest.first()?);
+        let base = 1u64 << (10 + (byte >> 3));
+        return Some(base + base / 8 * (byte & 7));
+    }
+    // The whole content is the window.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let field = rest.get(dictionary..dictionary + length)?;
+    let mut size = [0; 8];
+    size[..length].copy_from_slice(field);
+    Some(u64::from_le_bytes(size) + if length == 2 { 256 } else { 0 })
+}
