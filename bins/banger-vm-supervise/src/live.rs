@@ -107,6 +107,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let (output, output_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     set_nonblocking(&output)?;
     let launch = machine.launch()?;
+    let prepared = start.begun.elapsed();
     let stub = Stub::start(launch, network.as_ref(), &output_end, disks.share()?)?;
     drop(output_end);
     machine.started()?;
@@ -141,6 +142,11 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         why: &mut end.why,
     };
     live.say_how()?;
+    live.log.say(&format!(
+        "prepared after {} ms, the VMM began after {} ms",
+        prepared.as_millis(),
+        start.begun.elapsed().as_millis()
+    ));
     let vmm_end = live.watch_over(&signals, &watch, &news);
     live.over.store(true, Ordering::Relaxed);
     end.vmm = Some(vmm_end?);
@@ -363,8 +369,10 @@ impl Live<'_> {
 
     /// The guest runs: wait for its agent.
     fn launched(&mut self) {
-        self.running.launched_ms = Some(self.start.begun.elapsed().as_millis() as u64);
+        let took = self.start.begun.elapsed().as_millis() as u64;
+        self.running.launched_ms = Some(took);
         *self.stage = Stage::Launched;
+        self.log.say(&format!("the guest runs after {took} ms"));
         self.enter_if(Phase::Preparing, Phase::Booting);
         self.help("ready", |over| {
             let forever = Duration::from_hours(24 * 365);
@@ -379,7 +387,9 @@ impl Live<'_> {
         for tag in &tags[..n] {
             match *tag {
                 READY => {
-                    self.running.ready_ms = Some(self.start.begun.elapsed().as_millis() as u64);
+                    let took = self.start.begun.elapsed().as_millis() as u64;
+                    self.log.say(&format!("the agent answers after {took} ms"));
+                    self.running.ready_ms = Some(took);
                     *self.stage = Stage::Ready;
                     self.enter_if(Phase::Booting, Phase::Ready);
                     let _ = self.say_how();

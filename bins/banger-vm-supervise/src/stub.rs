@@ -22,6 +22,7 @@ use nix::{
     unistd::{Gid, Pid, Uid, getegid, geteuid, getppid, pipe2},
 };
 use std::{
+    cell::Cell,
     fs,
     io::{self, IoSliceMut},
     os::{
@@ -59,6 +60,8 @@ pub(crate) struct Stub {
     pub(crate) weaker: Option<String>,
     /// Why there is no network namespace, if one was asked for and is not there.
     pub(crate) no_network: Option<String>,
+    /// Whether it was waited for.
+    gone: Cell<bool>,
     report: OwnedFd,
     /// Read-end closed only with the stub: a stub that begins after the supervisor's death sees it.
     _life: OwnedFd,
@@ -116,9 +119,11 @@ impl Stub {
         };
         match attempt(&child, namespace)? {
             Ok(stub) => Ok(stub),
-            Err(why) => attempt(&child, CloneFlags::empty())?
-                .map(|stub| Self { weaker: Some(why), ..stub })
-                .map_err(Error::failed),
+            Err(why) => {
+                let mut stub = attempt(&child, CloneFlags::empty())?.map_err(Error::failed)?;
+                stub.weaker = Some(why);
+                Ok(stub)
+            }
         }
     }
 
@@ -129,7 +134,16 @@ impl Stub {
 
     /// Ends everything at once.
     pub(crate) fn kill(&self) {
-        let _ = kill(self.pid, Signal::SIGKILL);
+        // Once waited for, the number may be another process's.
+        if !self.gone.get() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    fn reap(&self, limit: Duration) {
+        if !self.gone.get() {
+            self.gone.set(reap(self.pid, limit));
+        }
     }
 
     /// Reads how the VMM ended, once [`Stub::fd`] is readable, and waits until all is gone.
@@ -141,8 +155,17 @@ impl Stub {
             Ok(8) if bytes[0] == b'K' => VmmEnd::Signal(number(bytes)),
             _ => VmmEnd::Unknown,
         };
-        reap(self.pid, limit);
+        self.kill();
+        self.reap(limit);
         end
+    }
+}
+
+impl Drop for Stub {
+    /// Whatever made its holder give up: nothing may write the disks any more.
+    fn drop(&mut self) {
+        self.kill();
+        self.reap(BEGIN_LIMIT);
     }
 }
 
@@ -150,17 +173,18 @@ fn number(bytes: [u8; 8]) -> i32 {
     i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])
 }
 
-/// Waits for a child, bounded, without minding how it ended.
-fn reap(pid: Pid, limit: Duration) {
+/// Waits for a child, bounded, without minding how it ended; says whether it is gone.
+fn reap(pid: Pid, limit: Duration) -> bool {
     let end = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
     while matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) {
         if Instant::now() >= end {
-            return;
+            return false;
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+    true
 }
 
 /// Starts a stub; the inner error says why it has no namespace.
@@ -194,7 +218,15 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
     loop {
         match first(&report)? {
             First::Begun(vmm) => {
-                return Ok(Ok(Stub { pid, vmm, weaker: None, no_network, report, _life: life }));
+                return Ok(Ok(Stub {
+                    pid,
+                    vmm,
+                    weaker: None,
+                    no_network,
+                    gone: Cell::new(false),
+                    report,
+                    _life: life,
+                }));
             }
             First::NoNetwork(why) => no_network = Some(why),
             First::NoNamespace(why) => {
