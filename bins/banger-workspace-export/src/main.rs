@@ -1,3 +1,88 @@
-//! Prints what a guest changed as a patch.
+//! Prints what a guest changed since it was prepared, as a patch for `git apply`.
+//!
+//! Reads the guest's files through the VM's channel and leaves them, their index and references
+//! untouched; writes the patch, and into `vms/NAME/workspace/` that it was handed over. Without
+//! `--output` its stdout is the patch, also on failure.
 
-fn main() {}
+use banger_cli::{Out, note};
+use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
+use banger_state::{State, place};
+use banger_workspace::{Export, Want, files_of};
+use std::{
+    fs::{self, File},
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Print what a guest changed, as a patch
+///
+/// The patch holds commits, edits, new files that no rule ignores, deletions and modes, binary files
+/// too. `git apply` on a clean checkout of the commit that was prepared gives exactly the guest's
+/// files.
+#[derive(Debug, clap::Parser)]
+#[command(name = "banger-workspace-export", version)]
+struct Args {
+    /// The VM
+    #[arg(value_name = "VM")]
+    vm: Name,
+    /// Write the patch to this file, which appears whole
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Print how much changed in each file instead of the patch; nothing counts as exported by it
+    #[arg(long, conflicts_with = "output")]
+    stat: bool,
+    /// The commit that the patch is to apply to, instead of the one that was prepared
+    #[arg(long, value_name = "COMMIT")]
+    base_commit: Option<String>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main_raw(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let vm = State::open()?.vm(&args.vm)?;
+    vm.must_run()?;
+    let want = Want { base_commit: args.base_commit, stat: args.stat };
+    let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files_of(&vm), &want)?;
+    export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
+    let Some(output) = args.output else {
+        let mut stdout = std::io::stdout().lock();
+        let copied = std::io::copy(&mut export.patch, &mut stdout).and_then(|_| stdout.flush());
+        copied.context("cannot write the patch to stdout")?;
+        return export.done();
+    };
+    write_whole(&output, &mut export.patch)?;
+    let document = WorkspaceExport {
+        output: output.display().to_string(),
+        size_bytes: export.size_bytes,
+        base_commit: export.base_commit.clone(),
+        changes: export.changes.clone(),
+        notes: export.notes.clone(),
+    };
+    export.done()?;
+    if std::io::stdout().is_terminal() && !out.is_json() {
+        note(&format!("{} changed files in '{}'", document.changes.len(), document.output));
+        return Ok(());
+    }
+    out.line(&document.to_line())
+}
+
+/// Writes beside the file and renames, so that a patch is there whole or not at all.
+fn write_whole(path: &Path, patch: &mut File) -> Result<()> {
+    let said = || format!("cannot write '{}'", path.display());
+    let mut temporary = path.to_owned();
+    temporary.as_mut_os_string().push(format!(".{}.tmp", std::process::id()));
+    let mut write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+        std::io::copy(patch, &mut file)?;
+        file.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(said)
+}

@@ -253,6 +253,11 @@ pub(crate) fn split_zero(answer: &[u8]) -> impl Iterator<Item = &[u8]> {
     answer.split(|byte| *byte == 0).filter(|part| !part.is_empty())
 }
 
+/// Makes a line of each item.
+pub(crate) fn lines<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
+    items.into_iter().fold(String::new(), |text, item| text + item + "\n")
+}
+
 /// Says whether `text` is an object's name in hexadecimal.
 pub(crate) fn is_oid(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -37,6 +37,9 @@ pub(crate) enum How {
     Deleted,
 }
 
+/// What differs, by path.
+pub(crate) type Changes = BTreeMap<Vec<u8>, How>;
+
 impl How {
     /// Returns the word for it in a document.
     pub(crate) fn word(self) -> &'static str {
@@ -58,7 +61,7 @@ pub(crate) struct Look {
     /// Every file and link but those of nested repositories.
     pub(crate) entries: BTreeMap<Vec<u8>, Entry>,
     /// What differs; what is ignored is not in it.
-    pub(crate) changes: BTreeMap<Vec<u8>, How>,
+    pub(crate) changes: Changes,
     /// What is as it was given, and how it looks now.
     pub(crate) same: BTreeMap<Vec<u8>, Seen>,
     /// HEAD, references, index.

@@ -114,7 +114,7 @@ impl<'a> Parser<'a> {
         let mode = self.u32()?;
         let _owner = (self.u32()?, self.u32()?);
         let size = self.u32()?;
-        let oid: String = self.take(oid_len)?.iter().map(|b| format!("{b:02x}")).collect();
+        let oid = crate::guest::hex(self.take(oid_len)?);
         let flags = self.u16()?;
         let more = if version >= 3 && flags & 0x4000 != 0 { self.u16()? } else { 0 };
         let path = if version == 4 {

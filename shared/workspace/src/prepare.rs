@@ -3,7 +3,7 @@
 use crate::{
     git::Git,
     given::{Given, Seen, Sort, Tree},
-    guest::{self, How, Look, Scratch, hex, index_line, index_sum},
+    guest::{self, Changes, How, Look, Scratch, hex, index_line, index_sum},
     index, plan,
     plan::{DIR, Item, LINK, MODULE, Plan},
     ready::{packed_refs, small_files, unfinished_commits},
@@ -343,7 +343,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let given = seen.as_ref().filter(|_| same.is_some()).map(|(given, _)| given);
     let load = match source {
         Source::Directory(root) => load_directory(&root, &store, given)?,
-        source => {
+        source @ Source::Repository(_) => {
             let units = units(source, wish, &store)?;
             load_repository(dir, &store, units, wish, given)?
         }
@@ -774,7 +774,7 @@ fn remember(
     root: &str,
     tree: &mut Tree,
     look: &Look,
-    sent_at: &BTreeMap<Vec<u8>, Option<(u64, i64)>>,
+    sent_at: &Sent,
     is_idle: bool,
 ) -> Result<()> {
     let mut now: BTreeMap<Vec<u8>, Seen> = BTreeMap::new();
@@ -816,6 +816,9 @@ fn remember(
     }
     Ok(())
 }
+
+/// Size and time of each file as it was sent, or nothing if it changed while it was read.
+type Sent = BTreeMap<Vec<u8>, Option<(u64, i64)>>;
 
 /// What is about to be sent.
 #[derive(Default)]
@@ -909,11 +912,7 @@ impl Sending {
 
     /// Writes it all as one tar stream and returns, for each file of the host, its size and time as
     /// sent, or nothing if it changed while it was read.
-    fn write(
-        &self,
-        writer: &mut dyn Write,
-        load: &Load,
-    ) -> Result<BTreeMap<Vec<u8>, Option<(u64, i64)>>> {
+    fn write(&self, writer: &mut dyn Write, load: &Load) -> Result<Sent> {
         let mut sent = BTreeMap::new();
         let mut builder = tar::Builder::new(writer);
         for dir in &self.dirs {
@@ -1020,10 +1019,7 @@ fn append_piece(
 }
 
 /// Returns what the host changed since it was prepared.
-pub(crate) fn host_changes(
-    record: &Workspace,
-    given: &Tree,
-) -> Result<(Option<String>, BTreeMap<Vec<u8>, How>)> {
+pub(crate) fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
     let source = Source::open(Path::new(&record.host_path))?;
     let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
     let mut changes = BTreeMap::new();

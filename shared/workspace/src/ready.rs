@@ -2,7 +2,7 @@
 //! runs or that names the user's secrets.
 
 use crate::{
-    git::is_oid,
+    git::{is_oid, lines},
     source::{Repository, lines_of_oids},
     store::History,
 };
@@ -62,8 +62,7 @@ pub(crate) fn small_files(
         }
     }
     if !history.shallow.is_empty() {
-        let lines: String = history.shallow.iter().map(|commit| format!("{commit}\n")).collect();
-        small.insert("shallow".into(), lines.into_bytes());
+        small.insert("shallow".into(), lines(&history.shallow).into_bytes());
     }
     if unfinished {
         for name in UNFINISHED {

@@ -193,21 +193,28 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Replaces what was read of a split or sparse index by a whole one, made beside the repository.
+    /// Replaces what was read of a split or sparse index by a whole one, made in a repository of
+    /// banger's: git would touch trees and shared indexes in the one it reads.
     fn make_index_whole(&mut self, oid_len: usize) -> Result<()> {
         let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
         let copy = dir.path().join("index");
+        let form = format!("--object-format={}", self.format);
+        Git::at(dir.path()).run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
+        let own = dir.path().join("repo.git");
+        let git = Git::own(&own)
+            .work_tree(&self.root)
+            .env("GIT_INDEX_FILE", &copy)
+            .set("core.safecrlf=false")
+            .set("core.splitIndex=false");
         if self.index.is_sparse {
-            self.spread_index(dir.path(), &copy)?;
+            self.spread_index(&git)?;
         } else {
             fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
-            // The shared part is looked for beside the copy.
             for entry in fs::read_dir(&self.git_dir).into_iter().flatten().flatten() {
                 if entry.file_name().as_bytes().starts_with(b"sharedindex.") {
-                    let _ = fs::copy(entry.path(), dir.path().join(entry.file_name()));
+                    let _ = fs::copy(entry.path(), own.join(entry.file_name()));
                 }
             }
-            let git = self.git().env("GIT_INDEX_FILE", &copy).set("core.splitIndex=false");
             let words = ["update-index", "--no-split-index", "--force-write-index"];
             git.run(words, b"").context("cannot make a whole index of a split one")?;
         }
@@ -224,11 +231,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Writes an index that lists the files of each directory of a sparse one. git itself would
-    /// touch the trees in the repository while it does that.
-    fn spread_index(&self, dir: &Path, copy: &Path) -> Result<()> {
-        let form = format!("--object-format={}", self.format);
-        Git::at(dir).run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
+    /// Writes an index that lists the files of each directory of a sparse one.
+    fn spread_index(&self, git: &Git) -> Result<()> {
         let mut lines = Vec::new();
         let mut skipped = Vec::new();
         for entry in &self.index.entries {
@@ -259,10 +263,6 @@ impl Repository {
                 skipped.push(0);
             }
         }
-        let git = Git::own(&dir.join("repo.git"))
-            .work_tree(&self.root)
-            .env("GIT_INDEX_FILE", copy)
-            .set("core.safecrlf=false");
         git.run(["update-index", "-z", "--index-info"], &lines)?;
         if !skipped.is_empty() {
             git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
@@ -316,7 +316,7 @@ impl Repository {
         if self.is_index_made {
             let copy = copy.path().join("index");
             fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
-            git = git.env("GIT_INDEX_FILE", copy);
+            git = git.env("GIT_INDEX_FILE", copy).set("index.sparse=false");
         }
         let words = ["ls-files", "-z", "--others", "--exclude-standard"];
         let answer = git.run(words, b"").context("cannot list untracked files")?;

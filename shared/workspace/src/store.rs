@@ -2,7 +2,7 @@
 //! that git can run in it without running anything of the host's repository or of the guest's.
 
 use crate::{
-    git::{Git, is_oid},
+    git::{Git, is_oid, lines},
     source::{Ref, Repository},
 };
 use banger_doc::{Context, Error, Result};
@@ -217,7 +217,7 @@ impl Store {
         let pack = pack.chain([OsString::from("-q"), base.to_owned()]);
         git.run(pack, words.as_bytes())
             .with_context(|| format!("cannot read the history of '{}'", source.root.display()))?;
-        let lines: String = history.shallow.iter().map(|commit| format!("{commit}\n")).collect();
+        let lines = lines(&history.shallow);
         let write = |name: &str, bytes: &[u8]| banger_state::replace(&self.dir.join(name), bytes);
         if lines.is_empty() {
             let _ = fs::remove_file(self.dir.join("shallow"));
@@ -237,7 +237,7 @@ impl Store {
         if oids.is_empty() {
             return Ok(Vec::new());
         }
-        let asked: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
+        let asked = lines(oids);
         let answer = self.reading(source).run(["cat-file", "--batch-check"], asked.as_bytes())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let present = answer.lines().filter(|line| !line.ends_with(" missing"));
@@ -265,7 +265,7 @@ fn parents(git: &Git, commits: &[String]) -> Result<Vec<(String, Vec<String>)>> 
     if commits.is_empty() {
         return Ok(Vec::new());
     }
-    let asked: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    let asked = lines(commits);
     let answer = git.run(["cat-file", "--batch"], asked.as_bytes())?;
     let mut rest = answer.as_slice();
     let mut found = Vec::new();

@@ -2,6 +2,8 @@
 
 #![allow(
     dead_code,
+    clippy::unwrap_used,
+    clippy::unused_self,
     unreachable_pub,
     missing_docs,
     reason = "each test program uses its part of this"
