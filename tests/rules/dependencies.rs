@@ -11,6 +11,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("clap", &["banger-*"]),
     ("crc32c", &["banger-ext4"]),
     ("flate2", &["banger-kernel", "banger-layer"]),
+    ("hashbrown", &["banger-ext4"]),
     ("httparse", &["banger-machine"]),
     ("indicatif", &["banger-cli", "banger-image"]),
     ("inotify", &["banger-state", "banger-vm-*"]),
@@ -61,7 +62,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates only tests use.
-const FOR_TESTS: &[&str] = &["banger-tests", "proptest", "tempfile"];
+const FOR_TESTS: &[&str] = &["banger-tests", "ext4-view", "proptest", "tempfile"];
 
 /// The most packages `Cargo.lock` may name. Each is somebody else's code in a user's machine.
 const PACKAGES: usize = 230;

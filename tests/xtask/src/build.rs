@@ -17,10 +17,10 @@ pub(crate) fn run() -> Result {
         build.arg("--locked");
     }
     run::run("building the programs", &mut build, LIMIT)?;
-    guest("debug", &target().join("debug/guest"))
+    guest("dev", &target().join("debug/guest"))
 }
 
-/// Builds the guest programs with `profile` (`debug` or `release`) and copies them into `to`.
+/// Builds the guest programs with a profile (`dev`, `release`, `bench`) and copies them into `to`.
 pub(crate) fn guest(profile: &str, to: &Path) -> Result {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cargo();
@@ -28,14 +28,13 @@ pub(crate) fn guest(profile: &str, to: &Path) -> Result {
     for name in GUEST {
         build.args(["--package", name]);
     }
-    if profile == "release" {
-        build.arg("--release");
-    }
+    build.args(["--profile", profile]);
     build.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
     run::run("building the guest programs", &mut build, LIMIT)?;
     fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
     for name in GUEST {
-        let from = target().join(&triple).join(profile).join(name);
+        let folder = if profile == "dev" { "debug" } else { "release" };
+        let from = target().join(&triple).join(folder).join(name);
         replace(&from, &to.join(name))?;
     }
     Ok(())

@@ -21,7 +21,9 @@ usage: cargo xtask TASK
   build             build all programs, and the guest programs statically
   demo              boot a Debian VM and run a command in it
   test [-- ARG...]  run every test, real VMs included; ARGs go to the test runner
-  bench NAME        measure against a budget: boot, image
+  bench NAME [--debug]
+                    measure against a budget: boot, create, image; --debug: the programs as
+                    tests use them
   install [--prefix DIR]
                     build for release and install into DIR, /usr/local unless given
 ";
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(&[]),
         ["test", "--", rest @ ..] => test::run(rest),
-        ["bench", name] => bench::run(name),
+        ["bench", name] => bench::run(name, false),
+        ["bench", name, "--debug"] => bench::run(name, true),
         ["install"] => install::run("/usr/local"),
         ["install", "--prefix", prefix] => install::run(prefix),
         [] | ["help" | "--help" | "-h"] => {
