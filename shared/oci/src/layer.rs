@@ -34,6 +34,8 @@ pub struct Layer {
     diff_id: Option<Digest>,
     origin: Origin,
     progress: Arc<Progress>,
+    /// Set when any layer of the image has failed: the others need not be waited for.
+    given_up: Arc<AtomicBool>,
 }
 
 /// How far the reading of a layer has come.
@@ -78,7 +80,15 @@ impl Progress {
 
 impl Layer {
     pub(crate) fn new(name: String, size: u64, diff_id: Option<Digest>, origin: Origin) -> Self {
-        Self { name, size, diff_id, origin, progress: Arc::default() }
+        Self { name, size, diff_id, origin, progress: Arc::default(), given_up: Arc::default() }
+    }
+
+    /// Makes a stack of layers give up together.
+    pub(crate) fn join(layers: &mut [Self]) {
+        let given_up = Arc::new(AtomicBool::new(false));
+        for layer in layers {
+            layer.given_up = Arc::clone(&given_up);
+        }
     }
 
     /// Returns what to call it: its digest, or its name in an archive.
@@ -106,6 +116,7 @@ impl Layer {
     pub fn open(&self) -> Result<Box<dyn Read + Send>> {
         let progress = self.progress();
         progress.received.store(0, Ordering::Relaxed);
+        self.given_up.store(false, Ordering::Relaxed);
         progress.begun.store(true, Ordering::Relaxed);
         match &self.origin {
             Origin::File { path, offset, digest } => {
@@ -155,6 +166,7 @@ impl Layer {
                         gained: 0,
                         pace: Pace::new(client.settings().crawl),
                         progress,
+                        given_up: Arc::clone(&self.given_up),
                     }))
                 }
             },
@@ -248,6 +260,16 @@ struct Download {
     gained: u64,
     pace: Pace,
     progress: Arc<Progress>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Drop for Download {
+    /// Who leaves in the middle has failed, so that the image is not wanted any more.
+    fn drop(&mut self) {
+        if self.position < self.blob.size {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Read for Download {
@@ -319,7 +341,10 @@ impl Download {
             self.body = None;
             self.gained = 0;
             self.fruitless += 1;
-            if self.fruitless >= self.client.settings().attempts || self.requests >= MAX_REQUESTS {
+            if self.fruitless >= self.client.settings().attempts
+                || self.requests >= MAX_REQUESTS
+                || self.given_up.load(Ordering::Relaxed)
+            {
                 let error = Error::failed(format!("cannot download {}", self.name()))
                     .because(error)
                     .hint("what has come is kept; the same command goes on from there");

@@ -245,13 +245,14 @@ impl Puller {
         let bytes = place.small(&config)?;
         let Config { platform, diff_ids, config } = manifest::parse_config(&bytes, layers.len())?;
         self.check(&platform)?;
-        let layers = layers
+        let mut layers: Vec<Layer> = layers
             .iter()
             .zip(diff_ids)
             .map(|(blob, diff_id)| {
                 Layer::new(blob.digest.to_string(), blob.size, Some(diff_id), place.origin(blob))
             })
             .collect();
+        Layer::join(&mut layers);
         Ok(Found { digest: manifest.digest, platform, config, layers })
     }
 

@@ -560,3 +560,37 @@ fn pruning_waits_for_a_pull_and_then_leaves_an_empty_layout() {
     pull(&home, &server).unwrap();
     assert_eq!(home.blobs(), 3);
 }
+
+#[test]
+fn when_one_layer_fails_the_others_are_not_waited_for() {
+    let (first, second) = (Image::new(1_000_000), Image::new(2_000_000));
+    let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers",
+        "diff_ids": [Digest::of(&first.layer).to_string(), Digest::of(&second.layer).to_string()]}})
+    .to_string()
+    .into_bytes();
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    let manifest = json!({"schemaVersion": 2,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor(kind, &first.layer), descriptor(kind, &second.layer)]})
+    .to_string()
+    .into_bytes();
+    let both = Image { layer: first.layer.clone(), config, manifest };
+    let server = Server::start(move |asked| {
+        if asked.path.contains(&Digest::of(&second.layer).to_string()) {
+            return second.serve(asked).stall_after(100);
+        }
+        both.serve(asked)
+    });
+    let mut home = Home::new();
+    home.settings.attempts = 50;
+    let found = home.find(&format!("{}/app:1", server.host)).unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let stalled = scope.spawn(|| read(&found.layers[1]));
+        thread::sleep(Duration::from_millis(300));
+        // What a writer does that finds no tar in it.
+        found.layers[0].open().unwrap().read_exact(&mut [0; 100]).unwrap();
+        assert!(stalled.join().unwrap().is_err());
+    });
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
