@@ -216,6 +216,8 @@ impl Live<'_> {
             }
             if ended {
                 let end = self.stub.end(REAP_LIMIT);
+                // What comes now, checking the disks, takes a moment.
+                self.enter(Phase::Stopping);
                 self.copy_console();
                 self.copy_output();
                 if self.control_open {
