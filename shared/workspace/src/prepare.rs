@@ -63,7 +63,7 @@ struct Unit {
     modules: Vec<String>,
     /// Whether its files are those of its HEAD, so that an unfinished merge goes along.
     is_as_it_lies: bool,
-    _scratch: Option<tempfile::TempDir>,
+    scratch: Option<tempfile::TempDir>,
 }
 
 /// Where the content of something that goes comes from.
@@ -213,7 +213,7 @@ fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit
         index_bytes,
         modules: Vec::new(),
         is_as_it_lies,
-        _scratch: scratch,
+        scratch,
     })
 }
 
@@ -269,7 +269,7 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
             repository: *module,
             modules: Vec::new(),
             is_as_it_lies: true,
-            _scratch: None,
+            scratch: None,
         });
         unit.modules.push(name);
     }
@@ -300,6 +300,8 @@ struct Load {
     untracked_left: u64,
     files: u64,
     notes: Vec<String>,
+    /// Files that were made for this alone.
+    scratch: Vec<tempfile::TempDir>,
 }
 
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.
@@ -427,7 +429,9 @@ fn load_repository(
     before: Option<&Tree>,
 ) -> Result<Load> {
     let mut load = Load::default();
-    for unit in &units {
+    for mut unit in units {
+        load.scratch.extend(unit.scratch.take());
+        let unit = &unit;
         let is_first = unit.at.is_empty();
         let own_store;
         let store = if is_first {

@@ -392,7 +392,7 @@ pub(crate) fn is_ref_name(name: &str) -> bool {
         && !name.contains("..")
         && !name.contains("@{")
         && !name.bytes().any(|b| b < 0x20 || b == 0x7f || b" ~^:?*[\\".contains(&b))
-        && name.split('/').count() >= 3
+        && name.split('/').count() >= 2
         && name.split('/').all(|part| {
             let ends_badly = Path::new(part).extension().is_some_and(|end| end == "lock");
             !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !ends_badly
