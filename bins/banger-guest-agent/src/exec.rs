@@ -118,7 +118,7 @@ enum Source {
 impl Session<'_> {
     /// Carries bytes until all is said, or the client is gone.
     fn carry(&mut self) -> io::Result<()> {
-        let mut buffer = vec![0; 32 << 10];
+        let mut buffer = vec![0; FRAME_BYTES];
         let mut last_output = Instant::now();
         loop {
             self.flush()?;

@@ -12,7 +12,7 @@ const HEADER: usize = 12;
 /// How much of a stream may be under way, each direction (yamux's own number).
 const WINDOW: u32 = 256 << 10;
 /// Most bytes in one data frame that we send.
-const FRAME: usize = 16 << 10;
+const FRAME: usize = 32 << 10;
 /// Most streams at once.
 pub(crate) const MOST_STREAMS: usize = 1024;
 /// Most bytes held for local readers who do not read.

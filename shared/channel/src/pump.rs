@@ -97,11 +97,16 @@ fn turn(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
     loop {
         let ready = pump.wait(device, &side)?;
         if ready.device.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-            match again(read(device, &mut buffer))? {
-                Some(0) => return Ok(()),
-                Some(count) => pump.mux.input(&buffer[..count]),
-                None => {}
+            // A virtio-serial port gives a page at a time; many together cost fewer turns.
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match again(read(device, &mut buffer[filled..]))? {
+                    Some(0) if filled == 0 => return Ok(()),
+                    Some(0) | None => break,
+                    Some(count) => filled += count,
+                }
             }
+            pump.mux.input(&buffer[..filled]);
         }
         if let (Side::Host(listener), true) = (&side, ready.listener) {
             pump.accept(listener)?;
@@ -310,8 +315,12 @@ fn carry(mux: &mut Mux, local: &mut Local, id: u32, ready: PollFlags, buffer: &m
     }
     let over = PollFlags::POLLHUP | PollFlags::POLLERR;
     local.hung_up |= ready.intersects(over);
-    let room = mux.room(id).min(buffer.len());
-    if !local.read_all && room > 0 && ready.intersects(over | PollFlags::POLLIN) {
+    let mut left = if ready.intersects(over | PollFlags::POLLIN) { PIECE } else { 0 };
+    while !local.read_all && left > 0 {
+        let room = mux.room(id).min(left);
+        if room == 0 {
+            break;
+        }
         match again(read(&local.socket, &mut buffer[..room])) {
             // Also "connection reset": it closed with bytes unread, and all it wrote has been read.
             Ok(Some(0)) | Err(_) => {
@@ -322,8 +331,9 @@ fn carry(mux: &mut Mux, local: &mut Local, id: u32, ready: PollFlags, buffer: &m
             Ok(Some(count)) => {
                 local.said = Vec::new();
                 mux.send(id, &buffer[..count]);
+                left = if count < room { 0 } else { left - count };
             }
-            Ok(None) => {}
+            Ok(None) => break,
         }
     }
     if local.read_all && local.hung_up {
