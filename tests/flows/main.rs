@@ -1,11 +1,13 @@
 //! Several programs together, on real VMs, with images from a real registry. Where no KVM works the
 //! VMs are emulated and each boot takes seconds, so a test boots few and asks each many things.
 
+mod advanced;
 mod busybox;
 mod crash;
 mod debian;
 mod fixture;
 mod guest;
+mod many;
 mod oci;
 mod pages;
 mod parallel;

@@ -2,7 +2,7 @@
 
 use crate::Ended;
 use serde_json::Value;
-use std::{process::Command, time::Duration};
+use std::{io::Write, path::Path, process::Command, time::Duration};
 
 /// What a program answered.
 #[must_use]
@@ -21,10 +21,11 @@ pub struct Answer {
     /// How long it ran.
     pub took: Duration,
     raw: bool,
+    dir: String,
 }
 
 impl Answer {
-    pub(crate) fn new(command: &Command, ended: Ended) -> Self {
+    pub(crate) fn new(command: &Command, dir: &Path, ended: Ended) -> Self {
         let mut words = vec![command.get_program().display().to_string()];
         words.extend(command.get_args().map(|arg| arg.display().to_string()));
         Self {
@@ -35,6 +36,7 @@ impl Answer {
             stderr: String::from_utf8_lossy(&ended.stderr).into_owned(),
             took: ended.took,
             raw: true,
+            dir: dir.display().to_string(),
         }
     }
 
@@ -74,6 +76,7 @@ impl Answer {
     pub fn fails(&self, status: i32, part: &str) -> &Self {
         assert_eq!(self.status, status, "another status was expected\n{}", self.all());
         assert!(self.stderr.contains(part), "'{part}' is not on stderr\n{}", self.all());
+        self.collect();
         if self.raw {
             return self;
         }
@@ -94,6 +97,53 @@ impl Answer {
             self.all()
         );
         self
+    }
+
+    /// Adds the error to the file that `BANGER_ERRORS` names: `docs/errors.md` is made of it.
+    fn collect(&self) {
+        let Some(path) = std::env::var_os("BANGER_ERRORS") else { return };
+        let program = self.command.split(' ').next().unwrap_or("");
+        let program = program.rsplit('/').next().unwrap_or("");
+        let mut lines = self.stderr.lines().rev();
+        let last = lines.next().unwrap_or("");
+        let (hint, said) = match last.strip_prefix("hint: ") {
+            Some(hint) => (hint, lines.next().unwrap_or("")),
+            None => ("", last),
+        };
+        let Some(said) = said.strip_prefix(&format!("{program}: ")) else { return };
+        let row = serde_json::json!({
+            "program": program,
+            "status": self.status,
+            "message": self.general(said),
+            "hint": self.general(hint),
+        });
+        // One write of one line: tests of many processes append to the file.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(format!("{row}\n").as_bytes()));
+    }
+
+    /// Takes out of a sentence what is only this test's: its folders, long numbers.
+    fn general(&self, sentence: &str) -> String {
+        let mut text = sentence.replace(&self.dir, "...");
+        if let Some(folder) = text.find("/target/debug/") {
+            let start = text[..folder].rfind(['\'', ' ']).map_or(0, |at| at + 1);
+            text.replace_range(start..folder, "...");
+        }
+        let mut general = String::new();
+        let mut digits = String::new();
+        for c in text.chars().chain(['\0']) {
+            if c.is_ascii_hexdigit() && (c.is_ascii_digit() || !digits.is_empty()) {
+                digits.push(c);
+                continue;
+            }
+            let long = digits.len() >= 4 && digits.bytes().any(|byte| byte.is_ascii_digit());
+            general.push_str(if long { "N" } else { &digits });
+            digits.clear();
+            if c != '\0' {
+                general.push(c);
+            }
+        }
+        general
     }
 
     /// Returns the one document, after checking that all went well.

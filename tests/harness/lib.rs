@@ -152,7 +152,7 @@ impl Sandbox {
         shell.args(["-c", command]).env("TERM", "xterm").env("NO_COLOR", "1");
         change(&mut shell);
         let ended = process::run_on_terminal(&mut shell, columns, self.limit());
-        Answer::new(&shell, ended)
+        Answer::new(&shell, self.dir.path(), ended)
     }
 
     fn limit(&self) -> Duration {
@@ -170,7 +170,7 @@ impl Sandbox {
         command.args(args);
         change(&mut command);
         let ended = run_bounded(&mut command, stdin, self.limit());
-        Answer::new(&command, ended)
+        Answer::new(&command, self.dir.path(), ended)
     }
 }
 

@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod errors;
 mod install;
 mod run;
 mod setup;

@@ -1,11 +1,11 @@
 //! `test`: everything that can be proved on this machine.
 
 use crate::{
-    Result, build,
-    run::{self, cargo},
+    Result, build, errors,
+    run::{self, cargo, target},
     setup,
 };
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 /// Far more than the tests may take; what hangs is each test's own affair.
 const LIMIT: Duration = Duration::from_hours(1);
@@ -20,7 +20,11 @@ pub(crate) fn run(words: &[&str]) -> Result {
     } else {
         tests.args(["test", "--workspace", "--quiet", "--no-fail-fast"]).args(words);
     }
+    let errors = target().join("errors.jsonl");
+    let _ = fs::remove_file(&errors);
+    tests.env("BANGER_ERRORS", &errors);
     // What a test needs is here now: absent means broken, not skipped.
     tests.env("CI", "true");
-    run::run("tests", &mut tests, LIMIT)
+    run::run("tests", &mut tests, LIMIT)?;
+    if words.is_empty() { errors::check(&errors) } else { Ok(()) }
 }

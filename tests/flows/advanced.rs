@@ -1,0 +1,85 @@
+//! What `docs/advanced.md` tells to type, typed.
+
+use crate::{fixture, guest::Guest, registry::Registry};
+use banger_tests::{Answer, Sandbox, program};
+use std::{fs, time::Duration};
+
+/// A shell with the programs in its `PATH`, as a user has it.
+fn typed(sandbox: &Sandbox, line: &str) -> Answer {
+    let beside = program("banger");
+    let beside = beside.parent().expect("a folder").display().to_string();
+    sandbox.raw_with("/bin/bash", &["-euo", "pipefail", "-c", line], |command| {
+        command.env("PATH", format!("{beside}:{}", banger_tests::SYSTEM_PATH));
+    })
+}
+
+/// `image register` and `promote`: a stack that lies on the host, read and never written to.
+#[test]
+fn files_on_the_host_become_a_vm() {
+    let sandbox = Sandbox::new();
+    sandbox.set_limit(Duration::from_mins(5));
+    fixture::kernel(&sandbox);
+    let registry = Registry::start();
+    let typed = |line: &str| typed(&sandbox, line);
+    typed(&format!(
+        "banger image pull {}/busybox:1 --kernel-ref generic-6.12 --name source",
+        registry.address
+    ))
+    .ok();
+    let kernel = typed("banger image show source | jq -r .kernel").ok().text();
+    assert_eq!(kernel, "generic-6.12\n");
+    typed("cp $BANGER_STATE/images/source/rootfs.ext4 rootfs.ext4").ok();
+    typed("cp $BANGER_STATE/kernels/generic-6.12/vmlinux vmlinux").ok();
+    let sum = typed("sha256sum rootfs.ext4").ok().text();
+    typed("banger image register --name base --rootfs $PWD/rootfs.ext4 --kernel-ref generic-6.12")
+        .ok();
+    let shown = typed("banger image show base | jq -c '[.managed, .kernel]'").ok().text();
+    assert_eq!(shown, "[false,\"generic-6.12\"]\n");
+    typed("banger vm run -d --image base --name testbox --memory 256M").ok();
+    typed("banger vm exec testbox -- sh -c 'echo changed > /base/inside'").ok();
+    typed("banger vm stop testbox").ok();
+    assert_eq!(typed("sha256sum rootfs.ext4").ok().text(), sum, "the file was written to");
+    // Promoted, the image does not need the file.
+    typed("banger image promote base && rm rootfs.ext4 && banger vm start testbox").ok();
+    assert_eq!(typed("banger vm exec testbox -- cat /base/inside").ok().text(), "changed\n");
+    // What is in use stays.
+    let refused = typed("banger image delete base");
+    refused.fails(4, "testbox");
+    typed("banger vm stop testbox && banger vm delete testbox && banger image delete base").ok();
+}
+
+/// `vm prune` takes what does not run, and nothing else.
+#[test]
+fn prune_takes_what_does_not_run() {
+    let guest = Guest::boot("busybox:1", &["sh", "-c"]);
+    for (name, exit) in [("old", Some("stopped")), ("broken", Some("vmm-ended")), ("new", None)] {
+        guest.sandbox.plant_vm(name, "busybox-1", "generic-6.12");
+        if let Some(reason) = exit {
+            guest.sandbox.plant_exit(name, reason);
+        }
+    }
+    typed(&guest.sandbox, "banger vm prune -f").ok();
+    let left = typed(&guest.sandbox, "banger vm list | jq -r .name").ok().text();
+    assert_eq!(left, "web\n");
+    assert_eq!(guest.says("echo alive"), "alive\n");
+}
+
+/// A guest that never comes up is kept, also with `--rm`, and its console is shown.
+#[test]
+fn a_guest_that_never_comes_up_is_kept() {
+    let sandbox = Sandbox::new();
+    sandbox.set_limit(Duration::from_mins(5));
+    fixture::kernel(&sandbox);
+    sandbox.plant_image("broken");
+    // A disk that is none: the guest finds no file system on it.
+    let disk = sandbox.state().join("images/broken/rootfs.ext4");
+    fs::write(disk, vec![0; 4 << 20]).expect("a disk");
+    let ran = typed(&sandbox, "banger vm run --rm --name web --image broken --timeout 60 -- true");
+    ran.fails(125, "web");
+    assert!(ran.stderr.contains("banger vm logs web"), "{}", ran.all());
+    let shown = typed(&sandbox, "banger vm show web | jq -r .status").ok().text();
+    assert_ne!(shown, "running\n");
+    let console = typed(&sandbox, "banger vm logs web").ok().text();
+    assert!(!console.is_empty(), "the console says nothing");
+    typed(&sandbox, "banger vm delete --force web").ok();
+}
