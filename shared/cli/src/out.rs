@@ -53,7 +53,8 @@ impl Out {
         row: impl Fn(&D) -> Vec<String>,
     ) -> Result<()> {
         if self.json {
-            return documents.iter().try_for_each(|document| self.line(&document.to_line()));
+            let lines: Vec<String> = documents.iter().map(Document::to_line).collect();
+            return if lines.is_empty() { Ok(()) } else { self.line(&lines.join("\n")) };
         }
         let mut rows = vec![head.iter().map(ToString::to_string).collect::<Vec<_>>()];
         rows.extend(documents.iter().map(row));
