@@ -1,5 +1,7 @@
 //! The contract of `banger-image-import`.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_tests::{Sandbox, have};
 use std::{fs, process::Command};
 

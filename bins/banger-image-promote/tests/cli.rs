@@ -1,5 +1,7 @@
 //! The contract of `banger-image-promote`.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_tests::Sandbox;
 use serde_json::{Value, json};
 use std::{fs, path::Path};

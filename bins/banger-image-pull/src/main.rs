@@ -48,14 +48,14 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let platform = args.platform.unwrap_or_else(Platform::host);
-    let (ways, default_name, default_kernel) = match catalog::find(&config, &args.image)? {
-        Some(entry) => (entry.ways, Some(entry.name), entry.kernel),
-        None => {
+    let (ways, default_name, default_kernel) =
+        if let Some(entry) = catalog::find(&config, &args.image)? {
+            (entry.ways, Some(entry.name), entry.kernel)
+        } else {
             let source: Source = args.image.parse()?;
             let name = source.default_name();
             (vec![Way::Oci(source)], name, None)
-        }
-    };
+        };
     let name = args.name.or(default_name).ok_or_else(|| {
         Error::usage(format!("'{}' gives no name for the image", args.image))
             .hint("name it with --name")

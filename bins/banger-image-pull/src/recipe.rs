@@ -164,16 +164,15 @@ impl Maker {
     /// Waits for the tool and says why it failed. One that is still at work when nobody reads it
     /// any more is told to end.
     fn end(&mut self, stop: bool) -> Result<()> {
-        let status = match self.ended {
-            Some(status) => status,
-            None => {
-                if stop {
-                    // Its stream is closed, so it cannot go on; it cleans up by itself.
-                    let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-                }
-                self.child.wait().context("cannot wait for mmdebstrap")?
+        let status = if let Some(status) = self.ended {
+            status
+        } else {
+            if stop {
+                // Its stream is closed, so it cannot go on; it cleans up by itself.
+                let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             }
+            self.child.wait().context("cannot wait for mmdebstrap")?
         };
         self.ended = Some(status);
         if status.success() || stop && status.code().is_none() {
@@ -280,10 +279,12 @@ fn mirror_in(text: &str, suite: &str) -> Option<String> {
             None => rest,
         };
         let words: Vec<&str> = rest.split_whitespace().collect();
-        if let [uri, found, components @ ..] = words.as_slice() {
-            if usable(uri) && *found == suite && components.contains(&"main") {
-                return Some((*uri).to_owned());
-            }
+        if let [uri, found, components @ ..] = words.as_slice()
+            && usable(uri)
+            && *found == suite
+            && components.contains(&"main")
+        {
+            return Some((*uri).to_owned());
         }
     }
     for stanza in text.split("\n\n") {
@@ -299,10 +300,9 @@ fn mirror_in(text: &str, suite: &str) -> Option<String> {
             && field("Suites").contains(&suite)
             && field("Components").contains(&"main")
             && !field("Enabled").contains(&"no")
+            && let Some(uri) = field("URIs").iter().find(|uri| usable(uri))
         {
-            if let Some(uri) = field("URIs").iter().find(|uri| usable(uri)) {
-                return Some((*uri).to_owned());
-            }
+            return Some((*uri).to_owned());
         }
     }
     None

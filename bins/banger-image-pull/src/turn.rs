@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The longest another pull is waited for. It has bounds of its own on every wait.
-const LIMIT: Duration = Duration::from_secs(2 * 3600);
+const LIMIT: Duration = Duration::from_hours(2);
 
 /// The right to make an image of a name.
 pub(crate) struct Turn {

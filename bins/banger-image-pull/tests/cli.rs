@@ -1,5 +1,7 @@
 //! The contract of `banger-image-pull`, against a real registry and real files.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 mod registry;
 
 use banger_tests::{Answer, Sandbox, have};

@@ -1,5 +1,7 @@
 //! The contract of `banger-image-register`.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_tests::Sandbox;
 use std::{fs, path::PathBuf, process::Command};
 

@@ -27,12 +27,13 @@ pub fn write(
     let start = Instant::now();
     let summary = banger_layer::build(layers, &file, &Limits::default(), progress)?;
     let wrote = start.elapsed();
+    let start = Instant::now();
     file.sync_all().with_context(|| format!("cannot sync '{}'", path.display()))?;
     if out.is_live() {
         out.note(&format!(
             "wrote the disk in {:.1} s, synced it in {:.1} s",
             wrote.as_secs_f32(),
-            (start.elapsed() - wrote).as_secs_f32()
+            start.elapsed().as_secs_f32()
         ));
     }
     Ok((staged, summary))

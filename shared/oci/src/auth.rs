@@ -108,10 +108,10 @@ fn lookup(
     // Docker's own registry is stored under the address it had first.
     let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
     let helper = file.cred_helpers.get(server).or_else(|| file.cred_helpers.get(registry));
-    if let Some(helper) = helper.or(file.creds_store.as_ref()).filter(|name| !name.is_empty()) {
-        if let Some(found) = ask_helper(helper, server)? {
-            return Ok(Some(found));
-        }
+    if let Some(helper) = helper.or(file.creds_store.as_ref()).filter(|name| !name.is_empty())
+        && let Some(found) = ask_helper(helper, server)?
+    {
+        return Ok(Some(found));
     }
     let host = |key: &str| {
         let key =

@@ -43,7 +43,7 @@ impl Default for Settings {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             attempts: 5,
-            crawl: Duration::from_secs(60),
+            crawl: Duration::from_mins(1),
         }
     }
 }

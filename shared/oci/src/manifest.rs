@@ -110,14 +110,14 @@ pub(crate) fn parse(bytes: &[u8], told: Option<&str>) -> Result<Manifest> {
         .map(|text| text.split(';').next().unwrap_or_default().trim())
         .filter(|text| ACCEPT.contains(text) || text.contains("vnd."));
     let said = shape.media_type.as_deref();
-    if let (Some(told), Some(said)) = (told, said) {
-        if !told.eq_ignore_ascii_case(said) {
-            return Err(Error::failed(format!(
-                "the manifest calls itself '{}' but was sent as '{}'",
-                shown(said),
-                shown(told)
-            )));
-        }
+    if let (Some(told), Some(said)) = (told, said)
+        && !told.eq_ignore_ascii_case(said)
+    {
+        return Err(Error::failed(format!(
+            "the manifest calls itself '{}' but was sent as '{}'",
+            shown(said),
+            shown(told)
+        )));
     }
     if shape.schema_version == Some(1) || shape.fs_layers.is_some() {
         return Err(Error::failed("the image has a manifest of schema 1, which nobody can verify")
@@ -222,10 +222,10 @@ pub(crate) fn pick<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a En
     }
     // One image without a platform says in its configuration what it is for.
     let mut all = images();
-    if let (Some(only), None) = (all.next(), all.next()) {
-        if only.platform.is_none() {
-            return Ok(only);
-        }
+    if let (Some(only), None) = (all.next(), all.next())
+        && only.platform.is_none()
+    {
+        return Ok(only);
     }
     let mut offered: Vec<String> =
         images().filter_map(|entry| Some(shown(&entry.platform.as_ref()?.to_string()))).collect();
@@ -241,7 +241,7 @@ pub(crate) fn pick<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a En
 pub(crate) struct Config {
     pub platform: Platform,
     pub diff_ids: Vec<Digest>,
-    pub config: ImageConfig,
+    pub run: ImageConfig,
 }
 
 /// Reads an image's configuration.
@@ -271,20 +271,23 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<Config> {
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let config = ImageConfig {
         // Docker drops entries that name nothing, too.
-        env: list(config.env()).into_iter().filter(|entry| !entry.starts_with('=')).collect(),
+        env: list(config.env().as_ref())
+            .into_iter()
+            .filter(|entry| !entry.starts_with('='))
+            .collect(),
         working_dir: text(config.working_dir()),
         user: text(config.user()),
-        entrypoint: list(config.entrypoint()),
-        cmd: list(config.cmd()),
+        entrypoint: list(config.entrypoint().as_ref()),
+        cmd: list(config.cmd().as_ref()),
         stop_signal: text(config.stop_signal()),
         labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
     };
     check_words(&config)?;
-    Ok(Config { platform, diff_ids, config })
+    Ok(Config { platform, diff_ids, run: config })
 }
 
-fn list(words: &Option<Vec<String>>) -> Vec<String> {
-    words.clone().unwrap_or_default()
+fn list(words: Option<&Vec<String>>) -> Vec<String> {
+    words.cloned().unwrap_or_default()
 }
 
 /// Bounds what a guest is told, and refuses NUL, which no process can be given.
@@ -382,7 +385,7 @@ mod tests {
             (
                 change(|v| {
                     v["layers"][0]["mediaType"] =
-                        json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
+                        json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
                 }),
                 "is encrypted",
             ),
@@ -451,9 +454,9 @@ mod tests {
             "history": [{"created": "x", "created_by": "y"}]
         });
         let config = parse_config(value.to_string().as_bytes(), 1).unwrap();
-        assert_eq!(config.config.env, ["PATH=/bin"]);
-        assert_eq!(config.config.cmd, ["sh"]);
-        assert_eq!(config.config.working_dir, None);
+        assert_eq!(config.run.env, ["PATH=/bin"]);
+        assert_eq!(config.run.cmd, ["sh"]);
+        assert_eq!(config.run.working_dir, None);
         assert!(parse_config(value.to_string().as_bytes(), 2).is_err());
     }
 

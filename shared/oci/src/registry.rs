@@ -175,7 +175,7 @@ impl Client {
                     .filter_map(|v| v.to_str().ok()),
             );
             let Some(challenge) = challenge.filter(|_| !fresh) else {
-                return Err(self.denied(reference));
+                return Err(denied(reference));
             };
             fresh = true;
             shown_ticket = Some(self.authorize(reference, &challenge, shown_ticket.as_deref())?);
@@ -196,16 +196,16 @@ impl Client {
         refused: Option<&str>,
     ) -> Result<String> {
         let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = tickets.get(&place(reference)) {
-            if refused != Some(other) {
-                return Ok(other.clone());
-            }
+        if let Some(other) = tickets.get(&place(reference))
+            && refused != Some(other)
+        {
+            return Ok(other.clone());
         }
         let credentials = auth::find(reference.registry(), reference.repository())?;
         let ticket = match challenge {
             Challenge::Basic => credentials
                 .and_then(|credentials| credentials.basic())
-                .ok_or_else(|| self.denied(reference))?,
+                .ok_or_else(|| denied(reference))?,
             Challenge::Bearer { realm, service } => {
                 self.token(reference, realm, service.as_deref(), credentials.as_ref())?
             }
@@ -255,7 +255,7 @@ impl Client {
         let response = self.http.send(&request).map_err(plain)?;
         let status = response.status().as_u16();
         if matches!(status, 400 | 401 | 403) && credentials.is_some() {
-            return Err(self.denied(reference));
+            return Err(denied(reference));
         }
         if status != 200 {
             return Err(Error::failed(format!(
@@ -326,25 +326,26 @@ impl Client {
             pause(attempt, None);
         }
     }
+}
 
-    fn denied(&self, reference: &Reference) -> Error {
-        let registry = reference.registry();
-        let credentials = auth::find(registry, reference.repository());
-        let error = match credentials {
-            Ok(Some(credentials)) => Error::failed(format!(
-                "registry '{registry}' does not let user '{}' read '{}'",
-                shown(credentials.user()),
-                reference.repository()
-            )),
-            _ => Error::failed(format!(
-                "registry '{registry}' has no '{}', or wants a login for it",
-                reference.repository()
-            )),
-        };
-        error.hint(format!(
-            "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
-        ))
-    }
+/// Says that a registry wants somebody else to ask.
+fn denied(reference: &Reference) -> Error {
+    let registry = reference.registry();
+    let credentials = auth::find(registry, reference.repository());
+    let error = match credentials {
+        Ok(Some(credentials)) => Error::failed(format!(
+            "registry '{registry}' does not let user '{}' read '{}'",
+            shown(credentials.user()),
+            reference.repository()
+        )),
+        _ => Error::failed(format!(
+            "registry '{registry}' has no '{}', or wants a login for it",
+            reference.repository()
+        )),
+    };
+    error.hint(format!(
+        "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
+    ))
 }
 
 /// Returns what an authorization is valid for.

@@ -148,13 +148,12 @@ impl Puller {
     fn in_registry(&self, reference: &Reference) -> Result<Found> {
         let place = Place::Registry(self, reference);
         let full = reference.to_string();
-        let (blob, bytes, told) = match self.unchanged(reference, &full)? {
-            Some((blob, bytes)) => (blob, bytes, None),
-            None => {
-                let Fetched { blob, bytes, media_type } =
-                    self.client.manifest(reference, &reference.identifier())?;
-                (blob, bytes, media_type)
-            }
+        let (blob, bytes, told) = if let Some((blob, bytes)) = self.unchanged(reference, &full)? {
+            (blob, bytes, None)
+        } else {
+            let Fetched { blob, bytes, media_type } =
+                self.client.manifest(reference, &reference.identifier())?;
+            (blob, bytes, media_type)
         };
         let parsed = manifest::parse(&bytes, told.as_deref())?;
         let kind = media_type(&parsed, &bytes);
@@ -243,7 +242,8 @@ impl Puller {
             )));
         }
         let bytes = place.small(&config)?;
-        let Config { platform, diff_ids, config } = manifest::parse_config(&bytes, layers.len())?;
+        let Config { platform, diff_ids, run: config } =
+            manifest::parse_config(&bytes, layers.len())?;
         self.check(&platform)?;
         let mut layers: Vec<Layer> = layers
             .iter()
@@ -260,7 +260,7 @@ impl Puller {
         let archive = Archive::open(path)?;
         let image = archive.image(tag)?;
         let bytes = archive.read(&image.config, MAX_CONFIG)?;
-        let Config { platform, diff_ids, config } =
+        let Config { platform, diff_ids, run: config } =
             manifest::parse_config(&bytes, image.layers.len())?;
         self.check(&platform)?;
         let layers = image

@@ -1,6 +1,8 @@
 //! Registries that lie, stall, redirect and change their mind: the right bytes or one clear error,
 //! and never a wrong byte in the cache.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 mod scripted;
 
 use banger_doc::{Error, Result};

@@ -99,7 +99,7 @@ impl Registry {
             if let Some((_, rest)) = log.split_once("listening on ") {
                 let host: String =
                     rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
-                registry.host = host.trim_end_matches(['.', ',']).to_owned();
+                host.trim_end_matches(['.', ',']).clone_into(&mut registry.host);
             }
             assert!(Instant::now() < end, "the registry does not start: {log}");
             thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,7 @@
 //! A registry whose every answer is written by the test.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -104,10 +105,10 @@ impl Reply {
         }
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
         for (key, value) in &self.headers {
-            head += &format!("{key}: {value}\r\n");
+            write!(head, "{key}: {value}\r\n").unwrap();
         }
         if self.length {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            write!(head, "Content-Length: {}\r\n", self.body.len()).unwrap();
         }
         stream.write_all(format!("{head}\r\n").as_bytes())?;
         if head_only {
