@@ -113,31 +113,36 @@ impl VmFolder {
     }
 
     fn stand(&self) -> Result<(Status, Option<Running>, Option<Exit>)> {
-        // The lock is asked first: a supervisor writes `running.json` after taking it and removes
-        // it before letting go, so a held lock with an old document cannot be seen for long.
-        let live = self.is_live()?;
-        let exit = self.last_exit()?;
-        if live {
-            let running = self.running()?;
-            let status = match running.as_ref().map(|running| running.phase) {
-                None | Some(Phase::Preparing | Phase::Booting) => Status::Starting,
-                Some(Phase::Ready) => Status::Running,
-                Some(Phase::Paused) => Status::Paused,
-                Some(Phase::Stopping) => Status::Stopping,
+        let mut tries = 20;
+        loop {
+            let live = self.is_live()?;
+            let running = if live { self.running()? } else { None };
+            // Left behind by a supervisor that died; its contents mean nothing any more.
+            let left = !live && self.join(place::VM_RUNNING).exists();
+            let exit = self.last_exit()?;
+            // A supervisor writes `running.json` just after taking the lock, and removes it just
+            // before letting go: look again rather than misread that moment.
+            let between = if live { running.is_none() } else { left && self.is_live()? };
+            if between && tries > 0 {
+                tries -= 1;
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let status = match (&running, &exit) {
+                _ if left => return Ok((Status::Error, None, None)),
+                (Some(running), _) => match running.phase {
+                    Phase::Preparing | Phase::Booting => Status::Starting,
+                    Phase::Ready => Status::Running,
+                    Phase::Paused => Status::Paused,
+                    Phase::Stopping => Status::Stopping,
+                },
+                (None, _) if live => Status::Starting,
+                (None, None) => Status::Created,
+                (None, Some(exit)) if exit.is_orderly() => Status::Stopped,
+                (None, Some(_)) => Status::Error,
             };
             return Ok((status, running, exit));
         }
-        // Left behind by a supervisor that died: an exit record is of an earlier run. Its contents
-        // mean nothing any more.
-        if self.join(place::VM_RUNNING).exists() {
-            return Ok((Status::Error, None, None));
-        }
-        let status = match &exit {
-            None => Status::Created,
-            Some(exit) if exit.is_orderly() => Status::Stopped,
-            Some(_) => Status::Error,
-        };
-        Ok((status, None, exit))
     }
 
     /// Fails unless the VM runs.
