@@ -96,9 +96,10 @@ impl Sweep {
                 .to_str()
                 .and_then(|name| name.strip_prefix('.')?.rsplit_once('.')?.1.parse::<u32>().ok());
             if let Some(pid) = writer
-                && !Path::new(&format!("/proc/{pid}")).exists() {
-                    self.remove("litter", &entry.path(), removed)?;
-                }
+                && !Path::new(&format!("/proc/{pid}")).exists()
+            {
+                self.remove("litter", &entry.path(), removed)?;
+            }
         }
         Ok(())
     }
