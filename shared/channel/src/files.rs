@@ -8,7 +8,7 @@ mod serve;
 mod wire;
 
 pub use serve::serve;
-pub use wire::{MAX_PATH, is_inside};
+pub use wire::{MARK, MAX_PATH, is_inside};
 
 use banger_doc::{Context, Error, Kind, Result};
 use serde::Serialize;

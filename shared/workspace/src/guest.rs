@@ -9,7 +9,7 @@ use crate::{
     source::{is_absent, is_ref_name},
     store::Store,
 };
-use banger_channel::files::{Entry, Files, Got, Limits, What};
+use banger_channel::files::{Entry, Files, Got, Limits, MARK, What};
 use banger_doc::{Context, Error, Position, Result};
 use sha2::{Digest, Sha256};
 use std::{
@@ -64,6 +64,8 @@ pub(crate) struct Look {
     pub(crate) changes: Changes,
     /// What is as it was given, and how it looks now.
     pub(crate) same: BTreeMap<Vec<u8>, Seen>,
+    /// What an agent that was killed left behind.
+    pub(crate) litter: Vec<Vec<u8>>,
     /// HEAD, references, index.
     pub(crate) position: Position,
     /// Paths of the index that are absent on purpose.
@@ -108,7 +110,10 @@ pub(crate) fn look(
     let mut inner_repositories = Vec::new();
     let scanned = files.scan(root, Limits::default(), |entry| {
         look.is_empty = false;
-        if let Some(dir) = entry.path.strip_suffix(b"/.git") {
+        let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if entry.what != What::Dir && name.starts_with(MARK.as_bytes()) {
+            look.litter.push(entry.path);
+        } else if let Some(dir) = entry.path.strip_suffix(b"/.git") {
             if !given.contains_key(&entry.path) && !given.keys().any(|p| p.starts_with(&entry.path))
             {
                 inner_repositories.push([dir, b"/"].concat());
@@ -124,6 +129,17 @@ pub(crate) fn look(
             return Ok(look);
         }
         other => other?,
+    }
+    for path in look.entries.keys() {
+        let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
+        let parent = parent.and_then(|parent| look.entries.get(parent));
+        if parent.is_some_and(|parent| parent.what != What::Dir) {
+            let path = path.escape_ascii();
+            return Err(Error::failed(format!(
+                "the guest's agent has '{path}' below no directory"
+            ))
+            .hint("the guest may be broken or hostile; nothing was taken from this answer"));
+        }
     }
     for dir in inner_repositories {
         let name = dir.strip_suffix(b"/").unwrap_or(&dir).escape_ascii();

@@ -391,9 +391,7 @@ fn refuse_to_overwrite(
     look: &Look,
     keeps_mode: bool,
 ) -> Result<()> {
-    // Half an update that is repeated: its own traces are no work.
-    let is_update = before.next.is_some();
-    let moved = if is_update { Vec::new() } else { crate::status::moved(before, &look.position) };
+    let moved = crate::status::moved(before, &look.position);
     if look.changes.is_empty() && moved.is_empty() {
         return Ok(());
     }
@@ -887,6 +885,7 @@ impl Sending {
             .filter(|(path, given)| given.is_there() && given.mode != DIR && is_gone(path))
             .map(|(path, _)| path.clone())
             .collect();
+        self.gone.extend(look.litter.iter().cloned());
         if force {
             let deleted = look.changes.iter().filter(|(_, how)| **how == How::Modified);
             for (path, _) in deleted {

@@ -1,7 +1,7 @@
 //! The guest's end of the files service. Links are never followed below a root, so that what a host
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
-use super::wire::{Op, Request, is_inside};
+use super::wire::{MARK, Op, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
     dir::Dir,
@@ -36,8 +36,6 @@ const MAX_HEAD: u64 = 64 << 10;
 const MAX_LIST: u64 = 256 << 20;
 /// Directories deeper than this are not entered.
 const MAX_DEPTH: usize = 200;
-/// What this service writes begins with this until it is whole.
-const MARK: &str = ".banger-put-";
 
 /// Answers one stream until the host hangs up.
 pub fn serve(stream: impl Read + Write) -> Result<()> {
@@ -444,9 +442,10 @@ impl Tree {
                 let private = Mode::S_IRUSR | Mode::S_IWUSR;
                 let mut file = File::from(openat(&parent, temporary.as_c_str(), flags, private)?);
                 let size = entry.size();
-                let copied = std::io::copy(entry, &mut file)?;
-                if copied != size {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                let copied = std::io::copy(entry, &mut file);
+                if copied.as_ref().ok() != Some(&size) {
+                    let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+                    return Err(copied.err().unwrap_or(std::io::ErrorKind::UnexpectedEof.into()));
                 }
                 owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
                 fchmod(&file, Mode::from_bits_truncate(mode))?;

@@ -6,6 +6,10 @@ use std::io::{BufRead, Read};
 /// The longest path, as in Linux (limits.h).
 pub const MAX_PATH: usize = 4096;
 
+/// What the guest's end writes has a name that begins with this until it is whole. A name like this
+/// below a root is what an agent that was killed left behind.
+pub const MARK: &str = ".banger-put-";
+
 /// The longest string of an answer: a scan's record has numbers before its path.
 const MAX_RECORD: u64 = 3 * MAX_PATH as u64;
 

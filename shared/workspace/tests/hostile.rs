@@ -1,0 +1,274 @@
+//! A guest whose agent lies. Nothing outside the output changes, nothing of the guest's runs, and
+//! each lie ends in one clear error, soon.
+
+mod world;
+
+use banger_channel::files::Files;
+use banger_doc::Context;
+use banger_workspace::{Export, Want, status};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+use world::{World, differing, fingerprint};
+
+/// A file of the fake guest: path, mode, content; a link's content is its target.
+#[derive(Clone)]
+struct Fake {
+    path: Vec<u8>,
+    kind: char,
+    mode: u32,
+    content: Vec<u8>,
+}
+
+fn file(path: &str, content: &str) -> Fake {
+    Fake { path: path.into(), kind: 'f', mode: 0o644, content: content.into() }
+}
+
+fn link(path: &str, target: &str) -> Fake {
+    Fake { path: path.into(), kind: 'l', mode: 0o777, content: target.into() }
+}
+
+/// What the fake agent does: its files below the root, and whether it plays foul with sizes.
+#[derive(Clone, Default)]
+struct Plot {
+    files: Vec<Fake>,
+    /// Added to each size in a scan.
+    bigger: u64,
+    /// Answers a get with a head of this and then bytes without an end.
+    endless: bool,
+}
+
+fn fakes(plot: Plot) -> Files<'static> {
+    let plot = Arc::new(plot);
+    Files::new(move || {
+        let (here, there) = UnixStream::pair().context("no pair")?;
+        let plot = plot.clone();
+        thread::spawn(move || {
+            let _ = play(&plot, there);
+        });
+        Ok(here)
+    })
+}
+
+fn play(plot: &Plot, stream: UnixStream) -> std::io::Result<()> {
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    reader.read_line(&mut head)?;
+    let request: Value = serde_json::from_str(&head)?;
+    let root = request["root"].as_str().unwrap_or_default();
+    let below =
+        root.split_once("/root/repo").map_or("", |(_, below)| below).trim_start_matches('/');
+    let mut list = vec![0; request["list_bytes"].as_u64().unwrap_or(0) as usize];
+    reader.read_exact(&mut list)?;
+    let full = |path: &[u8]| match below {
+        "" => path.to_vec(),
+        below => [below.as_bytes(), b"/", path].concat(),
+    };
+    let asked: Vec<Vec<u8>> =
+        list.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(full).collect();
+    match request["op"].as_str().unwrap_or_default() {
+        "scan" => {
+            for fake in &plot.files {
+                let path = match below {
+                    "" if fake.path.starts_with(b".git/") => continue,
+                    "" => fake.path.clone(),
+                    below => match fake.path.strip_prefix(format!("{below}/").as_bytes()) {
+                        Some(path) => path.to_vec(),
+                        None => continue,
+                    },
+                };
+                let size = fake.content.len() as u64 + plot.bigger;
+                write!(writer, "{} {:o} {size} 1 1 1 ", fake.kind, fake.mode)?;
+                writer.write_all(&path)?;
+                writer.write_all(b"\0")?;
+                if fake.kind == 'l' {
+                    writer.write_all(&fake.content)?;
+                    writer.write_all(b"\0")?;
+                }
+            }
+        }
+        "get" => {
+            for path in asked {
+                match plot.files.iter().find(|fake| fake.path == path) {
+                    Some(_) if plot.endless => {
+                        write!(writer, "f 644 {}\0", u64::MAX)?;
+                        loop {
+                            writer.write_all(&[b'x'; 65536])?;
+                        }
+                    }
+                    Some(fake) => {
+                        write!(writer, "{} {:o} {}\0", fake.kind, fake.mode, fake.content.len())?;
+                        writer.write_all(&fake.content)?;
+                        writer.write_all(b"ok\0")?;
+                    }
+                    None => writer.write_all(b"o 0 0\0")?,
+                }
+            }
+        }
+        "hash" => asked.iter().try_for_each(|_| writer.write_all(b"-\0"))?,
+        _ => {}
+    }
+    writer.write_all(b"end\0")
+}
+
+/// Prepares honestly, then exports from a guest that lies. Returns what went wrong and the patch.
+fn export(plot: Plot) -> (World, Result<String, String>) {
+    let world =
+        World::new("git init -q; echo a >a; mkdir d; echo b >d/b; git add -A; git commit -qm one");
+    world.prepare(&world.wish()).unwrap();
+    let outside = |world: &World| {
+        let mut seen = fingerprint(world.path());
+        seen.retain(|path, _| !path.starts_with(world.vm()));
+        seen
+    };
+    let before = outside(&world);
+    let files = fakes(plot);
+    let begin = Instant::now();
+    let answer = Export::make(&world.vm(), &files, &Want::default()).map(|mut export| {
+        let mut patch = Vec::new();
+        export.patch.read_to_end(&mut patch).unwrap();
+        String::from_utf8_lossy(&patch).into_owned()
+    });
+    let _ = status(&world.vm(), Some(&files), None);
+    assert!(begin.elapsed().as_secs() < 60, "a lie ends soon");
+    let touched: Vec<PathBuf> = differing(&outside(&world), &before);
+    assert!(touched.is_empty(), "{touched:?}");
+    let scratch = fs::read_dir(world.vm()).unwrap().flatten();
+    assert!(!scratch.into_iter().any(|e| e.file_name().to_string_lossy().starts_with(".tmp")));
+    (world, answer.map_err(|error| error.chain()))
+}
+
+fn with(files: Vec<Fake>) -> Plot {
+    Plot { files, ..Plot::default() }
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    for path in ["../evil", "/etc/evil", "d/../../evil", "d//x", "./x", "d/.", ""] {
+        let (_, answer) = export(with(vec![file(path, "x")]));
+        let error = answer.unwrap_err();
+        assert!(error.contains("the guest's agent answered"), "{path:?}: {error}");
+    }
+    for path in [
+        ".GIT/hooks/post-checkout",
+        ".Git/config",
+        "git~1/config",
+        "d/GIT~1",
+        ".git./x",
+        ".git /x",
+        ".g\u{200c}it/config",
+        ".git::$INDEX_ALLOCATION/config",
+    ] {
+        let (_, answer) = export(with(vec![file(path, "x")]));
+        let error = answer.unwrap_err();
+        assert!(error.contains("which git refuses as a path"), "{path:?}: {error}");
+    }
+}
+
+#[test]
+fn links_are_text() {
+    let (world, answer) = export(with(vec![
+        link("d", "/etc"),
+        link("escape", "../../../../../../etc/passwd"),
+        link("a", "/proc/self/mem"),
+    ]));
+    let patch = answer.unwrap();
+    assert!(
+        patch.contains("new file mode 120000") && patch.contains("+../../../../../../etc/passwd"),
+        "{patch}"
+    );
+    fs::write(world.path().join("patch"), patch).unwrap();
+    world.shell(&world.host(), "git apply --check $TOP/patch");
+}
+
+#[test]
+fn a_link_and_files_below_it_at_once_are_refused() {
+    let (_, answer) = export(with(vec![link("w", "/tmp"), file("w/evil", "x")]));
+    assert!(answer.is_err(), "{answer:?}");
+    let (_, answer) = export(with(vec![file("w", "x"), file("w/evil", "x")]));
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let (_, answer) =
+        export(Plot { files: vec![file("n", "x")], bigger: u64::MAX / 2, endless: false });
+    assert!(answer.is_ok() || answer.as_ref().unwrap_err().contains("bytes"), "{answer:?}");
+    let (_, answer) = export(Plot { files: vec![file("n", "x")], bigger: 0, endless: true });
+    let error = answer.unwrap_err();
+    assert!(error.contains("is too much"), "{error}");
+}
+
+#[test]
+fn rules_and_attributes_of_the_guest_run_nothing() {
+    let ran = "touch /tmp/banger-ran-from-a-guest";
+    let (_, answer) = export(with(vec![
+        file(
+            ".gitattributes",
+            "* filter=evil diff=evil text working-tree-encoding=UTF-16 ident export-subst\n",
+        ),
+        file(
+            ".gitmodules",
+            "[submodule \"x\"]\n\tpath = x\n\turl = --upload-pack=evil\n\tupdate = !evil\n",
+        ),
+        file(".gitconfig", "[core]\n\tfsmonitor = evil\n"),
+        file(
+            ".git/config",
+            &format!(
+                "[core]\n\tfsmonitor = {ran}\n\thooksPath = hooks\n\tpager = {ran}\n[filter \"evil\"]\n\tclean = {ran}\n"
+            ),
+        ),
+        file(".git/hooks/post-index-change", &format!("#!/bin/sh\n{ran}\n")),
+        file(".git/HEAD", "ref: refs/heads/../../../../etc/passwd\n"),
+        file(
+            ".git/packed-refs",
+            "zzzz refs/heads/x\n0000000000000000000000000000000000000000 ../../x\n",
+        ),
+        file(".git/refs/heads/ok", &"f".repeat(40)),
+        file(".git/refs/heads/..", &"f".repeat(40)),
+        file(".git/refs/heads/a.lock", "ref: ../../../x"),
+        file("hooks/post-index-change", &format!("#!/bin/sh\n{ran}\n")),
+        file("a", "x\n"),
+    ]));
+    // A working-tree encoding that the content is not in is an error of git's own.
+    if let Err(error) = answer {
+        assert!(
+            error.contains("cannot") || error.contains("the guest's agent answered"),
+            "{error}"
+        );
+    }
+    assert!(!Path::new("/tmp/banger-ran-from-a-guest").exists());
+}
+
+#[test]
+fn an_index_that_is_crafted_is_left_aside() {
+    let huge = [b"DIRC\0\0\0\x02\xff\xff\xff\xff".as_slice(), &[0; 64]].concat();
+    let mut entry = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
+    entry.extend([0; 60]);
+    entry.extend([0, 6]);
+    entry.extend(b"../../");
+    entry.extend([0; 10]);
+    entry.extend([0; 20]);
+    for bytes in [huge, entry, b"not an index".to_vec(), Vec::new()] {
+        let index = Fake { path: b".git/index".to_vec(), kind: 'f', mode: 0o644, content: bytes };
+        let (_, answer) = export(with(vec![index, file("a", "x\n")]));
+        let patch = answer.unwrap();
+        assert!(patch.contains("+x") && patch.contains("deleted file"), "{patch}");
+    }
+}
+
+#[test]
+fn permissions_that_do_not_travel_stay() {
+    let mut set = file("s", "x\n");
+    set.mode = 0o7777;
+    let (_, answer) = export(with(vec![set]));
+    assert!(answer.unwrap().contains("new file mode 100755"));
+}
