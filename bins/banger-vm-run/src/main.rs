@@ -1,7 +1,7 @@
 //! Creates a VM, starts it, and goes into it.
 //!
-//! Runs `banger-vm-create`, then becomes `banger-vm-exec`; with `--rm` runs it and then
-//! `banger-vm-delete`. Reads and writes nothing itself.
+//! Runs `banger-vm-create` and `banger-vm-start`, then becomes `banger-vm-exec`; with `--rm` runs it
+//! and then `banger-vm-delete`. Reads and writes nothing itself.
 
 mod session;
 
@@ -46,8 +46,8 @@ struct Args {
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
     /// How long the guest may take to come up, in seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<String>,
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
     /// Delete the VM afterwards; one that never came up is kept
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
@@ -76,16 +76,23 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         return Err(Error::usage("a shell needs a terminal, and there is none")
             .hint("name a command after '--', or use '--detach'"));
     }
-    let view = create(&args, out.is_quiet())?;
+    let created = create(&args, out.is_quiet())?;
+    let name = &created.vm.name;
+    session::notice_interrupts()?;
+    let view = match start(&args, name, out.is_quiet()) {
+        // Whoever interrupts gave the VM up; one that does not come up is kept.
+        Err(_) if session::interrupted() => return session::give_up(name, args.rm),
+        other => other?,
+    };
     if args.detach {
         out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let inside = session::Session::new(&view.vm.name, &args.command)?;
+    let inside = session::Session::new(name, &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
 }
 
-/// Creates and starts the VM.
+/// Creates the VM.
 fn create(args: &Args, quiet: bool) -> Result<View> {
     let mut create = Program::new("banger-vm-create")?.args(quiet.then_some("--quiet"));
     for (option, value) in [
@@ -98,14 +105,22 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
         ("--overlay-size", args.overlay_size.as_deref()),
         ("--net", args.net.as_deref()),
         ("--vmm", args.vmm.as_deref()),
-        ("--timeout", args.timeout.as_deref()),
     ] {
         if let Some(value) = value {
             create = create.arg(format!("{option}={value}"));
         }
     }
-    create
-        .documents()?
-        .pop()
-        .ok_or_else(|| Error::failed("'banger-vm-create' said nothing of the new VM"))
+    one(create.arg("--no-start"))
+}
+
+fn start(args: &Args, name: &Name, quiet: bool) -> Result<View> {
+    let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
+    if let Some(timeout) = &args.timeout {
+        start = start.arg("--timeout").arg(timeout.to_string());
+    }
+    one(start.arg(name.as_str()))
+}
+
+fn one(program: Program) -> Result<View> {
+    program.documents()?.pop().ok_or_else(|| Error::failed("a program said nothing of the new VM"))
 }

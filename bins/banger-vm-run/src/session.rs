@@ -10,11 +10,34 @@ use std::{
     ffi::OsString,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Command, ExitCode, ExitStatus},
-    sync::atomic::{AtomicI32, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
 };
 
 /// The command that is running, for the signal handler.
 static CHILD: AtomicI32 = AtomicI32::new(0);
+
+/// Whether somebody pressed Ctrl-C.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Keeps Ctrl-C, which ends what this program runs, from ending this program too.
+pub(crate) fn notice_interrupts() -> Result<()> {
+    handle(&[Signal::SIGINT, Signal::SIGQUIT])
+}
+
+/// Says whether somebody pressed Ctrl-C since then.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Ends as Ctrl-C asks, with or without the VM.
+pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
+    if rm {
+        delete(vm)?;
+    } else {
+        note(&format!("VM '{vm}' runs on; 'banger vm delete --force {vm}' removes it"));
+    }
+    Ok(ExitCode::from(128 + libc::SIGINT as u8))
+}
 
 /// A command, or a shell, in a VM.
 pub(crate) struct Session {
@@ -42,7 +65,7 @@ impl Session {
     /// Runs the command, then deletes the VM, whatever became of the command.
     pub(crate) fn run_then_delete(mut self) -> Result<ExitCode> {
         // Ctrl-C is the command's; the VM still has to go.
-        pass_signals_on().context("cannot handle signals")?;
+        handle(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP])?;
         let ran = self
             .command
             .spawn()
@@ -52,12 +75,10 @@ impl Session {
             })
             .with_context(|| format!("cannot go into VM '{}'", self.vm));
         CHILD.store(0, Ordering::Relaxed);
-        let deleted = Program::new("banger-vm-delete")?
-            .args(["--force", "--quiet", self.vm.as_str()])
-            .documents::<Removed>();
+        let deleted = delete(&self.vm);
         let status = ran?;
         if let Err(error) = deleted {
-            note(&format!("error: cannot delete VM '{}': {}", self.vm, error.chain()));
+            note(&format!("error: {}", error.chain()));
         }
         Ok(code(status))
     }
@@ -69,8 +90,18 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
-fn pass_signals_on() -> nix::Result<()> {
+fn delete(vm: &Name) -> Result<()> {
+    Program::new("banger-vm-delete")?
+        .args(["--force", "--quiet", vm.as_str()])
+        .documents::<Removed>()
+        .map(drop)
+        .with_context(|| format!("cannot delete VM '{vm}'"))
+}
+
+/// Notes signals, and passes those on that a terminal does not send to the command itself.
+fn handle(signals: &[Signal]) -> Result<()> {
     extern "C" fn pass_on(signal: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
         let child = CHILD.load(Ordering::Relaxed);
         // The terminal sends its own to the whole group.
         if child > 0 && signal != libc::SIGINT && signal != libc::SIGQUIT {
@@ -80,9 +111,9 @@ fn pass_signals_on() -> nix::Result<()> {
         }
     }
     let action = SigAction::new(SigHandler::Handler(pass_on), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler makes one system call that is allowed there.
-        unsafe { sigaction(signal, &action) }?;
+    for signal in signals {
+        // SAFETY: the handler stores, loads, and makes one system call that is allowed there.
+        unsafe { sigaction(*signal, &action) }.context("cannot handle signals")?;
     }
     Ok(())
 }

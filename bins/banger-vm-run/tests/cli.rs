@@ -17,6 +17,7 @@ impl Stage {
         let stage = Self { sandbox, program };
         let view = r#"{"schema":"banger.view/1","status":"running","name":"web","id":"0","image":"a","kernel":"k","mac":"","created_unix_s":1,"spec":{"vcpu":1,"memory_mib":1,"overlay_bytes":1,"disk_bytes":1},"folder":"/"}"#;
         stage.program("banger-vm-create", &format!("echo '{view}'"));
+        stage.program("banger-vm-start", &format!("echo '{view}'"));
         stage.program("banger-vm-exec", exec);
         let removed = r#"{"schema":"banger.removed/1","what":"vm","name":"web","freed_bytes":1}"#;
         stage.program("banger-vm-delete", &format!("echo '{removed}'"));
@@ -49,8 +50,12 @@ fn the_command_s_bytes_and_status_are_passed_on() {
     assert_eq!(answer.status, 42, "{answer:?}");
     assert_eq!(answer.stdout, b"out\0");
     assert_eq!(answer.stderr, "err\n");
-    let log = "banger-vm-create --image=a --memory=1G\nbanger-vm-exec web -- ls -l --rm\n";
-    assert_eq!(stage.log(), log);
+    assert_eq!(
+        stage.log(),
+        "banger-vm-create --image=a --memory=1G --no-start\n\
+         banger-vm-start web\n\
+         banger-vm-exec web -- ls -l --rm\n"
+    );
 }
 
 #[test]
@@ -68,11 +73,25 @@ fn a_guest_that_never_came_up_is_kept() {
     let stage = Stage::new("exit 0");
     let report =
         r#"{"schema":"banger.error/1","kind":"failed","message":"VM 'web' did not come up"}"#;
-    stage.program("banger-vm-create", &format!("cat <<'X'\n{report}\nX\nexit 1"));
-    let answer = stage.run(&["--rm", "--", "true"]);
+    stage.program("banger-vm-start", &format!("cat <<'X'\n{report}\nX\nexit 1"));
+    let answer = stage.run(&["--rm", "--timeout", "9", "--", "true"]);
     answer.fails(125, "did not come up");
     assert!(answer.stdout.is_empty(), "{answer:?}");
-    assert_eq!(stage.log(), "banger-vm-create \n");
+    assert_eq!(stage.log(), "banger-vm-create --no-start\nbanger-vm-start --timeout 9 web\n");
+}
+
+#[test]
+fn who_interrupts_the_boot_gives_the_vm_up() {
+    // As at a terminal: the signal goes to both.
+    let interrupt = "kill -INT $PPID; kill -INT $$";
+    let stage = Stage::new("exit 0");
+    stage.program("banger-vm-start", interrupt);
+    assert_eq!(stage.run(&["--rm", "--", "true"]).status, 130);
+    assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
+
+    let stage = Stage::new("exit 0");
+    stage.program("banger-vm-start", interrupt);
+    stage.run(&["--", "true"]).fails(130, "VM 'web' runs on");
 }
 
 #[test]
@@ -81,7 +100,7 @@ fn detached_it_says_which_vm_it_is() {
     let answer = stage.run(&["-d", "--name", "web"]);
     answer.ok();
     assert!(answer.text().starts_with(r#"{"schema":"banger.view/1""#), "{answer:?}");
-    assert_eq!(stage.log(), "banger-vm-create --name=web\n");
+    assert_eq!(stage.log(), "banger-vm-create --name=web --no-start\nbanger-vm-start web\n");
 }
 
 #[test]
