@@ -1,4 +1,5 @@
-//! The hash by which the entries of a large directory are found: half of MD4, with a seed.
+//! The hash by which the entries of a large directory are found: half of MD4, with a seed, over
+//! signed bytes.
 
 const SQRT_2: u32 = 0x5a82_7999;
 const SQRT_3: u32 = 0x6ed9_eba1;
@@ -30,7 +31,7 @@ fn words(bytes: &[u8]) -> [u32; 8] {
     let pad = pad | pad << 16;
     let mut words = [pad; 8];
     for (word, part) in words.iter_mut().zip(bytes.chunks(4)) {
-        *word = part.iter().fold(pad, |word, byte| (word << 8).wrapping_add(u32::from(*byte)));
+        *word = part.iter().fold(pad, |word, byte| (word << 8).wrapping_add(*byte as i8 as u32));
     }
     words
 }

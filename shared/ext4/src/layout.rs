@@ -113,8 +113,8 @@ impl Superblock {
         }
         put16(&mut b, 0x15c, 32);
         put16(&mut b, 0x15e, 32);
-        // Names are hashed as unsigned bytes.
-        put32(&mut b, 0x160, 2);
+        // Names are hashed as signed bytes: every reader knows how.
+        put32(&mut b, 0x160, 1);
         // Sixteen groups share a place for their metadata; CRC-32C.
         put8(&mut b, 0x174, 4);
         put8(&mut b, 0x175, 1);

@@ -67,12 +67,14 @@ pub(crate) fn take(
         counted: (0, 0),
     };
     let mut reader = Reader::new(stream, shared.limits);
-    let mut last = Vec::new();
+    let mut last: Vec<u8> = Vec::new();
     loop {
-        let more = reader.next().with_context(|| match last.as_slice() {
-            [] => "at its first entry".to_owned(),
-            last => format!("after the entry '{}'", last.escape_ascii()),
-        })?;
+        let more = reader.next();
+        let more = if last.is_empty() {
+            more?
+        } else {
+            more.with_context(|| format!("after the entry '{}'", last.escape_ascii()))?
+        };
         if !more {
             break;
         }

@@ -289,6 +289,15 @@ impl Image {
         said[at..].split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Returns when something was changed, from the words in its inode.
+    pub(crate) fn time(&self, path: &str) -> (i64, u32) {
+        let said = self.debugfs(&format!("stat {path}"));
+        let at = said.find("mtime: 0x").unwrap_or_else(|| panic!("{said}")) + 9;
+        let word = |from: usize| u32::from_str_radix(&said[from..from + 8], 16).unwrap();
+        let (low, extra) = (word(at), word(at + 9));
+        (i64::from(low as i32) + (i64::from(extra & 3) << 32), extra >> 2)
+    }
+
     /// Returns everything on the disk but its root, as another reader sees it.
     pub(crate) fn tree(&self) -> BTreeMap<Vec<u8>, Seen> {
         let disk = ext4_view::Ext4::load_from_path(&self.path).expect("it can be read");
@@ -298,7 +307,8 @@ impl Image {
             let list = disk.read_dir(ext4_view::Path::new(&path)).expect("a directory can be read");
             for entry in list {
                 let entry = entry.expect("an entry can be read");
-                let name: &[u8] = entry.file_name().as_ref().to_vec().leak();
+                let name = entry.file_name();
+                let name: &[u8] = name.as_ref();
                 if name == b"." || name == b".." {
                     continue;
                 }

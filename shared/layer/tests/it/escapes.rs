@@ -1,0 +1,235 @@
+//! Entries that want out of the disk, and paths that go in circles.
+
+use crate::support::{Head, Tar, built, layers, refused};
+use banger_layer::{Limits, Progress, build};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn a_path_that_goes_up_is_refused() {
+    for name in
+        ["../victim/x", "/../victim/x", "a/../../x", "a/..", "..", "a/../b", "dne/../.wh.etc"]
+    {
+        refused(vec![Tar::new().dir("a").file(name, "x").end()], "goes up with '..'");
+        refused(vec![Tar::new().dir("a").symlink(name, "/etc/").end()], "goes up with '..'");
+    }
+}
+
+#[test]
+fn a_hard_link_s_target_that_goes_up_is_refused() {
+    refused(vec![Tar::new().hard("p", "../../etc/passwd").end()], "goes up with '..'");
+}
+
+#[test]
+fn slashes_and_dots_in_a_path_mean_nothing() {
+    for name in ["/abs/x", "//abs//x", "./abs/./x", "abs/x", "/./abs/x"] {
+        assert_eq!(built(vec![Tar::new().file(name, "1").end()]).paths(), "abs/ abs/x:1", "{name}");
+    }
+    assert_eq!(built(vec![Tar::new().dir("a/").dir("a//b/").end()]).paths(), "a/ a/b/");
+}
+
+#[test]
+fn only_a_directory_has_no_name() {
+    for name in ["", ".", "./", "/"] {
+        refused(vec![Tar::new().symlink(name, "/etc/").end()], "no name");
+    }
+    refused(vec![Tar::new().file("", "x").end()], "no name");
+}
+
+#[test]
+fn absolute_links_stay_inside() {
+    let image = built(vec![
+        Tar::new().dir("etc").symlink("localetc", "/etc").file("/localetc/unbroken", "1").end(),
+    ]);
+    assert_eq!(image.paths(), "etc/ etc/unbroken:1 localetc@/etc");
+}
+
+#[test]
+fn links_that_climb_stop_at_the_root() {
+    for target in ["/dummy/../etc", "../../../../etc", "/../../etc", "dummy/../etc"] {
+        let one = Tar::new().dir("dummy").dir("etc").symlink("l", target).file("l/x", "1").end();
+        assert!(built(vec![one]).paths().contains("etc/x:1"), "{target}");
+    }
+    let one = Tar::new().dir("a").dir("a/b").symlink("a/b/l", "../..").file("a/b/l/x", "").end();
+    assert!(built(vec![one]).paths().ends_with("x:"));
+}
+
+#[test]
+fn a_link_to_the_root_is_the_image_s_root() {
+    let one = Tar::new()
+        .dir("dummy")
+        .symlink("dummy/etc", "/")
+        .symlink("etc", "/dummy/etc")
+        .file("etc/passwd", "")
+        .end();
+    assert!(built(vec![one]).paths().ends_with("passwd:"));
+}
+
+#[test]
+fn a_dead_link_s_target_is_made() {
+    let one = Tar::new().symlink("l", "/new/deep").file("l/x", "1").end();
+    assert_eq!(built(vec![one]).paths(), "l@/new/deep new/ new/deep/ new/deep/x:1");
+}
+
+#[test]
+fn circles_of_links_are_refused() {
+    let part = "too many symbolic links";
+    refused(vec![Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "").end()], part);
+    refused(vec![Tar::new().symlink("a", "a/b").file("a/x", "").end()], part);
+    refused(vec![Tar::new().symlink("a", ".//a").hard("x", "a/y").end()], part);
+    let chain = |length: usize| {
+        let mut tar = Tar::new().dir("l0");
+        for number in 1..=length {
+            tar = tar.symlink(format!("l{number}"), format!("l{}", number - 1));
+        }
+        tar.file(format!("l{length}/x"), "").end()
+    };
+    assert!(built(vec![chain(40)]).paths().contains("l0/x:"));
+    refused(vec![chain(41)], part);
+}
+
+#[test]
+fn links_that_grow_are_refused() {
+    let target = "a/".repeat(2000);
+    refused(
+        vec![Tar::new().symlink("a", &target).file("a/x", "").end()],
+        "too many symbolic links",
+    );
+}
+
+#[test]
+fn a_marker_in_a_circle_does_nothing() {
+    let below = Tar::new().symlink("a", "b").symlink("b", "a").end();
+    let top = Tar::new().file("a/.wh.x", "").file("b/.wh..wh..opq", "").end();
+    assert_eq!(built(vec![below, top]).paths(), "a@b b@a");
+}
+
+#[test]
+fn a_hard_link_gets_the_image_s_file() {
+    let one = Tar::new().dir("etc").file("etc/passwd", "image").hard("p", "/etc/passwd").end();
+    assert!(built(vec![one]).paths().ends_with("p:image"));
+    refused(vec![Tar::new().hard("p", "/etc/passwd").end()], "'etc/passwd' is not there");
+    let one = Tar::new().symlink("d", "../../etc").hard("p", "d/passwd").end();
+    refused(vec![one], "is not there");
+}
+
+#[test]
+fn a_link_that_leads_out_is_no_way_in() {
+    let one = Tar::new().hard("loophole", "../victim").file("loophole/file", "x").end();
+    refused(vec![one], "goes up");
+    let one = Tar::new().symlink("loophole", "../victim").hard("x", "loophole/hello").end();
+    refused(vec![one], "is not there");
+    let one = Tar::new().symlink("loophole", "../victim").file("loophole", "1").end();
+    assert_eq!(built(vec![one]).paths(), "loophole:1");
+}
+
+#[test]
+fn a_link_s_own_mode_changes_nothing_else() {
+    let victim = tempfile::tempdir().unwrap();
+    let path = victim.path().join("p400");
+    fs::write(&path, "secret").unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    let mut head = Head::new(b'1', "sk").link("p400");
+    head.mode = 0o777;
+    let one =
+        Tar::new().symlink("p400", path.to_str().unwrap()).entry(head, b"").file("p400", "x").end();
+    assert!(built(vec![one]).paths().starts_with("p400:x sk@/"));
+    assert_eq!(fs::read(&path).unwrap(), b"secret");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap()) & 0o777, 0o400);
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_and_back() {
+    let one = Tar::new()
+        .dir("foo")
+        .dir("foo/tmp")
+        .file("foo/tmp/b", "1")
+        .symlink("foo", "/")
+        .file("foo/tmp/b", "2")
+        .dir("foo")
+        .dir("foo/tmp")
+        .file("foo/tmp/b", "3")
+        .end();
+    // The middle one went to the image's own /tmp.
+    assert_eq!(built(vec![one]).paths(), "foo/ foo/tmp/ foo/tmp/b:3 tmp/ tmp/b:2");
+}
+
+#[test]
+fn a_parent_swapped_between_layers() {
+    let etc = || Tar::new().dir("etc").file("etc/x", "old");
+    let image = built(vec![
+        etc().dir("a").dir("a/b").end(),
+        Tar::new().symlink("a", "/etc").file("a/b/x", "1").end(),
+    ]);
+    assert_eq!(image.paths(), "a@/etc etc/ etc/b/ etc/b/x:1 etc/x:old");
+    let image =
+        built(vec![etc().symlink("a", "/etc").end(), Tar::new().dir("a").file("a/x", "new").end()]);
+    assert_eq!(image.paths(), "a/ a/x:new etc/ etc/x:old");
+}
+
+/// Everything above that is built, and more, in one go.
+fn attacks() -> Vec<Vec<Vec<u8>>> {
+    let one = |tar: Tar| vec![tar.end()];
+    vec![
+        one(Tar::new().file("../../../../tmp/victim", "x")),
+        one(Tar::new().file("/tmp/victim", "x")),
+        one(Tar::new().symlink("l", "/tmp").file("l/victim", "x")),
+        one(Tar::new().symlink("l", "../../../../../../tmp").file("l/victim", "")),
+        one(Tar::new().symlink("l", "/etc/passwd").file("l", "x")),
+        one(Tar::new().hard("p", "/etc/passwd").file("p", "x")),
+        one(Tar::new().symlink("p", "/etc/passwd").hard("q", "p").file("q", "x")),
+        one(Tar::new().dir("proc").symlink("proc/self", "/proc/self").file("proc/self/mem", "x")),
+        one(Tar::new()
+            .entry(Head { device: (8, 0), ..Head::new(b'4', "dev/sda") }, b"")
+            .file("dev/sda", "x")),
+        vec![
+            Tar::new().symlink("a", "/").end(),
+            Tar::new().file("a/.wh.etc", "").file("a/.wh..wh..opq", "").end(),
+        ],
+        one(Tar::new()
+            .file("-rf", "x")
+            .file("$(touch /tmp/victim)", "x")
+            .file("\"\nrm /etc/passwd\n", "x")),
+    ]
+}
+
+#[test]
+fn no_path_on_the_host_is_touched() {
+    const CHILD: &str = "BANGER_TEST_TRACED";
+    if std::env::var_os(CHILD).is_some() {
+        let disks: Vec<_> =
+            attacks().into_iter().map(|stack| (stack, tempfile::tempfile().unwrap())).collect();
+        assert!(!Path::new("/banger-begin").exists());
+        for (stack, disk) in disks {
+            let _ = build(layers(stack), &disk, &Limits::default(), &Progress::default());
+        }
+        assert!(!Path::new("/banger-end").exists());
+        return;
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "strace is needed");
+        println!("skipped: strace is needed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let output = Command::new("timeout")
+        .args(["100", "strace", "-f", "-qq", "-e", "trace=%file", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "escapes::no_path_on_the_host_is_touched", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = fs::read_to_string(log).unwrap();
+    let begin = log.find("/banger-begin").expect("the beginning is there");
+    let end = log.find("/banger-end").expect("the end is there");
+    let between: Vec<&str> =
+        log[begin..end].lines().skip(1).filter(|line| line.contains('/')).collect();
+    // The last line is the beginning of the end itself.
+    let touched: Vec<_> =
+        between.iter().filter(|line| line.contains('"') && line.contains(')')).collect();
+    assert!(touched.is_empty(), "{touched:#?}");
+}
