@@ -61,9 +61,15 @@ impl Out {
         let widths: Vec<usize> = (0..head.len())
             .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
             .collect();
+        let room = terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| width.0.into());
+        let shown = columns_that_fit(&widths, room);
         for row in rows {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .take(shown)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
             self.line(cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -149,6 +155,17 @@ impl Out {
     }
 }
 
+/// Returns how many columns of a table a terminal has room for. What it has no room for is left out
+/// from the right: a line that wraps is harder to read than a shorter one.
+fn columns_that_fit(widths: &[usize], room: usize) -> usize {
+    let mut end = 0;
+    let fits = |width: &&usize| {
+        end += **width + 2;
+        end - 2 <= room
+    };
+    widths.iter().take_while(fits).count().max(1)
+}
+
 /// Says something to the person on stderr.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -164,4 +181,18 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
     }
     format!("{value:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_shows_the_first_columns() {
+        assert_eq!(columns_that_fit(&[10, 8, 20], 200), 3);
+        assert_eq!(columns_that_fit(&[10, 8, 20], 42), 3);
+        assert_eq!(columns_that_fit(&[10, 8, 20], 41), 2);
+        assert_eq!(columns_that_fit(&[10, 8, 20], 5), 1);
+        assert_eq!(columns_that_fit(&[10], usize::MAX), 1);
+    }
 }
