@@ -33,7 +33,8 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the kernel is told; `docs/boot.md` has the reason of each word.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off \
-     cryptomgr.notests random.trust_cpu=on tsc=reliable no_timer_check";
+     cryptomgr.notests net.ifnames=0 random.trust_cpu=on tsc=reliable \
+     no_timer_check";
 
 /// Firecracker, about to run or running.
 #[derive(Debug)]

@@ -209,9 +209,9 @@ fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec
 /// warnings still come through.
 fn command_line(arm: bool) -> &'static str {
     if arm {
-        "console=ttyAMA0 quiet panic=-1"
+        "console=ttyAMA0 quiet panic=-1 cryptomgr.notests net.ifnames=0"
     } else {
-        "console=ttyS0 quiet panic=-1 reboot=t no_timer_check"
+        "console=ttyS0 quiet panic=-1 reboot=t no_timer_check cryptomgr.notests net.ifnames=0"
     }
 }
 
