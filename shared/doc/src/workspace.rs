@@ -64,18 +64,6 @@ pub struct Workspace {
     /// What was last exported; none if nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<Exported>,
-    /// Commits that were given without their parents.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shallow: Vec<String>,
-    /// Packs of objects that the guest has.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub packs: Vec<String>,
-    /// A digest of the references of the host's repository when it was read.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub host_refs_sha256: String,
-    /// A digest of the host's index when it was read.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub host_index_sha256: String,
     /// The file beside this one that lists what the guest was given.
     pub tree_file: String,
     /// What an update that has not been seen to end was to give: a file as `tree_file`.
