@@ -1,11 +1,12 @@
 //! Deletes VMs, disks and all.
 //!
-//! Takes the VM's lock, so no start comes between, and removes its folder whole. With `--force` asks
-//! the supervisor of a running one to end first.
+//! Runs `banger-workspace-status` for a VM with a workspace, and leaves one alone that holds work
+//! nobody exported. Takes the VM's lock, so no start comes between, and removes its folder whole.
+//! With `--force` asks the supervisor of a running one to end first.
 
-use banger_cli::Out;
+use banger_cli::{Out, Program};
 use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
-use banger_state::{Lock, State, VmFolder, Watch};
+use banger_state::{Lock, State, VmFolder, Watch, place};
 use std::{fs, os::unix::fs::MetadataExt, process::ExitCode, time::Duration};
 
 /// How long a killed VM may take to end; its disks are checked in that time.
@@ -13,16 +14,23 @@ const END: Duration = Duration::from_secs(170);
 
 /// Delete VMs and their disks
 ///
-/// What is on the disks is lost. A running VM is refused without --force.
+/// What is on the disks is lost. A VM that runs, or that holds work nobody exported, is refused
+/// without --force.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-delete", version)]
 struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// Kill VMs that run
+    /// Kill VMs that run, and delete work that was not exported
     #[arg(long, short)]
     force: bool,
+    /// With --force: still refuse VMs that hold work that was not exported
+    #[arg(long, requires = "force")]
+    keep_work: bool,
+    /// Delete work that was not exported, but no VM that runs
+    #[arg(long, conflicts_with = "force")]
+    lose_work: bool,
 }
 
 fn main() -> ExitCode {
@@ -32,11 +40,19 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let words = |removed: &Removed| format!("deleted VM '{}'", removed.name);
-    out.each(&args.vms, |name| delete(&state, name, args.force), words)
+    let keeps_work = args.keep_work || !(args.force || args.lose_work);
+    let act = |name: &Name| delete(&state, name, args.force, keeps_work);
+    out.each(&args.vms, act, words)
 }
 
-fn delete(state: &State, name: &Name, force: bool) -> Result<Removed> {
+fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<Removed> {
     let folder = state.vm(name)?;
+    // One that runs is refused below, unless it is to be killed.
+    let may_go = force || !folder.is_live()?;
+    if keeps_work && may_go && folder.join(place::VM_WORKSPACE_DOCUMENT).exists() {
+        let status = Program::new("banger-workspace-status")?;
+        status.args(["--quiet", "--check", name.as_str()]).documents::<Removed>()?;
+    }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;
     let freed_bytes = allocated(&folder);

@@ -5,6 +5,7 @@
 
 mod carry;
 mod terminal;
+mod workspace;
 
 use banger_channel::{
     connect,
@@ -23,7 +24,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Run a command in a running VM
 ///
-/// The command starts as the image says (environment, directory, user) unless options say otherwise.
+/// The command starts as the image says (environment, directory, user) unless options say otherwise,
+/// in the workspace if the VM has one.
 /// Without a command it is the user's shell. The exit status is the command's: 128 and the signal's
 /// number if a signal ended it, 127 if it is not there, 126 if it cannot be executed, 125 if banger
 /// itself failed.
@@ -60,23 +62,23 @@ fn main() -> ExitCode {
     banger_cli::main_raw(run)
 }
 
-fn run(args: Args, _: &mut Out) -> Result<ExitCode> {
+fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = args.tty || (at_terminal && !args.no_tty);
     let mut env = args.env.iter().map(|entry| variable(entry)).collect::<Result<Vec<_>>>()?;
     if let (true, Ok(term)) = (tty, std::env::var("TERM")) {
         env.insert(0, format!("TERM={term}"));
     }
+    let folder = State::open()?.vm(&args.vm)?;
+    folder.must_run()?;
     let request = Request {
         argv: args.command,
         env,
-        cwd: args.workdir,
+        cwd: args.workdir.or_else(|| workspace::dir(&folder, out)),
         user: args.user,
         tty: tty.then(terminal::window),
     };
 
-    let folder = State::open()?.vm(&args.vm)?;
-    folder.must_run()?;
     let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
     let name = folder.name();
     let mut stream = connect(&channel, port::EXEC, ANSWER_LIMIT)

@@ -10,11 +10,12 @@ use std::{
 
 /// Delete every VM that does not run
 ///
-/// What is on their disks is lost. Asks first, unless --force.
+/// What is on their disks is lost. Asks first, unless --force, and leaves VMs alone that hold work
+/// nobody exported, unless --force.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-prune", version)]
 struct Args {
-    /// Do not ask
+    /// Do not ask, and delete work that was not exported
     #[arg(long, short)]
     force: bool,
 }
@@ -35,6 +36,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     // A VM that was started meanwhile is refused there, and said.
     let removed: Vec<Removed> = Program::new("banger-vm-delete")?
+        .args(args.force.then_some("--lose-work"))
         .args(views.iter().map(|view| view.vm.name.as_str()))
         .documents()?;
     removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))

@@ -27,7 +27,7 @@ fn those_that_do_not_run_go() {
         sandbox.plant_vm(name, "alpine", "generic-6.12");
     }
     sandbox.plant_exit("b", "vmm-ended");
-    let script = r#"for vm; do echo '{"schema":"banger.removed/1","what":"vm","name":"'$vm'","freed_bytes":1}'; done"#;
+    let script = r#"test "$1" = --lose-work && shift; for vm; do echo '{"schema":"banger.removed/1","what":"vm","name":"'$vm'","freed_bytes":1}'; done"#;
     let program = sandbox.beside(PRUNE, &[("banger-vm-delete", script)]);
     // One that runs: its lock is held.
     let command = format!(

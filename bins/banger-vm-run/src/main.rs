@@ -1,9 +1,11 @@
 //! Creates a VM, starts it, and goes into it.
 //!
-//! Runs `banger-vm-create` and `banger-vm-start`, then becomes `banger-vm-exec`; with `--rm` runs it
-//! and then `banger-vm-delete`. Reads and writes nothing itself.
+//! Runs `banger-vm-create` and `banger-vm-start`, with a path `banger-workspace-prepare`, then becomes
+//! `banger-vm-exec`; with `--rm` runs it and then `banger-vm-delete`. Reads and writes nothing
+//! itself.
 
 mod session;
+mod workspace;
 
 use banger_cli::{Out, Program};
 use banger_doc::{Error, Name, Result, View};
@@ -11,13 +13,13 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 /// Create a VM, start it, and run a command or a shell in it
 ///
-/// Without a command, a shell. The status is the command's; 125 if banger itself failed.
+/// With a path, the repository or directory there goes into the VM first, and the command runs in
+/// it. Without a command, a shell. The status is the command's; 125 if banger itself failed.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-run", version)]
 struct Args {
-    /// Directory of a git checkout to bring into the VM
-    #[arg(value_name = "PATH")]
-    path: Option<OsString>,
+    #[command(flatten)]
+    workspace: workspace::Words,
     /// Name of the new VM [default: one is made up]
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
@@ -64,18 +66,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
-    if let Some(path) = &args.path {
-        return Err(Error::unavailable(format!(
-            "cannot bring '{}' into a VM: this banger has no workspaces",
-            path.display()
-        ))
-        .hint("leave out the path, and copy files with 'banger vm cp'"));
+    if args.workspace.dry_run {
+        return Err(args.workspace.become_dry_run(args.name.as_ref()));
     }
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if args.command.is_empty() && !args.detach && !interactive {
         return Err(Error::usage("a shell needs a terminal, and there is none")
             .hint("name a command after '--', or use '--detach'"));
     }
+    let tools = args.workspace.check(
+        args.name.as_ref(),
+        args.command.is_empty(),
+        args.net.as_deref() == Some("none"),
+        out,
+    )?;
     let created = create(&args, out.is_quiet())?;
     let name = &created.vm.name;
     session::notice_interrupts()?;
@@ -84,11 +88,15 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         Err(_) if session::interrupted() => return session::give_up(name, args.rm),
         other => other?,
     };
+    let dir = args.workspace.prepare(name, out)?;
+    if let (true, Some(dir)) = (tools, &dir) {
+        workspace::install_tools(name, dir, args.detach)?;
+    }
     if args.detach {
         out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let inside = session::Session::new(name, &args.command)?;
+    let inside = session::Session::new(name, dir.as_deref(), &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
 }
 

@@ -1,7 +1,7 @@
 //! Going into a VM.
 
 use banger_cli::{Program, find, note};
-use banger_doc::{Context, Error, Name, Removed, Result};
+use banger_doc::{Context, Error, Kind, Name, Removed, Result};
 use nix::{
     libc,
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
@@ -46,8 +46,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(vm: &Name, words: &[OsString]) -> Result<Self> {
+    /// Plans to run `words`, or a shell, in `dir` or where the image says.
+    pub(crate) fn new(vm: &Name, dir: Option<&str>, words: &[OsString]) -> Result<Self> {
         let mut command = Command::new(find("banger-vm-exec")?);
+        command.args(dir.map(|dir| format!("--workdir={dir}")));
         if words.is_empty() {
             command.args(["--tty", vm.as_str()]);
         } else {
@@ -77,8 +79,12 @@ impl Session {
         CHILD.store(0, Ordering::Relaxed);
         let deleted = delete(&self.vm);
         let status = ran?;
+        let vm = &self.vm;
         if let Err(error) = deleted {
             note(&format!("error: {}", error.chain()));
+            if error.kind() == Kind::Conflict {
+                note(&format!("VM '{vm}' is kept; 'banger workspace export {vm}' brings it out"));
+            }
         }
         Ok(code(status))
     }
@@ -92,7 +98,7 @@ fn code(status: ExitStatus) -> ExitCode {
 
 fn delete(vm: &Name) -> Result<()> {
     Program::new("banger-vm-delete")?
-        .args(["--force", "--quiet", vm.as_str()])
+        .args(["--force", "--keep-work", "--quiet", vm.as_str()])
         .documents::<Removed>()
         .map(drop)
         .with_context(|| format!("cannot delete VM '{vm}'"))

@@ -64,7 +64,11 @@ fn rm_deletes_whatever_became_of_the_command() {
         let stage = Stage::new(exec);
         let answer = stage.run(&["--rm", "--", "true"]);
         assert_eq!(answer.status, status, "{answer:?}");
-        assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
+        assert!(
+            stage.log().ends_with("banger-vm-delete --force --keep-work --quiet web\n"),
+            "{}",
+            stage.log()
+        );
     }
 }
 
@@ -87,7 +91,11 @@ fn who_interrupts_the_boot_gives_the_vm_up() {
     let stage = Stage::new("exit 0");
     stage.program("banger-vm-start", interrupt);
     assert_eq!(stage.run(&["--rm", "--", "true"]).status, 130);
-    assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
+    assert!(
+        stage.log().ends_with("banger-vm-delete --force --keep-work --quiet web\n"),
+        "{}",
+        stage.log()
+    );
 
     let stage = Stage::new("exit 0");
     stage.program("banger-vm-start", interrupt);
@@ -111,4 +119,68 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     stage.run(&["--name", "No!"]).fails(2, "is not a name");
     stage.run(&[]).fails(2, "a shell needs a terminal");
     assert_eq!(stage.log(), "");
+}
+
+/// Adds a stand-in for the program that takes a repository in.
+fn with_workspace(stage: &Stage, files: &str) {
+    let plan = format!(
+        r#"{{"schema":"banger.workspace-plan/1","host_path":"/h","guest_path":"/root/repo","mode":"shallow","files":{files},"size_bytes":1,"untracked_left":0}}"#
+    );
+    let record = r#"{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/h","is_repository":true,"object_format":"sha1","prepared_tree":"t","given":{},"tree_file":"t","files":1,"prepared_unix_ms":1}"#;
+    let script = format!("case \"$*\" in *--dry-run*) echo '{plan}';; *) echo '{record}';; esac");
+    stage.program("banger-workspace-prepare", &script);
+}
+
+#[test]
+fn a_repository_goes_in_and_the_command_runs_in_it() {
+    let stage = Stage::new("exit 3");
+    with_workspace(&stage, "[\"a\"]");
+    let words = ["--branch", "b", "--from", "main", "--include-untracked", "/h", "--", "make"];
+    assert_eq!(stage.run(&words).status, 3);
+    let prepare = "web --branch=b --from=main --include-untracked -- /h";
+    assert_eq!(
+        stage.log(),
+        format!(
+            "banger-workspace-prepare --dry-run --quiet {}\n\
+             banger-vm-create --no-start\nbanger-vm-start web\nbanger-workspace-prepare {prepare}\n\
+             banger-vm-exec --workdir=/root/repo web -- make\n",
+            prepare.replacen("web", "new", 1)
+        )
+    );
+}
+
+#[test]
+fn a_repository_that_cannot_go_in_is_refused_before_anything_is_made() {
+    let stage = Stage::new("exit 0");
+    let report =
+        r#"{"schema":"banger.error/1","kind":"usage","message":"'/h' is a bare repository"}"#;
+    stage.program("banger-workspace-prepare", &format!("cat <<'X'\n{report}\nX\nexit 2"));
+    stage.run(&["/h", "--", "true"]).fails(2, "bare repository");
+    assert!(!stage.log().contains("create"), "{}", stage.log());
+    stage.run(&["--branch", "b", "--", "true"]).fails(2, "required");
+    stage.run(&["--from", "b", "/h", "--", "true"]).fails(2, "required");
+}
+
+#[test]
+fn a_dry_run_makes_nothing() {
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\"a\"]");
+    let answer = stage.run(&["/h", "--dry-run"]);
+    answer.ok();
+    assert!(answer.text().contains("banger.workspace-plan/1"), "{answer:?}");
+    assert_eq!(stage.log(), "banger-workspace-prepare --dry-run new -- /h\n");
+}
+
+#[test]
+fn tools_are_installed_unless_the_network_or_the_user_says_no() {
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\".tool-versions\"]");
+    stage.run(&["/h", "-d", "--net", "none"]).fails(2, "no network");
+    assert!(!stage.log().contains("create"), "{}", stage.log());
+    stage.run(&["/h", "-d"]).ok();
+    assert!(stage.log().contains("mise install"), "{}", stage.log());
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\".tool-versions\"]");
+    stage.run(&["/h", "-d", "--net", "none", "--no-bootstrap"]).ok();
+    assert!(!stage.log().contains("mise"), "{}", stage.log());
 }

@@ -1,10 +1,11 @@
 //! Stops VMs in order: their guests shut down, their disks come to rest.
 //!
-//! Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
+//! Runs `banger-workspace-status` for a VM with a workspace, so that it is known afterwards what it
+//! holds. Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
 
-use banger_cli::Out;
-use banger_doc::{Desire, Error, Name, Result, View, Wanted};
-use banger_state::{State, VmFolder, Watch};
+use banger_cli::{Out, Program, note};
+use banger_doc::{Desire, Error, Name, Result, Status, View, Wanted, WorkspaceStatus};
+use banger_state::{State, VmFolder, Watch, place};
 use std::{process::ExitCode, time::Duration};
 
 /// What comes after the guest's own time: the last insistence, and checking the disks.
@@ -37,6 +38,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 fn stop(folder: &VmFolder, grace: Duration) -> Result<View> {
     let watch = Watch::new(folder)?;
     if folder.is_live()? {
+        write_down_work(folder);
         let grace_ms = grace.as_millis() as u64;
         folder.ask(&Wanted { grace_ms, ..Wanted::new(Desire::Stopped) })?;
         if !watch.until_gone(folder, grace + AFTER)? {
@@ -46,6 +48,21 @@ fn stop(folder: &VmFolder, grace: Duration) -> Result<View> {
         }
     }
     folder.view()
+}
+
+/// Has it written down what the guest holds that was not exported. A guest that cannot be asked is
+/// stopped all the same; then deleting it takes `--force`.
+fn write_down_work(folder: &VmFolder) {
+    let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
+    if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
+        return;
+    }
+    let written = Program::new("banger-workspace-status").and_then(|program| {
+        program.args(["--record", folder.name().as_str()]).documents::<WorkspaceStatus>()
+    });
+    if let Err(error) = written {
+        note(&format!("note: cannot tell what VM '{}' holds: {}", folder.name(), error.chain()));
+    }
 }
 
 fn words(view: &View) -> String {

@@ -1,0 +1,141 @@
+//! A repository on the command line.
+
+use banger_cli::{Out, Program, find};
+use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Files that say which tools a repository needs.
+const TOOL_FILES: [&str; 3] = [".mise.toml", "mise.toml", ".tool-versions"];
+
+/// What the command line says of a repository.
+#[derive(clap::Args)]
+pub(crate) struct Words {
+    /// Repository or directory to bring into the VM
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Make a branch of this name in the guest, and only there
+    #[arg(long, value_name = "NAME", requires = "path")]
+    branch: Option<String>,
+    /// What that branch begins at, instead of HEAD with the local edits
+    #[arg(long, value_name = "REF", requires = "branch")]
+    from: Option<String>,
+    /// How much of a repository goes: shallow or full_copy
+    #[arg(long, value_name = "MODE", requires = "path")]
+    mode: Option<String>,
+    /// Take untracked files along that no rule ignores
+    #[arg(long, requires = "path")]
+    include_untracked: bool,
+    /// Print what would go, and make nothing
+    #[arg(long, requires = "path")]
+    pub(crate) dry_run: bool,
+    /// Do not install the tools that the repository names
+    #[arg(long, requires = "path")]
+    no_bootstrap: bool,
+}
+
+impl Words {
+    /// Returns the words for `banger-workspace-prepare`.
+    fn words(&self, vm: &str) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![vm.into()];
+        for (option, value) in
+            [("--branch", &self.branch), ("--from", &self.from), ("--mode", &self.mode)]
+        {
+            words.extend(value.as_ref().map(|value| format!("{option}={value}").into()));
+        }
+        if self.include_untracked {
+            words.push("--include-untracked".into());
+        }
+        if let Some(path) = &self.path {
+            words.push("--".into());
+            words.push(path.into());
+        }
+        words
+    }
+
+    /// Becomes the program that lists what would go; returns only if that fails.
+    pub(crate) fn become_dry_run(&self, name: Option<&Name>) -> Error {
+        let program = match find("banger-workspace-prepare") {
+            Ok(program) => program,
+            Err(error) => return error,
+        };
+        let vm = name.map_or("new", Name::as_str);
+        let error = Command::new(program).arg("--dry-run").args(self.words(vm)).exec();
+        Error::failed("cannot run 'banger-workspace-prepare'").because(error)
+    }
+
+    /// Refuses before anything is made what cannot go in, and says whether tools are to be
+    /// installed.
+    pub(crate) fn check(
+        &self,
+        name: Option<&Name>,
+        is_for_a_person: bool,
+        has_no_network: bool,
+        out: &Out,
+    ) -> Result<bool> {
+        if self.path.is_none() {
+            return Ok(false);
+        }
+        let vm = name.map_or("new", Name::as_str);
+        let plan: Vec<WorkspacePlan> = Program::new("banger-workspace-prepare")?
+            .args(["--dry-run", "--quiet"])
+            .args(self.words(vm))
+            .documents()?;
+        let Some(plan) = plan.into_iter().next() else { return Ok(false) };
+        let tools = plan.files.iter().find(|file| TOOL_FILES.contains(&file.as_str()));
+        let Some(file) = tools.filter(|_| is_for_a_person && !self.no_bootstrap) else {
+            return Ok(false);
+        };
+        if has_no_network {
+            return Err(Error::usage(format!(
+                "'{file}' names tools to install, and there is no network"
+            ))
+            .hint("'--no-bootstrap' goes on without them; '--net user' lets them be fetched"));
+        }
+        out.note(&format!("note: '{file}' names tools; mise installs them if the image has it"));
+        Ok(true)
+    }
+
+    /// Brings the repository into the VM and returns where it is.
+    pub(crate) fn prepare(&self, vm: &Name, out: &Out) -> Result<Option<String>> {
+        if self.path.is_none() {
+            return Ok(None);
+        }
+        let workspace: Vec<Workspace> = Program::new("banger-workspace-prepare")?
+            .args(out.is_quiet().then_some("--quiet"))
+            .args(self.words(vm.as_str()))
+            .documents()
+            .with_context(|| format!("VM '{vm}' runs, but has no workspace"))?;
+        Ok(workspace.into_iter().next().map(|workspace| workspace.guest_path))
+    }
+}
+
+/// Has the guest's mise, if it has one, install what the repository names: to the end if `waits`,
+/// else beside the shell. The log is in the guest.
+pub(crate) fn install_tools(vm: &Name, dir: &str, waits: bool) -> Result<()> {
+    let install = "mkdir -p ~/.cache/banger && mise trust --all >/dev/null 2>&1; \
+                   mise install >~/.cache/banger/mise.log 2>&1 </dev/null";
+    let script = if waits {
+        format!("command -v mise >/dev/null || exit 0; {install}")
+    } else {
+        format!(
+            "command -v mise >/dev/null || exit 0; (trap '' HUP; {install}) >/dev/null 2>&1 </dev/null &"
+        )
+    };
+    let status = Command::new(find("banger-vm-exec")?)
+        .args(["--no-tty", &format!("--workdir={dir}"), vm.as_str(), "--", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("cannot run 'banger-vm-exec'")?;
+    if waits && !status.success() && status.code() != Some(127) {
+        return Err(Error::failed(format!("mise could not install the tools in VM '{vm}'"))
+            .hint(format!("'banger vm exec {vm} -- cat .cache/banger/mise.log' says why")));
+    }
+    Ok(())
+}
