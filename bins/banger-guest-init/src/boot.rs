@@ -2,10 +2,11 @@
 
 use crate::{apply, disks, hand, keeper, network, say};
 use banger_doc::{Context, Document, Error, Guest, Result};
-use banger_guest::{modules, place};
+use banger_guest::place;
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
+    kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
     sys::stat::Mode,
     unistd::dup2_raw,
@@ -14,6 +15,10 @@ use std::{fs, io::Read, os::fd::IntoRawFd, path::Path};
 
 /// What the host tells is at most this large, contents of files included.
 const MAX_TOLD: u64 = 64 << 20;
+
+/// Where the modules are, before and after the image's root is entered.
+const EARLY: &str = "/banger/ko";
+const LATE: &str = "/run/banger/ko";
 
 /// Boots the guest. Returns only by becoming the image's init, or with the machine.
 pub(crate) fn run() {
@@ -32,15 +37,16 @@ fn boot() -> Result<()> {
     let told = Told::read()?;
     say::stage("told");
     let guest = &told.guest;
-    load(&told.modules, "disk")?;
+    load(&told.modules, "disk", EARLY)?;
     if !has_virtio_on_pci() {
-        load(&told.modules, "mmio")?;
+        load(&told.modules, "mmio", EARLY)?;
     }
-    load(&told.modules, if guest.channel == "vsock" { "vsock" } else { "channel" })?;
+    let channel = if guest.channel == "vsock" { "vsock" } else { "channel" };
+    load(&told.modules, channel, EARLY)?;
     say::stage("modules");
     disks::make_root(guest)?;
     say::stage("root");
-    populate_run(&told)?;
+    populate(&told)?;
     disks::enter_root()?;
     say::stage("run");
 
@@ -51,12 +57,13 @@ fn boot() -> Result<()> {
     apply::files(guest, &told.files);
     say::stage("identity");
     if !guest.interfaces.is_empty() {
-        say::or_warn(load_from(&told.kept, "net"));
+        say::or_warn(load(&told.modules, "net", LATE));
     }
     network::up(guest);
     say::stage("network");
     say::or_warn(keeper::start());
-    say::or_warn(load_from(&told.kept, "late"));
+    say::or_warn(load(&told.modules, "late", LATE));
+    let _ = fs::remove_dir_all(LATE);
     say::stage("late");
     say::stages();
     hand::over(guest)
@@ -93,13 +100,10 @@ fn first_mounts() -> Result<()> {
 /// What came in the initramfs.
 struct Told {
     guest: Guest,
-    document: Vec<u8>,
     /// Contents of files, in the document's order.
     files: Vec<Vec<u8>>,
     /// Groups and files of modules.
     modules: Vec<(String, String)>,
-    /// Modules that are loaded after the initramfs is gone.
-    kept: Vec<(String, String, Vec<u8>)>,
 }
 
 impl Told {
@@ -129,32 +133,19 @@ impl Told {
             .filter_map(|line| line.split_once(' '))
             .map(|(group, file)| (group.to_owned(), file.to_owned()))
             .collect();
-        let mut kept = Vec::new();
-        for (group, file) in &modules {
-            if ["net", "late"].contains(&group.as_str()) {
-                let bytes = take(&Path::new("/banger/ko").join(file))?;
-                kept.push((group.clone(), file.clone(), bytes));
-            }
-        }
-        Ok(Self { guest, document, files, modules, kept })
+        Ok(Self { guest, files, modules })
     }
 }
 
-fn load(modules: &[(String, String)], group: &str) -> Result<()> {
+/// Loads the modules of a group. One that finds no device it is for is not missed.
+fn load(modules: &[(String, String)], group: &str, dir: &str) -> Result<()> {
     for (_, file) in modules.iter().filter(|(of, _)| of == group) {
-        modules::insert(&Path::new("/banger/ko").join(file), "")?;
-    }
-    Ok(())
-}
-
-/// Loads modules that were read before the initramfs was left. One that finds no device is not missed.
-fn load_from(kept: &[(String, String, Vec<u8>)], group: &str) -> Result<()> {
-    for (_, file, bytes) in kept.iter().filter(|(of, ..)| of == group) {
-        match nix::kmod::init_module(bytes, c"") {
+        let path = Path::new(dir).join(file);
+        let failed = || format!("cannot load the module '{file}'");
+        let opened = fs::File::open(&path).with_context(failed)?;
+        match finit_module(&opened, c"", ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
-            Err(errno) => {
-                return Err(errno).context(format!("cannot load the module '{file}'"));
-            }
+            Err(errno) => return Err(errno).with_context(failed),
         }
     }
     Ok(())
@@ -168,40 +159,22 @@ fn has_virtio_on_pci() -> bool {
         .any(|vendor| vendor.trim() == "0x1af4")
 }
 
-/// Mounts `/run` and puts there what is needed when the initramfs is gone.
-fn populate_run(told: &Told) -> Result<()> {
-    disks::mount_run()?;
-    let dir = disks::in_root(place::RUN);
-    for below in ["", "/bin", "/disk"] {
-        let path = format!("{}{below}", dir.display());
-        fs::create_dir_all(&path).with_context(|| format!("cannot make '{path}'"))?;
-    }
-    let write = |path: &str, bytes: &[u8], mode: u32| {
-        use std::os::unix::fs::PermissionsExt;
-        let path = disks::in_root(path);
-        fs::write(&path, bytes)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
-            .with_context(|| format!("cannot write '{}'", path.display()))
-    };
-    write(place::DOCUMENT, &told.document, 0o600)?;
+/// Makes the folder of the guest programs, which is the initramfs's own: nothing is copied.
+fn populate(told: &Told) -> Result<()> {
+    let own = |path: &str| path.replacen(place::RUN, "/banger", 1);
     let devices = format!("{}\n{}\n", told.guest.disks.overlay, told.guest.disks.work);
-    write(place::DEVICES, devices.as_bytes(), 0o644)?;
-    for (from, to) in [("/init", place::INIT), ("/banger/banger-guest-agent", place::AGENT)] {
-        let bytes = fs::read(from).with_context(|| format!("cannot read '{from}'"))?;
-        write(to, &bytes, 0o755)?;
-        // The initramfs stays in memory for good, so what lies there is taken out.
-        let _ = fs::remove_file(from);
-    }
-    let _ = fs::remove_dir_all("/banger");
-    let shutdown = disks::in_root(place::SHUTDOWN_ROOT);
-    let link = || -> std::io::Result<()> {
-        std::os::unix::fs::symlink("../banger-guest-init", disks::in_root(place::MODPROBE))?;
-        for dir in ["proc", "sys", "dev", "run", "tmp", "oldroot"] {
-            fs::create_dir_all(shutdown.join(dir))?;
+    let make = || -> std::io::Result<()> {
+        fs::write(own(place::DEVICES), devices)?;
+        fs::rename("/init", own(place::INIT))?;
+        fs::create_dir_all(own(place::BIN))?;
+        std::os::unix::fs::symlink("../banger-guest-init", own(place::MODPROBE))?;
+        for file in &told.guest.files {
+            // Read by now, and it stays in memory for good.
+            fs::remove_file(Path::new("/").join(&file.content))?;
         }
-        fs::hard_link(disks::in_root(place::INIT), shutdown.join("shutdown"))?;
-        fs::hard_link(disks::in_root(place::DEVICES), shutdown.join("devices"))
+        Ok(())
     };
-    link().context("cannot prepare the end in '/run'")?;
+    make().context("cannot prepare '/run/banger'")?;
+    disks::mount_run()?;
     disks::keep_disks()
 }

@@ -129,9 +129,12 @@ fn is_dir(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
-/// Mounts `/run` in the new root.
+/// Mounts `/run` in the new root, with the folder of the guest programs in it.
 pub(crate) fn mount_run() -> Result<()> {
-    mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")
+    mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")?;
+    let run = in_root(place::RUN);
+    make_dir(&run)?;
+    bind("/banger", &run.to_string_lossy())
 }
 
 /// Moves the disks to where the end of the guest, and whoever looks for them, finds them.

@@ -118,8 +118,27 @@ fn own_modprobe() {
     }
 }
 
+/// Leaves the program that ends the guest where systemd looks for it, in a small root that systemd moves
+/// into.
+fn for_the_end() -> Result<()> {
+    let end = Path::new(place::RUN).join("end");
+    let make = || -> std::io::Result<()> {
+        for dir in ["proc", "sys", "dev", "run", "tmp", "oldroot"] {
+            fs::create_dir_all(end.join(dir))?;
+        }
+        fs::hard_link(place::INIT, end.join("shutdown"))?;
+        fs::hard_link(place::DEVICES, end.join("devices"))?;
+        fs::create_dir_all(place::SHUTDOWN_ROOT)
+    };
+    make().context("cannot prepare the end of the guest")?;
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(&end), place::SHUTDOWN_ROOT, none, nix::mount::MsFlags::MS_BIND, none)
+        .context("cannot prepare the end of the guest")
+}
+
 /// Keeps the services that systemd starts from undoing what is set up already.
 fn for_systemd(guest: &Guest) -> Result<()> {
+    say::or_warn(for_the_end());
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
         if let Some(parent) = path.parent() {
