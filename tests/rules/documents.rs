@@ -107,6 +107,7 @@ fn kind(text: &str, known: &BTreeMap<String, Record>) -> String {
         "String" => "text".to_owned(),
         "PathBuf" => "path".to_owned(),
         "Name" => "name".to_owned(),
+        "IpAddr" => "address".to_owned(),
         "bool" => "true or false".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "i32" | "i64" | "usize" => "number".to_owned(),
         "f64" => "fraction".to_owned(),
