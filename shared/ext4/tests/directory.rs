@@ -1,5 +1,7 @@
 //! Disks of directories on the host, as the usual tools see them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use banger_ext4::from_directory;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,5 +1,7 @@
 //! Empty file systems, as the usual tools see them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use banger_ext4::write_empty;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;

@@ -10,8 +10,8 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::mpsc::{channel, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<PathBuf> = arguments.collect();
     let mut times = (Vec::new(), Vec::new());
     for _ in 0..5 {
-        times.0.push(measured(|| inflate(&paths))?);
+        times.0.push(measured(|| {
+            inflate(&paths);
+            Ok(())
+        })?);
         times.1.push(measured(|| disk(&output, &paths))?);
     }
     let best = |times: &[(Duration, Duration)]| {
@@ -49,7 +52,7 @@ fn measured(
 ) -> Result<(Duration, Duration), Box<dyn Error>> {
     let (start, cpu) = (Instant::now(), cpu()?);
     work()?;
-    Ok((start.elapsed(), self::cpu()? - cpu))
+    Ok((start.elapsed(), self::cpu()?.saturating_sub(cpu)))
 }
 
 fn cpu() -> Result<Duration, Box<dyn Error>> {
@@ -85,21 +88,19 @@ fn disk(output: &PathBuf, paths: &[PathBuf]) -> Result<(), Box<dyn Error>> {
 }
 
 /// Inflates four layers at a time, each in one thread, and hashes each in another.
-fn inflate(paths: &[PathBuf]) -> Result<(), Box<dyn Error>> {
-    let queue = Arc::new(Mutex::new(paths.to_vec().into_iter()));
+fn inflate(paths: &[PathBuf]) {
+    let queue = Mutex::new(paths.iter());
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            let queue = Arc::clone(&queue);
-            scope.spawn(move || {
+            scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("because nobody panics").next();
                     let Some(path) = next else { return };
-                    one(&path);
+                    one(path);
                 }
             });
         }
     });
-    Ok(())
 }
 
 fn one(path: &PathBuf) {

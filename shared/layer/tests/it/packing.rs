@@ -107,6 +107,14 @@ fn a_dictionary_that_is_not_there_is_an_error() {
     refused(vec![frame], "zstd");
 }
 
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::LowerHex for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 fn with_diff_id(diff_id: &str) -> banger_doc::Result<()> {
     let disk = tempfile::tempfile().unwrap();
     let layer = Layer { diff_id: Some(diff_id.to_owned()), ..layer("L1", gzip(&plain())) };
@@ -116,7 +124,7 @@ fn with_diff_id(diff_id: &str) -> banger_doc::Result<()> {
 #[test]
 fn the_content_must_have_its_digest() {
     use sha2::{Digest, Sha256};
-    let right: String = Sha256::digest(plain()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let right = format!("{:x}", Hex(&Sha256::digest(plain())));
     with_diff_id(&format!("sha256:{right}")).unwrap();
     for wrong in
         [format!("sha256:{}", "0".repeat(64)), format!("sha512:{right}"), right, String::new()]

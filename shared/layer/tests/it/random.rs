@@ -129,7 +129,7 @@ fn play(stack: &[Vec<Step>]) -> (Model, Vec<Vec<u8>>) {
         for step in steps {
             match step {
                 Step::Whiteout(path) if model.open(&paths[*path]) => {
-                    remove(&mut model.tree, &paths[*path])
+                    remove(&mut model.tree, &paths[*path]);
                 }
                 Step::Opaque(path)
                     if model.open(&paths[*path]) && model.kind(&paths[*path]) == Some('d') =>
