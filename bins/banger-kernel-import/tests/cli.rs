@@ -24,15 +24,15 @@ fn kernel() -> Vec<u8> {
 fn folder(sandbox: &Sandbox, dep: &str, builtin: &str) -> PathBuf {
     let dir = sandbox.dir().join("kernel");
     let modules = dir.join("lib/modules").join(RELEASE);
-    fs::create_dir_all(modules.join("kernel")).unwrap();
-    fs::write(dir.join("vmlinux"), kernel()).unwrap();
+    fs::create_dir_all(modules.join("kernel")).expect("a file of the kernel");
+    fs::write(dir.join("vmlinux"), kernel()).expect("a file of the kernel");
     for line in dep.lines() {
-        let path = line.split(':').next().unwrap();
-        fs::write(modules.join(path), b"\x7fELF a module").unwrap();
+        let path = line.split(':').next().expect("a path");
+        fs::write(modules.join(path), b"\x7fELF a module").expect("a file of the kernel");
     }
-    fs::write(modules.join("modules.dep"), dep).unwrap();
-    fs::write(modules.join("modules.dep.bin"), "made").unwrap();
-    fs::write(modules.join("modules.builtin"), builtin).unwrap();
+    fs::write(modules.join("modules.dep"), dep).expect("a file of the kernel");
+    fs::write(modules.join("modules.dep.bin"), "made").expect("a file of the kernel");
+    fs::write(modules.join("modules.builtin"), builtin).expect("a file of the kernel");
     dir
 }
 
@@ -40,7 +40,7 @@ const BUILTIN: &str = "kernel/virtio_pci.ko\nkernel/ext4.ko\nkernel/virtio_conso
 const DEP: &str = "kernel/virtio_blk.ko:\nkernel/overlay.ko: kernel/help.ko\nkernel/help.ko:\n";
 
 fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    path.to_str().expect("a path of text")
 }
 
 #[test]

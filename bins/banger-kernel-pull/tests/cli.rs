@@ -9,8 +9,8 @@ const NAME: &str = "generic-6.12";
 
 fn script(dir: &Path, name: &str, text: &str) {
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a script");
 }
 
 /// Runs the program with scripts of the test before the system's programs.
