@@ -83,3 +83,50 @@ fn a_guest_that_never_comes_up_is_kept() {
     assert!(!console.is_empty(), "the console says nothing");
     typed(&sandbox, "banger vm delete --force web").ok();
 }
+
+/// A repository goes in and its changes come out, by the commands of the page.
+#[test]
+fn a_repository_goes_in_and_its_work_comes_out() {
+    if !banger_tests::have("git") {
+        return;
+    }
+    let guest = Guest::boot("busybox:1", &["sh", "-c"]);
+    let typed = |line: &str| typed(&guest.sandbox, line);
+    typed(
+        "git init -q -b main other-repo && cd other-repo && \
+         git config user.name Tester && git config user.email tester@example.org && \
+         echo one > tracked && printf '#!/bin/sh\\necho ran\\n' > tool && chmod +x tool && \
+         echo '*.log' > .gitignore && git add . && git commit -q -m first && \
+         echo edited >> tracked && echo new > untracked && echo noise > x.log",
+    )
+    .ok();
+    let before = typed("tar -c other-repo | sha256sum").ok().text();
+
+    // A dry run names the files and touches nothing.
+    let plan = typed("banger vm workspace prepare web ./other-repo --dry-run").ok().text();
+    assert!(plan.contains("tracked") && !plan.contains("\"untracked\""), "{plan}");
+    assert!(!guest.says("ls -A /root").contains("repo"), "the dry run wrote");
+
+    typed("banger vm workspace prepare web ./other-repo --guest-path /root/repo").ok();
+    let listed = guest.says("cd /root/repo && ls -A | sort | tr '\n' ' '");
+    assert_eq!(listed, ".git .gitignore tool tracked ");
+    assert_eq!(guest.says("cat /root/repo/tracked; /root/repo/tool"), "one\nedited\nran\n");
+
+    // The guest works; its work comes out as a patch that applies.
+    guest.says("cd /root/repo && echo guest >> tracked && mkdir deep && echo deep > deep/file");
+    typed("banger workspace status web").ok();
+    typed("banger workspace export web --output work.patch").ok();
+    typed(
+        "git clone -q other-repo fresh && cd fresh && \
+         git apply ../work.patch && grep -qx guest tracked && grep -qx deep deep/file",
+    )
+    .ok();
+    assert_eq!(typed("tar -c other-repo | sha256sum").ok().text(), before, "the host's repository");
+
+    // Work that was not asked for again is not overwritten; other ways in have a place of their own.
+    typed("banger vm workspace prepare web ./other-repo").fails(4, "");
+    typed("banger vm workspace prepare web ./other-repo --force --include-untracked").ok();
+    assert!(guest.says("ls /root/repo").contains("untracked"));
+    assert!(!guest.says("ls /root/repo").contains("x.log"));
+    typed("banger vm delete --force web").ok();
+}

@@ -13,4 +13,5 @@ mod pages;
 mod parallel;
 mod registry;
 mod scratch;
+mod stuck;
 mod tape;
