@@ -10,6 +10,9 @@ use std::{fs, io::ErrorKind, time::Duration};
 /// Lines of the console that the record keeps.
 const TAIL_LINES: usize = 20;
 
+/// How guest-init's last words begin.
+const GUEST_INIT: &str = "banger-guest-init: ";
+
 /// How far the run came.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Stage {
@@ -89,6 +92,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
     }
     let orderly = matches!(end.vmm, Some(VmmEnd::Status(0)));
     let panic = console.iter().rev().find(|line| line.contains("Kernel panic"));
+    let complaint = console.iter().rev().find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
     let unasked =
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
     match end.why {
@@ -109,6 +113,9 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
             Reason::VmmEnded,
             format!("the guest's kernel panicked: {}", panic.map_or("", |line| line.trim())),
         ),
+        Why::Guest(_) | Why::Unasked if end.stage != Stage::Ready && complaint.is_some() => {
+            (Reason::VmmEnded, format!("the guest gave up: {}", complaint.unwrap_or_default()))
+        }
         Why::Guest(Event::GuestPanic) => (Reason::VmmEnded, "the guest's kernel panicked".into()),
         Why::Guest(Event::GuestReset) if end.stage != Stage::Ready => {
             (Reason::VmmEnded, "the guest ended or restarted before its agent answered".into())

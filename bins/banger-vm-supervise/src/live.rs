@@ -100,8 +100,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     running.notes = notes;
     if machine.accelerator() == Accelerator::Tcg {
         running.notes.push(
-            "KVM does not work here: the guest is emulated in software, about ten times slower"
-                .into(),
+            "no working KVM: the guest is emulated in software, about ten times slower".into(),
         );
     }
     let (output, output_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
