@@ -56,16 +56,22 @@ fn boot() -> Result<()> {
     apply::identity(guest);
     apply::files(guest, &told.files);
     say::stage("identity");
+    network::loopback_up();
+    say::or_warn(keeper::start());
+    say::stage("agent");
+    // The rest gives way to the agent, which somebody waits for.
+    nice(LAST);
     if !guest.interfaces.is_empty() {
         say::or_warn(load(&told.modules, "net", LATE));
+        network::up(guest);
     }
-    network::up(guest);
     say::stage("network");
-    say::or_warn(keeper::start());
     say::or_warn(load(&told.modules, "late", LATE));
     let _ = fs::remove_dir_all(LATE);
+    nice(0);
     say::stage("late");
     say::stages();
+    say::or_warn(fs::write(place::BOOTED, "").context("cannot say that the guest has booted"));
     hand::over(guest)
 }
 
@@ -135,6 +141,14 @@ impl Told {
             .collect();
         Ok(Self { guest, files, modules })
     }
+}
+
+/// The priority that gives way to all others (setpriority(2)).
+const LAST: i32 = 19;
+
+fn nice(priority: i32) {
+    // SAFETY: the call takes numbers only; it changes this process.
+    let _ = unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, priority) };
 }
 
 /// Loads the modules of a group. One that finds no device it is for is not missed.

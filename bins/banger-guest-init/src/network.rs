@@ -24,10 +24,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A gateway that lies in none of the interface's networks is reached directly all the same.
 const ON_LINK: u32 = 4;
 
-/// Brings up loopback and the interfaces of the document. What fails is said, and the rest done.
+/// Brings up the interfaces of the document. What fails is said, and the rest done.
 pub(crate) fn up(guest: &Guest) {
     let Some(netlink) = say::or_warn(Netlink::open()) else { return };
-    say::or_warn(loopback(&netlink));
     for interface in &guest.interfaces {
         say::or_warn(
             configure(&netlink, interface)
@@ -36,8 +35,11 @@ pub(crate) fn up(guest: &Guest) {
     }
 }
 
-fn loopback(netlink: &Netlink) -> Result<()> {
-    netlink.link(1, None).context("cannot bring up 'lo'")
+/// Brings up `lo`, which is always the first interface.
+pub(crate) fn loopback_up() {
+    say::or_warn(
+        Netlink::open().and_then(|netlink| netlink.link(1, None)).context("cannot bring up 'lo'"),
+    );
 }
 
 fn configure(netlink: &Netlink, interface: &Interface) -> Result<()> {
