@@ -2,7 +2,8 @@
 
 use banger_cli::human_bytes;
 use banger_doc::{Running, Status, View};
-use std::fmt::Write;
+use banger_state::place;
+use std::{fmt::Write, fs, os::unix::fs::MetadataExt, path::Path};
 
 pub(crate) fn words(view: &View) -> String {
     let mut page = String::new();
@@ -15,8 +16,11 @@ pub(crate) fn words(view: &View) -> String {
     line("kernel", view.vm.kernel.to_string());
     line("vcpu", view.spec.vcpu.to_string());
     line("memory", human_bytes(view.spec.memory_mib << 20));
-    line("disk", format!("{} at /root", human_bytes(view.spec.disk_bytes)));
-    line("overlay", human_bytes(view.spec.overlay_bytes));
+    let used = |disk: &str| human_bytes(allocated(&Path::new(&view.folder).join(disk)));
+    let disk = human_bytes(view.spec.disk_bytes);
+    line("disk", format!("{disk} at /root, {} used", used(place::VM_WORK)));
+    let overlay = human_bytes(view.spec.overlay_bytes);
+    line("overlay", format!("{overlay}, {} used", used(place::VM_OVERLAY)));
     line("network", format!("{}, {}", view.spec.net, view.vm.mac));
     line("folder", view.folder.clone());
     line("id", view.vm.id.clone());
@@ -36,6 +40,11 @@ pub(crate) fn words(view: &View) -> String {
     }
     page.truncate(page.trim_end().len());
     page
+}
+
+/// What a sparse file takes.
+fn allocated(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }
 
 fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {

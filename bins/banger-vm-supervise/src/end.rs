@@ -151,3 +151,67 @@ fn vmm_words(vmm: Option<VmmEnd>, log: &CappedLog) -> String {
         Some(VmmEnd::Unknown) | None => "the VMM was ended by somebody else".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::SUPERVISE_LIMIT;
+
+    fn judged(end: &End, console: &[&str], said: &str) -> (Reason, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = CappedLog::append(file.path().to_str().unwrap(), SUPERVISE_LIMIT).unwrap();
+        log.write(said.as_bytes());
+        let console: Vec<String> = console.iter().map(ToString::to_string).collect();
+        judge(end, &console, &log)
+    }
+
+    fn end(stage: Stage, why: Why, vmm: VmmEnd) -> End {
+        End { stage, why, vmm: Some(vmm), ..End::default() }
+    }
+
+    #[test]
+    fn each_end_has_its_reason() {
+        let over = VmmEnd::Status(0);
+        let ready = Stage::Ready;
+        for (end, reason) in [
+            (end(ready, Why::Stopped, over), Reason::Stopped),
+            (end(ready, Why::Killed, VmmEnd::Signal(9)), Reason::Killed),
+            (end(ready, Why::TooSlow(Duration::from_secs(1)), VmmEnd::Signal(9)), Reason::Killed),
+            (end(ready, Why::Guest(Event::GuestShutdown), over), Reason::GuestShutdown),
+            (end(ready, Why::Guest(Event::GuestReset), over), Reason::GuestShutdown),
+            (end(ready, Why::Unasked, over), Reason::GuestShutdown),
+            (end(ready, Why::Unasked, VmmEnd::Signal(11)), Reason::VmmEnded),
+            (end(ready, Why::Unasked, VmmEnd::Unknown), Reason::VmmEnded),
+            (end(ready, Why::Guest(Event::GuestPanic), over), Reason::VmmEnded),
+            (end(Stage::Launched, Why::Guest(Event::GuestReset), over), Reason::VmmEnded),
+            (end(Stage::Preparing, Why::Unasked, VmmEnd::Status(1)), Reason::StartFailed),
+        ] {
+            assert_eq!(judged(&end, &[], "").0, reason, "{end:?}");
+        }
+        let failed = End { failure: Some(Error::failed("no disk")), ..End::default() };
+        assert_eq!(judged(&failed, &[], ""), (Reason::StartFailed, "no disk".into()));
+    }
+
+    #[test]
+    fn the_console_says_why_a_guest_went() {
+        let reset = end(Stage::Launched, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
+        let panic = ["[ 1.0] Kernel panic - not syncing: VFS", "[ 1.1] Rebooting"];
+        let (reason, words) = judged(&reset, &panic, "");
+        assert_eq!(reason, Reason::VmmEnded);
+        assert!(words.contains("not syncing: VFS"), "{words}");
+        let (_, words) = judged(&reset, &["banger-guest-init: cannot mount 'x'"], "");
+        assert_eq!(words, "the guest gave up: cannot mount 'x'");
+        // What an image prints after its start is no reason.
+        let stopped = end(Stage::Ready, Why::Stopped, VmmEnd::Status(0));
+        assert_eq!(judged(&stopped, &panic, "").0, Reason::Stopped);
+    }
+
+    #[test]
+    fn what_the_vmm_said_last_is_passed_on() {
+        let dead = end(Stage::Preparing, Why::Unasked, VmmEnd::Status(1));
+        let (_, words) = judged(&dead, &[], "1 begins\nqemu-system-x86_64: no such device\n");
+        assert!(words.ends_with("status 1: qemu-system-x86_64: no such device"), "{words}");
+        let shot = end(Stage::Ready, Why::Unasked, VmmEnd::Signal(9));
+        assert!(judged(&shot, &[], "").1.contains("SIGKILL"));
+    }
+}
