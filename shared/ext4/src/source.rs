@@ -331,8 +331,7 @@ impl<'f> Source<'f> {
 
     /// Puts blocks at `next`, which has room for them.
     fn put(&mut self, data: &[u8]) -> Result<()> {
-        if data.len() >= DIRECT {
-            self.flush()?;
+        if self.batch.is_empty() && data.len() >= DIRECT {
             self.write_at(data, self.next)?;
         } else {
             self.batch.extend_from_slice(data);
