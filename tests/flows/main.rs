@@ -7,6 +7,7 @@ mod crash;
 mod debian;
 mod fixture;
 mod guest;
+mod killed;
 mod many;
 mod oci;
 mod pages;
