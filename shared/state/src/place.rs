@@ -15,6 +15,13 @@ pub const PARTIAL: &str = "cache/partial";
 /// Keys and known hosts of ssh.
 pub const SSH: &str = "ssh";
 
+/// Banger's own key for ssh.
+pub const SSH_KEY: &str = "ssh/id_ed25519";
+/// The public half of it.
+pub const SSH_PUBLIC_KEY: &str = "ssh/id_ed25519.pub";
+/// What `~/.ssh/config` includes.
+pub const SSH_CONFIG: &str = "ssh/config";
+
 /// Directories that opening the state makes.
 pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
 
@@ -50,6 +57,14 @@ pub const VM_WORK: &str = "work.ext4";
 pub const VM_CONSOLE: &str = "console.log";
 /// What the supervisor and the VMM print.
 pub const VM_LOG: &str = "supervise.log";
+/// Keys that the guest shows over ssh.
+pub const VM_SSH: &str = "ssh";
+/// The guest's host key.
+pub const VM_HOST_KEY: &str = "ssh/host_ed25519";
+/// The public half of it.
+pub const VM_PUBLIC_HOST_KEY: &str = "ssh/host_ed25519.pub";
+/// The same as a line of known_hosts.
+pub const VM_KNOWN_HOST: &str = "ssh/known_host";
 /// Sockets and other things of one run, mode 0700.
 pub const VM_RUN: &str = "run";
 /// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
@@ -70,7 +85,9 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/vmlinux",
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
-    "ssh/",
+    "ssh/id_ed25519",
+    "ssh/id_ed25519.pub",
+    "ssh/config",
     "vms/NAME/vm.json",
     "vms/NAME/spec.json",
     "vms/NAME/lock",
@@ -81,6 +98,9 @@ pub const TREE: &[&str] = &[
     "vms/NAME/work.ext4",
     "vms/NAME/console.log",
     "vms/NAME/supervise.log",
+    "vms/NAME/ssh/host_ed25519",
+    "vms/NAME/ssh/host_ed25519.pub",
+    "vms/NAME/ssh/known_host",
     "vms/NAME/run/channel.sock",
     "vms/NAME/workspace/workspace.json",
     "vms/NAME/workspace/tree-N.jsonl",

@@ -1,0 +1,81 @@
+//! What ssh is told of VMs (ssh_config(5)).
+
+use crate::user_key;
+use banger_state::State;
+use std::path::{Path, PathBuf};
+
+/// The programs ssh runs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `banger-ssh-proxy`.
+    pub proxy: PathBuf,
+    /// Where the state lies, if the environment has to tell them.
+    pub state: Option<PathBuf>,
+}
+
+/// Returns options of ssh for hosts whose name is a VM's with [`crate::SUFFIX`]: only banger's key is
+/// shown, only the VM's own host key is taken, and the channel is the way.
+pub fn ssh_words(state: &State, programs: &Programs) -> Vec<(&'static str, String)> {
+    let proxy = shell_quoted(&programs.proxy);
+    let (shell, plain) = match &programs.state {
+        Some(dir) => (
+            format!("env BANGER_STATE={} {proxy}", shell_quoted(dir)),
+            format!(
+                "/usr/bin/env {} {}",
+                quoted_with("BANGER_STATE=", dir),
+                quoted(&programs.proxy)
+            ),
+        ),
+        None => (proxy, quoted(&programs.proxy)),
+    };
+    vec![
+        ("User", "root".into()),
+        ("ProxyCommand", format!("exec {shell} %h")),
+        ("IdentityFile", quoted(&user_key(state))),
+        ("IdentitiesOnly", "yes".into()),
+        ("PreferredAuthentications", "publickey".into()),
+        ("HostKeyAlgorithms", "ssh-ed25519".into()),
+        ("StrictHostKeyChecking", "yes".into()),
+        ("KnownHostsCommand", format!("{plain} --known-host %H")),
+        ("UserKnownHostsFile", "none".into()),
+        ("GlobalKnownHostsFile", "none".into()),
+        ("CheckHostIP", "no".into()),
+        ("UpdateHostKeys", "no".into()),
+    ]
+}
+
+/// A word for ssh's own configuration: in quotes, `%` doubled since ssh replaces what follows it.
+fn quoted(path: &Path) -> String {
+    quoted_with("", path)
+}
+
+fn quoted_with(before: &str, path: &Path) -> String {
+    let path = path.to_string_lossy();
+    format!("\"{before}{}\"", path.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+/// A word for the shell that ssh runs a proxy command with.
+fn shell_quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', "'\\''").replace('%', "%%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_are_quoted_for_whoever_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().join("it's 100%")).unwrap();
+        let programs =
+            Programs { proxy: "/opt/my bin/proxy".into(), state: Some(state.root().to_owned()) };
+        let words = ssh_words(&state, &programs);
+        let get = |name: &str| &words.iter().find(|(key, _)| *key == name).unwrap().1;
+        assert!(get("IdentityFile").contains("it's 100%%/ssh/id_ed25519\""));
+        let proxy = get("ProxyCommand");
+        assert!(proxy.contains("it'\\''s 100%%' '/opt/my bin/proxy' %h"), "{proxy}");
+        let known = get("KnownHostsCommand");
+        assert!(known.starts_with("/usr/bin/env \"BANGER_STATE="), "{known}");
+        assert!(known.ends_with("\"/opt/my bin/proxy\" --known-host %H"), "{known}");
+    }
+}
