@@ -1,3 +1,87 @@
-//! Tells ssh how to reach VMs by name.
+//! Tells ssh how to reach VMs by name: `ssh web.vm`, `scp`, `rsync`, editors that work over ssh.
+//!
+//! Prints the lines, or keeps them in `ssh/config` of the state and one fenced `Include` of that file
+//! in `~/.ssh/config`. No byte outside the fence is ever changed. Writes banger's key if there is
+//! none yet.
 
-fn main() {}
+mod fence;
+mod target;
+
+use banger_cli::{Out, find};
+use banger_doc::{Error, Result};
+use banger_ssh::{Programs, SUFFIX, ensure_user_key, ssh_words};
+use banger_state::{State, place, replace};
+use std::{env, fmt::Write, path::PathBuf, process::ExitCode};
+use target::Target;
+
+/// Tell ssh how to reach VMs by name
+///
+/// Prints the lines for ~/.ssh/config. With --install they are included there, and 'ssh web.vm',
+/// scp, sftp, rsync and editors over ssh work at once.
+#[derive(clap::Parser)]
+#[command(name = "banger-ssh-config", version)]
+struct Args {
+    /// Include the lines in ~/.ssh/config
+    #[arg(long, conflicts_with = "uninstall")]
+    install: bool,
+    /// Take them out of ~/.ssh/config
+    #[arg(long)]
+    uninstall: bool,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main_raw(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    if args.uninstall {
+        let target = Target::find(&home()?, None)?;
+        let shown = target.shown().display();
+        out.note(&if target.change(fence::without)? {
+            format!("'{shown}' has nothing of banger in it now")
+        } else {
+            format!("'{shown}' is as it was: nothing of banger is in it")
+        });
+        return Ok(());
+    }
+    let state = State::open()?;
+    ensure_user_key(&state)?;
+    let text = lines(&state)?;
+    if !args.install {
+        return out.bytes(text.as_bytes());
+    }
+    let home = home()?;
+    let config = state.path(place::SSH_CONFIG);
+    replace(&config, text.as_bytes())?;
+    let target = Target::find(&home, Some(&config))?;
+    let include = fence::include(&config)?;
+    let (shown, included) = (target.shown().display(), config.display());
+    out.note(&if target.change(|text| fence::with(text, &include))? {
+        format!("'{shown}' includes '{included}'; try 'ssh NAME{SUFFIX}'")
+    } else {
+        format!("'{shown}' is as it was: it includes '{included}'")
+    });
+    Ok(())
+}
+
+fn home() -> Result<PathBuf> {
+    env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).ok_or_else(|| {
+        Error::unavailable("cannot tell where your ssh configuration is: HOME is not set")
+    })
+}
+
+/// The lines for all VMs at once: a VM's name is found in the state when ssh connects.
+fn lines(state: &State) -> Result<String> {
+    let told = env::var_os("BANGER_STATE").is_some_and(|value| !value.is_empty())
+        || env::var_os("XDG_STATE_HOME").is_some_and(|value| !value.is_empty());
+    let programs = Programs {
+        proxy: find("banger-ssh-proxy")?,
+        // ssh may run later, from an environment that does not say where the state lies.
+        state: told.then(|| state.root().to_owned()),
+    };
+    let mut text = format!("# Written by banger ssh-config.\nHost *{SUFFIX}\n");
+    for (key, value) in ssh_words(state, &programs) {
+        let _ = writeln!(text, "    {key} {value}");
+    }
+    Ok(text)
+}

@@ -1,1 +1,109 @@
 //! The contract of `banger-ssh-config`.
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
+use banger_tests::{Sandbox, have};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-ssh-config");
+
+fn sandbox() -> Option<Sandbox> {
+    have("ssh-keygen").then(Sandbox::new)
+}
+
+fn config(sandbox: &Sandbox) -> PathBuf {
+    fs::create_dir_all(sandbox.home().join(".ssh")).unwrap();
+    sandbox.home().join(".ssh/config")
+}
+
+#[test]
+fn the_lines_are_what_ssh_understands() {
+    let Some(sandbox) = sandbox() else { return };
+    let answer = sandbox.raw(PROGRAM, &[]);
+    answer.ok();
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(text.contains("\nHost *.vm\n"), "{text}");
+    let file = sandbox.dir().join("lines");
+    fs::write(&file, &answer.stdout).unwrap();
+    let shown = sandbox.raw("/usr/bin/ssh", &["-G", "-F", file.to_str().unwrap(), "web.vm"]);
+    shown.ok();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("\nstricthostkeychecking true\n"), "{shown}");
+    assert!(shown.contains("\nuser root\n"), "{shown}");
+    assert!(
+        shown.contains("banger-ssh-proxy' %h\n") || shown.contains("banger-ssh-proxy' web.vm\n")
+    );
+}
+
+#[test]
+fn installing_twice_and_taking_out_leaves_every_other_byte() {
+    let Some(sandbox) = sandbox() else { return };
+    let config = config(&sandbox);
+    let odd = b"\xff\xfeHost *\r\n\tUser me # no end of line";
+    fs::write(&config, odd).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
+    sandbox.raw(PROGRAM, &["--install"]).ok();
+    let once = fs::read(&config).unwrap();
+    assert!(once.ends_with(odd) && once.starts_with(b"# >>> banger >>>\nInclude \""));
+    let answer = sandbox.raw(PROGRAM, &["--install"]);
+    assert!(answer.ok().stderr.contains("is as it was"));
+    assert_eq!(fs::read(&config).unwrap(), once);
+    assert_eq!(fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o644);
+    sandbox.raw(PROGRAM, &["--uninstall"]).ok();
+    assert_eq!(fs::read(&config).unwrap(), odd);
+    assert!(sandbox.raw(PROGRAM, &["--uninstall"]).ok().stderr.contains("is as it was"));
+    let left: Vec<_> = fs::read_dir(config.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn a_missing_file_is_made_for_its_owner_alone() {
+    let Some(sandbox) = sandbox() else { return };
+    sandbox.raw(PROGRAM, &["--uninstall"]).ok();
+    assert!(!sandbox.home().join(".ssh").exists());
+    sandbox.raw(PROGRAM, &["--install"]).ok();
+    let mode =
+        |name: &str| fs::metadata(sandbox.home().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(".ssh"), mode(".ssh/config")), (0o700, 0o600));
+}
+
+#[test]
+fn a_link_stays_a_link() {
+    let Some(sandbox) = sandbox() else { return };
+    let config = config(&sandbox);
+    let real = sandbox.home().join("dotfiles");
+    fs::write(&real, "Host a\n").unwrap();
+    symlink("../dotfiles", &config).unwrap();
+    sandbox.raw(PROGRAM, &["--install"]).ok();
+    assert!(fs::symlink_metadata(&config).unwrap().is_symlink());
+    assert!(fs::read_to_string(&real).unwrap().ends_with("<<<\nHost a\n"));
+    sandbox.raw(PROGRAM, &["--uninstall"]).ok();
+    assert_eq!(fs::read_to_string(&real).unwrap(), "Host a\n");
+}
+
+#[test]
+fn what_may_not_be_written_is_left_alone() {
+    let Some(sandbox) = sandbox() else { return };
+    let config = config(&sandbox);
+    fs::write(&config, "Host a\n").unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o444)).unwrap();
+    let answer = sandbox.raw(PROGRAM, &["--install"]);
+    assert_eq!(answer.status, 125);
+    assert!(answer.stderr.contains("is read-only"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("Include \""), "{}", answer.stderr);
+    assert_eq!(fs::read_to_string(&config).unwrap(), "Host a\n");
+    fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&config, "# >>> banger >>>\nHost a\n").unwrap();
+    let answer = sandbox.raw(PROGRAM, &["--install"]);
+    assert_eq!(answer.status, 125);
+    assert!(answer.stderr.contains("fence"), "{}", answer.stderr);
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# >>> banger >>>\nHost a\n");
+}
+
+#[test]
+fn both_at_once_are_refused() {
+    assert_eq!(Sandbox::new().raw(PROGRAM, &["--install", "--uninstall"]).status, 2);
+}

@@ -133,6 +133,11 @@ fn add(
     write_document(&staged.path().join(place::VM_SPEC), spec)?;
     disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
     disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
+    // A host without an ssh client has VMs all the same; the supervisor says what is missing.
+    match banger_ssh::make_host_key(staged.path(), name) {
+        Err(error) if error.kind() != Kind::Unavailable => return Err(error),
+        _ => {}
+    }
     let vm = Vm {
         name: name.clone(),
         id: random.id(),

@@ -1,3 +1,124 @@
-//! Opens a shell in a VM over ssh.
+//! Opens a shell in a VM over ssh, or runs a command there.
+//!
+//! Waits until the guest's ssh server answers, then becomes the host's `ssh` with banger's key, the
+//! VM's own host key, and `banger-ssh-proxy` as the way. Reads the VM's folder; writes banger's key if
+//! there is none yet.
 
-fn main() {}
+use banger_cli::{Out, find, note};
+use banger_config::Config;
+use banger_doc::{Error, Name, Result};
+use banger_ssh::{LIMIT, Programs, ensure_user_key, host_name, known_host, reach, ssh_words};
+use banger_state::State;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::{ffi::OsStrExt, ffi::OsStringExt, process::CommandExt},
+    process::{Command, ExitCode},
+};
+
+/// Open a shell in a VM over ssh
+///
+/// A single word after '--' is a line for the guest's shell; several are one command and its words,
+/// passed on exactly. The status is the command's; 125 if banger itself failed, 255 if ssh did.
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-ssh", version)]
+struct Args {
+    /// Name of the VM
+    #[arg(value_name = "VM")]
+    vm: Name,
+    /// Option for ssh, such as 'ForwardAgent=yes'; repeat as needed
+    #[arg(short = 'o', long = "option", value_name = "OPTION")]
+    options: Vec<OsString>,
+    /// Forward a port of this host to the guest, as ssh -L does; repeat as needed
+    #[arg(short = 'L', long = "forward", value_name = "SPEC")]
+    forwards: Vec<OsString>,
+    /// Log in as this user
+    #[arg(short = 'l', long = "user", value_name = "USER", default_value = "root")]
+    user: String,
+    /// Give a command a terminal too
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// How long the ssh server may take to come up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// Command to run in the VM, and its words
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main_raw(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let config = Config::load()?;
+    let folder = State::open_read_only()?.vm(&args.vm)?;
+    let state = State::open()?;
+    ensure_user_key(&state)?;
+    known_host(&folder)?;
+    let ssh = match &config.binaries.ssh {
+        Some(path) => path.clone().into_os_string(),
+        None => "ssh".into(),
+    };
+    let programs = Programs { proxy: find("banger-ssh-proxy")?, state: None };
+    let quiet = out.is_quiet();
+    let limit = std::time::Duration::from_secs(args.timeout);
+    drop(reach(&folder, limit, || {
+        if !quiet {
+            note(&format!("waiting for the ssh server of '{}'", args.vm));
+        }
+    })?);
+    let mut command = Command::new(&ssh);
+    for (key, value) in ssh_words(&state, &programs) {
+        command.arg("-o").arg(format!("{key}={value}"));
+    }
+    for option in &args.options {
+        command.arg("-o").arg(option);
+    }
+    for forward in &args.forwards {
+        command.arg("-L").arg(forward);
+    }
+    if args.tty {
+        command.arg("-t");
+    }
+    command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", &args.user]);
+    command.arg(host_name(&args.vm)).args(for_shell(&args.command));
+    let error = command.exec();
+    Err(Error::unavailable(format!("cannot run '{}'", ssh.display()))
+        .because(error)
+        .hint("install an ssh client (Debian, Ubuntu: openssh-client; Fedora: openssh-clients)"))
+}
+
+/// Returns what ssh passes to the guest's shell: it joins words by spaces, so several are quoted.
+fn for_shell(words: &[OsString]) -> Vec<OsString> {
+    match words {
+        [] | [_] => words.to_vec(),
+        _ => words.iter().map(|word| quoted(word)).collect(),
+    }
+}
+
+fn quoted(word: &OsStr) -> OsString {
+    let mut text = vec![b'\''];
+    for byte in word.as_bytes() {
+        match byte {
+            b'\'' => text.extend(b"'\\''"),
+            other => text.push(*other),
+        }
+    }
+    text.push(b'\'');
+    OsString::from_vec(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_words_reach_the_command_as_they_are() {
+        let words = |all: &[&str]| for_shell(&all.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(words(&["ls | wc"]), ["ls | wc"]);
+        assert_eq!(words(&["sh", "-c", "exit 42"]), ["'sh'", "'-c'", "'exit 42'"]);
+        assert_eq!(words(&["echo", "it's"]), ["'echo'", "'it'\\''s'"]);
+        assert!(words(&[]).is_empty());
+    }
+}

@@ -55,8 +55,17 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
     let machine = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
-    let guest = guest(&vm, &spec, &image, &kernel, &addresses);
-    write_initramfs(state, &kernel, &guest)?;
+    let mut guest = guest(&vm, &spec, &image, &kernel, &addresses);
+    let mut contents = Vec::new();
+    match banger_ssh::guest_side(state, folder, &image.config) {
+        Ok(side) => {
+            guest.authorized_keys = side.authorized_keys;
+            guest.files = side.files;
+            contents = side.contents;
+        }
+        Err(error) => notes.push(format!("ssh: the guest has no keys ({})", error.chain())),
+    }
+    write_initramfs(state, &kernel, &guest, &contents)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
     Ok(Prepared { machine, network, addresses, notes })
 }
@@ -155,9 +164,14 @@ pub(crate) fn weaker_network(plan: &banger_net::Plan, why: &str) -> String {
 
 /// Writes the kernel's part and this VM's part, each padded to four bytes
 /// (Documentation/driver-api/early-userspace/buffer-format.rst of Linux).
-fn write_initramfs(state: &State, kernel: &Kernel, guest: &Guest) -> Result<()> {
+fn write_initramfs(
+    state: &State,
+    kernel: &Kernel,
+    guest: &Guest,
+    contents: &[(String, Vec<u8>)],
+) -> Result<()> {
     let first = state.kernels().folder(&kernel.name).join(place::KERNEL_INITRAMFS);
-    let archive = banger_kernel::guest_archive(guest, &[])
+    let archive = banger_kernel::guest_archive(guest, contents)
         .context("cannot make the VM's part of the initramfs")?;
     concatenate(&first, &archive).with_context(|| format!("cannot write '{INITRAMFS}'"))
 }

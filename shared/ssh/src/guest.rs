@@ -51,7 +51,7 @@ fn drop_in(image: &ImageConfig) -> String {
     let words: Vec<String> = image.env.iter().filter_map(|entry| set_env(entry)).collect();
     if !words.is_empty() {
         // Only the first such line counts.
-        text.push_str(&format!("SetEnv {}\n", words.join(" ")));
+        text.extend(["SetEnv ", &words.join(" "), "\n"]);
     }
     text
 }
