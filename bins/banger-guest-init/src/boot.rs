@@ -1,6 +1,6 @@
 //! The order of things, from the kernel's first program to the image's.
 
-use crate::{apply, disks, hand, keeper, network, say};
+use crate::{apply, disks, firstboot, hand, keeper, network, say};
 use banger_doc::{Context, Document, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -72,6 +72,7 @@ fn boot() -> Result<()> {
     say::stage("late");
     say::stages();
     say::or_warn(fs::write(place::BOOTED, "").context("cannot say that the guest has booted"));
+    say::or_warn(firstboot::start(guest));
     hand::over(guest)
 }
 

@@ -2,6 +2,7 @@
 //! the guest who it is, starts the agent, and becomes the image's init.
 //!
 //! It goes by several names: `/init` in the initramfs, `@banger-guest-keeper` beside the agent,
+//! `banger-first-boot` where an ssh server is missing,
 //! `modprobe` for images that have none, `/shutdown` when systemd has ended all else.
 //! Reads `/banger/` of the initramfs; writes `/run/banger/`, and in the image's tree what
 //! `docs/boot.md` lists. Nothing of the image runs before the image's init.
@@ -10,6 +11,7 @@ mod apply;
 mod boot;
 mod copy;
 mod disks;
+mod firstboot;
 mod grow;
 mod hand;
 mod keeper;
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
     let first = std::process::id() == 1;
     match name {
         b"@banger-guest-keeper" => keeper::run(),
+        name if name == firstboot::NAME.as_bytes() => {
+            firstboot::run();
+            return ExitCode::SUCCESS;
+        }
         b"modprobe" => return modprobe::run(&words[1..]),
         b"shutdown" if first => shutdown(),
         b"--version" => {}
