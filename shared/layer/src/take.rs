@@ -64,6 +64,7 @@ pub(crate) fn take(
         markers: false,
         parent: (Vec::new(), Text::default()),
         path: Vec::new(),
+        grown: 0,
         counted: (0, 0),
     };
     let mut reader = Reader::new(stream, shared.limits);
@@ -102,6 +103,8 @@ struct Taking<'a> {
     parent: (Vec<u8>, Text),
     /// The path in hand, cleaned.
     path: Vec<u8>,
+    /// Bytes of content that were put on the disk.
+    grown: u64,
     /// Bytes and extents kept, as far as all layers' counters know of them.
     counted: (u64, u64),
 }
@@ -219,8 +222,11 @@ impl Taking<'_> {
         }
         let pieces = reader.entry().pieces.clone();
         let (source, came) = (&mut self.source, self.came);
+        // Padding to whole blocks does not count, and holes are not written at all.
+        let (before, grown) = (source.bytes_written(), self.grown);
+        let written = |source: &Source<'_>| (source.bytes_written() - before).min(size);
         let ratio = |source: &Source<'_>| {
-            let written = source.bytes_written();
+            let written = grown + written(source);
             let came = came.load(Relaxed);
             if written > FREE && written / limits.ratio > came {
                 return Err(Error::failed(format!(
@@ -235,7 +241,9 @@ impl Taking<'_> {
                 source.write(bytes)?;
                 ratio(source)
             })?;
-            return source.end(size);
+            let body = source.end(size)?;
+            self.grown += written(source);
+            return Ok(body);
         };
         let mut pieces = pieces.into_iter().filter(|(_, length)| *length > 0);
         let (mut at, mut left) = (0, 0);
@@ -256,7 +264,9 @@ impl Taking<'_> {
             ratio(source)
         })?;
         source.skip(size - at)?;
-        source.end(size)
+        let body = source.end(size)?;
+        self.grown += written(source);
+        Ok(body)
     }
 
     /// Keeps the path of the entry's directory.
