@@ -30,7 +30,7 @@ pub fn ssh_words(state: &State, programs: &Programs) -> Vec<(&'static str, Strin
     };
     vec![
         ("User", "root".into()),
-        ("ProxyCommand", format!("exec {shell} %h")),
+        ("ProxyCommand", format!("{shell} %h")),
         ("IdentityFile", quoted(&user_key(state))),
         ("IdentitiesOnly", "yes".into()),
         ("PreferredAuthentications", "publickey".into()),
