@@ -1,5 +1,4 @@
-//! The contract of `banger-ssh-proxy`. What it carries, `tests/flows` shows on real guests.
-#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+//! The contract of `banger-ssh-proxy`.
 
 use banger_tests::Sandbox;
 use std::fs;

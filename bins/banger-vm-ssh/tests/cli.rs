@@ -1,5 +1,4 @@
-//! The contract of `banger-vm-ssh`. What a guest's server answers, `tests/flows` shows.
-#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+//! The contract of `banger-vm-ssh`.
 
 use banger_tests::{Sandbox, have};
 use std::fs;
