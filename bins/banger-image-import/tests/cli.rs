@@ -91,7 +91,7 @@ fn an_interrupt_leaves_nothing() {
     }
     // The archive never ends.
     let script =
-        format!("(head -c 512 /dev/zero; sleep 20) | timeout -s INT 0.5 {PROGRAM} - --name never");
+        format!("(head -c 512 /dev/zero; sleep 3) | timeout -s INT 0.5 {PROGRAM} - --name never");
     let answer = sandbox.raw("/bin/sh", &["-c", &script]);
     assert_ne!(answer.status, 0);
     let left = fs::read_dir(sandbox.state().join("images")).unwrap().flatten();

@@ -426,9 +426,20 @@ fn an_interrupt_leaves_only_the_cache() {
     let sandbox = Sandbox::new();
     let Some(registry) = Registry::start(&sandbox) else { return };
     let reference = large(&sandbox, &registry);
-    for (signal, after) in [("INT", "0.05"), ("TERM", "0.1"), ("INT", "0.15"), ("HUP", "0.2")] {
-        let _ = sandbox.raw("timeout", &["-s", signal, after, PROGRAM, &reference]);
+    let whole = pull(&sandbox, &[&reference, "--name", "whole"]);
+    let took = whole.ok().took.as_millis() as u64;
+    let image = sandbox.state().join("images/large-1");
+    for round in 0..24 {
+        let signal = ["INT", "TERM", "HUP"][round as usize % 3];
+        // Most of them around the moment in which the image appears.
+        let moment = if round < 8 { took * round / 8 } else { took * (60 + round * 2) / 100 };
+        let after = format!("{}.{:03}", moment / 1000, moment % 1000);
+        let _ = sandbox.raw("timeout", &["-s", signal, &after, PROGRAM, &reference]);
         no_litter(&sandbox);
+        if image.exists() {
+            assert!(disk(&sandbox, "large-1") == disk(&sandbox, "whole"), "the disks differ");
+            fs::remove_dir_all(&image).unwrap();
+        }
     }
     pull(&sandbox, &[&reference]).ok();
     is_clean(&sandbox, "large-1");

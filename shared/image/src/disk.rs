@@ -50,8 +50,7 @@ pub fn copy(state: &State, name: &Name, from: &File) -> Result<Staged> {
 }
 
 fn begin(state: &State, name: &Name) -> Result<(Staged, File)> {
-    let staged = state.images().begin_over(name)?;
-    interrupt::remove(staged.path());
+    let staged = interrupt::begin(|| state.images().begin_over(name), Staged::path)?;
     let path = staged.path().join(place::IMAGE_DISK);
     let file = OpenOptions::new()
         .read(true)
@@ -98,7 +97,7 @@ pub fn publish(
     image: &Image,
     check: impl FnOnce(&Image) -> Result<()>,
 ) -> Result<()> {
-    state.images().replace(&image.name, staged, image, check)
+    interrupt::settle(|| state.images().replace(&image.name, staged, image, check))
 }
 
 /// Returns the VMs that are made of an image, as an error shows them: `'web', 'db'`.

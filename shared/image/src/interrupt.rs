@@ -40,9 +40,15 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
-/// Names the folder to remove.
-pub(crate) fn remove(folder: &Path) {
-    change(|undo| undo.folder = Some(folder.to_owned()));
+/// Makes the folder to remove; no interrupt comes between the two.
+pub(crate) fn begin<T, E>(
+    make: impl FnOnce() -> Result<T, E>,
+    path: impl FnOnce(&T) -> &Path,
+) -> Result<T, E> {
+    let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
+    let value = make()?;
+    undo.folder = Some(path(&value).to_owned());
+    Ok(value)
 }
 
 /// Names the program to end; `None` when it has ended.
@@ -53,6 +59,15 @@ pub fn end(child: Option<u32>) {
 /// Names the lock file to remove.
 pub fn unlock(path: &Path) {
     change(|undo| undo.lock = Some(path.to_owned()));
+}
+
+/// Runs what makes the folder be seen. An interrupt waits for its end: removing and renaming one
+/// folder at once would publish what is left of it.
+pub(crate) fn settle<T>(publish: impl FnOnce() -> T) -> T {
+    let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
+    let value = publish();
+    undo.folder = None;
+    value
 }
 
 fn change(act: impl FnOnce(&mut Undo)) {
