@@ -342,7 +342,10 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         folder.forget()?;
     }
     let store = Store::open(dir, &format)?;
-    let given = seen.as_ref().filter(|_| same.is_some()).map(|(given, _)| given);
+    let given = seen
+        .as_ref()
+        .zip(same)
+        .map(|((tree, _), same)| Before { tree, prepared_tree: &same.prepared_tree });
     let load = match source {
         Source::Directory(root) => load_directory(&root, &store, given)?,
         source @ Source::Repository(_) => {
@@ -370,8 +373,8 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         at_stop: None,
         notes: load.notes.clone(),
     };
-    let look = seen.map(|(_, look)| look).filter(|_| same.is_some());
-    send(&folder, files, wish, same, look, load, &mut record)?;
+    let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
+    send(&folder, files, wish, same, (old, look), load, &mut record)?;
     Ok(record)
 }
 
@@ -410,12 +413,12 @@ fn refuse_to_overwrite(
     .hint("'banger workspace export' brings it out; '--force' overwrites it"))
 }
 
-fn load_directory(root: &Path, store: &Store, before: Option<&Tree>) -> Result<Load> {
+fn load_directory(root: &Path, store: &Store, before: Option<Before<'_>>) -> Result<Load> {
     let plan = plan::of_directory(root, &store.git())?;
     let mut load = Load { notes: plan.notes.clone(), ..Load::default() };
     let git = store.git_writing_to(&store.local);
     add_plan(&mut load, &plan, b"", before, true)?;
-    load.prepared_tree = hash_plan(&mut load.tree, &plan, git, store)?;
+    load.prepared_tree = hash_plan(&mut load.tree, &plan, git, store, before)?;
     Ok(load)
 }
 
@@ -424,7 +427,7 @@ fn load_repository(
     store: &Store,
     units: Vec<Unit>,
     wish: &Wish,
-    before: Option<&Tree>,
+    before: Option<Before<'_>>,
 ) -> Result<Load> {
     let mut load = Load::default();
     for mut unit in units {
@@ -469,7 +472,7 @@ fn load_repository(
                 load.tree.insert(path.clone(), given);
             }
             let git = carrying(&unit.repository, store.git_writing_to(&store.local));
-            load.prepared_tree = hash_plan(&mut load.tree, &unit.plan, git, store)?;
+            load.prepared_tree = hash_plan(&mut load.tree, &unit.plan, git, store, before)?;
             load.base_commit.clone_from(&unit.head.commit);
             load.host_commit.clone_from(&unit.repository.head.commit);
         }
@@ -502,10 +505,23 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
     let before = store.history();
     let cut = if depth.is_some() { before.shallow.clone() } else { BTreeSet::new() };
     let unfinished = if unit.is_as_it_lies { unfinished_commits(repository) } else { Vec::new() };
-    let mut history = store.choose(repository, &must, &unfinished, depth, &cut)?;
-    let mut more: BTreeSet<String> = unfinished.into_iter().collect();
     let index = index::parse_or_empty(&unit.index_bytes, store.oid_len)?;
     let listed = || index.entries.iter().filter(|entry| entry.mode != MODULE);
+    let mut key = Sha256::new();
+    key.update(format!(
+        "{must:?} {:?} {:?} {unfinished:?} {depth:?}",
+        repository.refs, repository.shallow
+    ));
+    key.update(index_sum(&index));
+    let key = hex(&key.finalize());
+    if before.key == key {
+        let mut history = before;
+        history.refs.remove("HEAD");
+        return Ok(history);
+    }
+    let mut history = store.choose(repository, &must, &unfinished, depth, &cut)?;
+    history.key = key;
+    let mut more: BTreeSet<String> = unfinished.into_iter().collect();
     let intended = listed().filter(|entry| entry.intent_to_add).map(|entry| entry.oid.clone());
     // The object of a path that is only intended need not be there.
     more.extend(store.present(repository, &intended.collect())?);
@@ -520,7 +536,7 @@ fn add_plan(
     load: &mut Load,
     plan: &Plan,
     at: &[u8],
-    before: Option<&Tree>,
+    before: Option<Before<'_>>,
     is_first: bool,
 ) -> Result<()> {
     for (path, item) in &plan.items {
@@ -532,7 +548,7 @@ fn add_plan(
             _ if item.is_link => Sort::Link,
             _ => Sort::File,
         };
-        let known = before.and_then(|before| before.get(&full));
+        let known = before.and_then(|before| before.tree.get(&full));
         let known = known.filter(|given| given.host == Some(item.seen) && given.sort == sort);
         let (sum, content) = match known {
             Some(given) if !item.is_link => {
@@ -585,8 +601,34 @@ fn open_file(path: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(flags).open(path)
 }
 
-/// Finds the object of each file that has none yet, and makes the tree of them all.
-fn hash_plan(tree: &mut Tree, plan: &Plan, git: Git, store: &Store) -> Result<String> {
+/// What a guest was given before.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    tree: &'a Tree,
+    prepared_tree: &'a str,
+}
+
+/// Returns what makes a tree of git.
+fn parts(tree: &Tree) -> impl Iterator<Item = (&Vec<u8>, u32, &String)> {
+    let listed = tree.iter().filter(|(_, given)| !matches!(given.sort, Sort::Dir | Sort::Inner));
+    listed.map(|(path, given)| (path, given.mode, &given.oid))
+}
+
+/// Finds the object of each file that has none yet, and makes the tree of them all, unless it is the
+/// one of before.
+fn hash_plan(
+    tree: &mut Tree,
+    plan: &Plan,
+    git: Git,
+    store: &Store,
+    before: Option<Before<'_>>,
+) -> Result<String> {
+    if let Some(before) = before
+        && parts(tree).eq(parts(before.tree))
+        && parts(tree).all(|part| !part.2.is_empty())
+    {
+        return Ok(before.prepared_tree.to_owned());
+    }
     let scratch = Scratch::new(store)?;
     let git = git.work_tree(&plan.root).env("GIT_INDEX_FILE", scratch.index());
     let mut lines = Vec::new();
@@ -712,13 +754,24 @@ fn send(
     files: &Files<'_>,
     wish: &Wish,
     before: Option<&Workspace>,
-    look: Option<Look>,
+    (old, look): (Tree, Look),
     mut load: Load,
     record: &mut Workspace,
 ) -> Result<()> {
     let root = &wish.guest_path;
-    let (old, _) = before.map(|before| folder.trees(before)).transpose()?.unwrap_or_default();
-    let is_within = look.as_ref().is_some_and(|look| look.is_there && !look.is_empty);
+    let is_within = look.is_there && !look.is_empty;
+    let mut plan = Sending::default();
+    if is_within {
+        plan.only_changes(&old, &look, &load, before, wish.force);
+    } else {
+        plan.everything(&load);
+    }
+    if let Some(before) = before.filter(|before| before.next.is_none())
+        && plan.is_empty()
+        && plan.gone.is_empty()
+    {
+        return keep(folder, before, old, &look, load, record);
+    }
     let next_name = folder.write_tree(&load.tree)?;
     // The record says what is about to happen before it does, so that a repeat tells traces of
     // a killed prepare from a guest's work.
@@ -730,13 +783,6 @@ fn send(
     begun.next_tree_file = Some(next_name.clone());
     begun.next = Some(record.given.clone());
     folder.write(&begun)?;
-    let look = look.unwrap_or_default();
-    let mut plan = Sending::default();
-    if is_within {
-        plan.only_changes(&old, &look, &load, before, wish.force);
-    } else {
-        plan.everything(&load);
-    }
     let gone: Vec<&[u8]> = plan.gone.iter().map(Vec::as_slice).collect();
     if !gone.is_empty() {
         files.remove(root, &gone, Limits::default())?;
@@ -763,26 +809,41 @@ fn send(
             return Err(error);
         }
     }
-    remember(files, root, &mut load.tree, &look, &sent_at, plan.is_empty() && gone.is_empty())?;
+    remember(files, root, &mut load.tree, &look, &sent_at)?;
     record.tree_file = folder.write_tree(&load.tree)?;
     folder.write(record)?;
     folder.tidy(&record.tree_file);
     Ok(())
 }
 
-/// Writes down how each file looks in the guest now, where it is sure what it holds.
+/// Writes the record of a prepare that had nothing to send.
+fn keep(
+    folder: &Folder,
+    before: &Workspace,
+    old: Tree,
+    look: &Look,
+    mut load: Load,
+    record: &mut Workspace,
+) -> Result<()> {
+    settle(&mut load.tree, &look.same, look, &Sent::new());
+    record.exported.clone_from(&before.exported);
+    record.tree_file =
+        if load.tree == old { before.tree_file.clone() } else { folder.write_tree(&load.tree)? };
+    folder.write(record)?;
+    folder.tidy(&record.tree_file);
+    Ok(())
+}
+
+/// Looks at what was sent, and writes down how each file looks in the guest now.
 fn remember(
     files: &Files<'_>,
     root: &str,
     tree: &mut Tree,
     look: &Look,
     sent_at: &Sent,
-    is_idle: bool,
 ) -> Result<()> {
     let mut now: BTreeMap<Vec<u8>, Seen> = BTreeMap::new();
-    if is_idle {
-        now.clone_from(&look.same);
-    } else {
+    {
         files.scan(root, Limits::default(), |entry| {
             if tree.contains_key(&entry.path) {
                 let seen = Seen {
@@ -796,6 +857,14 @@ fn remember(
             Ok(())
         })?;
     }
+    settle(tree, &now, look, sent_at);
+    Ok(())
+}
+
+/// Writes down how each file looks in the guest, where it is sure what it holds.
+fn settle(tree: &mut Tree, now: &BTreeMap<Vec<u8>, Seen>, look: &Look, sent_at: &Sent) {
+    // A change within the clock's own grain would not be seen.
+    let fresh = clock_ms() as i64 * 1_000_000 - 2_000_000_000;
     for (path, given) in tree.iter_mut() {
         let seen = now.get(path).copied();
         given.guest = match sent_at.get(path) {
@@ -810,13 +879,10 @@ fn remember(
             }
             None => seen.filter(|seen| look.same.get(path) == Some(seen)),
         };
-        // A change within the clock's own grain would not be seen.
-        let fresh = clock_ms() as i64 * 1_000_000 - 2_000_000_000;
         if given.host.is_some_and(|host| host.ctime_ns > fresh) {
             given.host = None;
         }
     }
-    Ok(())
 }
 
 /// Size and time of each file as it was sent, or nothing if it changed while it was read.

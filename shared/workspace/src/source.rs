@@ -126,13 +126,20 @@ impl Source {
 
 impl Repository {
     fn open(git: &Git) -> Result<Self> {
-        let path = |word: &str| -> Result<PathBuf> {
-            git.text(["rev-parse", "--path-format=absolute", word]).map(PathBuf::from)
+        let answer = git.text([
+            "rev-parse",
+            "--path-format=absolute",
+            "--show-toplevel",
+            "--absolute-git-dir",
+            "--git-common-dir",
+            "--show-object-format",
+        ])?;
+        let lines: Vec<&str> = answer.lines().collect();
+        let [root, git_dir, common_dir, format] = lines[..] else {
+            return Err(Error::usage("the path of the repository holds a line end"));
         };
-        let root = path("--show-toplevel")?;
-        let git_dir = path("--absolute-git-dir")?;
-        let common_dir = path("--git-common-dir")?;
-        let format = git.text(["rev-parse", "--show-object-format"])?;
+        let [root, git_dir, common_dir] = [root, git_dir, common_dir].map(PathBuf::from);
+        let format = format.to_owned();
         let oid_len = match format.as_str() {
             "sha1" => 20,
             "sha256" => 32,

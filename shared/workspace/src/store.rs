@@ -38,6 +38,9 @@ pub(crate) struct History {
     pub(crate) refs: BTreeMap<String, String>,
     /// Commits whose parents do not go.
     pub(crate) shallow: BTreeSet<String>,
+    /// A digest of all it was decided from.
+    #[serde(default)]
+    pub(crate) key: String,
 }
 
 impl Store {
@@ -194,7 +197,7 @@ impl Store {
         let new: Vec<&str> =
             known.lines().filter_map(|line| line.strip_suffix(" missing")).collect();
         if new.is_empty() && history.shallow == before.shallow {
-            return Ok(());
+            return self.remember(history);
         }
         let mut words = String::new();
         for commit in &history.shallow {
@@ -217,6 +220,11 @@ impl Store {
         let pack = pack.chain([OsString::from("-q"), base.to_owned()]);
         git.run(pack, words.as_bytes())
             .with_context(|| format!("cannot read the history of '{}'", source.root.display()))?;
+        self.remember(history)
+    }
+
+    /// Writes down what history the store has.
+    fn remember(&self, history: &History) -> Result<()> {
         let lines = lines(&history.shallow);
         let write = |name: &str, bytes: &[u8]| banger_state::replace(&self.dir.join(name), bytes);
         if lines.is_empty() {

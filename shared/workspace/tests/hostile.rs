@@ -1,6 +1,8 @@
 //! A guest whose agent lies. Nothing outside the output changes, nothing of the guest's runs, and
 //! each lie ends in one clear error, soon.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod world;
 
 use banger_channel::files::Files;
@@ -101,7 +103,7 @@ fn play(plot: &Plot, stream: UnixStream) -> std::io::Result<()> {
                     Some(_) if plot.endless => {
                         write!(writer, "f 644 {}\0", u64::MAX)?;
                         loop {
-                            writer.write_all(&[b'x'; 65536])?;
+                            writer.write_all(&[b'x'; 4096])?;
                         }
                     }
                     Some(fake) => {

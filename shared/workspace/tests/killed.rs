@@ -1,6 +1,8 @@
 //! Either side killed in the middle of a prepare or an export: both trees stay valid, and doing it
 //! again succeeds.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod world;
 
 use banger_channel::files::{Files, serve};

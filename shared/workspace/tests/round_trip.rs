@@ -1,5 +1,7 @@
 //! Repositories of every sort go into a guest and come back, next to what git itself says of them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod world;
 
 use banger_doc::WorkspaceMode;
