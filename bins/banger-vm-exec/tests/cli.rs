@@ -170,7 +170,7 @@ fn what_stays_behind_holds_nobody_up() {
     let answer = guest.exec(&["web", "sh", "-c", "sleep 30.25 & echo here; exit 3"]);
     assert_eq!((answer.status, &*answer.stdout), (3, &b"here\n"[..]));
     assert!(begun.elapsed() < Duration::from_secs(5));
-    guest.exec(&["web", "pkill", "-f", "^sleep 30.25$"]);
+    let _ = guest.exec(&["web", "pkill", "-f", "^sleep 30.25$"]);
     // Also when it never stops talking.
     let answer = guest.exec(&["web", "sh", "-c", "(trap '' PIPE; yes stays-behind) & exit 4"]);
     assert_eq!(answer.status, 4);

@@ -4,6 +4,7 @@
 //! name is checked before anybody sees it, a count or a size is bounded before memory is taken for
 //! it, every wait ends. The guest's end is [`serve`].
 
+pub mod holes;
 mod serve;
 mod wire;
 
@@ -107,6 +108,9 @@ pub enum Put {
     Aside,
     /// Each file is replaced whole, the rest of the tree stays.
     Within,
+    /// As [`Put::Within`], but a link or a file where a directory is to be is a conflict, and a
+    /// directory that is there keeps its owner and mode.
+    Into,
 }
 
 type Open<'a> = Box<dyn Fn() -> Result<UnixStream> + 'a>;
@@ -267,6 +271,7 @@ impl<'a> Files<'a> {
             Put::Fresh => Op::PutFresh,
             Put::Aside => Op::PutAside,
             Put::Within => Op::PutWithin,
+            Put::Into => Op::PutInto,
         };
         let mut answer = self.ask(&Request { op, root, list_bytes: 0 }, &[], limits)?;
         let stream = answer.reader.get_ref().stream.try_clone().context("cannot copy a stream")?;

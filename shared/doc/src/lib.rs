@@ -5,24 +5,28 @@
 //! no environment.
 
 mod check;
+mod copied;
 mod error;
 mod exit;
 mod guest;
 mod image;
 mod kernel;
 mod name;
+mod port;
 mod running;
 mod usage;
 mod vm;
 mod workspace;
 
 pub use check::{Check, Outcome, Removed};
+pub use copied::Copied;
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
 pub use guest::{Disks, Guest, GuestFile, Interface};
 pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;
+pub use port::Port;
 pub use running::{Desire, Phase, Process, Running, Wanted};
 pub use usage::Usage;
 pub use vm::{NetMode, Spec, Status, View, Vm, Vmm};

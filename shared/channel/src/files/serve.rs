@@ -16,10 +16,11 @@ use nix::{
         },
         time::TimeSpec,
     },
-    unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, syncfs, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, symlinkat, syncfs, unlinkat},
 };
 use sha2::{Digest, Sha256};
 use std::{
+    cell::RefCell,
     ffi::{CString, OsStr},
     fs::{self, File},
     io::{BufRead, BufReader, BufWriter, Read, Write},
@@ -28,6 +29,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 /// The longest first line.
@@ -86,8 +88,9 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
     }
     match request.op {
         Op::PutFresh | Op::PutAside => put_whole(root, request.op == Op::PutAside, reader)?,
-        Op::PutWithin => {
-            let tree = Tree::open(root)?;
+        Op::PutWithin | Op::PutInto => {
+            let mut tree = Tree::open(root)?;
+            tree.keeps = request.op == Op::PutInto;
             tree.unpack(reader, true)?;
             syncfs(&tree.fd).context("cannot sync")?;
         }
@@ -163,13 +166,19 @@ fn free_name(root: &Path) -> PathBuf {
 struct Tree {
     fd: OwnedFd,
     path: PathBuf,
+    /// What is in the way of a directory stays, and so do directories as they are.
+    keeps: bool,
+    /// The directory that was written to last: a stream has many files of one in a row.
+    last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
 }
 
 impl Tree {
     fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
         match openat(AT_FDCWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
+            Ok(fd) => {
+                Ok(Self { fd, path: path.to_owned(), keeps: false, last: RefCell::new(None) })
+            }
             Err(Errno::ENOENT) => Err(Error::not_found(format!("no '{}'", path.display()))),
             Err(Errno::ENOTDIR) => {
                 Err(Error::conflict(format!("'{}' is no directory", path.display())))
@@ -313,8 +322,12 @@ impl Tree {
         let full = Path::new(OsStr::from_bytes(path));
         match kind(&stat) {
             SFlag::S_IFREG => {
-                let file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+                let mut file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
                 let size = file.metadata()?.len();
+                if stat.st_blocks * 512 < stat.st_size {
+                    // It has holes, which the stream then has too.
+                    return builder.append_file(full, &mut file);
+                }
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_size(size);
                 // A file that shrinks meanwhile is filled up: the stream's frame has to hold.
@@ -415,36 +428,51 @@ impl Tree {
         let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
         let mtime = TimeSpec::new(header.mtime()? as i64, 0);
         let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
-            if !geteuid().is_root() {
+            // What is made belongs to who makes it.
+            if !geteuid().is_root() || (uid, gid) == (0, 0) {
                 return Ok(());
             }
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
         };
         let (dir, name) = split(path);
+        if !header.entry_type().is_file() {
+            self.last.take();
+        }
         match header.entry_type() {
             tar::EntryType::Directory => {
+                if self.keeps && self.at(path, OFlag::O_DIRECTORY | OFlag::O_PATH).is_ok() {
+                    return Ok(());
+                }
                 self.make_dirs(path)?;
                 let (parent, name) = self.parent(path)?;
                 owner(&parent, name)?;
                 dirs.push((path.to_vec(), mode));
                 Ok(())
             }
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                let parent = self.make_dirs(dir)?;
+            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+                let has_holes = header.entry_type().is_gnu_sparse();
+                let parent = self.parent_of(dir)?;
                 let temporary = temporary_name(name, replace);
-                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
                 let flags = OFlag::O_WRONLY
                     | OFlag::O_CREAT
                     | OFlag::O_EXCL
                     | OFlag::O_NOFOLLOW
                     | OFlag::O_CLOEXEC;
                 let private = Mode::S_IRUSR | Mode::S_IWUSR;
-                let mut file = File::from(openat(&parent, temporary.as_c_str(), flags, private)?);
+                let open = || openat(&*parent, temporary.as_c_str(), flags, private);
+                let mut file = File::from(match open() {
+                    // What an agent that was killed left, or the same name twice.
+                    Err(Errno::EEXIST) => {
+                        unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+                        open()?
+                    }
+                    file => file?,
+                });
                 let size = entry.size();
                 let copied = std::io::copy(entry, &mut file);
                 if copied.as_ref().ok() != Some(&size) {
-                    let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+                    let _ = unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
                     return Err(copied.err().unwrap_or(std::io::ErrorKind::UnexpectedEof.into()));
                 }
                 owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
@@ -463,8 +491,32 @@ impl Tree {
                 utimensat(&parent, temporary.as_c_str(), &mtime, &mtime, flag)?;
                 swap_in(&parent, &temporary, name)
             }
+            tar::EntryType::Link => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                if !is_inside(&target) {
+                    return Err(std::io::Error::other("a hard link that leaves the root"));
+                }
+                let (from, file) = self.parent(&target)?;
+                let parent = self.make_dirs(dir)?;
+                let temporary = temporary_name(name, replace);
+                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+                linkat(&from, file, &parent, temporary.as_c_str(), AtFlags::empty())?;
+                swap_in(&parent, &temporary, name)
+            }
             other => Err(std::io::Error::other(format!("an entry of type {other:?}"))),
         }
+    }
+
+    /// Opens the directory that files are written to, as [`Tree::make_dirs`] does.
+    fn parent_of(&self, path: &[u8]) -> nix::Result<Rc<OwnedFd>> {
+        if let Some((last, dir)) = &*self.last.borrow()
+            && last == path
+        {
+            return Ok(dir.clone());
+        }
+        let dir = Rc::new(self.make_dirs(path)?);
+        self.last.replace(Some((path.to_vec(), dir.clone())));
+        Ok(dir)
     }
 
     /// Opens a directory, making it and what is missing above it. A file or a link in the way goes.
@@ -479,7 +531,7 @@ impl Tree {
         let name = OsStr::from_bytes(name);
         if let Err(errno) = mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
             let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            if errno != Errno::EEXIST || kind(&stat) == SFlag::S_IFDIR {
+            if self.keeps || errno != Errno::EEXIST || kind(&stat) == SFlag::S_IFDIR {
                 return Err(errno);
             }
             unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;

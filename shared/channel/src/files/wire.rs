@@ -26,6 +26,7 @@ pub(crate) enum Op {
     PutFresh,
     PutAside,
     PutWithin,
+    PutInto,
 }
 
 /// The first line of a stream.

@@ -1,0 +1,97 @@
+//! Shows what listens in VMs. Asks each VM's agent over `run/channel.sock`; needs no ssh and no
+//! network in the guest. Reads only.
+
+use banger_channel::control;
+use banger_cli::{Out, note};
+use banger_doc::{Context, Document, Error, Name, Port, Result};
+use banger_state::{State, place};
+use std::{process::ExitCode, thread, time::Duration};
+
+/// How long an agent may take to answer.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Longest name of a process that is shown; the kernel keeps 15 bytes.
+const NAME_CHARS: usize = 32;
+
+/// Show what listens in running VMs
+#[derive(clap::Parser)]
+#[command(name = "banger-vm-ports", version)]
+struct Args {
+    /// Names of the VMs
+    #[arg(value_name = "VM", required = true)]
+    vms: Vec<Name>,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let state = State::open_read_only()?;
+    let mut names: Vec<&Name> = Vec::new();
+    for name in &args.vms {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let answers: Vec<Result<Vec<Port>>> = thread::scope(|scope| {
+        let state = &state;
+        let threads: Vec<_> =
+            names.iter().map(|name| scope.spawn(move || listening(state, name))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a thread panicked"))))
+            .collect()
+    });
+    let (mut ports, mut failures) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(found) => ports.extend(found),
+            Err(error) => failures.push(error),
+        }
+    }
+    if !ports.is_empty() || failures.is_empty() {
+        out.table(&ports, &["VM", "PROTOCOL", "ADDRESS", "PORT", "PID", "PROCESS"], row)?;
+    }
+    let mut failures = failures.into_iter();
+    let first = failures.next();
+    for other in failures {
+        note(&format!("error: {}", other.chain()));
+        if out.is_json() {
+            out.line(&other.report().to_line())?;
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Asks one VM. What the guest says is checked before anybody sees it.
+fn listening(state: &State, name: &Name) -> Result<Vec<Port>> {
+    let folder = state.vm(name)?;
+    folder.must_run()?;
+    let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
+    let said = control::ports(&channel, LIMIT)
+        .with_context(|| format!("cannot ask VM '{name}' what listens in it"))?;
+    Ok(said.into_iter().filter_map(|port| checked(name, port)).collect())
+}
+
+fn checked(vm: &Name, said: control::Port) -> Option<Port> {
+    let clean = |text: String| text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
+    Some(Port {
+        vm: vm.clone(),
+        protocol: Some(said.protocol).filter(|protocol| ["tcp", "udp"].contains(&&**protocol))?,
+        address: said.address.parse().ok()?,
+        port: said.port,
+        pid: said.pid,
+        process: said.process.map(clean),
+    })
+}
+
+fn row(port: &Port) -> Vec<String> {
+    vec![
+        port.vm.to_string(),
+        port.protocol.clone(),
+        port.address.to_string(),
+        port.port.to_string(),
+        port.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        port.process.clone().unwrap_or_default(),
+    ]
+}
