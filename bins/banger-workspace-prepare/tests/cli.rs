@@ -9,7 +9,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-prepare");
 /// Makes a repository with one commit, an edit, an untracked and an ignored file.
 fn repository(sandbox: &Sandbox) -> String {
     let dir = sandbox.dir().join("repo");
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&dir).expect("a directory");
     let script = "git init -q -b main; echo '*.o' >.gitignore; echo a >a; git add -A; \
                   git -c user.name=A -c user.email=a@b commit -qm one; echo e >>a; echo u >u; echo o >x.o";
     let status = Command::new("timeout")
@@ -17,9 +17,9 @@ fn repository(sandbox: &Sandbox) -> String {
         .current_dir(&dir)
         .env("HOME", sandbox.dir())
         .status()
-        .unwrap();
+        .expect("a shell");
     assert!(status.success());
-    dir.to_str().unwrap().to_owned()
+    dir.to_str().expect("text").to_owned()
 }
 
 #[test]

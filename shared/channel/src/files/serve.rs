@@ -1,6 +1,7 @@
 //! The guest's end of the files service. Links are never followed below a root, so that what a host
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
+use super::holes;
 use super::wire::{MARK, Op, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
@@ -470,7 +471,11 @@ impl Tree {
                     file => file?,
                 });
                 let size = entry.size();
-                let copied = std::io::copy(entry, &mut file);
+                let copied = if has_holes {
+                    holes::copy(entry, &mut file)
+                } else {
+                    std::io::copy(entry, &mut file)
+                };
                 if copied.as_ref().ok() != Some(&size) {
                     let _ = unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
                     return Err(copied.err().unwrap_or(std::io::ErrorKind::UnexpectedEof.into()));
