@@ -19,14 +19,14 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
     }
     let before = workspace.host_commit.as_deref();
     let now = head(Path::new(&workspace.host_path));
-    if let (Some(before), Some(now)) = (before, now) {
-        if before != now {
-            out.note(&format!(
-                "note: HEAD of '{}' has moved on since; 'banger workspace prepare {}' brings it in",
-                workspace.host_path,
-                folder.name()
-            ));
-        }
+    if let (Some(before), Some(now)) = (before, now)
+        && before != now
+    {
+        out.note(&format!(
+            "note: HEAD of '{}' has moved on since; 'banger workspace prepare {}' brings it in",
+            workspace.host_path,
+            folder.name()
+        ));
     }
     Some(workspace.guest_path)
 }
