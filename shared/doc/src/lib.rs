@@ -5,7 +5,6 @@
 //! no environment.
 
 mod check;
-mod copied;
 mod error;
 mod exit;
 mod guest;
@@ -19,7 +18,6 @@ mod vm;
 mod workspace;
 
 pub use check::{Check, Outcome, Removed};
-pub use copied::Copied;
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
 pub use guest::{Disks, Guest, GuestFile, Interface};

@@ -122,6 +122,7 @@ fn make(path: &Path, comment: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn banger_has_one_key_whoever_asks_first() {
@@ -135,7 +136,6 @@ mod tests {
         let public = line(&state.path(place::SSH_PUBLIC_KEY)).unwrap();
         assert!(public.starts_with("ssh-ed25519 ") && public.ends_with(" banger"), "{public}");
         assert!(keys.iter().all(|key| *key == keys[0]));
-        use std::os::unix::fs::PermissionsExt;
         assert_eq!(fs::metadata(&keys[0]).unwrap().permissions().mode() & 0o777, 0o600);
         let before = fs::read(&keys[0]).unwrap();
         fs::create_dir(state.path("ssh/.new-key")).unwrap();
