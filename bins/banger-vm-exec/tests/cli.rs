@@ -143,7 +143,7 @@ fn a_command_that_does_not_read_gets_its_end_all_the_same() {
 fn a_reader_that_goes_away_ends_the_command() {
     let guest = Guest::new("{}");
     let mut child = guest.start(&["web", "yes", "goes-away"]);
-    child.stdout.take().unwrap().read_exact(&mut [0; 100_000][..]).unwrap();
+    child.stdout.take().unwrap().read_exact(&mut vec![0; 100_000]).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(141));
     until("the command ends", || !runs("goes-away"));
 }
@@ -155,7 +155,7 @@ fn a_client_that_is_killed_takes_its_command_along() {
     let seconds = format!("71.{}", std::process::id());
     let script = format!("trap '' HUP; echo up; sleep {seconds}; sleep {seconds}");
     let mut child = guest.start(&["web", "sh", "-c", &script]);
-    child.stdin.take().unwrap().write_all(&[b'x'; 200_000]).unwrap();
+    child.stdin.take().unwrap().write_all(&vec![b'x'; 200_000]).unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
     until("it runs", || runs(&seconds));
     child.kill().unwrap();
