@@ -1,6 +1,6 @@
 //! Takes kernels apart: finds them, unpacks them, picks the modules a guest boots with.
 //!
-//! [`bring`] fills a kernel's folder: `vmlinux`, `initramfs.cpio` (the modules a guest needs before
+//! [`bring()`] fills a kernel's folder: `vmlinux`, `initramfs.cpio` (the modules a guest needs before
 //! it has a root) and `modules.ext4` (all of them). [`guest_archive`] makes the other part of the
 //! initramfs, one per VM: the guest programs and what the guest is told.
 //! A kernel package is hostile input: every size, count and depth is bounded, and only paths made

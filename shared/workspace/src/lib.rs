@@ -1,6 +1,6 @@
 //! A repository on its way into a VM, and the work on its way out.
 //!
-//! All of git runs on the host, in repositories that banger made: [`prepare`] builds a ready `.git`
+//! All of git runs on the host, in repositories that banger made: [`prepare()`] builds a ready `.git`
 //! and sends it with the files; [`Export`] scans the guest's tree, takes over what changed, and
 //! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
 //! only read. What a guest says is hostile: see `banger_channel::files`.
