@@ -2,25 +2,31 @@
 
 use crate::{
     Result,
-    run::{root, say},
+    run::{root, say, target},
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
 
 const HEAD: &str = "\
 # Errors
 
 Every error that the tests provoke: what is said, the exit status, what banger proposes to type. `...` stands for a folder, `N` for a long number. The page is
-made by the tests themselves: `BLESS=1 cargo xtask test` writes it. [Programs](programs.md#exit-status) says what the statuses mean; 125 is a
+made by the tests themselves: `BLESS=1 cargo xtask errors` writes it after `cargo xtask test`. [Programs](programs.md#exit-status) says what the statuses mean; 125 is a
 raw program's own failure.
 
 | program | status | message | hint |
 |---|---|---|---|
 ";
 
-/// Compares the page with what the tests saw, or writes it if blessing was asked for.
-pub(crate) fn check(collected: &Path) -> Result {
-    let text = fs::read_to_string(collected)
+/// Returns the file in which the tests collect what they see.
+pub(crate) fn collected() -> PathBuf {
+    target().join("errors.jsonl")
+}
+
+/// Compares the page with what the last tests saw, or writes it if blessing was asked for.
+pub(crate) fn run() -> Result {
+    let collected = collected();
+    let text = fs::read_to_string(&collected)
         .map_err(|error| format!("cannot read '{}': {error}", collected.display()))?;
     let mut rows = BTreeSet::new();
     for line in text.lines() {
@@ -28,7 +34,8 @@ pub(crate) fn check(collected: &Path) -> Result {
             .map_err(|error| format!("'{}' holds '{line}': {error}", collected.display()))?;
         let cell = |name: &str| {
             let text = row[name].as_str().unwrap_or_default();
-            text.replace('|', "\\|").replace('<', "&lt;")
+            let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+            plain.replace('|', "\\|").replace('<', "&lt;")
         };
         let status = row["status"].as_i64().unwrap_or_default();
         rows.insert(format!(
@@ -48,13 +55,23 @@ pub(crate) fn check(collected: &Path) -> Result {
         return fs::write(&path, page).map_err(|error| format!("cannot write the page: {error}"));
     }
     let shown = fs::read_to_string(&path).unwrap_or_default();
-    let missing: Vec<&String> = rows.iter().filter(|row| !shown.contains(row.as_str())).collect();
+    let known: BTreeSet<&str> = shown.lines().map(key).collect();
+    let missing: Vec<&String> = rows.iter().filter(|row| !known.contains(key(row))).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let mut words = String::from("docs/errors.md lacks errors; BLESS=1 cargo xtask test adds them");
+    let mut words =
+        String::from("docs/errors.md lacks errors; BLESS=1 cargo xtask errors adds them");
     for row in missing {
         let _ = write!(words, "\n{row}");
     }
     Err(words)
+}
+
+/// Returns what of a row is the same on every host: a cause is in the words of the system, and a
+/// hint may name what this host has.
+fn key(row: &str) -> &str {
+    let message = row.match_indices(" | ").nth(1).map_or(0, |(at, _)| at + 3);
+    let end = row[message..].find([':', '|']).map_or(row.len(), |at| message + at);
+    row[..end].trim_end()
 }

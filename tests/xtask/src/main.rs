@@ -22,6 +22,7 @@ usage: cargo xtask TASK
   build             build all programs, and the guest programs statically
   demo              boot a Debian VM and run a command in it
   test [-- ARG...]  run every test, real VMs included; ARGs go to the test runner
+  errors            compare docs/errors.md with what the last tests saw; BLESS=1 writes it
   bench NAME [--debug]
                     measure against a budget: boot, create, image; --debug: the programs as
                     tests use them
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(&[]),
         ["test", "--", rest @ ..] => test::run(rest),
+        ["errors"] => errors::run(),
         ["bench", name] => bench::run(name, false),
         ["bench", name, "--debug"] => bench::run(name, true),
         ["install"] => install::run("/usr/local"),

@@ -2,7 +2,7 @@
 
 use crate::{
     Result, build, errors,
-    run::{self, cargo, target},
+    run::{self, cargo},
     setup,
 };
 use std::{fs, time::Duration};
@@ -20,11 +20,11 @@ pub(crate) fn run(words: &[&str]) -> Result {
     } else {
         tests.args(["test", "--workspace", "--quiet", "--no-fail-fast"]).args(words);
     }
-    let errors = target().join("errors.jsonl");
-    let _ = fs::remove_file(&errors);
-    tests.env("BANGER_ERRORS", &errors);
+    let collected = errors::collected();
+    let _ = fs::remove_file(&collected);
+    tests.env("BANGER_ERRORS", &collected);
     // What a test needs is here now: absent means broken, not skipped.
     tests.env("CI", "true");
     run::run("tests", &mut tests, LIMIT)?;
-    if words.is_empty() { errors::check(&errors) } else { Ok(()) }
+    if words.is_empty() { errors::run() } else { Ok(()) }
 }
