@@ -2,7 +2,7 @@
 //!
 //! `docs/agent-protocol.md` describes the bytes. This is the host's end, which believes nothing: a
 //! name is checked before anybody sees it, a count or a size is bounded before memory is taken for
-//! it, every wait ends. The guest's end is [`serve`].
+//! it, every wait ends. The guest's end is [`serve()`].
 
 pub mod holes;
 mod serve;
