@@ -95,6 +95,8 @@ impl FromStr for Reference {
             host if host == "index.docker.io" || host == "registry-1.docker.io" => {
                 DEFAULT_REGISTRY.to_owned()
             }
+            // Only its capitals tell this host from a path, so it keeps them.
+            host if !host.contains(['.', ':', '[']) && host != "localhost" => registry.to_owned(),
             host => host,
         };
         let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
@@ -199,6 +201,14 @@ mod tests {
         let both: Reference = format!("debian:12@{digest}").parse().unwrap();
         assert_eq!(both.identifier(), digest.to_string());
         assert_eq!(both.default_name().unwrap().as_str(), "debian-12");
+    }
+
+    #[test]
+    fn a_host_that_only_its_capitals_tell_apart_keeps_them() {
+        let reference: Reference = "a50S0/xl".parse().unwrap();
+        assert_eq!(reference.to_string(), "a50S0/xl:latest");
+        assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
+        assert_eq!("Ghcr.IO/a/b".parse::<Reference>().unwrap().to_string(), "ghcr.io/a/b:latest");
     }
 
     #[test]

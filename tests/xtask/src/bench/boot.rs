@@ -14,11 +14,13 @@ use std::{
 
 const ROUNDS: usize = 5;
 const NAME: &str = "bench-boot";
+/// What banger tells the kernel too (`docs/boot.md`): other words would compare two kernels.
+const COMMAND_LINE: &str =
+    "console=ttyS0 quiet panic=-1 reboot=t no_timer_check cryptomgr.notests net.ifnames=0";
 
 pub(super) fn measure(bench: &mut Bench) -> Result {
     let kernel = bench.state().join("kernels/generic-6.12/vmlinux");
-    // The kernel's initramfs holds the guest programs, so it is of this build.
-    time(&mut bench.program("banger-kernel-pull", &["generic-6.12", "--force"]))?;
+    time(&mut bench.program("banger-kernel-pull", &["generic-6.12"]))?;
     busybox(bench)?;
     let bare = bench.dir.join("bare.cpio");
     bare_initramfs(&bench.dir, &bare)?;
@@ -81,7 +83,7 @@ fn bare_boot(kernel: &Path, initramfs: &Path) -> Result<f64> {
     let mut child = Command::new("qemu-system-x86_64")
         .args(["-M", "q35", "-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", "512M"])
         .args(["-kernel", text(kernel), "-initrd", text(initramfs)])
-        .args(["-append", "console=ttyS0 quiet panic=-1 reboot=t no_timer_check"])
+        .args(["-append", COMMAND_LINE])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-serial", "stdio"])
         .stdin(Stdio::null())
