@@ -22,6 +22,8 @@ use std::{
     io::{Read, Write},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// Where a workspace lies in a guest unless the user says otherwise.
@@ -895,7 +897,7 @@ struct Sending {
     pieces: Vec<Vec<u8>>,
     gone: Vec<Vec<u8>>,
     /// Written last: index, references, HEAD.
-    last: Vec<(String, Vec<u8>, bool)>,
+    last: Vec<(String, Vec<u8>)>,
     dirs: Vec<String>,
 }
 
@@ -911,15 +913,11 @@ impl Sending {
         if load.position.head.is_empty() {
             return;
         }
-        self.last.push((".git/packed-refs".into(), load.packed.clone(), false));
+        self.last.push((".git/packed-refs".into(), load.packed.clone()));
         if !load.index.is_empty() {
-            self.last.push((".git/index".into(), load.index.clone(), true));
+            self.last.push((".git/index".into(), load.index.clone()));
         }
-        self.last.push((
-            ".git/HEAD".into(),
-            format!("{}\n", load.position.head).into_bytes(),
-            false,
-        ));
+        self.last.push((".git/HEAD".into(), format!("{}\n", load.position.head).into_bytes()));
     }
 
     fn only_changes(
@@ -963,30 +961,45 @@ impl Sending {
         let Some(before) = before.filter(|_| !load.position.head.is_empty()) else { return };
         let here = &look.position;
         if here.index_sha256 != load.position.index_sha256 && !load.index.is_empty() {
-            self.last.push((".git/index".into(), load.index.clone(), true));
+            self.last.push((".git/index".into(), load.index.clone()));
         }
         for (name, oid) in &load.refs {
             let is_remote = name.starts_with("refs/remotes/");
             let is_right = here.refs.get(name) == Some(oid)
                 || (is_remote && !is_torn && before.base_commit == load.base_commit);
             if !is_right {
-                self.last.push((format!(".git/{name}"), format!("{oid}\n").into_bytes(), false));
+                self.last.push((format!(".git/{name}"), format!("{oid}\n").into_bytes()));
             }
         }
         if here.head != load.position.head {
             let head = format!("{}\n", load.position.head).into_bytes();
-            self.last.push((".git/HEAD".into(), head, false));
+            self.last.push((".git/HEAD".into(), head));
         }
+    }
+
+    /// Returns the time in whole seconds, which is what travels, once the second of the youngest file
+    /// is over. The guest's git trusts the times of files older than its index, so an index of the
+    /// same second would have it read them all, and a younger one miss an edit in that second.
+    fn after_the_youngest(&self, load: &Load) -> i64 {
+        let clock = || (clock_ms() / 1000) as i64;
+        let now_s = clock();
+        // What comes from the future is not waited for; git reads it each time.
+        if self.pieces.iter().any(|path| load.pieces[path].mtime_s == now_s) {
+            while clock() == now_s {
+                thread::sleep(Duration::from_millis(1000 - clock_ms() % 1000));
+            }
+        }
+        clock()
     }
 
     /// Writes it all as one tar stream and returns, for each file of the host, its size and time as
     /// sent, or nothing if it changed while it was read.
     fn write(&self, writer: &mut dyn Write, load: &Load) -> Result<Sent> {
         let mut sent = BTreeMap::new();
+        let now_s = (clock_ms() / 1000) as i64;
         let mut builder = tar::Builder::new(writer);
         for dir in &self.dirs {
-            let mut header =
-                header(0o755, tar::EntryType::Directory, 0, (clock_ms() / 1000) as i64);
+            let mut header = header(0o755, tar::EntryType::Directory, 0, now_s);
             append(&mut builder, &mut header, dir.as_bytes(), std::io::empty())?;
         }
         for path in &self.packs {
@@ -1005,10 +1018,9 @@ impl Sending {
                 sent.insert(path.clone(), result);
             }
         }
-        for (path, bytes, is_index) in &self.last {
-            // Whole seconds travel: an index a little younger makes no file look racy.
-            let mtime = (clock_ms() / 1000) as i64 + i64::from(*is_index);
-            let mut header = header(0o644, tar::EntryType::Regular, bytes.len() as u64, mtime);
+        let now_s = self.after_the_youngest(load);
+        for (path, bytes) in &self.last {
+            let mut header = header(0o644, tar::EntryType::Regular, bytes.len() as u64, now_s);
             append(&mut builder, &mut header, path.as_bytes(), bytes.as_slice())?;
         }
         builder.finish().context("cannot write to the guest's agent")?;
