@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// How long the list of packages may take.
 const LIST: Duration = Duration::from_secs(30);
+/// How long fresh lists may take.
+const UPDATE: Duration = Duration::from_mins(3);
 /// How long a download may take.
 const DOWNLOAD: Duration = Duration::from_mins(5);
 /// More than this is not read of what the client says.
@@ -26,15 +28,90 @@ pub(crate) struct Download {
     _dir: TempDir,
 }
 
-/// Returns the newest package whose name is `begin`, a version, `end`.
-pub(crate) fn newest(begin: &str, end: &str) -> Result<String> {
-    let pattern = format!("^{}", begin.replace('.', "\\."));
-    let list = output(Command::new("apt-cache").args(["search", "--names-only", &pattern]), LIST)?;
-    pick(&list, begin, end).ok_or_else(|| {
-        Error::not_found(format!("apt knows no package '{begin}*{end}'")).hint(
-            "'apt-get update' (as root) refreshes its list; 'banger kernel import' takes a kernel from files",
-        )
-    })
+/// The client with lists of packages in which to look: the host's, or some of our own.
+pub(crate) struct Apt {
+    /// Options that every call gets.
+    options: Vec<String>,
+    /// Our own lists; dropped, they are removed.
+    _lists: Option<TempDir>,
+}
+
+impl Apt {
+    /// Uses the lists that the host has.
+    pub(crate) fn of_the_host() -> Self {
+        Self { options: Vec::new(), _lists: None }
+    }
+
+    /// Fetches lists from the host's sources, signatures checked, into a temporary directory: the
+    /// host's own may be old or absent, and only root may renew them.
+    pub(crate) fn with_fresh_lists() -> Result<Self> {
+        let dir = temporary()?;
+        // What is installed plays no part, but the client wants to read of it.
+        let mut options = vec!["-o".into(), "Dir::State::status=/var/lib/dpkg/status".into()];
+        for (option, folder) in [("Dir::State", "state"), ("Dir::Cache", "cache")] {
+            let folder = dir.path().join(folder);
+            fs::create_dir(&folder)
+                .with_context(|| format!("cannot make '{}'", folder.display()))?;
+            options.extend(["-o".into(), format!("{option}={}", folder.display())]);
+        }
+        let apt = Self { options, _lists: Some(dir) };
+        output(apt.call("apt-get").args(RETRIES).args(["-q", "update"]), UPDATE)
+            .context("cannot fetch a list of packages")?;
+        Ok(apt)
+    }
+
+    /// Returns the newest package whose name is `begin`, a version, `end`.
+    pub(crate) fn newest(&self, begin: &str, end: &str) -> Result<String> {
+        let pattern = format!("^{}", begin.replace('.', "\\."));
+        let mut search = self.call("apt-cache");
+        let list = output(search.args(["search", "--names-only", &pattern]), LIST)?;
+        pick(&list, begin, end).ok_or_else(|| {
+            Error::not_found(format!("apt knows no package '{begin}*{end}'")).hint(
+                "look at the sources of apt; 'banger kernel import' takes a kernel from files",
+            )
+        })
+    }
+
+    /// Downloads a package into a temporary directory.
+    pub(crate) fn download(&self, package: &str) -> Result<Download> {
+        let dir = temporary()?;
+        let mut get = self.call("apt-get");
+        get.args(RETRIES).args(["-q", "download", package]).current_dir(dir.path());
+        output(&mut get, DOWNLOAD).with_context(|| format!("cannot download '{package}'"))?;
+        Ok(Download { file: only_file(dir.path())?, _dir: dir })
+    }
+
+    fn call(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options);
+        command
+    }
+}
+
+/// A mirror that does not answer is given up soon.
+const RETRIES: [&str; 6] = [
+    "-o",
+    "Acquire::Retries=1",
+    "-o",
+    "Acquire::http::Timeout=20",
+    "-o",
+    "Acquire::https::Timeout=20",
+];
+
+/// Makes a directory in which the client can work.
+fn temporary() -> Result<TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("banger-kernel-")
+        .tempdir()
+        .context("cannot make a temporary directory")?;
+    // Run by root, the client downloads as a user of its own, who needs to write here.
+    if nix::unistd::geteuid().is_root()
+        && let Ok(Some(user)) = nix::unistd::User::from_name("_apt")
+    {
+        chown(dir.path(), Some(user.uid.as_raw()), None)
+            .context("cannot hand the temporary directory to '_apt'")?;
+    }
+    Ok(dir)
 }
 
 /// Picks the newest package of a list: a name and a description a line.
@@ -52,26 +129,6 @@ fn pick(list: &str, begin: &str, end: &str) -> Option<String> {
 /// Returns the numbers in a version, in order: `117+deb12` is 117, 12.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
-}
-
-/// Downloads a package into a temporary directory.
-pub(crate) fn download(package: &str) -> Result<Download> {
-    let dir = tempfile::Builder::new()
-        .prefix("banger-kernel-")
-        .tempdir()
-        .context("cannot make a temporary directory")?;
-    // Run by root, the client downloads as a user of its own, who needs to write here.
-    if nix::unistd::geteuid().is_root()
-        && let Ok(Some(user)) = nix::unistd::User::from_name("_apt")
-    {
-        chown(dir.path(), Some(user.uid.as_raw()), None)
-            .context("cannot hand the temporary directory to '_apt'")?;
-    }
-    let mut command = Command::new("apt-get");
-    command.args(["-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]);
-    command.args(["-o", "Acquire::https::Timeout=20", "download", package]).current_dir(dir.path());
-    output(&mut command, DOWNLOAD).with_context(|| format!("cannot download '{package}'"))?;
-    Ok(Download { file: only_file(dir.path())?, _dir: dir })
 }
 
 fn only_file(dir: &Path) -> Result<PathBuf> {

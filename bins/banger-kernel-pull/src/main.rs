@@ -4,6 +4,7 @@
 mod apt;
 mod catalog;
 
+use apt::Apt;
 use banger_cli::{Out, Program, note};
 use banger_doc::{Error, Kernel, Kind, Name, Result};
 use banger_state::{Lock, State};
@@ -55,11 +56,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 }
 
 fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
-    let package = apt::newest(&entry.begin, &entry.end)?;
+    let (apt, package) = find(entry, out)?;
     if !out.is_quiet() {
         note(&format!("downloading the package '{package}'"));
     }
-    let download = apt::download(&package)?;
+    let download = apt.download(&package)?;
     let mut import = Program::new("banger-kernel-import")?
         .arg(args.name.as_str())
         .arg("--quiet")
@@ -70,4 +71,19 @@ fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
         import = import.arg("--force");
     }
     import.documents()?.pop().ok_or_else(|| Error::failed("'banger-kernel-import' said nothing"))
+}
+
+/// Finds the package in the host's lists, else in fresh ones.
+fn find(entry: &catalog::Entry, out: &Out) -> Result<(Apt, String)> {
+    let apt = Apt::of_the_host();
+    match apt.newest(&entry.begin, &entry.end) {
+        Err(error) if error.kind() == Kind::NotFound => {}
+        found => return Ok((apt, found?)),
+    }
+    if !out.is_quiet() {
+        note("the host's list of packages has no such kernel; fetching a fresh list");
+    }
+    let apt = Apt::with_fresh_lists()?;
+    let package = apt.newest(&entry.begin, &entry.end)?;
+    Ok((apt, package))
 }
