@@ -2,8 +2,8 @@
 
 use banger_cli::{Out, human_bytes};
 use banger_doc::{Document, Kind, Result, Status, Usage};
-use banger_state::{Shelf, State, place};
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path, process::ExitCode};
+use banger_state::{Room, Shelf, State, place};
+use std::process::ExitCode;
 
 /// Show what takes room on disk, and what could be freed
 ///
@@ -25,7 +25,7 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
     let mut all = vms(&state)?;
     all.extend(objects(&state.images(), "image")?);
     all.extend(objects(&state.kernels(), "kernel")?);
-    let cache = Size::of(&state.path(place::CACHE));
+    let cache = Room::of(&state.path(place::CACHE));
     all.push(Usage {
         what: "cache".into(),
         name: String::new(),
@@ -36,7 +36,7 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
     });
     let litter = [state.vms().litter()?, state.images().litter()?, state.kernels().litter()?];
     for path in litter.into_iter().flatten() {
-        let size = Size::of(&path);
+        let size = Room::of(&path);
         all.push(Usage {
             what: "litter".into(),
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -81,17 +81,13 @@ fn vms(state: &State) -> Result<Vec<Usage>> {
     for name in state.vms().names()? {
         // One that vanishes while it is looked at takes no room.
         let Ok(vm) = state.vm(&name).and_then(|folder| folder.view()) else { continue };
-        let own = Size::of(&state.vms().folder(&name));
-        let base = state.images().get(&vm.vm.image).map(|image| state.base_disk(&image));
-        let modules = state.kernels().folder(&vm.vm.kernel).join(place::KERNEL_MODULES);
-        let shared =
-            base.map_or(0, |path| Size::of(&path).allocated) + Size::of(&modules).allocated;
+        let own = Room::of(&state.vms().folder(&name));
         let idle = matches!(vm.status, Status::Created | Status::Stopped | Status::Error);
         all.push(Usage {
             what: "vm".into(),
             name: name.to_string(),
             exclusive_bytes: own.allocated,
-            shared_bytes: shared,
+            shared_bytes: state.shared_bytes(&vm.vm),
             apparent_bytes: own.apparent,
             reclaimable_bytes: if idle { own.allocated } else { 0 },
         });
@@ -101,7 +97,7 @@ fn vms(state: &State) -> Result<Vec<Usage>> {
 
 fn objects<D: Document>(shelf: &Shelf<D>, what: &str) -> Result<Vec<Usage>> {
     let usage = |name: &banger_doc::Name| {
-        let size = Size::of(&shelf.folder(name));
+        let size = Room::of(&shelf.folder(name));
         Usage {
             what: what.into(),
             name: name.to_string(),
@@ -112,36 +108,4 @@ fn objects<D: Document>(shelf: &Shelf<D>, what: &str) -> Result<Vec<Usage>> {
         }
     };
     Ok(shelf.names()?.iter().map(usage).collect())
-}
-
-/// What the files of a tree take and claim.
-#[derive(Default)]
-struct Size {
-    allocated: u64,
-    apparent: u64,
-}
-
-impl Size {
-    /// Adds up a file or a tree. Links are not followed, a file with several names counts once.
-    fn of(path: &Path) -> Self {
-        let mut size = Self::default();
-        size.add(path, &mut BTreeSet::new());
-        size
-    }
-
-    fn add(&mut self, path: &Path, seen: &mut BTreeSet<(u64, u64)>) {
-        let Ok(meta) = fs::symlink_metadata(path) else { return };
-        if meta.is_dir() {
-            fs::read_dir(path)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .for_each(|e| self.add(&e.path(), seen));
-        } else if meta.nlink() > 1 && !seen.insert((meta.dev(), meta.ino())) {
-            return;
-        } else {
-            self.apparent += meta.len();
-        }
-        self.allocated += meta.blocks() * 512;
-    }
 }

@@ -4,10 +4,9 @@
 
 use banger_cli::{Out, human_bytes};
 use banger_doc::{Context, Document, Removed, Result};
-use banger_state::{Shelf, State, VmFolder, place};
+use banger_state::{Room, Shelf, State, VmFolder, place};
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -105,7 +104,7 @@ impl Sweep {
     }
 
     fn remove(&self, what: &str, path: &Path, removed: &mut Vec<Removed>) -> Result<()> {
-        let freed_bytes = allocated(path);
+        let freed_bytes = Room::of(path).allocated;
         if !self.dry_run {
             let done = if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
                 fs::remove_dir_all(path)
@@ -118,15 +117,4 @@ impl Sweep {
         removed.push(Removed { what: what.into(), name, freed_bytes, dry_run: self.dry_run });
         Ok(())
     }
-}
-
-/// Returns the bytes a file or a tree takes on disk. Links are not followed.
-fn allocated(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let below: u64 = if meta.is_dir() {
-        fs::read_dir(path).into_iter().flatten().flatten().map(|e| allocated(&e.path())).sum()
-    } else {
-        0
-    };
-    meta.blocks() * 512 + below
 }

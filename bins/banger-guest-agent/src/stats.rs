@@ -8,7 +8,7 @@ use nix::{
 };
 use std::fs;
 
-/// Looks at memory, processors and disks.
+/// Looks at memory, processors, disks and interfaces.
 pub(crate) fn now() -> Result<Stats> {
     let memory = read("/proc/meminfo")?;
     let load = read("/proc/loadavg")?;
@@ -30,6 +30,7 @@ pub(crate) fn now() -> Result<Stats> {
         .take(8)
         .filter_map(|field| field.parse().ok())
         .collect();
+    let (received_bytes, sent_bytes) = traffic(&read("/proc/net/dev")?);
     let idle = ticks.iter().skip(3).take(2).sum::<u64>();
     let hertz =
         sysconf(SysconfVar::CLK_TCK).ok().flatten().map_or(100, |hertz| hertz.max(1) as u64);
@@ -41,7 +42,19 @@ pub(crate) fn now() -> Result<Stats> {
         cpu_busy_ms: (ticks.iter().sum::<u64>() - idle) * 1000 / hertz,
         cpu_idle_ms: idle * 1000 / hertz,
         disks: ["/", "/root"].iter().filter_map(|path| disk(path)).collect(),
+        received_bytes,
+        sent_bytes,
     })
+}
+
+/// Adds up what came in and went out (proc_pid_net(5): fields 1 and 9 after the name).
+fn traffic(table: &str) -> (u64, u64) {
+    let counts = table.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(':')?;
+        let fields: Vec<u64> = rest.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        (name.trim() != "lo").then_some((*fields.first()?, *fields.get(8)?))
+    });
+    counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 fn read(path: &str) -> Result<String> {
@@ -66,5 +79,15 @@ mod tests {
         assert!(stats.memory_total_bytes > stats.memory_available_bytes);
         assert!(stats.memory_available_bytes > 0 && stats.processes > 0 && stats.cpu_idle_ms > 0);
         assert!(stats.disks[0].total_bytes >= stats.disks[0].free_bytes);
+    }
+
+    #[test]
+    fn traffic_is_of_all_interfaces_but_the_loopback() {
+        let table = "Inter-| Receive | Transmit\n face |bytes packets|bytes packets\n\
+            \x20   lo: 7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n\
+            \x20 eth0:100 2 0 0 0 0 0 0 200 3 0 0 0 0 0 0\n\
+            docker0: 1 2 0 0 0 0 0 0 2 3 0 0 0 0 0 0\n";
+        assert_eq!(super::traffic(table), (101, 202));
+        assert_eq!(super::traffic(""), (0, 0));
     }
 }

@@ -6,8 +6,8 @@
 
 use banger_cli::{Out, Program};
 use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
-use banger_state::{Lock, State, VmFolder, Watch, place};
-use std::{fs, os::unix::fs::MetadataExt, process::ExitCode, time::Duration};
+use banger_state::{Lock, Room, State, VmFolder, Watch, place};
+use std::{process::ExitCode, time::Duration};
 
 /// How long a killed VM may take to end; its disks are checked in that time.
 const END: Duration = Duration::from_secs(170);
@@ -59,7 +59,7 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
     }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;
-    let freed_bytes = allocated(&folder);
+    let freed_bytes = Room::of(folder.path()).allocated;
     state.vms().remove(name, |_| Ok(()))?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }
@@ -82,10 +82,4 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
     }
     Err(Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
         .hint(format!("'banger vm show {name}' tells how it stands")))
-}
-
-/// Returns what the VM takes on disk; its files may be sparse.
-fn allocated(folder: &VmFolder) -> u64 {
-    let entries = fs::read_dir(folder.path()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512)).sum()
 }

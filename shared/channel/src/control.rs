@@ -96,6 +96,12 @@ pub struct Stats {
     pub cpu_idle_ms: u64,
     /// Filesystems of interest.
     pub disks: Vec<Disk>,
+    /// Bytes that came in over all interfaces but the loopback.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes that went out over them.
+    #[serde(default)]
+    pub sent_bytes: u64,
 }
 
 /// A filesystem in the guest.

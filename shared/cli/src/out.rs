@@ -103,6 +103,11 @@ impl Out {
         }
     }
 
+    /// Says whether somebody still reads stdout: what goes on and on may end otherwise.
+    pub fn is_heard(&self) -> bool {
+        !self.broken
+    }
+
     /// Returns false if the reader of stdout went away.
     pub(crate) fn flush(&self) -> bool {
         !self.broken

@@ -13,6 +13,7 @@ mod kernel;
 mod name;
 mod port;
 mod running;
+mod stats;
 mod usage;
 mod vm;
 mod workspace;
@@ -26,6 +27,7 @@ pub use kernel::{Format, Kernel};
 pub use name::Name;
 pub use port::Port;
 pub use running::{Desire, Phase, Process, Running, Wanted};
+pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;
 pub use vm::{NetMode, Spec, Status, View, Vm, Vmm};
 pub use workspace::{

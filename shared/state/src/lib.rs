@@ -7,12 +7,14 @@
 mod file;
 mod lock;
 pub mod place;
+mod room;
 mod shelf;
 mod vm;
 mod watch;
 
 pub use file::{read_document, read_limited, replace, write_document, write_fleeting};
 pub use lock::Lock;
+pub use room::Room;
 pub use shelf::{Shelf, Staged};
 pub use vm::{VmFolder, clock_ms, clock_s, process_of};
 pub use watch::Watch;
