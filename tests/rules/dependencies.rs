@@ -39,7 +39,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ),
     ("signal-hook", &["banger-image"]),
     ("ssh2", &["banger-vm-ssh"]),
-    ("strsim", &["banger-config"]),
+    ("strsim", &["banger", "banger-config"]),
     ("tar", &["banger-channel", "banger-kernel", "banger-oci", "banger-workspace"]),
     ("tempfile", &["banger-kernel-pull", "banger-workspace"]),
     ("terminal_size", &["banger-cli"]),

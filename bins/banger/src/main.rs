@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let words: Vec<OsString> = env::args_os().skip(1).collect();
     match words.first().and_then(|word| word.to_str()) {
-        None | Some("--help" | "-h") => return overview(),
-        Some("help") if words.len() == 1 => return overview(),
+        None | Some("--help" | "-h") => return overview(""),
+        Some("help") if words.len() == 1 => return overview(""),
         Some("help") => return become_program(&words[1..], &["--help".into()]),
         Some("--completion-words") if words.len() == 1 => {
             for words in programs().keys() {
@@ -123,14 +123,20 @@ fn programs() -> BTreeMap<String, PathBuf> {
     found.into_iter().map(|(words, path)| (spell(words), path)).collect()
 }
 
-fn overview() -> ExitCode {
-    let mut text = String::from(
+/// Lists the commands, or those of one group.
+fn overview(group: &str) -> ExitCode {
+    let begin = if group.is_empty() { String::new() } else { format!("{group} ") };
+    let mut programs = programs();
+    programs.retain(|words, _| words.starts_with(&begin));
+    let mut text = format!(
         "banger: development sandboxes on microVMs\n\n\
-         usage: banger COMMAND [OPTION]... [ARGUMENT]...\n\
-         \x20      banger help COMMAND\n\n\
-         start: banger vm run\n\ncommands:\n",
+         usage: banger {begin}COMMAND [OPTION]... [ARGUMENT]...\n\
+         \x20      banger help {begin}COMMAND\n\n"
     );
-    let programs = programs();
+    if group.is_empty() {
+        text.push_str("start: banger vm run\n\n");
+    }
+    text.push_str("commands:\n");
     let width = programs.keys().map(String::len).max().unwrap_or(0);
     for (words, what) in programs.keys().zip(purposes(&programs)) {
         let line = format!("  {words:<width$}  {what}");
@@ -170,34 +176,31 @@ fn purposes(programs: &BTreeMap<String, PathBuf>) -> Vec<String> {
         .collect()
 }
 
+/// Lists a group's commands where only the group was named; else says what might be meant.
 fn unknown(words: &[OsString]) -> ExitCode {
     let typed: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let known = programs();
+    let group = format!("{} ", typed[0]);
+    let is_group = known.keys().any(|words| words.starts_with(&group));
+    if is_group && typed.len() == 1 {
+        return overview(&typed[0]);
+    }
     let typed = typed.join(" ");
-    let nearest = programs()
+    let nearest = known
         .into_keys()
-        .map(|words| (distance(&words, &typed), words))
+        .map(|words| (strsim::levenshtein(&words, &typed), words))
         .min()
         .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2);
+    let list = if is_group {
+        format!("'banger help {}' lists the commands", group.trim_end())
+    } else {
+        "'banger help' lists the commands".to_owned()
+    };
     let hint = nearest.map_or_else(
-        || "'banger help' lists the commands".to_owned(),
-        |(_, words)| format!("did you mean 'banger {words}'? 'banger help' lists the commands"),
+        || list.clone(),
+        |(_, words)| format!("did you mean 'banger {words}'? {list}"),
     );
     fail(2, &format!("no command '{}'", typed.escape_debug()), Some(&hint))
-}
-
-/// Levenshtein's distance: how many letters to add, drop or change.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let change = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.chars().count()]
 }
 
 fn fail(status: u8, message: &str, hint: Option<&str>) -> ExitCode {

@@ -74,6 +74,14 @@ fn words_that_several_programs_share_are_a_group() {
     let sandbox = installed(&["banger-vm-a", "banger-vm-b", "banger-vm-c-d", "banger-ssh-config"]);
     let list = banger(&sandbox, &["--completion-words"]).ok().text();
     assert_eq!(list, "ssh-config\nvm a\nvm b\nvm c-d\n");
+    // Named alone it lists its commands.
+    for words in [&["vm"][..], &["help", "vm"], &["vm", "--help"]] {
+        let text = banger(&sandbox, words).ok().text();
+        assert!(text.contains("usage: banger vm COMMAND"), "{text}");
+        assert!(text.ends_with("  vm c-d  beside banger-vm-c-d 1 --help\n"), "{text}");
+        assert!(!text.contains("ssh-config"), "{text}");
+    }
+    banger(&sandbox, &["vm", "nothing-like-it"]).fails(2, "'banger help vm' lists the commands");
 }
 
 #[test]
