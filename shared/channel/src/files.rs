@@ -5,10 +5,14 @@
 //! it, every wait ends. The guest's end is [`serve()`].
 
 pub mod holes;
+mod relay;
 mod serve;
+mod take;
 mod wire;
 
+pub use relay::relay;
 pub use serve::serve;
+pub use take::{Skipped, Take, Taken};
 pub use wire::{MARK, MAX_PATH, is_inside};
 
 use banger_doc::{Context, Error, Kind, Result};
@@ -140,7 +144,7 @@ impl<'a> Files<'a> {
         limits: Limits,
         mut each: impl FnMut(Entry) -> Result<()>,
     ) -> Result<()> {
-        let mut answer = self.ask(&Request { op: Op::Scan, root, list_bytes: 0 }, &[], limits)?;
+        let mut answer = self.ask(&Request::new(Op::Scan, root), &[], limits)?;
         let mut count = 0u64;
         while let Some(record) = answer.record()? {
             count += 1;
@@ -162,7 +166,7 @@ impl<'a> Files<'a> {
 
     /// Returns what is at each of `paths` below `root`, links not followed.
     pub fn stat(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<Vec<Option<Entry>>> {
-        let mut answer = self.ask(&Request { op: Op::Stat, root, list_bytes: 0 }, paths, limits)?;
+        let mut answer = self.ask(&Request::new(Op::Stat, root), paths, limits)?;
         let mut entries = Vec::with_capacity(paths.len());
         for path in paths {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
@@ -190,7 +194,7 @@ impl<'a> Files<'a> {
         limits: Limits,
         mut each: impl FnMut(usize, Got<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut answer = self.ask(&Request { op: Op::Get, root, list_bytes: 0 }, paths, limits)?;
+        let mut answer = self.ask(&Request::new(Op::Get, root), paths, limits)?;
         let mut left = limits.bytes;
         for (index, path) in paths.iter().enumerate() {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
@@ -242,7 +246,7 @@ impl<'a> Files<'a> {
         paths: &[&[u8]],
         limits: Limits,
     ) -> Result<Vec<Option<[u8; 32]>>> {
-        let mut answer = self.ask(&Request { op: Op::Hash, root, list_bytes: 0 }, paths, limits)?;
+        let mut answer = self.ask(&Request::new(Op::Hash, root), paths, limits)?;
         let mut sums = Vec::with_capacity(paths.len());
         for _ in paths {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
@@ -255,15 +259,28 @@ impl<'a> Files<'a> {
     /// Removes files and links below `root`, and the directories that become empty by it. What is
     /// gone already is no failure.
     pub fn remove(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<()> {
-        self.ask(&Request { op: Op::Remove, root, list_bytes: 0 }, paths, limits)?.end()
+        self.ask(&Request::new(Op::Remove, root), paths, limits)?.end()
     }
 
-    /// Writes the tar stream that `fill` makes to `root`. Returns when all of it is on the guest's
-    /// disk.
+    /// Writes the tar stream that `fill` makes to `root`, with the owners it names. Returns when all
+    /// of it is on the guest's disk.
     pub fn put(
         &self,
         root: &str,
         how: Put,
+        limits: Limits,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        self.put_as(root, how, false, limits, fill)
+    }
+
+    /// Writes as [`Files::put`] does. What is written belongs to the guest's root and has no setuid
+    /// or setgid bit if it is to be `plain`.
+    pub fn put_as(
+        &self,
+        root: &str,
+        how: Put,
+        plain: bool,
         limits: Limits,
         fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
@@ -273,7 +290,7 @@ impl<'a> Files<'a> {
             Put::Within => Op::PutWithin,
             Put::Into => Op::PutInto,
         };
-        let mut answer = self.ask(&Request { op, root, list_bytes: 0 }, &[], limits)?;
+        let mut answer = self.ask(&Request { plain, ..Request::new(op, root) }, &[], limits)?;
         let stream = answer.reader.get_ref().stream.try_clone().context("cannot copy a stream")?;
         let mut writer = BufWriter::with_capacity(256 << 10, stream);
         let filled = fill(&mut writer)
@@ -290,30 +307,11 @@ impl<'a> Files<'a> {
         answer.end()
     }
 
-    /// Copies a tar stream of `paths` below `root`, directories with all they hold, to `output`,
-    /// which has to treat it as hostile.
-    pub fn tar(
-        &self,
-        root: &str,
-        paths: &[&[u8]],
-        limits: Limits,
-        output: &mut dyn Write,
-    ) -> Result<()> {
-        let mut answer = self.ask(&Request { op: Op::Tar, root, list_bytes: 0 }, paths, limits)?;
-        let mut left = limits.bytes;
-        loop {
-            let record = answer.record()?;
-            let Some(record) = record else { return Ok(()) };
-            let size: u64 = parse(&record).ok_or_else(|| nonsense("a piece without a size"))?;
-            left = left.checked_sub(size).ok_or_else(|| {
-                Error::failed(format!("the guest sent more than {} bytes", limits.bytes))
-            })?;
-            let mut piece = (&mut answer.reader).take(size);
-            let copied = std::io::copy(&mut piece, output).context("cannot copy from the guest")?;
-            if copied != size {
-                return Err(nonsense("an early end"));
-            }
-        }
+    /// Returns a tar stream of `paths` below `root`, directories with all they hold; without paths
+    /// the whole of the root, as `.`. Whoever reads it has to treat it as hostile.
+    pub fn tar(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<Tar> {
+        let answer = self.ask(&Request::new(Op::Tar, root), paths, limits)?;
+        Ok(Tar { answer, piece: 0, left: limits.bytes, ended: false, failure: None })
     }
 
     fn ask(&self, request: &Request<'_>, paths: &[&[u8]], limits: Limits) -> Result<Answer> {
@@ -426,6 +424,66 @@ impl Answer {
         let skipped = std::io::copy(&mut (&mut self.reader).take(size), &mut std::io::sink())
             .context("cannot read from the guest's agent")?;
         if skipped == size { Ok(()) } else { Err(nonsense("an early end")) }
+    }
+}
+
+/// A tar stream on its way from a guest.
+pub struct Tar {
+    answer: Answer,
+    /// Bytes of the present piece that are still to come.
+    piece: u64,
+    /// Bytes that may still come.
+    left: u64,
+    ended: bool,
+    failure: Option<Error>,
+}
+
+impl fmt::Debug for Tar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tar").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Tar {
+    /// Returns what ended the stream early, in the words of whoever ended it.
+    pub fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    fn next_piece(&mut self) -> Result<()> {
+        while self.piece == 0 && !self.ended {
+            let Some(record) = self.answer.record()? else {
+                self.ended = true;
+                break;
+            };
+            self.piece = parse(&record).ok_or_else(|| nonsense("a piece without a size"))?;
+            self.left = self
+                .left
+                .checked_sub(self.piece)
+                .ok_or_else(|| Error::failed("the guest sent more bytes than there is room for"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Tar {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Err(error) = self.next_piece() {
+            self.ended = true;
+            self.piece = 0;
+            self.failure = Some(error);
+            return Err(std::io::Error::other("the guest's stream ended early"));
+        }
+        if self.ended {
+            return Ok(0);
+        }
+        let most = buffer.len().min(usize::try_from(self.piece).unwrap_or(usize::MAX));
+        let count = self.answer.reader.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.piece -= count as u64;
+        Ok(count)
     }
 }
 

@@ -12,8 +12,8 @@ use nix::{
     },
     sys::{
         stat::{
-            FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat,
-            utimensat,
+            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat,
+            futimens, major, makedev, minor, mkdirat, mknodat, utimensat,
         },
         time::TimeSpec,
     },
@@ -22,15 +22,17 @@ use nix::{
 use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
+    collections::{HashMap, hash_map::Entry as Slot},
     ffi::{CString, OsStr},
     fs::{self, File},
-    io::{BufRead, BufReader, BufWriter, Read, Write},
+    io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// The longest first line.
@@ -88,10 +90,11 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
         return Err(Error::usage(format!("'{}' leaves the root", bad.escape_ascii())));
     }
     match request.op {
-        Op::PutFresh | Op::PutAside => put_whole(root, request.op == Op::PutAside, reader)?,
+        Op::PutFresh | Op::PutAside => put_whole(root, &request, reader)?,
         Op::PutWithin | Op::PutInto => {
             let mut tree = Tree::open(root)?;
             tree.keeps = request.op == Op::PutInto;
+            tree.plain = request.plain;
             tree.unpack(reader, true)?;
             syncfs(&tree.fd).context("cannot sync")?;
         }
@@ -114,7 +117,7 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
 }
 
 /// Writes a tree beside `root` and renames it there, so that it appears whole.
-fn put_whole<S: Read>(root: &Path, aside: bool, reader: &mut BufReader<S>) -> Result<()> {
+fn put_whole<S: Read>(root: &Path, request: &Request<'_>, reader: &mut BufReader<S>) -> Result<()> {
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage("the root directory cannot be replaced"));
     };
@@ -122,7 +125,7 @@ fn put_whole<S: Read>(root: &Path, aside: bool, reader: &mut BufReader<S>) -> Re
     let is_there = fs::symlink_metadata(root).is_ok();
     let is_empty = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
         && !fs::symlink_metadata(root).is_ok_and(|meta| meta.is_symlink());
-    if is_there && !is_empty && !aside {
+    if is_there && !is_empty && request.op != Op::PutAside {
         return Err(Error::conflict(format!("'{}' holds something already", root.display())));
     }
     let mut new = parent.join(MARK);
@@ -130,7 +133,8 @@ fn put_whole<S: Read>(root: &Path, aside: bool, reader: &mut BufReader<S>) -> Re
     let _ = fs::remove_dir_all(&new);
     fs::create_dir(&new).with_context(|| format!("cannot make '{}'", new.display()))?;
     let mut fill = || -> Result<()> {
-        let tree = Tree::open(&new)?;
+        let mut tree = Tree::open(&new)?;
+        tree.plain = request.plain;
         tree.unpack(reader, false)?;
         syncfs(&tree.fd).context("cannot sync")
     };
@@ -164,22 +168,31 @@ fn free_name(root: &Path) -> PathBuf {
 }
 
 /// An open root.
-struct Tree {
+pub(super) struct Tree {
     fd: OwnedFd,
     path: PathBuf,
     /// What is in the way of a directory stays, and so do directories as they are.
-    keeps: bool,
+    pub(super) keeps: bool,
+    /// What is made belongs to who makes it and has no setuid or setgid bit, whatever a stream says.
+    pub(super) plain: bool,
+    /// Permission bits of directories until a stream has filled them.
+    pub(super) unfinished: u32,
     /// The directory that was written to last: a stream has many files of one in a row.
     last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
 }
 
 impl Tree {
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
         match openat(AT_FDCWD, path, flags, Mode::empty()) {
-            Ok(fd) => {
-                Ok(Self { fd, path: path.to_owned(), keeps: false, last: RefCell::new(None) })
-            }
+            Ok(fd) => Ok(Self {
+                fd,
+                path: path.to_owned(),
+                keeps: false,
+                plain: false,
+                unfinished: 0o755,
+                last: RefCell::new(None),
+            }),
             Err(Errno::ENOENT) => Err(Error::not_found(format!("no '{}'", path.display()))),
             Err(Errno::ENOTDIR) => {
                 Err(Error::conflict(format!("'{}' is no directory", path.display())))
@@ -294,8 +307,10 @@ impl Tree {
 
     fn tar(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
         let mut builder = tar::Builder::new(BufWriter::with_capacity(64 << 10, Pieces(output)));
-        for path in paths {
-            self.tar_one(path, &mut builder, 0)
+        let mut seen = HashMap::new();
+        let whole: &[&[u8]] = &[b"."];
+        for path in if paths.is_empty() { whole } else { paths } {
+            self.tar_one(path, &mut builder, &mut seen, 0)
                 .with_context(|| format!("cannot read {}", self.said(path)))?;
         }
         let pieces = builder.into_inner().context("cannot write an answer")?;
@@ -306,10 +321,12 @@ impl Tree {
         Ok(())
     }
 
+    /// Appends one thing and what it holds. `seen` has the files of several names.
     fn tar_one<W: Write>(
         &self,
         path: &[u8],
         builder: &mut tar::Builder<W>,
+        seen: &mut HashMap<(u64, u64), Vec<u8>>,
         depth: usize,
     ) -> std::io::Result<()> {
         let (dir, name) = self.parent(path)?;
@@ -321,7 +338,19 @@ impl Tree {
         header.set_mtime(stat.st_mtime.max(0) as u64);
         header.set_size(0);
         let full = Path::new(OsStr::from_bytes(path));
-        match kind(&stat) {
+        let kind = kind(&stat);
+        if kind != SFlag::S_IFDIR && stat.st_nlink > 1 {
+            match seen.entry((stat.st_dev, stat.st_ino)) {
+                Slot::Occupied(first) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    return builder.append_link(&mut header, full, OsStr::from_bytes(first.get()));
+                }
+                Slot::Vacant(slot) => {
+                    slot.insert(path.to_vec());
+                }
+            }
+        }
+        match kind {
             SFlag::S_IFREG => {
                 let mut file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
                 let size = file.metadata()?.len();
@@ -331,12 +360,16 @@ impl Tree {
                 }
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_size(size);
-                // A file that shrinks meanwhile is filled up: the stream's frame has to hold.
-                builder.append_data(&mut header, full, file.chain(std::io::repeat(0)).take(size))
+                builder.append_data(&mut header, full, Whole { from: file, left: size })
             }
             SFlag::S_IFLNK => {
                 header.set_entry_type(tar::EntryType::Symlink);
-                builder.append_link(&mut header, full, readlinkat(&dir, name)?)
+                let target = readlinkat(&dir, name)?;
+                // As it is where it fits: the builder takes a link's text for a path.
+                match header.set_link_name_literal(target.as_bytes()) {
+                    Ok(()) => builder.append_data(&mut header, full, std::io::empty()),
+                    Err(_) => builder.append_link(&mut header, full, target),
+                }
             }
             SFlag::S_IFDIR => {
                 header.set_entry_type(tar::EntryType::Directory);
@@ -348,11 +381,28 @@ impl Tree {
                 for entry in Dir::from_fd(fd)?.iter() {
                     let entry = entry?;
                     let name = entry.file_name().to_bytes();
-                    if !matches!(name, b"." | b"..") {
-                        self.tar_one(&[path, b"/", name].concat(), builder, depth + 1)?;
+                    if matches!(name, b"." | b"..") {
+                        continue;
+                    }
+                    let below =
+                        if path == b"." { name.to_vec() } else { [path, b"/", name].concat() };
+                    match self.tar_one(&below, builder, seen, depth + 1) {
+                        // Gone since the directory was read.
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        done => done?,
                     }
                 }
                 Ok(())
+            }
+            SFlag::S_IFCHR | SFlag::S_IFBLK | SFlag::S_IFIFO => {
+                header.set_entry_type(match kind {
+                    SFlag::S_IFCHR => tar::EntryType::Char,
+                    SFlag::S_IFBLK => tar::EntryType::Block,
+                    _ => tar::EntryType::Fifo,
+                });
+                header.set_device_major(major(stat.st_rdev) as u32)?;
+                header.set_device_minor(minor(stat.st_rdev) as u32)?;
+                builder.append_data(&mut header, full, std::io::empty())
             }
             _ => Ok(()),
         }
@@ -395,42 +445,54 @@ impl Tree {
     /// Unpacks a tar stream below the root; `replace` swaps each file in whole.
     fn unpack<S: Read>(&self, reader: &mut BufReader<S>, replace: bool) -> Result<()> {
         let mut archive = tar::Archive::new(reader);
-        let mut dirs: Vec<(Vec<u8>, u32)> = Vec::new();
+        let mut dirs = Vec::new();
         for entry in archive.entries().context("cannot read a tar stream")? {
             let mut entry = entry.context("cannot read a tar stream")?;
-            let path = entry.path_bytes().into_owned();
-            let path = path.strip_suffix(b"/").unwrap_or(&path).to_vec();
-            if !is_inside(&path) {
+            if entry.header().entry_type().is_pax_global_extensions() {
+                continue;
+            }
+            let path = plain_path(&entry.path_bytes()).to_vec();
+            if path == b"." && entry.header().entry_type().is_dir() && self.keeps {
+                continue;
+            }
+            if path != b"." && !is_inside(&path) {
                 return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
             }
             self.unpack_one(&mut entry, &path, replace, &mut dirs)
                 .with_context(|| format!("cannot write {}", self.said(&path)))?;
         }
-        // Last, for one that may not be written to.
-        for (path, mode) in dirs {
+        self.finish_dirs(dirs)
+    }
+
+    /// Gives directories their modes and times: last, for one that may not be written to.
+    pub(super) fn finish_dirs(&self, mut dirs: Vec<Finish>) -> Result<()> {
+        // What lies deeper first: a directory may forbid the way to what it holds.
+        while let Some(Finish { path, mode, mtime }) = dirs.pop() {
             let set = || -> nix::Result<()> {
                 let dir = self.at(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-                fchmod(&dir, Mode::from_bits_truncate(mode))
+                fchmod(&dir, Mode::from_bits_truncate(mode))?;
+                futimens(&dir, &mtime, &mtime)
             };
             set().with_context(|| format!("cannot write {}", self.said(&path)))?;
         }
         Ok(())
     }
 
-    fn unpack_one<R: Read>(
+    /// Makes what an entry of a tar stream describes. Directories still have to be finished.
+    pub(super) fn unpack_one<R: Read>(
         &self,
         entry: &mut tar::Entry<'_, R>,
         path: &[u8],
         replace: bool,
-        dirs: &mut Vec<(Vec<u8>, u32)>,
+        dirs: &mut Vec<Finish>,
     ) -> std::io::Result<()> {
         let header = entry.header();
-        let mode = header.mode()? & 0o7777;
+        let mode = header.mode()? & if self.plain { 0o1777 } else { 0o7777 };
         let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
         let mtime = TimeSpec::new(header.mtime()? as i64, 0);
         let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
             // What is made belongs to who makes it.
-            if !geteuid().is_root() || (uid, gid) == (0, 0) {
+            if self.plain || !geteuid().is_root() || (uid, gid) == (0, 0) {
                 return Ok(());
             }
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -448,7 +510,7 @@ impl Tree {
                 self.make_dirs(path)?;
                 let (parent, name) = self.parent(path)?;
                 owner(&parent, name)?;
-                dirs.push((path.to_vec(), mode));
+                dirs.push(Finish { path: path.to_vec(), mode, mtime });
                 Ok(())
             }
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
@@ -478,7 +540,7 @@ impl Tree {
                 };
                 if copied.as_ref().ok() != Some(&size) {
                     let _ = unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                    return Err(copied.err().unwrap_or(std::io::ErrorKind::UnexpectedEof.into()));
+                    return Err(copied.err().unwrap_or(ErrorKind::UnexpectedEof.into()));
                 }
                 owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
                 fchmod(&file, Mode::from_bits_truncate(mode))?;
@@ -498,18 +560,39 @@ impl Tree {
             }
             tar::EntryType::Link => {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                if !is_inside(&target) {
-                    return Err(std::io::Error::other("a hard link that leaves the root"));
-                }
-                let (from, file) = self.parent(&target)?;
+                self.link(plain_path(&target), path, replace)
+            }
+            kind @ (tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo) => {
+                let (kind, device) = match kind {
+                    tar::EntryType::Char => (SFlag::S_IFCHR, device_of(header)?),
+                    tar::EntryType::Block => (SFlag::S_IFBLK, device_of(header)?),
+                    _ => (SFlag::S_IFIFO, 0),
+                };
                 let parent = self.make_dirs(dir)?;
                 let temporary = temporary_name(name, replace);
                 let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                linkat(&from, file, &parent, temporary.as_c_str(), AtFlags::empty())?;
+                let mode = Mode::from_bits_truncate(mode);
+                mknodat(&parent, temporary.as_c_str(), kind, Mode::empty(), device)?;
+                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
+                fchmodat(&parent, temporary.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
                 swap_in(&parent, &temporary, name)
             }
             other => Err(std::io::Error::other(format!("an entry of type {other:?}"))),
         }
+    }
+
+    /// Gives the file at `target` below the root another name.
+    pub(super) fn link(&self, target: &[u8], path: &[u8], replace: bool) -> std::io::Result<()> {
+        if !is_inside(target) {
+            return Err(std::io::Error::other("a hard link that leaves the root"));
+        }
+        let (from, file) = self.parent(target)?;
+        let (dir, name) = split(path);
+        let parent = self.make_dirs(dir)?;
+        let temporary = temporary_name(name, replace);
+        let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        linkat(&from, file, &parent, temporary.as_c_str(), AtFlags::empty())?;
+        swap_in(&parent, &temporary, name)
     }
 
     /// Opens the directory that files are written to, as [`Tree::make_dirs`] does.
@@ -534,16 +617,24 @@ impl Tree {
         let (dir, name) = split(path);
         let parent = self.make_dirs(dir)?;
         let name = OsStr::from_bytes(name);
-        if let Err(errno) = mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+        let mode = Mode::from_bits_truncate(self.unfinished);
+        if let Err(errno) = mkdirat(&parent, name, mode) {
             let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             if self.keeps || errno != Errno::EEXIST || kind(&stat) == SFlag::S_IFDIR {
                 return Err(errno);
             }
             unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;
-            mkdirat(&parent, name, Mode::from_bits_truncate(0o755))?;
+            mkdirat(&parent, name, mode)?;
         }
         self.at(path, flags)
     }
+}
+
+/// A directory that has to be finished.
+pub(super) struct Finish {
+    path: Vec<u8>,
+    mode: u32,
+    mtime: TimeSpec,
 }
 
 /// Splits a path into its directory, `.` for the root, and its last name.
@@ -554,9 +645,14 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// A name that no other stream uses, whoever writes to the same directory meanwhile.
 fn temporary_name(name: &[u8], replace: bool) -> CString {
-    let name =
-        if replace { format!("{MARK}{}", std::process::id()).into_bytes() } else { name.to_vec() };
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = if replace {
+        format!("{MARK}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)).into()
+    } else {
+        name.to_vec()
+    };
     CString::new(name).expect("because a path inside a root holds no zero byte")
 }
 
@@ -576,6 +672,41 @@ fn swap_in(parent: &OwnedFd, temporary: &CString, name: &[u8]) -> std::io::Resul
         let _ = unlinkat(parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
     }
     Ok(swapped?)
+}
+
+/// Takes `./` before a path and slashes after it away; what is left of the root itself is `.`.
+pub(super) fn plain_path(mut path: &[u8]) -> &[u8] {
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    while let Some(rest) = path.strip_suffix(b"/").filter(|rest| !rest.is_empty()) {
+        path = rest;
+    }
+    if path.is_empty() { b"." } else { path }
+}
+
+fn device_of(header: &tar::Header) -> std::io::Result<u64> {
+    let number = |part: Option<u32>| part.map(u64::from).ok_or(ErrorKind::InvalidData);
+    Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
+}
+
+/// A file that has to be as long as it was said to be: one that shrinks meanwhile is an error, never
+/// filled up.
+struct Whole {
+    from: File,
+    left: u64,
+}
+
+impl Read for Whole {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.from.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(std::io::Error::other("it shrank while it was read"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
 }
 
 fn kind(stat: &FileStat) -> SFlag {

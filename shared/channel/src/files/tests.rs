@@ -182,7 +182,8 @@ fn a_tar_of_a_directory_comes_out() {
     symlink("nowhere", dir.path().join("d/l")).unwrap();
     let mut bytes = Vec::new();
     let name = dir.path().to_str().unwrap();
-    files().tar(name, &[b"d"], Limits::default(), &mut bytes).unwrap();
+    let mut tar = files().tar(name, &[b"d"], Limits::default()).unwrap();
+    tar.read_to_end(&mut bytes).unwrap();
     let mut archive = tar::Archive::new(bytes.as_slice());
     let mut paths: Vec<_> = archive
         .entries()
@@ -213,4 +214,57 @@ fn a_hostile_guest_gets_one_clear_error() {
     assert!(get(b"f 644 1\0xok\0f 644 1\0xok\0end\0").contains("more than was asked"));
     assert!(get(b"end\0").contains("early end"));
     assert!(liar(b"zz\0end\0").hash("/x", &[b"a"], limits).is_err());
+}
+
+#[test]
+fn a_hostile_stream_says_what_is_wrong_with_it() {
+    let limits = Limits { entries: 10, bytes: 1000, time: Duration::from_secs(1) };
+    let tar = |bytes| {
+        let mut tar = liar(bytes).tar("/x", &[], limits).unwrap();
+        let mut read = Vec::new();
+        let result = tar.read_to_end(&mut read);
+        let failure = tar.failure().map(|error| error.chain());
+        (read, failure.unwrap_or_else(|| result.map_or_else(|e| e.to_string(), |_| "ok".into())))
+    };
+    assert_eq!(tar(b"3\0abc2\0deend\0"), (b"abcde".to_vec(), "ok".into()));
+    assert!(tar(b"1001\0").1.contains("more bytes than there is room"));
+    assert!(tar(b"-1\0").1.contains("without a size"));
+    let (read, failure) = tar(b"3\0abcerror conflict no\0");
+    assert!(read == b"abc" && failure.contains("the guest refuses: no"), "{failure}");
+    assert!(tar(b"9\0abc").1.contains("silent"), "a wait ends");
+}
+
+#[test]
+fn what_is_written_plain_belongs_to_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("new");
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o6755);
+    header.set_uid(12345);
+    header.set_gid(12345);
+    header.set_mtime(1_000_000_000);
+    let fill = |writer: &mut dyn Write| {
+        let mut builder = tar::Builder::new(writer);
+        for (path, kind) in [
+            ("./", tar::EntryType::Directory),
+            ("./d/", tar::EntryType::Directory),
+            ("././d/file", tar::EntryType::Regular),
+            ("global", tar::EntryType::XGlobalHeader),
+        ] {
+            let mut header = header.clone();
+            header.set_entry_type(kind);
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_size(0);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+        }
+        builder.finish().context("cannot write")
+    };
+    let name = name.to_str().unwrap();
+    files().put_as(name, Put::Fresh, true, Limits::default(), fill).unwrap();
+    let me = nix::unistd::geteuid().as_raw();
+    for path in ["", "d", "d/file"] {
+        let meta = fs::metadata(Path::new(name).join(path)).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.mtime()), (0o755, me, 1_000_000_000));
+    }
 }

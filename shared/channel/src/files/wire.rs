@@ -39,6 +39,16 @@ pub(crate) struct Request<'a> {
     /// How many bytes of paths follow, each ended by a zero byte.
     #[serde(default)]
     pub(crate) list_bytes: u64,
+    /// Whether what is written belongs to the agent's user and has no setuid bit, whatever the
+    /// stream says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) plain: bool,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(op: Op, root: &'a str) -> Self {
+        Self { op, root, list_bytes: 0, plain: false }
+    }
 }
 
 /// Says whether a path stays below the directory it is relative to: components of 1 to 255 bytes
