@@ -13,6 +13,7 @@ mod oci;
 mod pages;
 mod parallel;
 mod registry;
+mod schema;
 mod scratch;
 mod stuck;
 mod tape;

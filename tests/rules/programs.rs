@@ -65,3 +65,24 @@ fn the_list_of_programs_is_in_the_pages() {
     }
     none(complaints);
 }
+
+/// `banger schema` reads this column: what a program prints is known to programs too.
+#[test]
+fn the_list_of_programs_says_what_each_prints() {
+    let page = read("docs/programs.md");
+    let mut complaints = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| [banger")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, _, prints] = cells.as_slice() else {
+            complaints.push(format!("docs/programs.md: not three cells: {line}"));
+            continue;
+        };
+        let name = name.trim_start_matches('[').split(']').next().unwrap_or_default();
+        let command = read(format!("docs/commands/{name}.md"));
+        let schemas = prints.split('`').filter(|word| word.starts_with("banger."));
+        for schema in schemas.filter(|schema| !command.contains(*schema)) {
+            complaints.push(format!("docs/commands/{name}.md does not tell of {schema}"));
+        }
+    }
+    none(complaints);
+}

@@ -5,6 +5,7 @@
 
 mod call;
 mod complete;
+mod describe;
 mod out;
 
 pub use call::{Program, call, find};
@@ -50,10 +51,12 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
                 .help("Say nothing on stderr but errors"),
         );
     let words: Vec<OsString> = std::env::args_os().collect();
-    if let [_, only] = words.as_slice()
-        && only == "--completion-words"
-    {
-        return complete::words(&command);
+    if let [_, only] = words.as_slice() {
+        if only == "--completion-words" {
+            return complete::words(&command);
+        } else if only == "--describe" {
+            return describe::program(&mut command, raw);
+        }
     }
     let program = command.get_name().to_owned();
     let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
@@ -102,7 +105,7 @@ fn usage(error: &clap::Error, program: &str) -> Error {
 }
 
 /// Returns how a person types a program: `banger vm create` for `banger-vm-create`.
-fn spelled(program: &str) -> String {
+pub(crate) fn spelled(program: &str) -> String {
     program.replacen('-', " ", 2)
 }
 
