@@ -37,6 +37,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
             "banger-workspace",
         ],
     ),
+    ("sha1", &["banger-workspace"]),
     ("signal-hook", &["banger-image"]),
     ("ssh2", &["banger-vm-ssh"]),
     ("strsim", &["banger", "banger-config"]),

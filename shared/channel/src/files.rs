@@ -13,7 +13,7 @@ mod wire;
 pub use relay::relay;
 pub use serve::serve;
 pub use take::{Skipped, Take, Taken};
-pub use wire::{MARK, MAX_PATH, is_inside};
+pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
 
 use banger_doc::{Context, Error, Kind, Result};
 use serde::Serialize;

@@ -1,6 +1,8 @@
-//! Reading an index file (gitformat-index(5)), whoever wrote it.
+//! Reading an index file (gitformat-index(5)), whoever wrote it, and fitting one to other files.
 
 use banger_doc::{Error, Result};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
 /// The most entries that are read.
 const MAX_ENTRIES: u32 = 5_000_000;
@@ -28,6 +30,8 @@ pub(crate) struct Entry {
     pub(crate) ctime: (u32, u32),
     /// Low 32 bits of its inode number then.
     pub(crate) ino: u32,
+    /// Where it begins in the file.
+    at: usize,
 }
 
 /// An index.
@@ -49,6 +53,59 @@ pub(crate) fn parse(bytes: &[u8], oid_len: usize) -> Result<Index> {
 /// Reads an index; no bytes are an empty one.
 pub(crate) fn parse_or_empty(bytes: &[u8], oid_len: usize) -> Result<Index> {
     if bytes.is_empty() { Ok(Index::default()) } else { parse(bytes, oid_len) }
+}
+
+/// What an index is to say of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stat {
+    /// It holds what the entry's object holds: its size and the second of its time.
+    Same {
+        /// Low 32 bits of the size.
+        size: u32,
+        /// Seconds since 1970.
+        mtime_s: u32,
+    },
+    /// It holds something else, or that is not known: git has to read it.
+    Unsure,
+}
+
+/// Returns an index with what `stat` says of files, where it says something. What git concluded on the
+/// host from times of the host's does not hold for files that were written elsewhere.
+pub(crate) fn fitted(
+    bytes: &[u8],
+    oid_len: usize,
+    stat: impl Fn(&Entry) -> Option<Stat>,
+) -> Result<Vec<u8>> {
+    let index = parse(bytes, oid_len)?;
+    let mut new = bytes.to_vec();
+    for entry in &index.entries {
+        // An intended path has no object that a file could be compared with.
+        if entry.stage != 0 || entry.intent_to_add {
+            continue;
+        }
+        let (size, mtime_s) = match stat(entry) {
+            Some(Stat::Same { size, mtime_s }) => (size, mtime_s),
+            // A size of zero makes git compare the content, whatever the times are.
+            Some(Stat::Unsure) => (0, 0),
+            None => continue,
+        };
+        let mut put = |at: usize, value: u32| {
+            new[entry.at + at..entry.at + at + 4].copy_from_slice(&value.to_be_bytes());
+        };
+        put(8, mtime_s);
+        put(12, 0);
+        put(36, size);
+    }
+    let end = new.len().saturating_sub(oid_len);
+    // Zeros say that nobody is to check it (index.skipHash in git-config(1)).
+    if new[end..].iter().any(|byte| *byte != 0) {
+        let sum = match oid_len {
+            20 => Sha1::digest(&new[..end]).to_vec(),
+            _ => Sha256::digest(&new[..end]).to_vec(),
+        };
+        new[end..].copy_from_slice(&sum);
+    }
+    Ok(new)
 }
 
 struct Parser<'a> {
@@ -142,6 +199,7 @@ impl<'a> Parser<'a> {
             mtime,
             ctime,
             ino,
+            at: start,
         })
     }
 

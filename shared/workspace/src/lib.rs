@@ -10,13 +10,16 @@ mod git;
 mod given;
 mod guest;
 mod index;
+mod load;
 mod plan;
 mod prepare;
 mod ready;
 mod record;
+mod send;
 mod source;
 mod status;
 mod store;
+mod unit;
 
 pub use export::{Export, Want};
 pub use prepare::{GUEST_PATH, Wish, dry_run, prepare};

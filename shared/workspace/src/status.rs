@@ -1,10 +1,13 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    given::Tree,
-    guest::{self, How, Look, Scratch},
-    prepare::{host_changes, shown},
+    given::{Sort, Tree},
+    guest::{self, Changes, How, Look, Scratch},
+    load::read_item,
+    plan,
+    prepare::shown,
     record::{self, Folder},
+    source::Source,
     store::Store,
 };
 use banger_channel::files::Files;
@@ -13,7 +16,7 @@ use banger_doc::{
     WorkspaceStatus,
 };
 use banger_state::{VmFolder, clock_ms, place};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -165,6 +168,44 @@ pub fn status(
     Ok(status)
 }
 
+/// Returns what the host changed since it was prepared.
+fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
+    let source = Source::open(Path::new(&record.host_path))?;
+    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let mut changes = BTreeMap::new();
+    let (plan, commit) = match &source {
+        Source::Repository(repository) => {
+            (plan::of_repository(repository, true)?, repository.head.commit.clone())
+        }
+        Source::Directory(root) => {
+            let store = Store::open(scratch.path(), "sha1")?;
+            (plan::of_directory(root, &store.git())?, None)
+        }
+    };
+    for (path, item) in &plan.items {
+        let disk = plan.root.join(OsStr::from_bytes(path));
+        match given.get(path) {
+            None => {
+                changes.insert(path.clone(), How::Added);
+            }
+            Some(given) if given.host == Some(item.seen) => {}
+            Some(given) => {
+                let sum = read_item(item, &disk).map(|(sum, _)| sum).unwrap_or_default();
+                if sum != given.sum || item.mode != given.mode {
+                    changes.insert(path.clone(), How::Modified);
+                }
+            }
+        }
+    }
+    for (path, given) in given {
+        let is_file = matches!(given.sort, Sort::File | Sort::Link | Sort::Dir);
+        if is_file && !plan.items.contains_key(path) {
+            changes.insert(path.clone(), How::Deleted);
+        }
+    }
+    Ok((commit, changes))
+}
+
 pub(crate) fn no_workspace() -> Error {
     Error::not_found("no workspace in this VM")
         .hint("'banger workspace prepare' puts a repository into it")
@@ -285,7 +326,7 @@ pub(crate) fn unexported(
 pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
     let modules: Vec<Vec<u8>> = given
         .iter()
-        .filter(|(_, given)| given.sort == crate::given::Sort::Module)
+        .filter(|(_, given)| given.sort == Sort::Module)
         .map(|(path, _)| [path.as_slice(), b"/"].concat())
         .collect();
     look.changes.keys().filter(|path| modules.iter().any(|module| path.starts_with(module))).count()

@@ -2,7 +2,7 @@
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
 use super::holes;
-use super::wire::{MARK, Op, Request, is_inside};
+use super::wire::{MARK, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
     dir::Dir,
@@ -21,7 +21,7 @@ use nix::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, hash_map::Entry as Slot},
     ffi::{CString, OsStr},
     fs::{self, File},
@@ -33,6 +33,8 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 /// The longest first line.
@@ -179,6 +181,8 @@ pub(super) struct Tree {
     pub(super) unfinished: u32,
     /// The directory that was written to last: a stream has many files of one in a row.
     last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
+    /// The time of the youngest file that was written, in seconds.
+    youngest_s: Cell<i64>,
 }
 
 impl Tree {
@@ -192,6 +196,7 @@ impl Tree {
                 plain: false,
                 unfinished: 0o755,
                 last: RefCell::new(None),
+                youngest_s: Cell::new(0),
             }),
             Err(Errno::ENOENT) => Err(Error::not_found(format!("no '{}'", path.display()))),
             Err(Errno::ENOTDIR) => {
@@ -489,7 +494,16 @@ impl Tree {
         let header = entry.header();
         let mode = header.mode()? & if self.plain { 0o1777 } else { 0o7777 };
         let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
-        let mtime = TimeSpec::new(header.mtime()? as i64, 0);
+        let mtime_s = match header.mtime()? {
+            PRESENT => present_s(self.youngest_s.get()),
+            given => {
+                if !header.entry_type().is_dir() {
+                    self.youngest_s.set(self.youngest_s.get().max(given as i64));
+                }
+                given as i64
+            }
+        };
+        let mtime = TimeSpec::new(mtime_s, 0);
         let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
             // What is made belongs to who makes it.
             if self.plain || !geteuid().is_root() || (uid, gid) == (0, 0) {
@@ -627,6 +641,22 @@ impl Tree {
             mkdirat(&parent, name, mode)?;
         }
         self.at(path, flags)
+    }
+}
+
+/// Returns the present second, once the second `youngest` is over if that is now or next. Git takes
+/// files for unchanged by their times where they are older than its index: an index of the same second
+/// would have it read them all, a younger one miss an edit in the rest of that second.
+fn present_s(youngest: i64) -> i64 {
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let second = now.as_secs() as i64;
+        let is_over = youngest < second || youngest > second + 1;
+        if is_over || Instant::now() >= end {
+            return second;
+        }
+        thread::sleep(Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos())));
     }
 }
 

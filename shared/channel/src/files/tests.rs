@@ -268,3 +268,46 @@ fn what_is_written_plain_belongs_to_the_agent() {
         assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.mtime()), (0o755, me, 1_000_000_000));
     }
 }
+
+/// Puts files with the given times and returns the seconds that they then have.
+fn times(given: &[u64]) -> Vec<i64> {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("r");
+    files()
+        .put(root.to_str().unwrap(), Put::Fresh, Limits::default(), |writer| {
+            let mut builder = tar::Builder::new(writer);
+            for (n, time) in given.iter().enumerate() {
+                let mut header = tar::Header::new_gnu();
+                header.set_mode(0o644);
+                header.set_uid(nix::unistd::geteuid().as_raw().into());
+                header.set_gid(nix::unistd::getegid().as_raw().into());
+                header.set_size(0);
+                header.set_mtime(*time);
+                builder.append_data(&mut header, n.to_string(), std::io::empty()).unwrap();
+            }
+            builder.into_inner().unwrap();
+            Ok(())
+        })
+        .unwrap();
+    let meta = |n: usize| fs::metadata(root.join(n.to_string())).unwrap();
+    let all = (0..given.len()).map(meta);
+    all.inspect(|meta| assert_eq!(meta.mtime_nsec(), 0)).map(|meta| meta.mtime()).collect()
+}
+
+#[test]
+fn the_present_is_after_what_came_before() {
+    let now = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs() as i64
+    };
+    for ahead in [0, 1] {
+        let young = now() + ahead;
+        let set = times(&[young as u64, PRESENT, PRESENT]);
+        assert_eq!(set[0], young);
+        assert!(set[1] > young && set[2] >= set[1] && set[2] <= now(), "{set:?}");
+    }
+    // Nothing waits for what is far from now.
+    let begin = now();
+    let set = times(&[7, begin as u64 + 1000, PRESENT]);
+    assert!(set[2] >= begin && set[2] <= now(), "{set:?}");
+}

@@ -10,6 +10,9 @@ pub const MAX_PATH: usize = 4096;
 /// below a root is what an agent that was killed left behind.
 pub const MARK: &str = ".banger-put-";
 
+/// As the time of a file in a tar stream, in seconds: the guest's own time when it is written.
+pub const PRESENT: u64 = i64::MAX as u64;
+
 /// The longest string of an answer: a scan's record has numbers before its path.
 const MAX_RECORD: u64 = 3 * MAX_PATH as u64;
 
