@@ -4,17 +4,18 @@ use banger_cli::Out;
 use banger_doc::Name;
 use std::{io::Write, time::Instant};
 
-/// Stages on stderr: one line that changes on a terminal, lines with names for several VMs, nothing
-/// elsewhere.
+/// Stages on stderr: one line that changes on a terminal, lines with names for several VMs;
+/// elsewhere only what somebody must know.
 pub(crate) struct Stages {
     live: bool,
+    quiet: bool,
     several: bool,
     begun: Instant,
 }
 
 impl Stages {
     pub(crate) fn new(out: &Out, several: bool) -> Self {
-        Self { live: out.is_live(), several, begun: Instant::now() }
+        Self { live: out.is_live(), quiet: out.is_quiet(), several, begun: Instant::now() }
     }
 
     /// Says that a stage began.
@@ -24,17 +25,19 @@ impl Stages {
         }
     }
 
-    /// Says something that stays.
+    /// Says something that somebody must know.
     pub(crate) fn note(&self, vm: &Name, text: &str) {
-        if self.live {
+        if !self.quiet {
             write(&format!("{}{vm}: {text}\n", self.clear()));
         }
     }
 
     /// Says that the guest answers.
     pub(crate) fn ready(&self, vm: &Name) {
-        let took = self.begun.elapsed().as_secs_f32();
-        self.note(vm, &format!("ready in {took:.1}s"));
+        if self.live {
+            let took = self.begun.elapsed().as_secs_f32();
+            self.note(vm, &format!("ready in {took:.1}s"));
+        }
     }
 
     /// Takes the changing line away.
@@ -45,7 +48,7 @@ impl Stages {
     }
 
     fn clear(&self) -> &'static str {
-        if self.several { "" } else { "\r\x1b[K" }
+        if self.live && !self.several { "\r\x1b[K" } else { "" }
     }
 }
 
