@@ -8,6 +8,7 @@ pub mod holes;
 mod relay;
 mod serve;
 mod take;
+mod turn;
 mod wire;
 
 pub use relay::relay;

@@ -2,6 +2,7 @@
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
 use super::holes;
+use super::turn::Turn;
 use super::wire::{MARK, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
@@ -91,6 +92,11 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
     if let Some(bad) = paths.iter().find(|path| !is_inside(path)) {
         return Err(Error::usage(format!("'{}' leaves the root", bad.escape_ascii())));
     }
+    let turn = match request.op {
+        Op::PutFresh | Op::PutAside | Op::PutWithin | Op::Remove => Some(Turn::take(root)?),
+        Op::Scan => Turn::wait(root).map(|()| None)?,
+        _ => None,
+    };
     match request.op {
         Op::PutFresh | Op::PutAside => put_whole(root, &request, reader)?,
         Op::PutWithin | Op::PutInto => {
@@ -114,6 +120,7 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
             writer.flush().context("cannot write an answer")?;
         }
     }
+    drop(turn);
     let stream = reader.get_mut();
     stream.write_all(b"end\0").and_then(|()| stream.flush()).context("cannot write an answer")
 }

@@ -311,3 +311,34 @@ fn the_present_is_after_what_came_before() {
     let set = times(&[7, begin as u64 + 1000, PRESENT]);
     assert!(set[2] >= begin && set[2] <= now(), "{set:?}");
 }
+
+#[test]
+fn who_begins_again_waits_for_what_a_killed_host_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("r");
+    let name = root.to_str().unwrap();
+    let mut begun = (files().open)().unwrap();
+    let mut tape = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(nix::unistd::geteuid().as_raw().into());
+    header.set_gid(nix::unistd::getegid().as_raw().into());
+    header.set_mtime(1_000_000_000);
+    header.set_size(1 << 20);
+    tape.append_data(&mut header, "half", std::io::repeat(1).take(1 << 20)).unwrap();
+    let mut request = format!("{{\"op\":\"put-fresh\",\"root\":{name:?}}}\n").into_bytes();
+    request.extend(tape.get_ref());
+    // All but a part of the file, so that it is at work.
+    begun.write_all(&request[..request.len() - 5000]).unwrap();
+    let again = thread::spawn({
+        let name = name.to_owned();
+        move || put(&files(), &name, Put::Fresh, &[("whole", "x")])
+    });
+    thread::sleep(Duration::from_millis(100));
+    assert!(!root.exists() && !again.is_finished());
+    drop(begun);
+    again.join().unwrap().unwrap();
+    let names: Vec<_> = scan(&files(), name).into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, [b"whole"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
