@@ -3,6 +3,7 @@
 
 mod advanced;
 mod busybox;
+mod copy;
 mod crash;
 mod debian;
 mod fixture;
