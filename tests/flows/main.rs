@@ -3,9 +3,9 @@
 
 mod advanced;
 mod busybox;
-mod copy;
 mod crash;
 mod debian;
+mod firecracker;
 mod fixture;
 mod guest;
 mod killed;

@@ -8,10 +8,12 @@ mod page;
 mod plant;
 mod process;
 mod stage;
+mod tiny;
 
 pub use answer::Answer;
 pub use page::{Page, pages};
 pub use process::{Ended, run_bounded};
+pub use tiny::{GREETING, Then, tiny_kernel};
 
 use std::{
     ffi::OsStr,
@@ -204,6 +206,26 @@ pub fn have(tool: &str) -> bool {
         );
     }
     there
+}
+
+/// Returns the folder of the real Firecracker and its jailer, which `cargo xtask setup` brings, if
+/// they and a KVM to open are there. Where `CI` is set their absence fails the test; elsewhere the
+/// test says that it skips, and why.
+pub fn firecracker() -> Option<PathBuf> {
+    let exe = std::env::current_exe().expect("the path of the test");
+    let target = exe.ancestors().nth(3).expect("the folder of the build");
+    let dir = target.join("firecracker/1.12.1");
+    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
+    let why = match kvm {
+        Err(error) => format!("/dev/kvm: {error}"),
+        Ok(_) if !dir.join("firecracker").is_file() => {
+            "Firecracker is missing; 'cargo xtask setup' fetches it".to_owned()
+        }
+        Ok(_) => return Some(dir),
+    };
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    None
 }
 
 #[cfg(test)]

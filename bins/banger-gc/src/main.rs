@@ -1,9 +1,9 @@
 //! Removes what nothing owns: folders half made or half removed, temporary files, things of a run
-//! that ended without its supervisor. Touches nothing outside the state directory, and nothing a
-//! living program holds a lock on.
+//! that ended without its supervisor. Touches nothing outside the state directory but control groups
+//! named for its VMs, and nothing a living program holds a lock on.
 
 use banger_cli::{Out, human_bytes};
-use banger_doc::{Context, Document, Removed, Result};
+use banger_doc::{Context, Document, Removed, Result, Vm};
 use banger_state::{Room, Shelf, State, VmFolder, place};
 use std::{
     fs,
@@ -84,7 +84,21 @@ impl Sweep {
         for entry in fs::read_dir(&run).into_iter().flatten().flatten() {
             self.remove("socket", &entry.path(), removed)?;
         }
-        Ok(())
+        self.control_groups(&vm.vm()?, removed)
+    }
+
+    /// Removes the control groups that a root's VM was in, outside the state directory as they are:
+    /// their name is the VM's identity.
+    fn control_groups(&self, vm: &Vm, removed: &mut Vec<Removed>) -> Result<()> {
+        for group in banger_machine::groups(&vm.id) {
+            removed.push(Removed {
+                what: "control group".into(),
+                name: group.display().to_string(),
+                freed_bytes: 0,
+                dry_run: self.dry_run,
+            });
+        }
+        if self.dry_run { Ok(()) } else { banger_machine::forget(&vm.id) }
     }
 
     /// Removes temporary files of writers that are gone: `.NAME.PID`.

@@ -60,6 +60,10 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;
     let freed_bytes = Room::of(folder.path()).allocated;
+    if let Ok(vm) = folder.vm() {
+        // What a killed supervisor left of a root's VM; an empty group keeps no VM from going.
+        let _ = banger_machine::forget(&vm.id);
+    }
     state.vms().remove(name, |_| Ok(()))?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }

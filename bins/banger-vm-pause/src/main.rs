@@ -38,7 +38,8 @@ fn pause(folder: &VmFolder) -> Result<View> {
     let name = folder.name();
     let watch = Watch::new(folder)?;
     match folder.status()? {
-        Status::Running => folder.ask(&Wanted::new(Desire::Paused))?,
+        // One that boots is held still as well, once its VMM runs it.
+        Status::Running | Status::Starting => folder.ask(&Wanted::new(Desire::Paused))?,
         Status::Paused => return folder.view(),
         status => {
             return Err(Error::conflict(format!("VM '{name}' is {status}"))

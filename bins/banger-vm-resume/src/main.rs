@@ -48,7 +48,8 @@ fn resume(folder: &VmFolder) -> Result<View> {
     let look = || -> Result<Option<View>> {
         let view = folder.view()?;
         match view.status {
-            Status::Running => Ok(Some(view)),
+            // One that was paused while it booted goes on booting.
+            Status::Running | Status::Starting => Ok(Some(view)),
             status if !status.is_live() => {
                 Err(Error::failed(format!("VM '{name}' ended instead of being running"))
                     .hint(format!("'banger vm show {name}' tells how it ended")))

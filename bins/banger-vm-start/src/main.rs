@@ -23,6 +23,9 @@ struct Args {
     /// How long a guest may take to come up, in seconds [default: 90, emulated 300]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
+    /// Let the kernel tell all it does, and show the console on stderr meanwhile
+    #[arg(long)]
+    console: bool,
 }
 
 fn main() -> ExitCode {
@@ -33,5 +36,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let stages = progress::Stages::new(out, args.vms.len() > 1);
     let limit = args.timeout.map(Duration::from_secs);
-    out.each(&args.vms, |name| starting::start(&state.vm(name)?, limit, &stages), |_| String::new())
+    let how = starting::How { limit, console: args.console };
+    out.each(&args.vms, |name| starting::start(&state.vm(name)?, &how, &stages), |_| String::new())
 }

@@ -8,25 +8,35 @@ use banger_doc::{
 use banger_state::{VmFolder, Watch, place};
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::Path,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 /// How long a guest may take to come up, unless told.
 const NATIVE_LIMIT: Duration = Duration::from_secs(90);
+/// How often a console that is shown is looked at.
+const FOLLOW: Duration = Duration::from_millis(50);
 const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
 
-pub(crate) fn start(folder: &VmFolder, limit: Option<Duration>, stages: &Stages) -> Result<View> {
+/// How to start.
+pub(crate) struct How {
+    /// How long a guest may take to come up, if that was said.
+    pub(crate) limit: Option<Duration>,
+    /// Whether the whole boot is to be seen.
+    pub(crate) console: bool,
+}
+
+pub(crate) fn start(folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
     let name = folder.name();
     if folder.is_live()? {
         return Err(already(name));
     }
     let watch = Watch::new(folder)?;
-    folder.ask(&Wanted::new(Desire::Running))?;
+    folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
     stages.enter(name, "preparing");
     let mut child = spawn(name)?;
     // Ends when the supervisor has the VM's lock, or has given up.
@@ -41,7 +51,7 @@ pub(crate) fn start(folder: &VmFolder, limit: Option<Duration>, stages: &Stages)
         let _ = child.wait();
         return Err(report.into());
     }
-    let answer = wait(folder, &watch, &mut child, limit, stages);
+    let answer = wait(folder, &watch, &mut child, how, stages);
     stages.end();
     let view = answer?;
     stages.ready(name);
@@ -70,11 +80,12 @@ fn wait(
     folder: &VmFolder,
     watch: &Watch,
     child: &mut Child,
-    limit: Option<Duration>,
+    how: &How,
     stages: &Stages,
 ) -> Result<View> {
     let begun = Instant::now();
     let mut phase = None;
+    let mut shown = how.console.then(|| Follow::new(folder));
     loop {
         let mine = |running: &Running| running.supervisor.pid == child.id();
         let running = folder.running()?.filter(mine);
@@ -84,19 +95,50 @@ fn wait(
                 phase = Some(running.phase);
                 say(folder.name(), running, stages);
             }
-            if matches!(running.phase, Phase::Ready | Phase::Paused) {
+            let paused = running.phase == Phase::Paused && running.ready_ms.is_some();
+            if running.phase == Phase::Ready || paused {
                 return folder.view();
             }
+        }
+        if let Some(shown) = &mut shown {
+            shown.copy();
         }
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
             return Err(ended(folder));
         }
-        let limit = limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
+        let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
         let left = limit.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(late(folder, limit));
         }
-        watch.once(left)?;
+        watch.once(if shown.is_some() { left.min(FOLLOW) } else { left })?;
+    }
+}
+
+/// A console that is copied to stderr while it grows.
+struct Follow {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Follow {
+    fn new(folder: &VmFolder) -> Self {
+        Self { path: folder.join(place::VM_CONSOLE), file: None }
+    }
+
+    /// Copies what is new, without what would move a terminal's cursor. A console that cannot be read
+    /// is none.
+    fn copy(&mut self) {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let mut bytes = Vec::new();
+        let Some(file) = &mut self.file else { return };
+        let _ = file.take(1 << 20).read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        let plain: String =
+            text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect();
+        let _ = io::stderr().lock().write_all(plain.as_bytes());
     }
 }
 
@@ -125,6 +167,10 @@ fn ended(folder: &VmFolder) -> Error {
 
 fn failed(name: &Name, exit: &Exit) -> Error {
     let mut words = format!("VM '{name}' did not come up: {}", exit.message);
+    if let (Some(kind), true) = (exit.kind, exit.console_tail.is_empty()) {
+        // It never came so far that there is a console to look at.
+        return Report { kind, message: words, hint: exit.hint.clone() }.into();
+    }
     add_console(&mut words, &exit.console_tail);
     Error::failed(words).hint(format!("'banger vm logs {name}' shows its whole console"))
 }
@@ -152,7 +198,7 @@ fn add_console(words: &mut String, lines: &[String]) {
 
 /// Reads the last lines of the console, without what would move a terminal's cursor.
 fn console(path: &Path) -> Vec<String> {
-    let read = || -> std::io::Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let size = file.metadata()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(4096)))?;

@@ -6,6 +6,7 @@ use banger_state::place;
 use nix::{
     fcntl::{Flock, FlockArg},
     libc,
+    unistd::{chown, getegid, geteuid},
 };
 use std::{
     fs::File,
@@ -52,6 +53,18 @@ impl Disks {
     /// Returns a copy of the lock for a process that writes the disks.
     pub(crate) fn share(&self) -> Result<std::os::fd::OwnedFd> {
         self.0.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
+    }
+
+    /// Takes the disks back from the user that a root's VMM ran as.
+    pub(crate) fn take_back(log: &mut CappedLog) {
+        if !geteuid().is_root() {
+            return;
+        }
+        for disk in [place::VM_OVERLAY, place::VM_WORK] {
+            if let Err(errno) = chown(disk, Some(geteuid()), Some(getegid())) {
+                log.say(&format!("cannot take '{disk}' back: {errno}"));
+            }
+        }
     }
 
     /// Says how the guest left the disks, then repairs what a sudden end left and gives freed space

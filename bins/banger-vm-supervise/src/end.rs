@@ -1,8 +1,8 @@
 //! How a run ended, and writing it down.
 
 use crate::{disks::Disks, live::clear_run, log::CappedLog, stub::VmmEnd};
-use banger_doc::{Error, Exit, Reason};
-use banger_machine::Event;
+use banger_doc::{Error, Exit, Reason, Vmm};
+use banger_machine::{Event, Kvm};
 use banger_state::{VmFolder, clock_s, place, write_document};
 use nix::sys::signal::Signal;
 use std::{fs, io::ErrorKind, time::Duration};
@@ -23,7 +23,7 @@ pub(crate) enum Stage {
 }
 
 /// Who wanted the end.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Why {
     #[default]
     Unasked,
@@ -38,6 +38,8 @@ pub(crate) enum Why {
 pub(crate) struct End {
     pub(crate) stage: Stage,
     pub(crate) why: Why,
+    /// Which VMM it was, once that is known.
+    pub(crate) kind: Option<Vmm>,
     pub(crate) vmm: Option<VmmEnd>,
     pub(crate) failure: Option<Error>,
     pub(crate) console: Option<CappedLog>,
@@ -47,13 +49,24 @@ pub(crate) struct End {
 /// Brings the disks to rest, writes `last-exit.json` and removes what belongs to the run. Every step
 /// is tried, whatever became of the others.
 pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
-    let disks_clean = end.disks.as_ref().is_some_and(|disks| disks.check(log));
+    let disks_clean = end.disks.as_ref().is_some_and(|disks| {
+        Disks::take_back(log);
+        disks.check(log)
+    });
+    // What a VM's own control groups are called is all that is needed of it.
+    if let Ok(vm) = folder.vm()
+        && let Err(error) = banger_machine::forget(&vm.id)
+    {
+        log.say(&error.chain());
+    }
     let console_tail = end.console.as_ref().map(|c| c.last_lines(TAIL_LINES)).unwrap_or_default();
     let (reason, message) = judge(&end, &console_tail, log);
     log.say(&message);
     let exit = Exit {
         reason,
         message,
+        kind: end.failure.as_ref().map(Error::kind),
+        hint: end.failure.as_ref().and_then(Error::hint_text).map(str::to_owned),
         vmm_status: end.vmm.and_then(|vmm| match vmm {
             VmmEnd::Status(status) => Some(status),
             _ => None,
@@ -72,6 +85,10 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     if let Err(error) = clear_run() {
         log.say(&error.chain());
     }
+    match fs::remove_file(place::VM_METRICS) {
+        Err(error) if error.kind() != ErrorKind::NotFound => log.say(&error.to_string()),
+        _ => {}
+    }
     // Last: without it, the exit record counts as soon as the lock ends.
     match fs::remove_file(place::VM_RUNNING) {
         Err(error) if error.kind() != ErrorKind::NotFound => log.say(&error.to_string()),
@@ -87,25 +104,29 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         } else {
             Reason::VmmEnded
         };
-        let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        return (reason, format!("{}{hint}", error.chain()));
+        return (reason, error.chain());
     }
-    let orderly = matches!(end.vmm, Some(VmmEnd::Status(0)));
+    let gave_up = (end.kind == Some(Vmm::Firecracker)).then(|| gave_up(log)).flatten();
+    let orderly = matches!(end.vmm, Some(VmmEnd::Status(0))) && gave_up.is_none();
     let panic = console.iter().rev().find(|line| line.contains("Kernel panic"));
     let complaint = console.iter().rev().find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
     let unasked =
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
-    match end.why {
+    match &end.why {
         Why::Killed => (Reason::Killed, "it was killed as asked".into()),
         Why::TooSlow(given) if end.stage == Stage::Ready => {
-            (Reason::Killed, format!("it did not stop within {} s and was killed", seconds(given)))
+            (Reason::Killed, format!("it did not stop within {} s and was killed", seconds(*given)))
         }
+        Why::TooSlow(given) if given.is_zero() => (
+            Reason::Killed,
+            "its agent never answered and it has no power button, so it was killed".into(),
+        ),
         Why::TooSlow(given) => (
             Reason::Killed,
             format!(
                 "its agent never answered, so its power button was pressed, and {} s later it was \
                  killed",
-                seconds(given)
+                seconds(*given)
             ),
         ),
         Why::Stopped if orderly => (Reason::Stopped, "it stopped as asked".into()),
@@ -128,7 +149,11 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         Why::Unasked if orderly && end.stage == Stage::Ready => {
             (Reason::GuestShutdown, "the guest shut itself down".into())
         }
-        _ => (unasked, vmm_words(end.vmm, log)),
+        // A reset is the only end a guest can give to Firecracker.
+        Why::Unasked if orderly && end.kind == Some(Vmm::Firecracker) => {
+            (Reason::VmmEnded, "the guest ended or restarted before its agent answered".into())
+        }
+        _ => (unasked, gave_up.unwrap_or_else(|| vmm_words(end.vmm, end.kind, log))),
     }
 }
 
@@ -136,15 +161,38 @@ fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000) as u64
 }
 
-fn vmm_words(vmm: Option<VmmEnd>, log: &CappedLog) -> String {
+/// Says why Firecracker ended by itself, if it wrote so.
+fn gave_up(log: &CappedLog) -> Option<String> {
+    let mut words = format!("Firecracker gave up: {}", banger_machine::complaint(&last_run(log))?);
+    if banger_machine::kvm() == Kvm::NotReal {
+        words.push_str("; KVM here is an imitation that runs only kernels made for it");
+    }
+    Some(words)
+}
+
+/// The log's last lines, without those of the run before.
+fn last_run(log: &CappedLog) -> Vec<String> {
+    let mut lines = log.last_lines(TAIL_LINES);
+    let begin = lines.iter().rposition(|line| line.contains("the supervisor of '"));
+    lines.drain(..begin.map_or(0, |at| at + 1));
+    lines
+}
+
+fn vmm_words(vmm: Option<VmmEnd>, kind: Option<Vmm>, log: &CappedLog) -> String {
     match vmm {
         Some(VmmEnd::Signal(number)) => {
             let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
             format!("the VMM was ended by signal {number} ({name})")
         }
         Some(VmmEnd::Status(status)) => {
-            let last = log.last_lines(8);
-            let said = last.iter().rev().find(|line| line.contains("qemu"));
+            let last = last_run(log);
+            let said = match kind {
+                Some(Vmm::Firecracker) => {
+                    let own = |line: &&String| line.contains("Error") || line.contains("error");
+                    last.iter().rev().find(own)
+                }
+                _ => last.iter().rev().find(|line| line.contains("qemu")),
+            };
             let said = said.map(|line| format!(": {line}")).unwrap_or_default();
             format!("the VMM ended with status {status}{said}")
         }
@@ -204,6 +252,31 @@ mod tests {
         // What an image prints after its start is no reason.
         let stopped = end(Stage::Ready, Why::Stopped, VmmEnd::Status(0));
         assert_eq!(judged(&stopped, &panic, "").0, Reason::Stopped);
+    }
+
+    #[test]
+    fn what_firecracker_wrote_counts_more_than_its_status() {
+        let kind = Some(Vmm::Firecracker);
+        let over = VmmEnd::Status(0);
+        let quiet = End { kind, ..end(Stage::Launched, Why::Unasked, over) };
+        let (reason, words) = judged(&quiet, &[], "1 the supervisor of 'web' begins\n");
+        assert_eq!(reason, Reason::VmmEnded);
+        assert!(words.contains("before its agent answered"), "{words}");
+        let ready = End { kind, ..end(Stage::Ready, Why::Unasked, over) };
+        assert_eq!(judged(&ready, &[], "").0, Reason::GuestShutdown);
+        let said = "1 the supervisor of 'web' begins\n2026 [web:fc_vcpu 0] Received \
+                    KVM_EXIT_INTERNAL_ERROR signal\n2026 [web:main] Vmm is stopping.\n";
+        for end in [&quiet, &ready] {
+            let (reason, words) = judged(end, &[], said);
+            assert_eq!(reason, Reason::VmmEnded);
+            let wanted = "Firecracker gave up: Received KVM_EXIT_INTERNAL_ERROR signal";
+            assert!(words.starts_with(wanted), "{words}");
+        }
+        // What it wrote in the run before is over.
+        let again = format!("{said}9 the supervisor of 'web' begins\n");
+        assert_eq!(judged(&ready, &[], &again).0, Reason::GuestShutdown);
+        let slow = End { kind, ..end(Stage::Launched, Why::TooSlow(Duration::ZERO), over) };
+        assert!(judged(&slow, &[], "").1.contains("no power button"));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use crate::{
 use banger_channel::{bridge, control};
 use banger_doc::{Context, Desire, Error, Phase, Process, Result, Running};
 use banger_machine::{Accelerator, Event, Machine};
-use banger_state::{State, VmFolder, Watch, clock_ms, place, process_of, write_fleeting};
+use banger_state::{
+    State, VmFolder, Watch, clock_ms, place, process_of, replace_fleeting, write_fleeting,
+};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SigSet, Signal},
@@ -23,10 +24,10 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 use std::{
-    fs,
+    fs::{self, File},
     io::ErrorKind,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixListener},
     },
     path::Path,
@@ -42,6 +43,8 @@ use std::{
 const REAP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a guest whose agent never answered may take to react to its power button.
 const BUTTON_LIMIT: Duration = Duration::from_secs(5);
+/// The longest measurement of a VMM that is kept; Firecracker's have some 5000 bytes.
+const METRICS_LIMIT: usize = 64 << 10;
 /// Stack of a helper thread; none goes deep.
 const STACK: usize = 512 << 10;
 /// What helper threads say: the agent answers; the agent cannot be told to shut down.
@@ -95,6 +98,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
 
     let Prepared { mut machine, network, addresses, notes } = prepare(start.state, start.folder)?;
     running.vmm = machine.vmm();
+    end.kind = Some(machine.vmm());
     running.accelerator = machine.accelerator().to_string();
     running.addresses = addresses;
     running.notes = notes;
@@ -103,12 +107,14 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
             "no working KVM: the guest is emulated in software, about ten times slower".into(),
         );
     }
-    let (output, output_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    set_nonblocking(&output)?;
+    let output = banger_machine::output()?;
+    let output_end = File::options()
+        .write(true)
+        .open(banger_machine::OUTPUT)
+        .context("cannot open the VMM's output")?;
     let launch = machine.launch()?;
     let prepared = start.begun.elapsed();
-    let stub = Stub::start(launch, network.as_ref(), &output_end, disks.share()?)?;
-    drop(output_end);
+    let stub = Stub::start(launch, network.as_ref(), &output_end.into(), disks.share()?)?;
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);
     running.vmm_process = process_of(stub.vmm.as_raw() as u32);
@@ -132,7 +138,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         machine,
         stub,
         running,
-        output: Some(output),
+        output: Some(output.into()),
+        measured: Vec::new(),
         control_open: true,
         news_end,
         over,
@@ -168,6 +175,8 @@ struct Live<'a> {
     stub: Stub,
     running: Running,
     output: Option<OwnedFd>,
+    /// The VMM's measurements that are not whole yet.
+    measured: Vec<u8>,
     control_open: bool,
     news_end: OwnedFd,
     over: Arc<AtomicBool>,
@@ -187,7 +196,7 @@ impl Live<'_> {
                 let left = until.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
-            let [ended, asked, told, signalled, console, output, control] = {
+            let [ended, asked, told, signalled, console, output, control, metrics] = {
                 let ask = |fd| PollFd::new(fd, PollFlags::POLLIN);
                 let mut fds = [
                     ask(self.stub.fd()),
@@ -197,6 +206,7 @@ impl Live<'_> {
                     ask(self.machine.console()),
                     ask(self.output.as_ref().map_or(self.stub.fd(), AsFd::as_fd)),
                     ask(if self.control_open { self.machine.control() } else { self.stub.fd() }),
+                    ask(self.machine.metrics().unwrap_or(self.stub.fd())),
                 ];
                 match poll(&mut fds, timeout) {
                     Ok(_) | Err(Errno::EINTR) => {}
@@ -211,7 +221,10 @@ impl Live<'_> {
                 self.copy_output();
             }
             if control && self.control_open {
-                self.hear_machine();
+                self.hear_machine()?;
+            }
+            if metrics {
+                self.keep_metrics();
             }
             if ended {
                 let end = self.stub.end(REAP_LIMIT);
@@ -220,7 +233,7 @@ impl Live<'_> {
                 self.copy_console();
                 self.copy_output();
                 if self.control_open {
-                    self.hear_machine();
+                    self.hear_machine()?;
                 }
                 return Ok(end);
             }
@@ -252,7 +265,9 @@ impl Live<'_> {
                 *self.why = Why::Killed;
                 self.kill();
             }
-            (Desire::Paused, Phase::Ready) => self.tell("pause", |machine| machine.pause()),
+            (Desire::Paused, Phase::Booting | Phase::Ready) => {
+                self.tell("pause", |machine| machine.pause());
+            }
             (Desire::Running, Phase::Paused) => self.tell("resume", |machine| machine.resume()),
             _ => {}
         }
@@ -280,8 +295,7 @@ impl Live<'_> {
             deadline
         } else {
             // Nobody inside can be asked, so all there is is the power button.
-            self.tell("press the power button of", |machine| machine.press_power());
-            deadline.min(Instant::now() + BUTTON_LIMIT)
+            deadline.min(Instant::now() + self.press_power())
         };
         let given = deadline.saturating_duration_since(Instant::now());
         self.stop = Some(Stop { deadline, given, forced: None });
@@ -329,26 +343,35 @@ impl Live<'_> {
         }
     }
 
-    fn hear_machine(&mut self) {
+    /// Hears what the machine tells. An error is why its guest cannot run.
+    fn hear_machine(&mut self) -> Result<()> {
         let events = match self.machine.events() {
             Ok(Some(events)) => events,
             Ok(None) => {
                 self.control_open = false;
-                return;
+                return Ok(());
             }
             Err(error) => {
-                self.log.say(&error.chain());
                 self.control_open = false;
-                return;
+                if *self.stage == Stage::Preparing && self.stop.is_none() {
+                    return Err(error);
+                }
+                self.log.say(&error.chain());
+                return Ok(());
             }
         };
         for event in events {
             match event {
                 Event::Launched if self.running.launched_ms.is_none() => self.launched(),
                 Event::Launched => {}
-                Event::Paused => self.enter_if(Phase::Ready, Phase::Paused),
+                Event::Paused => {
+                    if matches!(self.running.phase, Phase::Booting | Phase::Ready) {
+                        self.enter(Phase::Paused);
+                    }
+                }
                 Event::Resumed => {
-                    if self.running.phase == Phase::Paused {
+                    let ready = self.running.ready_ms.is_some();
+                    if self.running.phase == Phase::Paused && ready {
                         self.help("clock", |_| {
                             let limit = Duration::from_secs(10);
                             let channel = Path::new(place::VM_CHANNEL);
@@ -356,7 +379,7 @@ impl Live<'_> {
                             None
                         });
                     }
-                    self.enter_if(Phase::Paused, Phase::Ready);
+                    self.enter_if(Phase::Paused, if ready { Phase::Ready } else { Phase::Booting });
                 }
                 Event::GuestShutdown | Event::GuestReset | Event::GuestPanic => {
                     self.log.say(&format!("the VMM says {event:?}"));
@@ -364,8 +387,10 @@ impl Live<'_> {
                         *self.why = Why::Guest(event);
                     }
                 }
+                Event::Complaint(words) => self.log.say(&words),
             }
         }
+        Ok(())
     }
 
     /// The guest runs: wait for its agent.
@@ -375,6 +400,8 @@ impl Live<'_> {
         *self.stage = Stage::Launched;
         self.log.say(&format!("the guest runs after {took} ms"));
         self.enter_if(Phase::Preparing, Phase::Booting);
+        // A pause that was asked for before.
+        self.obey();
         self.help("ready", |over| {
             let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
@@ -399,9 +426,9 @@ impl Live<'_> {
                 }
                 DEAF => {
                     self.log.say("the agent does not answer: pressing the power button");
-                    self.tell("press the power button of", |machine| machine.press_power());
+                    let limit = self.press_power();
                     if let Some(stop) = &mut self.stop {
-                        stop.deadline = stop.deadline.min(Instant::now() + BUTTON_LIMIT);
+                        stop.deadline = stop.deadline.min(Instant::now() + limit);
                     }
                 }
                 _ => {}
@@ -430,6 +457,18 @@ impl Live<'_> {
         }
     }
 
+    /// Presses the power button; returns how long the guest may take to react to it.
+    fn press_power(&mut self) -> Duration {
+        match self.machine.press_power() {
+            Ok(true) => BUTTON_LIMIT,
+            Ok(false) => Duration::ZERO,
+            Err(error) => {
+                self.log.say(&format!("cannot press the power button: {}", error.chain()));
+                Duration::ZERO
+            }
+        }
+    }
+
     fn enter_if(&mut self, from: Phase, to: Phase) {
         if self.running.phase == from {
             self.enter(to);
@@ -455,6 +494,34 @@ impl Live<'_> {
                 Ok(0) | Err(_) => return,
                 Ok(n) => self.console.write(&buffer[..n]),
             }
+        }
+    }
+
+    /// Keeps the VMM's last whole measurement in `run/metrics.json`.
+    fn keep_metrics(&mut self) {
+        let mut buffer = [0; 4096];
+        for _ in 0..16 {
+            let Some(metrics) = self.machine.metrics() else { break };
+            match nix::unistd::read(metrics, &mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => self.measured.extend_from_slice(&buffer[..n]),
+            }
+        }
+        let Some(end) = self.measured.iter().rposition(|byte| *byte == b'\n') else {
+            // Longer than any real one: not what it should be.
+            if self.measured.len() > METRICS_LIMIT {
+                self.measured.clear();
+            }
+            return;
+        };
+        let rest = self.measured.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.measured, rest);
+        let last = whole[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        // Whoever can write to the pipe is not trusted to write JSON.
+        if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(last).is_ok()
+            && let Err(error) = replace_fleeting(&self.start.folder.join(place::VM_METRICS), last)
+        {
+            self.log.say(&error.chain());
         }
     }
 
@@ -507,11 +574,4 @@ fn block_signals() -> Result<SignalFd> {
     set.thread_block().context("cannot block signals")?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
-    // SAFETY: the descriptor is open; only its flag changes.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })
-        .map(drop)
-        .context("cannot change a pipe")
 }

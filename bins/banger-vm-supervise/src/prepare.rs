@@ -6,11 +6,12 @@ use banger_doc::{Context, Disks, Error, Guest, Image, Kernel, NetMode, Result, S
 use banger_machine::{Disk, Machine, Plan};
 use banger_net::{Options, RunAs, Tools};
 use banger_state::{State, VmFolder, clock_ms, place};
+use nix::unistd::geteuid;
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -52,9 +53,11 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
         NetMode::Nat | NetMode::None => None,
     };
     let mut plan = plan(state, &vm, &spec, &image, &kernel)?;
+    plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
-    let machine = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
+    let (machine, note) = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
+    notes.extend(note);
     let mut guest = guest(&vm, &spec, &image, &kernel, &addresses);
     let mut contents = Vec::new();
     match banger_ssh::guest_side(state, folder, &image.config) {
@@ -96,22 +99,37 @@ fn plan(state: &State, vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> 
         let path = kernel_folder.join(place::KERNEL_MODULES);
         disks.push(Disk { role: "modules", path, read_only: true });
     }
-    for disk in &disks {
-        fs::metadata(&disk.path).with_context(|| {
-            format!("cannot find the {} disk '{}'", disk.role, disk.path.display())
-        })?;
+    for Disk { role, path, .. } in &disks {
+        let meta = fs::metadata(path)
+            .with_context(|| format!("cannot find the {role} disk '{}'", path.display()))?;
+        if meta.is_dir() {
+            return Err(Error::failed(format!("the {role} disk '{}' is no file", path.display())));
+        }
+    }
+    let kernel_file = kernel_folder.join(place::KERNEL_FILE);
+    if geteuid().is_root() {
+        // A root's VMM is another user; the state's own folder keeps everybody else out.
+        let shared = disks.iter().filter(|disk| disk.read_only).map(|disk| &disk.path);
+        for path in shared.chain([&kernel_file]).filter(|path| path.starts_with(state.root())) {
+            let mode = fs::metadata(path).map_or(0o644, |meta| meta.permissions().mode());
+            fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o444))
+                .with_context(|| format!("cannot open '{}' to the VMM", path.display()))?;
+        }
     }
     Ok(Plan {
         name: vm.name.to_string(),
+        id: vm.id.clone(),
         architecture: kernel.architecture.clone(),
         vcpu: spec.vcpu,
         memory_mib: spec.memory_mib,
-        kernel: kernel_folder.join(place::KERNEL_FILE),
+        kernel: kernel_file,
         initramfs: INITRAMFS.into(),
         disks,
         mac: (spec.net != NetMode::None).then(|| vm.mac.clone()),
         tap: None,
         user_network: String::new(),
+        verbose: false,
+        namespaces: banger_net::user_namespaces(false),
     })
 }
 

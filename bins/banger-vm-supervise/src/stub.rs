@@ -2,7 +2,7 @@
 //! the kernel ends everything (pid_namespaces(7)).
 
 use banger_doc::{Context, Error, Result};
-use banger_machine::Launch;
+use banger_machine::{Jail, Launch};
 use banger_net::{Network, Options, Tools};
 use nix::{
     cmsg_space,
@@ -29,7 +29,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -73,8 +73,12 @@ struct Child<'a> {
     without_tap: Option<&'a Command>,
     network: Option<&'a Wish>,
     inherit: Vec<OwnedFd>,
+    /// Says that the disks are in use, as long as anybody has it.
+    stdin: OwnedFd,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
+    jail: Option<&'a Jail>,
+    user: Option<Uid>,
 }
 
 /// The network namespace that the VMM is to run in.
@@ -106,19 +110,26 @@ impl Stub {
         if !geteuid().is_root() {
             namespace |= CloneFlags::CLONE_NEWUSER;
         }
-        let mut inherit = launch.inherit;
-        inherit.push(disks);
         let stdout = launch.stdout.as_ref().unwrap_or(output);
         let child = Child {
             command: &launch.command,
             without_tap: launch.without_tap.as_ref(),
             network,
-            inherit,
+            inherit: launch.inherit,
+            // The one descriptor that every VMM keeps, Firecracker's jailer included.
+            stdin: disks,
             stdout,
             stderr: output,
+            jail: launch.jail.as_ref(),
+            user: launch.user,
         };
         match attempt(&child, namespace)? {
             Ok(stub) => Ok(stub),
+            Err(why) if child.jail.is_some() => {
+                Err(Error::unavailable("cannot make namespaces for the VMM")
+                    .because(io::Error::other(why))
+                    .hint("'banger doctor' says how to allow them; '--vmm qemu' does without"))
+            }
             Err(why) => {
                 let mut stub = attempt(&child, CloneFlags::empty())?.map_err(Error::failed)?;
                 stub.weaker = Some(why);
@@ -200,7 +211,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
     let ids = (geteuid(), getegid());
     let child = || {
         let mut keep = vec![report_end.as_raw_fd(), life_end.as_raw_fd()];
-        keep.extend([vmm.stdout.as_raw_fd(), vmm.stderr.as_raw_fd()]);
+        keep.extend([&vmm.stdin, vmm.stdout, vmm.stderr].map(AsRawFd::as_raw_fd));
         keep.extend(vmm.inherit.iter().map(AsRawFd::as_raw_fd));
         close_others(&keep);
         be_stub(vmm, &report_end, &life_end, flags, ids)
@@ -298,10 +309,11 @@ fn be_stub(
         say(b'N', format!("cannot map the user: {error}").as_bytes());
         return 1;
     }
-    let streams = vmm.stdout.try_clone().and_then(|a| Ok((a, vmm.stderr.try_clone()?)));
-    let (stdout, stderr) = match streams {
-        Ok(pair) => pair,
+    let streams = || Ok((vmm.stdin.try_clone()?, vmm.stdout.try_clone()?, vmm.stderr.try_clone()?));
+    let (stdin, stdout, stderr) = match streams() {
+        Ok(three) => three,
         Err(error) => {
+            let error: io::Error = error;
             say(b'E', error.to_string().as_bytes());
             return 1;
         }
@@ -321,11 +333,22 @@ fn be_stub(
         }
     };
     let mut command = Command::new(plan.get_program());
-    command.args(plan.get_args()).env_clear().stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    command.args(plan.get_args()).env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
     let mut die = end_with_parent(std::process::id());
     let inherited: Vec<RawFd> = vmm.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let report_fd = report.as_raw_fd();
+    let jail = vmm.jail.cloned();
     let begin = move || {
+        let fenced = match &jail {
+            Some(jail) => jail.enter(),
+            None => banger_machine::plain(),
+        };
+        if let Err(error) = fenced {
+            let words = error.chain();
+            let words = &words.as_bytes()[..words.len().min(WORDS)];
+            let _ = send(report_fd, &[b"E", words].concat(), MsgFlags::MSG_NOSIGNAL);
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         die()?;
         for fd in &inherited {
             // SAFETY: the descriptor is open; only its close-on-exec flag changes.
@@ -336,8 +359,11 @@ fn be_stub(
     };
     if let Some(network) = &network {
         network.enter(&mut command);
+        if let Some(user) = vmm.user {
+            network.give(&mut command, user);
+        }
     }
-    // SAFETY: the closure makes only system calls.
+    // SAFETY: this process is a copy with one thread, so its child may do all it may do.
     unsafe { command.pre_exec(begin) };
     let vmm = match command.spawn() {
         Ok(child) => Pid::from_raw(child.id() as i32),

@@ -1,6 +1,6 @@
 //! `banger.exit/1`: how a VM's last run ended.
 
-use crate::Document;
+use crate::{Document, Kind};
 use serde::{Deserialize, Serialize};
 
 /// Why a run ended.
@@ -26,6 +26,13 @@ pub struct Exit {
     pub reason: Reason,
     /// What happened, in words.
     pub message: String,
+    /// What sort of failure it was, for a run that could not begin: `unavailable`, the host lacks
+    /// something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// What to type next, where there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Exit status of the VMM, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm_status: Option<i32>,

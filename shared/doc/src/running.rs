@@ -27,6 +27,9 @@ pub struct Wanted {
     /// How long an orderly stop may take before it is forced, in milliseconds.
     #[serde(default = "default_grace_ms")]
     pub grace_ms: u64,
+    /// Whether a start is to show the kernel's whole boot on the console.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub console: bool,
     /// Fields of a newer banger, kept as they are.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -39,7 +42,7 @@ fn default_grace_ms() -> u64 {
 impl Wanted {
     /// Asks for `desire`, with the usual grace.
     pub fn new(desire: Desire) -> Self {
-        Self { desire, grace_ms: default_grace_ms(), extra: Map::new() }
+        Self { desire, grace_ms: default_grace_ms(), console: false, extra: Map::new() }
     }
 }
 

@@ -279,4 +279,96 @@ mod tests {
             assert!(answered(bytes).is_err(), "{bytes:?}");
         }
     }
+
+    /// The real program, without a jail, in a folder of its own.
+    struct Real {
+        child: std::process::Child,
+        dir: tempfile::TempDir,
+        api: Api,
+    }
+
+    impl Real {
+        fn start() -> Option<Self> {
+            let program = banger_tests::firecracker()?.join("firecracker");
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("disk"), vec![0; 1 << 16]).unwrap();
+            let mut command = std::process::Command::new(program);
+            command.args(["--api-sock", "api.sock", "--level", "Off"]).current_dir(dir.path());
+            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+            let child = command.spawn().unwrap();
+            let api = Api::connect(&dir.path().join("api.sock"), Duration::from_secs(10)).unwrap();
+            Some(Self { child, dir, api })
+        }
+
+        fn drive(&mut self, path: &str) -> Result<()> {
+            self.api.drive(&Drive {
+                id: "base",
+                path_on_host: path,
+                is_root_device: false,
+                is_read_only: false,
+                cache_type: "Writeback",
+            })
+        }
+
+        fn kernel(&mut self, bytes: &[u8]) -> Result<()> {
+            std::fs::write(self.dir.path().join("kernel"), bytes).unwrap();
+            self.api.boot_source(&BootSource {
+                kernel_image_path: "kernel",
+                initrd_path: "disk",
+                boot_args: "console=ttyS0",
+            })
+        }
+    }
+
+    impl Drop for Real {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn the_real_firecracker_takes_every_request() {
+        let Some(mut real) = Real::start() else { return };
+        assert!(real.api.version().unwrap().starts_with("1."));
+        real.api.machine_config(&MachineConfig { vcpu_count: 2, mem_size_mib: 64 }).unwrap();
+        real.kernel(&banger_tests::tiny_kernel(banger_tests::Then::Halts)).unwrap();
+        real.drive("disk").unwrap();
+        real.api.vsock(&Vsock { guest_cid: 3, uds_path: "channel.sock" }).unwrap();
+        real.api.entropy().unwrap();
+        real.api.start().unwrap();
+        assert!(real.dir.path().join("channel.sock").exists());
+        real.api.pause().unwrap();
+        real.api.resume().unwrap();
+        // What comes too late is refused, and said.
+        let error = real.api.start().unwrap_err().chain();
+        assert!(error.starts_with("Firecracker refused PUT /actions: "), "{error}");
+    }
+
+    #[test]
+    fn the_real_firecracker_says_what_it_refuses() {
+        let Some(mut real) = Real::start() else { return };
+        let refused = |done: Result<()>, path: &str, words: &str| {
+            let error = done.unwrap_err().chain();
+            assert!(error.starts_with(&format!("Firecracker refused {path}: ")), "{error}");
+            assert!(error.contains(words), "{error}");
+        };
+        let config = |vcpu_count, mem_size_mib| MachineConfig { vcpu_count, mem_size_mib };
+        refused(real.api.machine_config(&config(33, 64)), "PUT /machine-config", "vCPU");
+        refused(real.api.machine_config(&config(1, 0)), "PUT /machine-config", "memory size");
+        refused(real.drive("no-such-disk"), "PUT /drives/base", "No such file");
+        let tap = NetworkInterface {
+            iface_id: "net",
+            guest_mac: "02:00:00:00:00:01",
+            host_dev_name: "no-such-tap-device",
+        };
+        refused(real.api.network_interface(&tap), "PUT /network-interfaces/net", "tap");
+        let none =
+            BootSource { kernel_image_path: "no-such-kernel", initrd_path: "disk", boot_args: "" };
+        refused(real.api.boot_source(&none), "PUT /boot-source", "No such file");
+        refused(real.api.start(), "PUT /actions", "kernel");
+        refused(real.api.pause(), "PATCH /vm", "");
+        real.kernel(b"\x7fELF and nothing more").unwrap();
+        refused(real.api.start(), "PUT /actions", "ernel");
+    }
 }

@@ -1,8 +1,10 @@
 //! Whether KVM really works here.
 
+use nix::unistd::{Gid, Group};
 use std::{
     fs::{self, OpenOptions},
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
 };
 
 /// What was found of KVM.
@@ -36,6 +38,25 @@ pub fn kvm() -> Kvm {
     let real = cfg!(target_arch = "aarch64")
         || fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_virtualization(&text));
     if real { Kvm::Works } else { Kvm::NotReal }
+}
+
+/// Returns the group that `/dev/kvm` belongs to, `kvm` where that cannot be told.
+pub fn group() -> String {
+    let gid = fs::metadata("/dev/kvm").map(|meta| Gid::from_raw(meta.gid())).ok();
+    let name = gid.filter(|gid| gid.as_raw() != 0).map(|gid| {
+        let found = Group::from_gid(gid).ok().flatten();
+        found.map_or_else(|| gid.to_string(), |group| group.name)
+    });
+    name.unwrap_or_else(|| "kvm".to_owned())
+}
+
+/// Returns what to type to be let in.
+pub fn join_hint() -> String {
+    let join = format!("sudo usermod -aG {} $USER, then log in again", group());
+    if fs::metadata("/dev/kvm").is_ok_and(|meta| meta.gid() == 0) {
+        return format!("sudo chgrp kvm /dev/kvm; sudo chmod 660 /dev/kvm; {join}");
+    }
+    join
 }
 
 /// Reads the flags of proc_cpuinfo(5).

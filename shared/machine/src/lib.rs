@@ -4,19 +4,26 @@
 //! starts the process, keeps it, and ends it.
 
 mod api;
+mod cgroup;
+mod confine;
 mod firecracker;
+mod jail;
 mod kvm;
 mod qemu;
 mod qmp;
 
-pub use firecracker::Firecracker;
-pub use kvm::{Kvm, kvm};
+pub use cgroup::{forget, groups};
+pub use firecracker::{Firecracker, complaint};
+pub use jail::{Jail, plain};
+pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
 
 use banger_config::Binaries;
 use banger_doc::{Result, Vmm};
+use nix::unistd::Uid;
 use std::{
     fmt,
+    fs::File,
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -25,12 +32,22 @@ use std::{
     process::Command,
 };
 
+/// Where what a VMM prints comes out, a pipe in the VM's folder: see [`output`].
+pub const OUTPUT: &str = "run/output";
+
+/// Makes the pipe for what a VMM prints and logs; returns its end for reading, which never waits.
+pub fn output() -> Result<File> {
+    firecracker::named_pipe(OUTPUT)
+}
+
 /// What a machine is made of. Relative paths are relative to the VM's folder, in which the VMM
 /// runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The VM's name, shown in the list of processes.
     pub name: String,
+    /// The VM's identity, which no other VM of the host has.
+    pub id: String,
     /// Processor, in the OCI image specification's words: `amd64`, `arm64`.
     pub architecture: String,
     /// Virtual processors.
@@ -50,6 +67,10 @@ pub struct Plan {
     pub tap: Option<String>,
     /// What QEMU's own user network is told, in the words of its `-netdev user`.
     pub user_network: String,
+    /// Whether the kernel is to tell all it does, from its first line on.
+    pub verbose: bool,
+    /// Why this host allows no user namespaces, if it does not.
+    pub namespaces: std::result::Result<(), String>,
 }
 
 /// A disk of a machine.
@@ -93,10 +114,14 @@ pub struct Launch {
     pub inherit: Vec<OwnedFd>,
     /// What becomes its standard output, if that is the console; a log of the caller's otherwise.
     pub stdout: Option<OwnedFd>,
+    /// What it is put into just before it begins, if it can be.
+    pub jail: Option<Jail>,
+    /// The user it becomes, who therefore has to own its tap; none, it stays the caller's.
+    pub user: Option<Uid>,
 }
 
 /// What a VMM tells.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     /// The guest runs.
     Launched,
@@ -110,6 +135,8 @@ pub enum Event {
     GuestReset,
     /// The guest's kernel gave up.
     GuestPanic,
+    /// It would not do what it was told; why, in words.
+    Complaint(String),
 }
 
 /// A VMM: how it is started, what it tells, what it can be told.
@@ -139,7 +166,13 @@ pub trait Machine: fmt::Debug {
     /// Returns what is readable when the VMM has something to tell.
     fn control(&self) -> BorrowedFd<'_>;
 
-    /// Reads what the VMM tells, without waiting; `Ok(None)` when it will tell nothing more.
+    /// Returns where the VMM's own measurements come out, one JSON object a line, if it has any.
+    fn metrics(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Reads what the VMM tells, without waiting; `Ok(None)` when it will tell nothing more. An
+    /// error means that the guest cannot run, and says why.
     fn events(&mut self) -> Result<Option<Vec<Event>>>;
 
     /// Asks it to hold the guest still; [`Event::Paused`] answers.
@@ -148,27 +181,34 @@ pub trait Machine: fmt::Debug {
     /// Asks it to let the guest run; [`Event::Resumed`] answers.
     fn resume(&mut self) -> Result<()>;
 
-    /// Presses the machine's power button, for a guest whose agent does not answer.
-    fn press_power(&mut self) -> Result<()>;
+    /// Presses the machine's power button, for a guest whose agent does not answer; says whether the
+    /// machine has one.
+    fn press_power(&mut self) -> Result<bool>;
 }
 
-/// Chooses the VMM for a plan and prepares it.
-pub fn machine(wanted: Vmm, plan: Plan, binaries: &Binaries) -> Result<Box<dyn Machine>> {
-    match wanted {
-        Vmm::Firecracker => Ok(Box::new(Firecracker::new(plan, binaries)?)),
-        Vmm::Auto if kvm().works() && plan.suits_firecracker() => {
-            match Firecracker::new(plan.clone(), binaries) {
-                Ok(machine) => Ok(Box::new(machine)),
-                Err(_) => Ok(Box::new(Qemu::new(plan, binaries)?)),
-            }
+/// Chooses the VMM for a plan and prepares it; returns also what the user is to know of the choice.
+pub fn machine(
+    wanted: Vmm,
+    plan: Plan,
+    binaries: &Binaries,
+) -> Result<(Box<dyn Machine>, Option<String>)> {
+    let note = match (wanted, kvm()) {
+        (Vmm::Firecracker, found) => {
+            let note = (found == Kvm::NotReal).then(|| {
+                "KVM here is an imitation that runs only kernels made for it: an ordinary one stops \
+                 early ('--vmm qemu' runs it in software)"
+                    .to_owned()
+            });
+            return Ok((Box::new(Firecracker::new(plan, binaries)?), note));
         }
-        Vmm::Auto | Vmm::Qemu => Ok(Box::new(Qemu::new(plan, binaries)?)),
-    }
-}
-
-impl Plan {
-    /// Says whether Firecracker can offer all of it.
-    fn suits_firecracker(&self) -> bool {
-        self.mac.is_none() || self.tap.is_some()
-    }
+        (Vmm::Auto, Kvm::Works) => match firecracker::usable(&plan, binaries) {
+            Ok(()) => return Ok((Box::new(Firecracker::new(plan, binaries)?), None)),
+            Err(error) => Some(format!("QEMU instead of Firecracker: {}", error.chain())),
+        },
+        (Vmm::Auto, Kvm::Denied) => {
+            Some(format!("/dev/kvm is open only to the group '{}' ({})", group(), join_hint()))
+        }
+        _ => None,
+    };
+    Ok((Box::new(Qemu::new(plan, binaries)?), note))
 }

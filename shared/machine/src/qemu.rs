@@ -73,6 +73,8 @@ impl Machine for Qemu {
             without_tap: Some(without_tap),
             inherit: ends.into(),
             stdout: None,
+            jail: None,
+            user: None,
         })
     }
 
@@ -100,8 +102,8 @@ impl Machine for Qemu {
         self.qmp.execute("cont")
     }
 
-    fn press_power(&mut self) -> Result<()> {
-        self.qmp.execute("system_powerdown")
+    fn press_power(&mut self) -> Result<bool> {
+        self.qmp.execute("system_powerdown").map(|()| true)
     }
 }
 
@@ -166,7 +168,7 @@ fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec
     add("-m", format!("{}M", plan.memory_mib));
     add("-kernel", plain(&plan.kernel));
     add("-initrd", plain(&plan.initramfs));
-    add("-append", command_line(arm).into());
+    add("-append", command_line(arm, plan.verbose));
     for Disk { role, path, read_only } in &plan.disks {
         let access = if *read_only { "read-only=on" } else { "read-only=off,discard=unmap" };
         add(
@@ -207,12 +209,18 @@ fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec
 /// What the kernel is told. `panic=-1` turns a panic into a restart, which ends QEMU instead of
 /// leaving it spinning; `quiet` spares an emulated guest thousands of serial port writes, and
 /// warnings still come through.
-fn command_line(arm: bool) -> &'static str {
-    if arm {
-        "console=ttyAMA0 quiet panic=-1 cryptomgr.notests net.ifnames=0"
+fn command_line(arm: bool, verbose: bool) -> String {
+    let words = if arm {
+        "console=ttyAMA0 panic=-1 cryptomgr.notests net.ifnames=0"
     } else {
-        "console=ttyS0 quiet panic=-1 reboot=t no_timer_check cryptomgr.notests net.ifnames=0"
-    }
+        "console=ttyS0 panic=-1 reboot=t no_timer_check cryptomgr.notests net.ifnames=0"
+    };
+    let extent = match (verbose, arm) {
+        (false, _) => "quiet",
+        (true, false) => "earlyprintk=ttyS0 ignore_loglevel",
+        (true, true) => "earlycon ignore_loglevel",
+    };
+    format!("{words} {extent}")
 }
 
 fn plain(path: &Path) -> String {
@@ -231,6 +239,7 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             name: "web".into(),
+            id: "0123".into(),
             architecture: "amd64".into(),
             vcpu: 2,
             memory_mib: 512,
@@ -243,6 +252,8 @@ mod tests {
             mac: None,
             tap: None,
             user_network: "net=192.0.2.0/24".into(),
+            verbose: false,
+            namespaces: Ok(()),
         }
     }
 
@@ -256,6 +267,10 @@ mod tests {
         assert!(line.contains("read-only=off,discard=unmap"), "{line}");
         assert!(line.contains(&format!("id=console,fd={}", b.as_raw_fd())), "{line}");
         assert!(!line.contains("-netdev"), "{line}");
+        assert!(line.contains(" quiet ") && !line.contains("earlyprintk"), "{line}");
+        let told = Plan { verbose: true, ..plan() };
+        let told = words(&told, Accelerator::Tcg, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        assert!(told.contains("earlyprintk=ttyS0") && !told.contains(" quiet"), "{told}");
         let base = line.find("drive=base").unwrap();
         assert!(base < line.find("drive=overlay").unwrap(), "the order is the guest's");
 

@@ -12,7 +12,7 @@ use banger_doc::{Context, Error, Result};
 use nix::{
     cmsg_space,
     errno::Errno,
-    fcntl::OFlag,
+    fcntl::{OFlag, open},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, setns, unshare},
@@ -23,9 +23,10 @@ use nix::{
             AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
             recvmsg, sendmsg, socketpair,
         },
+        stat::Mode,
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork, getegid, geteuid},
+    unistd::{ForkResult, Pid, Uid, fork, getegid, geteuid},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -167,6 +168,13 @@ impl Network {
         // are open as long as `self` is; a closed one is an error and nothing worse.
         unsafe { command.pre_exec(move || enter(user, network).map_err(Into::into)) };
     }
+
+    /// Gives the tap to a user, whom a command becomes after it was let inside: to be called after
+    /// [`Network::enter`], as root.
+    pub fn give(&self, command: &mut Command, user: Uid) {
+        // SAFETY: only system calls, which are safe between fork and exec.
+        unsafe { command.pre_exec(move || give_tap(user).map_err(Into::into)) };
+    }
 }
 
 impl Drop for Network {
@@ -307,10 +315,10 @@ fn build(plan: &Plan, tools: &Tools, options: Options) -> Result<(u32, Vec<Owned
     }
     links.up(TAP, Some(MTU))?;
     rules.finish()?;
-    let open = |path: &str| -> Result<OwnedFd> {
+    let own = |path: &str| -> Result<OwnedFd> {
         Ok(File::open(path).with_context(|| format!("cannot open '{path}'"))?.into())
     };
-    let mut fds = vec![open("/proc/self/ns/net")?, open("/proc/self/ns/user")?];
+    let mut fds = vec![own("/proc/self/ns/net")?, own("/proc/self/ns/user")?];
     if !options.by_name {
         fds.push(tap);
     }
@@ -337,13 +345,16 @@ fn switch_routing_on() -> Result<bool> {
     Ok(true)
 }
 
-fn open_tap(by_name: bool) -> Result<OwnedFd> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(TUN)
-        .with_context(|| format!("cannot open '{TUN}'"))?;
+/// Changes the owner of the tap of the namespace this process is in.
+fn give_tap(user: Uid) -> nix::Result<()> {
+    let tun = open(TUN, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    take_tap(tun.as_raw_fd())?;
+    // SAFETY: it takes a number.
+    unsafe { set_owner(tun.as_raw_fd(), user.as_raw() as libc::c_int) }.map(drop)
+}
+
+/// Makes the tap, or takes hold of the one that is there.
+fn take_tap(tun: RawFd) -> nix::Result<()> {
     // SAFETY: an `ifreq` is plain numbers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
@@ -351,8 +362,17 @@ fn open_tap(by_name: bool) -> Result<OwnedFd> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
     // SAFETY: the request lives through the call, and its name ends with a zero.
-    unsafe { set_tap(file.as_raw_fd(), &raw const request) }
-        .with_context(|| format!("cannot make the tap '{TAP}'"))?;
+    unsafe { set_tap(tun, &raw const request) }.map(drop)
+}
+
+fn open_tap(by_name: bool) -> Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(TUN)
+        .with_context(|| format!("cannot open '{TUN}'"))?;
+    take_tap(file.as_raw_fd()).with_context(|| format!("cannot make the tap '{TAP}'"))?;
     if by_name {
         // Number 0 in here is the caller outside.
         // SAFETY: both take a number.

@@ -55,21 +55,7 @@ impl Tools {
     /// Finds them; the error is the reason, in words, why this host has no network namespace for a
     /// VM. `pasta` names a program to use instead of that in `PATH`. What only trying can show, [`crate::Network::make`] finds out.
     pub fn find(run_as: Option<RunAs>, pasta: Option<&Path>) -> Result<Self, String> {
-        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        if number("/proc/sys/user/max_user_namespaces") == Some(0)
-            || (!geteuid().is_root()
-                && number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0))
-        {
-            return Err("user namespaces are switched off".to_owned());
-        }
-        // Ubuntu's rule: a program without a profile of its own gets a namespace without powers.
-        if number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1)
-            && (run_as.is_some() || !geteuid().is_root())
-            && text("/proc/self/attr/current").trim_end_matches(['\n', '\0']) == "unconfined"
-        {
-            return Err("AppArmor forbids user namespaces to programs without a profile".to_owned());
-        }
+        user_namespaces(run_as.is_some())?;
         if !may_open_tun(run_as) {
             return Err(format!("'{TUN}' cannot be opened for reading and writing"));
         }
@@ -80,6 +66,27 @@ impl Tools {
         };
         Ok(Self { pasta, nft: program("nft", "nftables")? })
     }
+}
+
+/// Says why this host gives an ordinary user no user namespaces of use, as far as its settings tell.
+/// `other`: whether the caller becomes such a user first.
+pub fn user_namespaces(other: bool) -> Result<(), String> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let ordinary = other || !geteuid().is_root();
+    if number("/proc/sys/user/max_user_namespaces") == Some(0)
+        || (!geteuid().is_root() && number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0))
+    {
+        return Err("user namespaces are switched off".to_owned());
+    }
+    // Ubuntu's rule: a program without a profile of its own gets a namespace without powers.
+    let profile = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    if number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1)
+        && ordinary
+        && profile.trim_end_matches(['\n', '\0']) == "unconfined"
+    {
+        return Err("AppArmor forbids user namespaces to programs without a profile".to_owned());
+    }
+    Ok(())
 }
 
 fn may_open_tun(run_as: Option<RunAs>) -> bool {

@@ -44,12 +44,17 @@ pub fn write_document<D: Document>(path: &Path, document: &D) -> Result<()> {
 pub fn write_fleeting<D: Document>(path: &Path, document: &D) -> Result<()> {
     let mut line = document.to_line();
     line.push('\n');
-    put(path, line.as_bytes(), false)
+    replace_fleeting(path, line.as_bytes())
 }
 
 /// Replaces a file whole: a temporary one beside it, synced, renamed over it, the folder synced.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     put(path, bytes, true)
+}
+
+/// Replaces a file whole without waiting for the disk.
+pub fn replace_fleeting(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes, false)
 }
 
 fn put(path: &Path, bytes: &[u8], lasting: bool) -> Result<()> {

@@ -12,7 +12,9 @@ mod shelf;
 mod vm;
 mod watch;
 
-pub use file::{read_document, read_limited, replace, write_document, write_fleeting};
+pub use file::{
+    read_document, read_limited, replace, replace_fleeting, write_document, write_fleeting,
+};
 pub use lock::Lock;
 pub use room::Room;
 pub use shelf::{Shelf, Staged};

@@ -65,6 +65,8 @@ pub const VM_HOST_KEY: &str = "ssh/host_ed25519";
 pub const VM_PUBLIC_HOST_KEY: &str = "ssh/host_ed25519.pub";
 /// The same as a line of known_hosts.
 pub const VM_KNOWN_HOST: &str = "ssh/known_host";
+/// The VMM's own measurements, while it runs.
+pub const VM_METRICS: &str = "metrics.json";
 /// Sockets and other things of one run, mode 0700.
 pub const VM_RUN: &str = "run";
 /// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
@@ -98,6 +100,7 @@ pub const TREE: &[&str] = &[
     "vms/NAME/work.ext4",
     "vms/NAME/console.log",
     "vms/NAME/supervise.log",
+    "vms/NAME/metrics.json",
     "vms/NAME/ssh/host_ed25519",
     "vms/NAME/ssh/host_ed25519.pub",
     "vms/NAME/ssh/known_host",

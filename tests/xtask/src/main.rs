@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod errors;
+mod firecracker;
 mod install;
 mod run;
 mod setup;

