@@ -18,3 +18,4 @@ mod schema;
 mod scratch;
 mod stuck;
 mod tape;
+mod wrong;

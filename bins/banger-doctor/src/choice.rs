@@ -83,6 +83,23 @@ pub(crate) fn checks() -> Vec<Check> {
             ),
         ),
     ];
+    let listed = |items: &[String]| {
+        if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+    };
+    let paths: Vec<String> =
+        config.catalogs.iter().map(|path| path.display().to_string()).collect();
+    let synced: Vec<String> = config.file_sync.iter().map(|entry| entry.host.clone()).collect();
+    for (name, items) in [
+        ("insecure-registries", &config.insecure_registries),
+        ("catalogs", &paths),
+        ("file-sync", &synced),
+    ] {
+        let source = from(!items.is_empty(), "built in");
+        checks.push(pass(name, format!("{} ({source})", listed(items))));
+    }
+    if let Some(user) = &config.run_as {
+        checks.push(pass("run-as", format!("{user} (config)")));
+    }
     for (key, path) in [
         ("binaries.qemu", &config.binaries.qemu),
         ("binaries.firecracker", &config.binaries.firecracker),
@@ -90,15 +107,13 @@ pub(crate) fn checks() -> Vec<Check> {
         ("binaries.pasta", &config.binaries.pasta),
         ("binaries.ssh", &config.binaries.ssh),
     ] {
-        if let Some(path) =
-            path.as_ref().filter(|path| !fs::metadata(path).is_ok_and(|m| m.is_file()))
-        {
-            checks.push(fail(
-                key,
-                format!("'{}' is not there", path.display()),
-                format!("mend {key} in '{place}'"),
-            ));
-        }
+        let Some(path) = path else { continue };
+        checks.push(if fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+            pass(key, format!("{} (config)", path.display()))
+        } else {
+            let message = format!("'{}' is not there", path.display());
+            fail(key, message, format!("mend {key} in '{place}'"))
+        });
     }
     for entry in &config.file_sync {
         let path = entry.host.strip_prefix("~/").map_or_else(

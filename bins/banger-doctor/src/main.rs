@@ -6,11 +6,11 @@ mod host;
 mod remedy;
 mod stored;
 
-use banger_cli::Out;
+use banger_cli::{Colour, Out, paint};
 use banger_doc::{Check, Kind, Outcome, Result};
 use std::process::ExitCode;
 
-/// Check what this host offers, and say how to mend what is missing
+/// Check this host, and say how to mend what is missing
 ///
 /// Exits with status 5 if a check fails; warnings do not count.
 #[derive(clap::Parser)]
@@ -26,14 +26,20 @@ fn run(_: Args, out: &mut Out) -> Result<ExitCode> {
     checks.extend(choice::checks());
     checks.extend(stored::checks());
     for check in &checks {
-        out.put(check, |check| {
-            let mut words = format!("{}  {}: {}", check.outcome, check.name, check.message);
-            if let Some(remedy) = &check.remedy {
-                words.push_str("\n      ");
-                words.push_str(remedy);
-            }
-            words
-        })?;
+        if out.is_json() {
+            out.put(check, |_| String::new())?;
+            continue;
+        }
+        let colour = match check.outcome {
+            Outcome::Pass => Colour::Green,
+            Outcome::Warn => Colour::Yellow,
+            Outcome::Fail => Colour::Red,
+        };
+        let outcome = paint(colour, &check.outcome.to_string());
+        out.paragraph(&format!("{outcome}  {}: {}", check.name, check.message), 6)?;
+        if let Some(remedy) = &check.remedy {
+            out.paragraph(&format!("      {remedy}"), 6)?;
+        }
     }
     let failed = checks.iter().any(|check| check.outcome == Outcome::Fail);
     Ok(if failed { ExitCode::from(Kind::Unavailable.status()) } else { ExitCode::SUCCESS })

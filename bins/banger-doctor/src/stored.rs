@@ -6,12 +6,15 @@ use banger_config::Config;
 use banger_doc::{Check, Document, Kind, Name, Result};
 use banger_state::{Shelf, State, place};
 use nix::sys::statvfs::statvfs;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// Less room than this fails; an image and its disks do not fit.
 const LITTLE: u64 = 1 << 30;
 /// Less room than this warns.
 const SCARCE: u64 = 10 << 30;
+
+/// VMs that one line names.
+const NAMED: usize = 5;
 
 pub(crate) fn checks() -> Vec<Check> {
     let mut checks = vec![room()];
@@ -69,18 +72,19 @@ fn contents(state: &State) -> Vec<Check> {
             bad.push(format!("kernel '{}' has lost its file", kernel.name));
         }
     }
+    let mut lost: BTreeMap<(&str, &Name), Vec<&Name>> = BTreeMap::new();
     for vm in &vms {
         if !images.iter().any(|image| image.name == vm.image) {
-            bad.push(format!("VM '{}' has lost its image '{}'", vm.name, vm.image));
+            lost.entry(("image", &vm.image)).or_default().push(&vm.name);
         }
         if !kernels.iter().any(|kernel| kernel.name == vm.kernel) {
-            bad.push(format!("VM '{}' has lost its kernel '{}'", vm.name, vm.kernel));
+            lost.entry(("kernel", &vm.kernel)).or_default().push(&vm.name);
         }
         if let Err(error) = state.vm(&vm.name).and_then(|folder| folder.view()) {
             bad.push(error.chain());
         }
     }
-    if bad.is_empty() {
+    if bad.is_empty() && lost.is_empty() {
         checks.push(pass(
             "state",
             format!(
@@ -91,8 +95,20 @@ fn contents(state: &State) -> Vec<Check> {
                 state.root().display()
             ),
         ));
-    } else {
-        checks.push(fail("state", bad.join("; "), "delete what is named and make it anew"));
+    }
+    checks.extend(bad.into_iter().map(|what| {
+        fail("state", what, "delete its folder and make it anew, or bring back what it lacks")
+    }));
+    for ((what, name), users) in lost {
+        let mut words: Vec<String> = users.iter().take(NAMED).map(|vm| format!("'{vm}'")).collect();
+        if users.len() > NAMED {
+            words.push(format!("{} more", users.len() - NAMED));
+        }
+        checks.push(fail(
+            "state",
+            format!("{what} '{name}' is not here, but needed by {}", words.join(", ")),
+            format!("'banger {what} pull' or 'banger {what} import' brings it back by this name"),
+        ));
     }
     let litter: Vec<_> = [state.images().litter(), state.kernels().litter(), state.vms().litter()]
         .into_iter()

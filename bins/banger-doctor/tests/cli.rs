@@ -49,6 +49,16 @@ fn values_are_shown_with_their_origin() {
     assert_eq!(check(&answer, "default-image")["message"], "alpine (config)");
     assert_eq!(check(&answer, "memory")["message"], "2048 MiB (config)");
     assert_eq!(check(&answer, "disk")["message"], "8G (built in)");
+    assert_eq!(check(&answer, "insecure-registries")["message"], "none (built in)");
+    sandbox.config(
+        "insecure_registries = ['lan:5000']\nrun_as = 'nobody'\n\
+         [binaries]\nssh = '/bin/sh'\nqemu = '/no/where'\n",
+    );
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(check(&answer, "insecure-registries")["message"], "lan:5000 (config)");
+    assert_eq!(check(&answer, "run-as")["message"], "nobody (config)");
+    assert_eq!(check(&answer, "binaries.ssh")["message"], "/bin/sh (config)");
+    assert_eq!(check(&answer, "binaries.qemu")["outcome"], "fail");
 }
 
 #[test]
@@ -71,6 +81,22 @@ fn a_broken_state_fails_and_is_named() {
     let answer = sandbox.run(DOCTOR, &[]);
     assert_eq!(answer.status, 5);
     assert!(check(&answer, "state")["message"].as_str().unwrap().contains("alpine"));
+}
+
+#[test]
+fn what_vms_are_made_of_and_is_not_there_is_said_once() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    for number in 0..7 {
+        sandbox.plant_vm(&format!("vm-{number}"), "alpine", "gone");
+    }
+    let answer = sandbox.run(DOCTOR, &[]);
+    assert_eq!(answer.status, 5);
+    let states: Vec<&Value> =
+        answer.documents.iter().filter(|document| document["name"] == "state").collect();
+    assert_eq!(states.len(), 1, "{}", answer.all());
+    let message = states[0]["message"].as_str().unwrap();
+    assert!(message.contains("kernel 'gone'") && message.ends_with("'vm-4', 2 more"), "{message}");
 }
 
 #[test]

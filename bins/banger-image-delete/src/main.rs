@@ -37,8 +37,11 @@ fn delete(state: &State, name: &Name) -> Result<Removed> {
     // VMs are created under the lock that is held during the check.
     images.remove(name, |_| match users(state, name)? {
         None => Ok(()),
-        Some(users) => Err(Error::conflict(format!("image '{name}' is used by {users}"))
-            .hint("'banger vm delete' deletes VMs")),
+        Some(users) => {
+            let words = users.replace(['\'', ','], "");
+            Err(Error::conflict(format!("image '{name}' is used by {users}"))
+                .hint(format!("'banger vm delete {words}' deletes what uses it")))
+        }
     })?;
     Ok(Removed { what: "image".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }

@@ -7,7 +7,7 @@ use banger_image::{check, copy, interrupt, publish};
 use banger_state::{State, place};
 use std::{fs::File, process::ExitCode};
 
-/// Copy a registered image's disk, so that its file is not needed any more
+/// Copy a registered image's disk in; its file may then go
 #[derive(clap::Parser)]
 #[command(name = "banger-image-promote", version)]
 struct Args {

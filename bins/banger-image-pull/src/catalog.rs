@@ -57,7 +57,8 @@ pub(crate) fn find(config: &Config, text: &str) -> Result<Option<Entry>> {
     let Ok(name) = text.parse::<Name>() else { return Ok(None) };
     for path in &config.catalogs {
         if let Some(entry) = look(&read(path)?, &name)
-            .with_context(|| format!("cannot use the catalog '{}'", path.display()))?
+            .with_context(|| format!("cannot use the catalog '{}'", path.display()))
+            .map_err(|error| error.or_hint("docs/image-catalog.md shows how one is written"))?
         {
             return Ok(Some(entry));
         }

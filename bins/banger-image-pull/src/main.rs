@@ -41,6 +41,9 @@ struct Args {
     platform: Option<Platform>,
 }
 
+/// What helps where nothing better is known.
+const BROKEN: &str = "pull it again; if that changes nothing, it is broken where it comes from";
+
 fn main() -> ExitCode {
     banger_cli::main(run)
 }
@@ -98,7 +101,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 if number + 1 < ways.len() {
                     out.note(&format!("{}; trying the next source", error.chain()));
                 }
-                failures.push(error);
+                failures.push(error.or_hint(BROKEN));
             }
         }
     }

@@ -33,13 +33,14 @@ fn delete(state: &State, name: &Name) -> Result<Kernel> {
     let vms = state.vms();
     let _lock = vms.lock()?;
     state.kernels().remove(name, |_| {
-        for vm in vms.names()? {
-            if vms.get(&vm).is_ok_and(|vm| vm.kernel == *name) {
-                return Err(Error::conflict(format!("VM '{vm}' uses kernel '{name}'"))
-                    .hint(format!("'banger vm delete {vm}' deletes it")));
-            }
+        let uses = |vm: &Name| vms.get(vm).is_ok_and(|vm| vm.kernel == *name);
+        let users: Vec<String> =
+            vms.names()?.iter().filter(|vm| uses(vm)).map(ToString::to_string).collect();
+        if users.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::conflict(format!("kernel '{name}' is used by '{}'", users.join("', '")))
+            .hint(format!("'banger vm delete {}' deletes what uses it", users.join(" "))))
     })?;
     Ok(kernel)
 }

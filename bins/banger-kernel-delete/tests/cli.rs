@@ -20,6 +20,6 @@ fn a_kernel_of_a_vm_stays() {
     sandbox.plant_kernel("mine");
     sandbox.plant_image("alpine");
     sandbox.plant_vm("web", "alpine", "mine");
-    sandbox.run(PROGRAM, &["mine"]).fails(4, "VM 'web' uses kernel 'mine'");
+    sandbox.run(PROGRAM, &["mine"]).fails(4, "kernel 'mine' is used by 'web'");
     assert!(sandbox.state().join("kernels/mine/kernel.json").exists());
 }

@@ -1,10 +1,10 @@
 //! Brings in a kernel from files: a Debian package, a kernel with its modules, a folder, this host.
 //! Reads those; writes `kernels/NAME`; runs nothing of what it reads.
 
-use banger_cli::{Out, human_bytes};
+use banger_cli::{Out, human_bytes, interrupt};
 use banger_doc::{Error, Kernel, Kind, Name, Result};
 use banger_kernel::{ARCHITECTURE, Source, bring};
-use banger_state::{State, clock_s};
+use banger_state::{Staged, State, clock_s};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Bring in a kernel from files
@@ -46,9 +46,12 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let (source, origin) = source_of(&args)?;
     let shelf = State::open()?.kernels();
-    let staged =
-        if args.force { shelf.begin_over(&args.name)? } else { shelf.begin(&args.name)? };
-    let brought = bring(&source, staged.path())?;
+    interrupt::watch()?;
+    let begin = || if args.force { shelf.begin_over(&args.name) } else { shelf.begin(&args.name) };
+    let staged = interrupt::begin(begin, Staged::path)?;
+    let brought = bring(&source, staged.path()).map_err(|error| {
+        error.or_hint("docs/kernels.md says what a kernel is taken from, and what it has to bring")
+    })?;
     let kernel = Kernel {
         name: args.name,
         release: brought.release,
@@ -61,11 +64,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         boot_modules: brought.boot_modules,
         created_unix_s: clock_s(),
     };
-    if args.force {
-        shelf.publish_over(&kernel.name, staged, &kernel)?;
-    } else {
-        shelf.publish(&kernel.name, staged, &kernel)?;
-    }
+    interrupt::settle(|| {
+        if args.force {
+            shelf.publish_over(&kernel.name, staged, &kernel)
+        } else {
+            shelf.publish(&kernel.name, staged, &kernel)
+        }
+    })?;
     out.put(&kernel, |kernel| {
         format!(
             "kernel '{}' is Linux {}, {}",

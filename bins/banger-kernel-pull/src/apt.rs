@@ -1,5 +1,6 @@
 //! Debian's package client. It needs no root to download, and checks the archive's signatures.
 
+use banger_cli::interrupt;
 use banger_doc::{Context, Error, Result};
 use std::{
     fs,
@@ -77,7 +78,9 @@ impl Apt {
         let dir = temporary()?;
         let mut get = self.call("apt-get");
         get.args(RETRIES).args(["-q", "download", package]).current_dir(dir.path());
-        output(&mut get, DOWNLOAD).with_context(|| format!("cannot download '{package}'"))?;
+        output(&mut get, DOWNLOAD)
+            .with_context(|| format!("cannot download '{package}'"))
+            .map_err(|error| error.or_hint("look at the network and at the sources of apt"))?;
         Ok(Download { file: only_file(dir.path())?, _dir: dir })
     }
 
@@ -98,12 +101,10 @@ const RETRIES: [&str; 6] = [
     "Acquire::https::Timeout=20",
 ];
 
-/// Makes a directory in which the client can work.
+/// Makes a directory in which the client can work. An interrupt removes it.
 fn temporary() -> Result<TempDir> {
-    let dir = tempfile::Builder::new()
-        .prefix("banger-kernel-")
-        .tempdir()
-        .context("cannot make a temporary directory")?;
+    let make = || tempfile::Builder::new().prefix("banger-kernel-").tempdir();
+    let dir = interrupt::begin(make, TempDir::path).context("cannot make a temporary directory")?;
     // Run by root, the client downloads as a user of its own, who needs to write here.
     if nix::unistd::geteuid().is_root()
         && let Ok(Some(user)) = nix::unistd::User::from_name("_apt")
@@ -170,7 +171,9 @@ fn output(command: &mut Command, limit: Duration) -> Result<String> {
         let _ = ended.send(());
         status
     });
+    interrupt::end(Some(group.as_raw().unsigned_abs()));
     let in_time = end.recv_timeout(limit).is_ok();
+    interrupt::end(None);
     if !in_time {
         let _ = nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL);
     }

@@ -5,7 +5,7 @@ mod apt;
 mod catalog;
 
 use apt::Apt;
-use banger_cli::{Out, Program, note};
+use banger_cli::{Out, Program, interrupt, note};
 use banger_doc::{Error, Kernel, Kind, Name, Result};
 use banger_state::{Lock, State};
 use std::{process::ExitCode, time::Duration};
@@ -56,6 +56,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 }
 
 fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
+    interrupt::watch()?;
     let (apt, package) = find(entry, out)?;
     if !out.is_quiet() {
         note(&format!("downloading the package '{package}'"));

@@ -10,7 +10,7 @@ use banger_cli::Out;
 use banger_doc::{Described, Error, ExitStatus, Program, Result};
 use std::process::ExitCode;
 
-/// Describe programs, documents and exit statuses, for other programs
+/// Describe programs, documents and statuses, for programs
 ///
 /// Without a name all of them: first the programs, then the documents, then the statuses.
 #[derive(clap::Parser)]

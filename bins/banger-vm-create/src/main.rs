@@ -8,7 +8,7 @@ mod names;
 mod parts;
 mod size;
 
-use banger_cli::{Out, Program};
+use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{Context, Error, Kind, Name, NetMode, Result, Spec, View, Vm, Vmm};
 use banger_state::{State, clock_s, place, write_document};
@@ -90,12 +90,20 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.no_start {
         return out.put(&state.vm(&name)?.view()?, |view| format!("created VM '{}'", view.vm.name));
     }
+    if !is_called() {
+        interrupt::watch()?;
+        interrupt::say(Some(format!(
+            "VM '{name}' comes up all the same; 'banger vm wait {name}' waits for it, 'banger vm delete --force {name}' removes it"
+        )));
+    }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }
     let views: Vec<View> = start.arg(name.as_str()).documents()?;
-    views.iter().try_for_each(|view| out.put(view, |_| format!("VM '{name}' is ready")))
+    // Whoever watches was told by the other program.
+    let words = if out.is_live() { String::new() } else { format!("VM '{name}' is ready") };
+    views.iter().try_for_each(|view| out.put(view, |_| words.clone()))
 }
 
 /// Makes the VM's folder and lets everybody see it, under the given or a made-up name.

@@ -69,7 +69,8 @@ fn listening(state: &State, name: &Name) -> Result<Vec<Port>> {
     folder.must_run()?;
     let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
     let said = control::ports(&channel, LIMIT)
-        .with_context(|| format!("cannot ask VM '{name}' what listens in it"))?;
+        .with_context(|| format!("cannot ask VM '{name}' what listens in it"))
+        .map_err(|error| error.or_hint(format!("'banger vm logs {name}' shows its console")))?;
     Ok(said.into_iter().filter_map(|port| checked(name, port)).collect())
 }
 

@@ -6,14 +6,15 @@
 mod progress;
 mod starting;
 
-use banger_cli::Out;
+use banger_cli::{Out, interrupt, is_called};
 use banger_doc::{Name, Result};
 use banger_state::State;
 use std::{process::ExitCode, time::Duration};
 
 /// Start VMs and wait until they are ready
 ///
-/// A guest that does not come up in time is kept running, for 'banger vm logs'.
+/// A guest that does not come up in time is kept running, for 'banger vm logs'. Ctrl-C ends the
+/// waiting; what was begun comes up all the same.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-start", version)]
 struct Args {
@@ -34,8 +35,16 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
-    let stages = progress::Stages::new(out, args.vms.len() > 1);
+    let stages = progress::Stages::new(out, args.console);
     let limit = args.timeout.map(Duration::from_secs);
+    interrupt::watch()?;
+    if !is_called() {
+        let names: Vec<&str> = args.vms.iter().map(Name::as_str).collect();
+        let names = names.join(" ");
+        interrupt::say(Some(format!(
+            "what was begun comes up all the same; 'banger vm wait {names}' waits for it, 'banger vm kill {names}' ends it"
+        )));
+    }
     let how = starting::How { limit, console: args.console };
     out.each(&args.vms, |name| starting::start(&state.vm(name)?, &how, &stages), |_| String::new())
 }

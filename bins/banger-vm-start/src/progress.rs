@@ -2,56 +2,82 @@
 
 use banger_cli::Out;
 use banger_doc::Name;
-use std::{io::Write, time::Instant};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::time::{Duration, Instant};
 
-/// Stages on stderr: one line that changes on a terminal, lines with names for several VMs;
-/// elsewhere only what somebody must know.
+/// How often a line that changes is drawn.
+const TICK: Duration = Duration::from_millis(120);
+
+/// A changing line on stderr for each VM, where a person watches; elsewhere only what somebody must
+/// know.
 pub(crate) struct Stages {
+    lines: Option<MultiProgress>,
     live: bool,
     quiet: bool,
-    several: bool,
-    begun: Instant,
 }
 
 impl Stages {
-    pub(crate) fn new(out: &Out, several: bool) -> Self {
-        Self { live: out.is_live(), quiet: out.is_quiet(), several, begun: Instant::now() }
+    /// With the guest's console on the same stream there is no place for lines that change.
+    pub(crate) fn new(out: &Out, console: bool) -> Self {
+        let live = out.is_live();
+        Self { lines: (live && !console).then(MultiProgress::new), live, quiet: out.is_quiet() }
     }
 
+    /// Begins the line of a VM; dropped, it goes.
+    pub(crate) fn line(&self, vm: &Name) -> Line {
+        let shown = self.lines.as_ref().map(|lines| {
+            let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}, {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = lines.add(ProgressBar::new_spinner().with_style(style));
+            bar.set_prefix(vm.to_string());
+            bar.enable_steady_tick(TICK);
+            (lines.clone(), bar)
+        });
+        Line { vm: vm.clone(), shown, live: self.live, quiet: self.quiet, begun: Instant::now() }
+    }
+}
+
+/// The line of one VM.
+pub(crate) struct Line {
+    vm: Name,
+    shown: Option<(MultiProgress, ProgressBar)>,
+    live: bool,
+    quiet: bool,
+    begun: Instant,
+}
+
+impl Line {
     /// Says that a stage began.
-    pub(crate) fn enter(&self, vm: &Name, stage: &str) {
-        if self.live && !self.several {
-            write(&format!("\r\x1b[K{vm}: {stage}"));
+    pub(crate) fn enter(&self, stage: &'static str) {
+        if let Some((_, bar)) = &self.shown {
+            bar.set_message(stage);
         }
     }
 
     /// Says something that somebody must know.
-    pub(crate) fn note(&self, vm: &Name, text: &str) {
-        if !self.quiet {
-            write(&format!("{}{vm}: {text}\n", self.clear()));
+    pub(crate) fn note(&self, text: &str) {
+        let text = format!("{}: {text}", self.vm);
+        if let Some((lines, _)) = &self.shown {
+            let _ = lines.println(text);
+        } else if !self.quiet {
+            banger_cli::note(&text);
         }
     }
 
     /// Says that the guest answers.
-    pub(crate) fn ready(&self, vm: &Name) {
+    pub(crate) fn ready(&self) {
         if self.live {
             let took = self.begun.elapsed().as_secs_f32();
-            self.note(vm, &format!("ready in {took:.1}s"));
+            self.note(&format!("ready in {took:.1}s"));
         }
-    }
-
-    /// Takes the changing line away.
-    pub(crate) fn end(&self) {
-        if self.live {
-            write(self.clear());
-        }
-    }
-
-    fn clear(&self) -> &'static str {
-        if self.live && !self.several { "\r\x1b[K" } else { "" }
     }
 }
 
-fn write(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some((lines, bar)) = &self.shown {
+            bar.finish_and_clear();
+            lines.remove(bar);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Starting one VM and waiting for its guest.
 
-use crate::progress::Stages;
+use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
@@ -37,7 +37,8 @@ pub(crate) fn start(folder: &VmFolder, how: &How, stages: &Stages) -> Result<Vie
     }
     let watch = Watch::new(folder)?;
     folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
-    stages.enter(name, "preparing");
+    let line = stages.line(name);
+    line.enter("preparing");
     let mut child = spawn(name)?;
     // Ends when the supervisor has the VM's lock, or has given up.
     let mut said = String::new();
@@ -51,10 +52,8 @@ pub(crate) fn start(folder: &VmFolder, how: &How, stages: &Stages) -> Result<Vie
         let _ = child.wait();
         return Err(report.into());
     }
-    let answer = wait(folder, &watch, &mut child, how, stages);
-    stages.end();
-    let view = answer?;
-    stages.ready(name);
+    let view = wait(folder, &watch, &mut child, how, &line)?;
+    line.ready();
     Ok(view)
 }
 
@@ -81,7 +80,7 @@ fn wait(
     watch: &Watch,
     child: &mut Child,
     how: &How,
-    stages: &Stages,
+    line: &Line,
 ) -> Result<View> {
     let begun = Instant::now();
     let mut phase = None;
@@ -93,7 +92,7 @@ fn wait(
         if let Some(running) = &running {
             if phase != Some(running.phase) {
                 phase = Some(running.phase);
-                say(folder.name(), running, stages);
+                say(running, line);
             }
             let paused = running.phase == Phase::Paused && running.ready_ms.is_some();
             if running.phase == Phase::Ready || paused {
@@ -142,15 +141,15 @@ impl Follow {
     }
 }
 
-fn say(name: &Name, running: &Running, stages: &Stages) {
+fn say(running: &Running, line: &Line) {
     match running.phase {
         Phase::Booting => {
             for note in &running.notes {
-                stages.note(name, note);
+                line.note(note);
             }
-            stages.enter(name, "booting");
+            line.enter("booting");
         }
-        Phase::Stopping => stages.enter(name, "stopping"),
+        Phase::Stopping => line.enter("stopping"),
         _ => {}
     }
 }

@@ -8,7 +8,13 @@ use std::{
 };
 
 /// Set for a program whose documents are read: the caller says its error, so it need not.
-pub(crate) const CALLED: &str = "BANGER_CALLED";
+const CALLED: &str = "BANGER_CALLED";
+
+/// Says whether another program of banger's reads the documents of this one, and talks to the
+/// person itself.
+pub fn is_called() -> bool {
+    std::env::var_os(CALLED).is_some()
+}
 
 /// Finds a program of banger's as the front does: beside this one, then in `PATH`.
 pub fn find(program: &str) -> Result<PathBuf> {

@@ -6,10 +6,13 @@
 mod call;
 mod complete;
 mod describe;
+pub mod interrupt;
 mod out;
+mod paint;
 
-pub use call::{Program, call, find};
+pub use call::{Program, call, find, is_called};
 pub use out::{Out, human_bytes, note};
+pub use paint::{Colour, paint};
 
 use banger_doc::{Document, Error, Kind, Result};
 use clap::{Arg, ArgAction, Parser};
@@ -60,7 +63,7 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
     }
     let program = command.get_name().to_owned();
     let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
-    let mut out = Out::new(json_asked || !std::io::stdout().is_terminal(), false);
+    let mut out = Out::new(&program, json_asked || !std::io::stdout().is_terminal());
     let parsed = command.try_get_matches_from_mut(words).and_then(|matches| {
         out.set_quiet(matches.get_flag("quiet"));
         A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -110,13 +113,9 @@ pub(crate) fn spelled(program: &str) -> String {
 }
 
 fn fail(program: &str, error: &Error, out: &Out, raw: bool) -> ExitCode {
-    let said_by_the_caller = out.is_json() && !raw && std::env::var_os(call::CALLED).is_some();
-    if !said_by_the_caller {
-        let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{program}: {}", error.chain());
-        if let Some(hint) = error.hint_text() {
-            let _ = writeln!(stderr, "hint: {hint}");
-        }
+    let said_by_the_caller = out.is_json() && !raw && is_called();
+    if !said_by_the_caller && !out.has_said() {
+        out::say(program, error);
     }
     if raw {
         return ExitCode::from(if error.kind() == Kind::Usage { 2 } else { OWN_FAILURE });

@@ -1,19 +1,27 @@
 //! What a program prints.
 
+use crate::{is_called, paint};
 use banger_doc::{Context, Document, Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
 
 /// The program's stdout: documents for programs, words and tables for people.
 #[derive(Debug)]
 pub struct Out {
+    program: String,
     json: bool,
     quiet: bool,
     broken: bool,
+    said: bool,
 }
 
 impl Out {
-    pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, broken: false }
+    pub(crate) fn new(program: &str, json: bool) -> Self {
+        Self { program: program.to_owned(), json, quiet: false, broken: false, said: false }
+    }
+
+    /// Says whether the failure that is returned was told to the person already, among others.
+    pub(crate) fn has_said(&self) -> bool {
+        self.said
     }
 
     pub(crate) fn set_quiet(&mut self, quiet: bool) {
@@ -59,20 +67,21 @@ impl Out {
         let mut rows = vec![head.iter().map(ToString::to_string).collect::<Vec<_>>()];
         rows.extend(documents.iter().map(row));
         let widths: Vec<usize> = (0..head.len())
-            .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
+            .map(|i| rows.iter().map(|row| paint::width(&row[i])).max().unwrap_or(0))
             .collect();
-        let room = terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| width.0.into());
-        let shown = columns_that_fit(&widths, room);
+        let widths = widths_that_fit(widths, terminal_columns().unwrap_or(usize::MAX));
         for row in rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .take(shown)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| fitted(cell, *width)).collect();
             self.line(cells.join("  ").trim_end())?;
         }
         Ok(())
+    }
+
+    /// Prints words for people, broken between them where the terminal ends; lines after the first
+    /// begin with `indent` blanks.
+    pub fn paragraph(&mut self, text: &str, indent: usize) -> Result<()> {
+        self.line(&broken(text, indent, terminal_columns().unwrap_or(usize::MAX)))
     }
 
     /// Prints a line as it is.
@@ -148,27 +157,102 @@ impl Out {
                 Err(error) => failures.push(error),
             }
         }
+        // In the order of the names; a caller that reads the documents tells of the first itself.
+        let told_by_the_caller = usize::from(self.json && is_called());
+        if failures.len() > 1 {
+            self.said = told_by_the_caller == 0;
+            failures.iter().skip(told_by_the_caller).for_each(|error| say(&self.program, error));
+        }
         let mut failures = failures.into_iter();
         let first = failures.next();
-        for other in failures {
-            note(&format!("error: {}", other.chain()));
-            if self.json {
-                self.line(&other.report().to_line())?;
-            }
+        for other in
+            failures.filter(|_| self.json).map(|error| error.report().to_line()).collect::<Vec<_>>()
+        {
+            self.line(&other)?;
         }
         first.map_or(Ok(()), Err)
     }
 }
 
-/// Returns how many columns of a table a terminal has room for. What it has no room for is left out
-/// from the right: a line that wraps is harder to read than a shorter one.
-fn columns_that_fit(widths: &[usize], room: usize) -> usize {
-    let mut end = 0;
-    let fits = |width: &&usize| {
-        end += **width + 2;
-        end - 2 <= room
-    };
-    widths.iter().take_while(fits).count().max(1)
+/// Returns how wide the terminal on stdout is, if there is one.
+fn terminal_columns() -> Option<usize> {
+    terminal_size::terminal_size().map(|(width, _)| width.0.into())
+}
+
+/// The least a column of a table is cut to; the first one holds the names that people type.
+const LEAST: usize = 16;
+const LEAST_FIRST: usize = 32;
+
+/// Returns how wide the columns of a table become where the terminal ends: a line that wraps is
+/// hard to read. The widest are cut first, and what there is no room for then is left out from the
+/// right.
+fn widths_that_fit(mut widths: Vec<usize>, room: usize) -> Vec<usize> {
+    let whole = widths.clone();
+    loop {
+        let needed = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        if needed <= room {
+            return widths;
+        }
+        let least = |column: usize| if column == 0 { LEAST_FIRST } else { LEAST };
+        let cut = (0..widths.len())
+            .filter(|column| widths[*column] > least(*column))
+            // Names are cut last.
+            .max_by_key(|column| (*column > 0, widths[*column]));
+        match cut {
+            Some(column) => {
+                let enough = widths[column].saturating_sub(needed - room);
+                widths[column] = enough.max(least(column));
+            }
+            None if widths.len() > 1 => {
+                // Without the last column the others may be whole again.
+                widths = whole[..widths.len() - 1].to_vec();
+            }
+            None => return widths,
+        }
+    }
+}
+
+/// Makes a cell as wide as its column; what is cut off is shown by `…`.
+fn fitted(cell: &str, width: usize) -> String {
+    let needed = paint::width(cell);
+    if needed <= width {
+        return format!("{cell}{}", " ".repeat(width - needed));
+    }
+    let start: String = cell.chars().take(width.saturating_sub(1)).collect();
+    format!("{start}…")
+}
+
+/// Breaks words into lines of at most `columns`; a word that is longer has a line of its own.
+fn broken(text: &str, indent: usize, columns: usize) -> String {
+    let mut lines = String::new();
+    for line in text.lines() {
+        let mut at = 0;
+        for (number, word) in line.split(' ').enumerate() {
+            let width = paint::width(word);
+            if number > 0 && at + 1 + width > columns {
+                lines.push('\n');
+                lines.push_str(&" ".repeat(indent));
+                at = indent;
+            } else if number > 0 {
+                lines.push(' ');
+                at += 1;
+            }
+            lines.push_str(word);
+            at += width;
+        }
+        lines.push('\n');
+    }
+    lines.truncate(lines.trim_end_matches('\n').len());
+    lines
+}
+
+/// Says on stderr what failed, why, and what to type next.
+pub(crate) fn say(program: &str, error: &Error) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "{program}: {}", error.chain());
+    if let Some(hint) = error.hint_text() {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
 }
 
 /// Says something to the person on stderr.
@@ -193,11 +277,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_narrow_terminal_shows_the_first_columns() {
-        assert_eq!(columns_that_fit(&[10, 8, 20], 200), 3);
-        assert_eq!(columns_that_fit(&[10, 8, 20], 42), 3);
-        assert_eq!(columns_that_fit(&[10, 8, 20], 41), 2);
-        assert_eq!(columns_that_fit(&[10, 8, 20], 5), 1);
-        assert_eq!(columns_that_fit(&[10], usize::MAX), 1);
+    fn a_narrow_terminal_cuts_wide_columns_then_leaves_out_the_last() {
+        let fit = |widths: &[usize], room| widths_that_fit(widths.to_vec(), room);
+        assert_eq!(fit(&[10, 8, 20], 200), [10, 8, 20]);
+        assert_eq!(fit(&[10, 8, 20], 42), [10, 8, 20]);
+        assert_eq!(fit(&[10, 8, 20], 41), [10, 8, 19]);
+        assert_eq!(fit(&[10, 8, 20], 37), [10, 8]);
+        assert_eq!(fit(&[10, 8, 20], 5), [10]);
+        // A long name is cut last, and the others get what is left then.
+        assert_eq!(fit(&[63, 7, 48, 4, 7, 7, 13], 80), [38, 7, 16, 4, 7]);
+        assert_eq!(fit(&[63, 7, 48], 80), [53, 7, 16]);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_shown() {
+        assert_eq!(fitted("web", 5), "web  ");
+        assert_eq!(fitted("registry", 5), "regi…");
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(broken("one two three", 2, 9), "one two\n  three");
+        assert_eq!(broken("one two", 2, usize::MAX), "one two");
+        assert_eq!(broken("x incomprehensibilities y", 1, 10), "x\n incomprehensibilities\n y");
     }
 }

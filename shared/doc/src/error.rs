@@ -2,7 +2,7 @@
 
 use crate::Document;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, io::ErrorKind};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +79,12 @@ impl Error {
         self
     }
 
+    /// Says what to type next where nothing better is known.
+    #[must_use]
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        if self.hint_text().is_some() { self } else { self.hint(hint) }
+    }
+
     /// Names the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -93,7 +99,30 @@ impl Error {
 
     /// Returns what to type next, if anything is known.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.hint.as_deref().or_else(|| self.hint_of_the_system())
+    }
+
+    /// Returns what helps whatever was being done: a path leads nowhere, the disk is full, or it is
+    /// not ours to write to.
+    fn hint_of_the_system(&self) -> Option<&'static str> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                    return Some(
+                        "'banger df' shows what takes room; 'banger image prune' and 'banger vm prune' free some",
+                    );
+                }
+                Some(ErrorKind::NotFound) => {
+                    return Some("look at how the path is written, and at what is there");
+                }
+                Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
+                    return Some("'banger doctor' checks what may be read and written");
+                }
+                _ => cause = error.source(),
+            }
+        }
+        None
     }
 
     /// Returns the sentence and its causes, joined by `: `.
@@ -102,7 +131,7 @@ impl Error {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             words.push_str(": ");
-            words.push_str(&error.to_string());
+            words.push_str(&plain(&error.to_string()));
             cause = error.source();
         }
         words
@@ -110,7 +139,26 @@ impl Error {
 
     /// Returns the error as the document a program prints.
     pub fn report(&self) -> Report {
-        Report { kind: self.kind, message: self.chain(), hint: self.hint.clone() }
+        let hint = self.hint_text().map(str::to_owned);
+        Report { kind: self.kind, message: self.chain(), hint }
+    }
+}
+
+/// Says a cause as the sentence before it goes on: without the system's number of it, and without
+/// its capital letter unless it begins an abbreviation.
+fn plain(cause: &str) -> String {
+    let cause = match cause.rsplit_once(" (os error ") {
+        Some((words, number)) if number.trim_end_matches(')').parse::<i32>().is_ok() => words,
+        _ => cause,
+    };
+    let mut letters = cause.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second))
+            if first.is_ascii_uppercase() && second.is_ascii_lowercase() =>
+        {
+            format!("{}{}", first.to_ascii_lowercase(), letters.as_str())
+        }
+        _ => cause.to_owned(),
     }
 }
 
@@ -187,6 +235,17 @@ mod tests {
         assert_eq!(error.hint_text(), Some("look"));
         assert_eq!(error.chain(), "cannot start 'web': no VM 'web'");
         assert_eq!(error.to_string(), "cannot start 'web'");
+    }
+
+    #[test]
+    fn a_cause_goes_on_with_the_sentence_and_a_full_disk_has_a_hint() {
+        let full: Result<(), _> = Err(std::io::Error::from_raw_os_error(28));
+        let error = full.context("cannot write 'a'").context("cannot make 'web'").unwrap_err();
+        assert_eq!(error.chain(), "cannot make 'web': cannot write 'a': no space left on device");
+        assert!(error.report().hint.unwrap().contains("banger df"));
+        assert_eq!(plain("EOF while parsing"), "EOF while parsing");
+        assert_eq!(plain("No such file or directory (os error 2)"), "no such file or directory");
+        assert_eq!(plain(""), "");
     }
 
     #[test]

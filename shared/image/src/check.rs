@@ -36,7 +36,8 @@ pub fn check(path: &Path) -> Result<Checked> {
     })?;
     let meta = file.metadata().with_context(|| format!("cannot look at '{}'", path.display()))?;
     if !meta.is_file() {
-        return Err(wrong("is not a file".into()));
+        return Err(wrong("is not a file".into())
+            .hint("give the path of a file that holds an ext4 file system"));
     }
     let mut block = [0; 1024];
     let read = file.read_exact_at(&mut block, SUPERBLOCK);
@@ -49,7 +50,8 @@ pub fn check(path: &Path) -> Result<Checked> {
     }
     let incompatible = u32_at(0x60);
     if incompatible & IS_JOURNAL != 0 || incompatible & EXTENTS == 0 {
-        return Err(wrong("holds another file system than ext4".into()));
+        return Err(wrong("holds another file system than ext4".into())
+            .hint("'mke2fs -t ext4 -d FOLDER FILE SIZE' makes one of a folder"));
     }
     if incompatible & NEEDS_RECOVERY != 0 {
         return Err(wrong("was not unmounted: its journal holds changes".into())

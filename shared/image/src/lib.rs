@@ -3,8 +3,8 @@
 
 mod check;
 mod disk;
-pub mod interrupt;
 pub mod progress;
 
+pub use banger_cli::interrupt;
 pub use check::{Checked, check};
 pub use disk::{copy, freed_bytes, publish, users, write};

@@ -181,7 +181,8 @@ fn modules_of(dir: &Path, release: Option<&str>) -> Result<PathBuf> {
         {
             return Err(Error::failed(format!(
                 "the kernel is '{release}', its modules are of '{name}'"
-            )));
+            ))
+            .hint("'--vmlinuz' and '--modules' name a kernel and its own modules"));
         }
         return Ok(dir.to_owned());
     }

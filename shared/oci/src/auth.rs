@@ -128,9 +128,13 @@ fn lookup(
         .filter(|(key, _)| full.starts_with(&format!("{key}/")))
         .max_by_key(|(key, _)| key.len());
     entry.map_or(Ok(None), |(key, entry)| {
-        read_entry(entry).with_context(|| {
-            format!("cannot read the credentials for '{}' in '{}'", shown(&key), path.display())
-        })
+        read_entry(entry)
+            .with_context(|| {
+                format!("cannot read the credentials for '{}' in '{}'", shown(&key), path.display())
+            })
+            .map_err(|error| {
+                error.or_hint(format!("'docker login {}' writes them anew", shown(&key)))
+            })
     })
 }
 

@@ -161,5 +161,7 @@ fn make_dir(dir: &Path) -> Result<()> {
 
 /// Reads the document of one object and says which one when it cannot.
 pub(crate) fn load<D: Document>(path: &Path, what: &str, name: &Name) -> Result<D> {
-    read_document(path).with_context(|| format!("cannot read {what} '{name}'"))
+    read_document(path)
+        .with_context(|| format!("cannot read {what} '{name}'"))
+        .map_err(|error| error.or_hint("'banger doctor' looks at the whole state"))
 }

@@ -58,8 +58,23 @@ impl<D: Document> Shelf<D> {
             return Ok(());
         }
         let noun = self.what.to_lowercase();
-        Err(Error::not_found(format!("no {} '{name}'", self.what))
-            .hint(format!("'banger {noun} list' shows what is there")))
+        let mut hint = format!("'banger {noun} list' shows what is there");
+        if let Some(near) = self.nearest(name) {
+            hint = format!("did you mean '{near}'? {hint}");
+        }
+        Err(Error::not_found(format!("no {} '{name}'", self.what)).hint(hint))
+    }
+
+    /// Returns the name somebody may have meant who typed one that is not there.
+    fn nearest(&self, name: &Name) -> Option<Name> {
+        let names = self.names().unwrap_or_default();
+        let away = |other: &Name| strsim::osa_distance(other.as_str(), name.as_str());
+        names
+            .into_iter()
+            .map(|other| (away(&other), other))
+            .min()
+            .filter(|(distance, other)| *distance <= 2 && *distance * 2 < other.as_str().len())
+            .map(|(_, other)| other)
     }
 
     /// Reads an object's document.

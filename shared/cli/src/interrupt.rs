@@ -1,4 +1,4 @@
-//! Ctrl-C leaves only the cache: what is half made is removed before the program ends.
+//! Ctrl-C leaves nothing half made: it is removed before the program ends, as the signal says.
 
 use banger_doc::{Context, Result};
 use nix::{
@@ -12,6 +12,7 @@ use signal_hook::{
 };
 use std::{
     fs,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -20,12 +21,14 @@ use std::{
 
 /// What to undo.
 struct Undo {
-    folder: Option<PathBuf>,
+    folders: Vec<PathBuf>,
     lock: Option<PathBuf>,
     child: Option<u32>,
+    words: Option<String>,
 }
 
-static UNDO: Mutex<Undo> = Mutex::new(Undo { folder: None, lock: None, child: None });
+static UNDO: Mutex<Undo> =
+    Mutex::new(Undo { folders: Vec::new(), lock: None, child: None, words: None });
 
 /// Begins to watch for signals that end the program.
 pub fn watch() -> Result<()> {
@@ -41,19 +44,24 @@ pub fn watch() -> Result<()> {
 }
 
 /// Makes the folder to remove; no interrupt comes between the two.
-pub(crate) fn begin<T, E>(
+pub fn begin<T, E>(
     make: impl FnOnce() -> Result<T, E>,
     path: impl FnOnce(&T) -> &Path,
 ) -> Result<T, E> {
     let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
     let value = make()?;
-    undo.folder = Some(path(&value).to_owned());
+    undo.folders.push(path(&value).to_owned());
     Ok(value)
 }
 
 /// Names the program to end; `None` when it has ended.
 pub fn end(child: Option<u32>) {
     change(|undo| undo.child = child);
+}
+
+/// Names what to tell the person who interrupts: what goes on all the same. `None` when it is over.
+pub fn say(words: Option<String>) {
+    change(|undo| undo.words = words);
 }
 
 /// Names the lock file to remove.
@@ -63,10 +71,10 @@ pub fn unlock(path: &Path) {
 
 /// Runs what makes the folder be seen. An interrupt waits for its end: removing and renaming one
 /// folder at once would publish what is left of it.
-pub(crate) fn settle<T>(publish: impl FnOnce() -> T) -> T {
+pub fn settle<T>(publish: impl FnOnce() -> T) -> T {
     let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
     let value = publish();
-    undo.folder = None;
+    undo.folders.clear();
     value
 }
 
@@ -87,10 +95,18 @@ fn undo() {
             thread::sleep(Duration::from_millis(50));
         }
     }
-    if let Some(folder) = &undo.folder {
+    for folder in &undo.folders {
         let _ = fs::remove_dir_all(folder);
     }
     if let Some(lock) = &undo.lock {
         let _ = fs::remove_file(lock);
+    }
+    let mut stderr = std::io::stderr().lock();
+    if stderr.is_terminal() {
+        // The line is the terminal's echo of the key, or one that was going to change.
+        let _ = stderr.write_all(b"\r\x1b[K");
+    }
+    if let Some(words) = &undo.words {
+        let _ = writeln!(stderr, "{words}");
     }
 }
