@@ -151,11 +151,15 @@ fn busybox() -> Vec<u8> {
 
 /// Debian with systemd in three layers, the upper two with everything that layers can say.
 fn debian_image(work: &Path, to: &Path) {
-    let base = cache().join("debian").join("bookworm.tar");
+    let base = cache().join("debian-ssh").join("bookworm.tar");
     once(&base.with_file_name("done"), || {
         let mut bootstrap = Command::new("mmdebstrap");
         bootstrap
-            .args(["--quiet", "--variant=minbase", "--include=systemd-sysv,kmod,libcap2-bin"])
+            .args([
+                "--quiet",
+                "--variant=minbase",
+                "--include=systemd-sysv,kmod,libcap2-bin,openssh-server,rsync",
+            ])
             .args(["--aptopt=Acquire::Retries \"3\"", "bookworm"])
             .arg(&base);
         tool(&mut bootstrap, Duration::from_mins(10));
@@ -180,6 +184,8 @@ fn debian_image(work: &Path, to: &Path) {
         Entry::new(FIFO, "opt/fifo", 0o600).owner(7, 7),
         Entry::link(SYMLINK, "opt/symlink", "app/kept"),
         Entry::file("root/from-the-image", 0o600, "image root\n"),
+        Entry::dir("root/.ssh", 0o700),
+        Entry::file("root/.ssh/authorized_keys", 0o600, crate::ssh::IMAGE_KEY),
         Entry::dir("opt/tools", 0o755),
         Entry::file(
             "opt/tools/only-here",

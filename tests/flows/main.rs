@@ -3,6 +3,8 @@
 
 mod advanced;
 mod busybox;
+mod clock;
+mod copy;
 mod crash;
 mod debian;
 mod firecracker;
@@ -16,6 +18,7 @@ mod parallel;
 mod registry;
 mod schema;
 mod scratch;
+mod ssh;
 mod stuck;
 mod tape;
 mod wrong;

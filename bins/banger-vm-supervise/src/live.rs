@@ -1,6 +1,7 @@
 //! A run, from the start of the VMM to its end: one loop over all that can happen.
 
 use crate::{
+    clock::{self, HostClock},
     disks::Disks,
     end::{End, Stage, Why},
     log::{CONSOLE_LIMIT, CappedLog},
@@ -10,9 +11,7 @@ use crate::{
 use banger_channel::{bridge, control};
 use banger_doc::{Context, Desire, Error, Phase, Process, Result, Running};
 use banger_machine::{Accelerator, Event, Machine};
-use banger_state::{
-    State, VmFolder, Watch, clock_ms, place, process_of, replace_fleeting, write_fleeting,
-};
+use banger_state::{State, VmFolder, Watch, place, process_of, replace_fleeting, write_fleeting};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -47,9 +46,11 @@ const BUTTON_LIMIT: Duration = Duration::from_secs(5);
 const METRICS_LIMIT: usize = 64 << 10;
 /// Stack of a helper thread; none goes deep.
 const STACK: usize = 512 << 10;
-/// What helper threads say: the agent answers; the agent cannot be told to shut down.
+/// What helper threads say: the agent answers; the agent cannot be told to shut down; it cannot be
+/// told the time.
 const READY: u8 = b'R';
 const DEAF: u8 = b'D';
+const CLOCK: u8 = b'C';
 
 /// What a run begins with.
 pub(crate) struct Start<'a> {
@@ -144,6 +145,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         news_end,
         over,
         stop: None,
+        clock_is_behind: false,
         stage: &mut end.stage,
         why: &mut end.why,
     };
@@ -181,6 +183,8 @@ struct Live<'a> {
     news_end: OwnedFd,
     over: Arc<AtomicBool>,
     stop: Option<Stop>,
+    /// Whether the guest may have been told a time that is wrong since, before it could be asked.
+    clock_is_behind: bool,
     stage: &'a mut Stage,
     why: &'a mut Why,
 }
@@ -188,6 +192,8 @@ struct Live<'a> {
 impl Live<'_> {
     /// The loop. Ends when the VMM has.
     fn watch_over(&mut self, signals: &SignalFd, watch: &Watch, news: &OwnedFd) -> Result<VmmEnd> {
+        let mut host_clock =
+            HostClock::watch().inspect_err(|error| self.log.say(&error.chain())).ok();
         // What was asked before anybody listened.
         self.obey();
         loop {
@@ -196,7 +202,7 @@ impl Live<'_> {
                 let left = until.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
-            let [ended, asked, told, signalled, console, output, control, metrics] = {
+            let [ended, asked, told, signalled, console, output, control, metrics, jumped] = {
                 let ask = |fd| PollFd::new(fd, PollFlags::POLLIN);
                 let mut fds = [
                     ask(self.stub.fd()),
@@ -207,6 +213,7 @@ impl Live<'_> {
                     ask(self.output.as_ref().map_or(self.stub.fd(), AsFd::as_fd)),
                     ask(if self.control_open { self.machine.control() } else { self.stub.fd() }),
                     ask(self.machine.metrics().unwrap_or(self.stub.fd())),
+                    ask(host_clock.as_ref().map_or(self.stub.fd(), HostClock::fd)),
                 ];
                 match poll(&mut fds, timeout) {
                     Ok(_) | Err(Errno::EINTR) => {}
@@ -239,6 +246,15 @@ impl Live<'_> {
             }
             if told {
                 self.hear_helper(news);
+            }
+            if let (true, Some(host)) = (jumped, &mut host_clock) {
+                match host.heard() {
+                    Ok(words) => self.set_guest_clock(&words),
+                    Err(error) => {
+                        self.log.say(&error.chain());
+                        host_clock = None;
+                    }
+                }
             }
             if asked {
                 watch.clear();
@@ -371,15 +387,10 @@ impl Live<'_> {
                 }
                 Event::Resumed => {
                     let ready = self.running.ready_ms.is_some();
-                    if self.running.phase == Phase::Paused && ready {
-                        self.help("clock", |_| {
-                            let limit = Duration::from_secs(10);
-                            let channel = Path::new(place::VM_CHANNEL);
-                            let _ = control::set_time(channel, clock_ms(), limit);
-                            None
-                        });
+                    if self.running.phase == Phase::Paused {
+                        self.enter(if ready { Phase::Ready } else { Phase::Booting });
+                        self.set_guest_clock("the guest was paused");
                     }
-                    self.enter_if(Phase::Paused, if ready { Phase::Ready } else { Phase::Booting });
                 }
                 Event::GuestShutdown | Event::GuestReset | Event::GuestPanic => {
                     self.log.say(&format!("the VMM says {event:?}"));
@@ -421,9 +432,13 @@ impl Live<'_> {
                     *self.stage = Stage::Ready;
                     self.enter_if(Phase::Booting, Phase::Ready);
                     let _ = self.say_how();
+                    if std::mem::take(&mut self.clock_is_behind) {
+                        self.set_guest_clock("the host's clock jumped while the guest booted");
+                    }
                     // A pause that was asked for while the guest booted.
                     self.obey();
                 }
+                CLOCK => self.log.say("cannot set the guest's clock: its agent does not answer"),
                 DEAF => {
                     self.log.say("the agent does not answer: pressing the power button");
                     let limit = self.press_power();
@@ -433,6 +448,19 @@ impl Live<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Sets the guest's clock to the host's, as soon as there is somebody who can.
+    fn set_guest_clock(&mut self, why: &str) {
+        match self.running.phase {
+            Phase::Ready => {
+                self.log.say(&format!("{why}: setting the guest's clock"));
+                self.help("clock", |over| clock::set_guest(over).is_err().then_some(CLOCK));
+            }
+            // Whatever runs on later is set then.
+            Phase::Preparing | Phase::Booting => self.clock_is_behind = true,
+            Phase::Paused | Phase::Stopping => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! `console.log`, `supervise.log` and `run/` in the VM's folder. The only long-lived program; ends
 //! with its VM. Nothing it starts outlives it.
 
+mod clock;
 mod disks;
 mod end;
 mod live;

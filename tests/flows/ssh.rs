@@ -1,0 +1,202 @@
+//! The host's own ssh, scp, sftp and rsync with a real server in a real guest.
+
+use crate::guest::Guest;
+use banger_tests::{Answer, SYSTEM_PATH, program};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A line that the image's own root lets in.
+pub(crate) const IMAGE_KEY: &str = "ssh-ed25519 \
+    AAAAC3NzaC1lZDI1NTE5AAAAIGPT7eGJ5mHqKkMhpXNdo4KQFkQzYbi1lNqgD2qV9wTc of-the-image\n";
+
+/// Everything that speaks ssh reaches the guest by its name.
+pub(crate) fn all_ways_lead_in(guest: &Guest) {
+    let ssh = |args: &[&str]| guest.sandbox.raw(program("banger-vm-ssh"), args);
+    let answer = ssh(&["web", "--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
+    assert_eq!((answer.status, &*answer.text()), (42, "out\n"), "{}", answer.all());
+    assert_eq!(answer.stderr, "err\n");
+    assert_eq!(ssh(&["web", "--", "echo $FROM_IMAGE | tr a-z A-Z"]).ok().text(), "YES\n");
+
+    // As an editor does: a script over a plain `ssh -T`, no terminal.
+    guest.run("ssh-config", &["--install"]).ok();
+    let home = guest.sandbox.home();
+    let config = home.join(".ssh/config");
+    let shell = Shell { guest, config: config.display().to_string() };
+    shell.says("echo 'uname -s; id -un; pwd' | ssh -T $VM bash -s", "Linux\nroot\n/root\n");
+
+    // Each line was read by nobody before.
+    let keys = guest.says("cat /root/.ssh/authorized_keys");
+    assert!(keys.contains(IMAGE_KEY.trim()), "the image's own key is gone: {keys}");
+    assert!(keys.contains(" banger"), "banger's key is missing: {keys}");
+    let user = "-o IdentityFile=none -o PreferredAuthentications=password,keyboard-interactive";
+    let refused = shell.run(&format!("ssh {user} -o BatchMode=yes $VM true"));
+    assert!(refused.status == 255, "a login without a key: {}", refused.all());
+    assert!(refused.stderr.contains("Permission denied (publickey)"), "{}", refused.all());
+
+    a_server_that_comes_up_is_waited_for(guest);
+    files_are_carried(&shell);
+    ports_are_carried(&shell);
+    another_host_key_is_refused(&shell);
+    shell.run("banger ssh-config --uninstall").ok();
+    assert_eq!(fs::read(&config).unwrap_or_default(), b"");
+}
+
+struct Shell<'a> {
+    guest: &'a Guest,
+    config: String,
+}
+
+impl Shell<'_> {
+    /// `ssh` and its like as the user has them, but for a configuration that is the sandbox's.
+    fn script(&self, script: &str) -> String {
+        format!(
+            "ssh() {{ command ssh -F '{0}' \"$@\"; }}; scp() {{ command scp -q -F '{0}' \"$@\"; }}; \
+             sftp() {{ command sftp -q -F '{0}' \"$@\"; }}; export RSYNC_RSH=\"ssh -F '{0}'\"; \
+             VM=web.vm; {script}",
+            self.config
+        )
+    }
+
+    fn run(&self, script: &str) -> Answer {
+        let beside = program("banger");
+        let beside = beside.parent().expect("a folder").display().to_string();
+        let script = self.script(script);
+        let words = ["-euo", "pipefail", "-c", &script];
+        self.guest.sandbox.raw_with("/bin/bash", &words, |command| {
+            command.env("PATH", format!("{beside}:{SYSTEM_PATH}"));
+        })
+    }
+
+    fn says(&self, script: &str, words: &str) {
+        let answer = self.run(script);
+        assert_eq!(answer.ok().text(), words, "{}", answer.all());
+    }
+
+    /// Starts something that stays.
+    fn start(&self, script: &str) -> Stays {
+        let mut command = self.guest.sandbox.command("/bin/bash");
+        command.args(["-c", &self.script(&format!("exec {script}"))]);
+        Stays(command.stdout(Stdio::null()).spawn().expect("a shell"))
+    }
+}
+
+struct Stays(Child);
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What greets has to let banger's key in before anybody is sent there.
+fn a_server_that_comes_up_is_waited_for(guest: &Guest) {
+    let late = |fix: &str| {
+        guest.says("systemctl stop ssh.service ssh.socket 2>&1");
+        std::thread::scope(|scope| {
+            let ssh = scope.spawn(|| {
+                guest.sandbox.raw(program("banger-vm-ssh"), &["web", "--", "echo", "in"])
+            });
+            std::thread::sleep(Duration::from_secs(4));
+            guest.says(&format!("{fix} systemctl start ssh.service"));
+            ssh.join().expect("a thread")
+        })
+    };
+    let answer = late("");
+    assert_eq!(answer.ok().text(), "in\n");
+    assert!(answer.stderr.contains("waiting for the ssh server of 'web'"), "{}", answer.all());
+    let refused = late("mv /root/.ssh /root/away;");
+    guest.says("mv /root/away /root/.ssh");
+    refused.fails(125, "the ssh server of 'web.vm' lets no 'root' in");
+}
+
+fn files_are_carried(shell: &Shell<'_>) {
+    let began = Instant::now();
+    shell
+        .run(
+            "head -c 104857600 /dev/urandom >large; scp large $VM:/root/large; rm -rf back; \
+             scp $VM:/root/large back; cmp large back; \
+             test $(ssh $VM sha256sum /root/large | cut -c-64) = $(sha256sum large | cut -c-64)",
+        )
+        .ok();
+    say(&format!("scp of 100 MiB there and back: {:?}", began.elapsed()));
+    shell
+        .run(
+            "mkdir -p tree/sub; seq 1000 >tree/sub/numbers; ln -s sub/numbers tree/link; chmod 750 tree/sub; \
+             printf 'put -r tree\\nchmod 600 tree/sub/numbers\\nget tree/sub/numbers fetched\\nbye\\n' >batch; \
+             sftp -b batch $VM >said; cmp tree/sub/numbers fetched; \
+             rsync -a tree/ $VM:synced; rsync -a $VM:synced/ again; diff -r tree again; \
+             test -L again/link; test $(stat -c %a again/sub) = 750; \
+             echo more >>tree/sub/numbers; rsync -ai tree/ $VM:synced | grep numbers; \
+             test $(ssh $VM wc -l synced/sub/numbers | cut -d' ' -f1) = 1001",
+        )
+        .ok();
+}
+
+/// `ssh -L`, and `ssh -D` with a client of SOCKS (RFC 1928).
+fn ports_are_carried(shell: &Shell<'_>) {
+    let (local, socks) = (free_port(), free_port());
+    let _tunnel = shell.start(&format!(
+        "ssh -F '{}' -N -o ExitOnForwardFailure=yes -L {local}:localhost:22 -D {socks} web.vm",
+        shell.config
+    ));
+    assert!(greeting(&mut dial(local)).starts_with("SSH-2.0-"));
+    let mut stream = dial(socks);
+    stream.write_all(&[5, 1, 0]).expect("a greeting");
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).expect("a method");
+    assert_eq!(answer, [5, 0]);
+    stream.write_all(&[5, 1, 0, 1, 127, 0, 0, 1, 0, 22]).expect("a request");
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer[..2], [5, 0]);
+    assert!(greeting(&mut stream).starts_with("SSH-2.0-"));
+}
+
+fn another_host_key_is_refused(shell: &Shell<'_>) {
+    let known = shell.guest.folder().join("ssh/known_host");
+    let right = fs::read(&known).expect("a known host");
+    shell.run("ssh-keygen -q -t ed25519 -N '' -f other").ok();
+    let other = fs::read_to_string(shell.guest.sandbox.dir().join("other.pub")).expect("a key");
+    fs::write(&known, format!("web.vm {other}")).expect("a known host");
+    let refused = shell.run("ssh $VM true");
+    assert!(refused.status == 255, "another host key was taken: {}", refused.all());
+    assert!(refused.stderr.contains("Host key verification failed"), "{}", refused.all());
+    fs::write(&known, right).expect("a known host");
+    shell.run("ssh $VM true").ok();
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn dial(port: u16) -> TcpStream {
+    let end = Instant::now() + Duration::from_mins(1);
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
+                return stream;
+            }
+            Err(error) => assert!(Instant::now() < end, "nothing on port {port}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn greeting(stream: &mut TcpStream) -> String {
+    let mut bytes = [0; 8];
+    stream.read_exact(&mut bytes).expect("a greeting");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[expect(clippy::print_stderr, reason = "figures for whoever watches a test")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
