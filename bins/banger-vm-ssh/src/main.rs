@@ -4,16 +4,28 @@
 //! VM's own host key, and `banger-ssh-proxy` as the way. Reads the VM's folder; writes banger's key if
 //! there is none yet.
 
-use banger_cli::{Out, find, note};
+mod login;
+
+use banger_cli::{Out, find};
 use banger_config::Config;
 use banger_doc::{Error, Name, Result};
-use banger_ssh::{LIMIT, Programs, ensure_user_key, host_name, known_host, reach, ssh_words};
-use banger_state::State;
+use banger_ssh::{
+    LIMIT, Programs, ensure_user_key, host_name, known_host, late, reach_until, ssh_words,
+};
+use banger_state::{State, VmFolder};
+use login::{Login, Try};
 use std::{
     ffi::{OsStr, OsString},
     os::unix::{ffi::OsStrExt, ffi::OsStringExt, process::CommandExt},
     process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How often a server that lets nobody in is asked again: its user's files may be on their way.
+const REFUSALS: u32 = 3;
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Open a shell in a VM over ssh
 ///
@@ -54,20 +66,20 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let folder = State::open_read_only()?.vm(&args.vm)?;
     let state = State::open()?;
-    ensure_user_key(&state)?;
-    known_host(&folder)?;
+    let key = ensure_user_key(&state)?;
+    let known = known_host(&folder)?;
     let ssh = match &config.binaries.ssh {
         Some(path) => path.clone().into_os_string(),
         None => "ssh".into(),
     };
     let programs = Programs { proxy: find("banger-ssh-proxy")?, state: None };
-    let quiet = out.is_quiet();
-    let limit = std::time::Duration::from_secs(args.timeout);
-    drop(reach(&folder, limit, || {
-        if !quiet {
-            note(&format!("waiting for the ssh server of '{}'", args.vm));
-        }
-    })?);
+    let login = Login {
+        host: &host_name(&args.vm),
+        known: &known,
+        user: (args.user == "root").then_some("root"),
+        key: &key,
+    };
+    wait_until_ready(&folder, login, Duration::from_secs(args.timeout), out)?;
     let mut command = Command::new(&ssh);
     for (key, value) in ssh_words(&state, &programs) {
         command.arg("-o").arg(format!("{key}={value}"));
@@ -87,6 +99,43 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     Err(Error::unavailable(format!("cannot run '{}'", ssh.display()))
         .because(error)
         .hint("install an ssh client (Debian, Ubuntu: openssh-client; Fedora: openssh-clients)"))
+}
+
+/// Waits for the server. One that is there at once is left to ssh; one that comes up meanwhile has to
+/// let banger's key in first, since what greets is not always what serves.
+fn wait_until_ready(folder: &VmFolder, login: Login<'_>, limit: Duration, out: &Out) -> Result<()> {
+    let end = Instant::now() + limit;
+    let mut waited = false;
+    let mut refusals = 0;
+    loop {
+        let stream = reach_until(folder, end, limit, || {
+            if !waited {
+                out.note(&format!("waiting for the ssh server of '{}'", folder.name()));
+            }
+            waited = true;
+        })?;
+        if !waited {
+            return Ok(());
+        }
+        match login.attempt(stream) {
+            Try::In => return Ok(()),
+            Try::Refused(error) => {
+                refusals += 1;
+                if refusals >= REFUSALS {
+                    let name = folder.name();
+                    return Err(error.hint(format!(
+                        "'banger vm exec {name}' works without ssh; '/root/.ssh' of the guest and \
+                         the configuration of its server say who gets in"
+                    )));
+                }
+            }
+            Try::NotYet(error) if Instant::now() + PAUSE >= end => {
+                return Err(late(folder, limit, error));
+            }
+            Try::NotYet(_) => {}
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// Returns what ssh passes to the guest's shell: it joins words by spaces, so several are quoted.

@@ -1,7 +1,14 @@
 //! The contract of `banger-vm-ssh`.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_tests::{Sandbox, have};
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixListener,
+    thread,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-vm-ssh");
 
@@ -31,4 +38,56 @@ fn a_wrong_command_line_is_a_usage_error() {
     assert_eq!(sandbox.raw(PROGRAM, &[]).status, 2);
     assert_eq!(sandbox.raw(PROGRAM, &["web", "--timeout", "0"]).status, 2);
     assert_eq!(sandbox.raw(PROGRAM, &["-web"]).status, 2);
+}
+
+/// Plants a VM that runs as far as anybody can tell, whose agent answers each wish for a connection
+/// with these words. Returns what holds its lock.
+fn running(sandbox: &Sandbox, answer: &'static [u8]) -> impl Drop {
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let folder = sandbox.vm("web");
+    for dir in ["run", "ssh"] {
+        fs::create_dir(folder.join(dir)).unwrap();
+    }
+    fs::write(folder.join("ssh/known_host"), "web.vm ssh-ed25519 AAAA web.vm\n").unwrap();
+    fs::write(
+        folder.join("running.json"),
+        r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":1,"start_ticks":1},
+            "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#,
+    )
+    .unwrap();
+    let listener = UnixListener::bind(folder.join("run/channel.sock")).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            let _ = stream.get_mut().write_all(b"OK 1\n");
+            let _ = stream.read_line(&mut line);
+            let _ = stream.get_mut().write_all(answer);
+        }
+    });
+    let lock = File::create(folder.join("lock")).unwrap();
+    let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
+    nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap()
+}
+
+#[test]
+fn a_server_that_does_not_come_up_is_not_waited_for_forever() {
+    if !have("ssh-keygen") {
+        return;
+    }
+    for (answer, why) in [
+        (&b"error connection refused\n"[..], "nothing listens on the guest's port 22"),
+        (b"ok\nHTTP/1.1 400 Bad Request\r\n", "no ssh server"),
+        (b"ok\n", "closed the connection"),
+    ] {
+        let sandbox = Sandbox::new();
+        let _lock = running(&sandbox, answer);
+        let answer = sandbox.raw(PROGRAM, &["web", "--timeout", "2", "--", "true"]);
+        assert!(answer.fails(125, "ssh did not come up within 2s").stdout.is_empty());
+        assert!(answer.stderr.contains(why), "{}", answer.all());
+        assert!(answer.stderr.contains("the VM is kept; 'banger vm exec web'"), "{}", answer.all());
+        assert!(answer.stderr.contains("waiting for the ssh server of 'web'"), "{}", answer.all());
+        assert!(sandbox.vm("web").is_dir());
+    }
 }

@@ -433,7 +433,7 @@ impl Live<'_> {
                     self.enter_if(Phase::Booting, Phase::Ready);
                     let _ = self.say_how();
                     if std::mem::take(&mut self.clock_is_behind) {
-                        self.set_guest_clock("the host's clock jumped while the guest booted");
+                        self.set_guest_clock("the clock may have jumped while the guest booted");
                     }
                     // A pause that was asked for while the guest booted.
                     self.obey();

@@ -11,7 +11,7 @@ mod words;
 
 pub use guest::{GuestSide, guest_side};
 pub use keys::{ensure_user_key, host_name, known_host, make_host_key, user_key};
-pub use reach::{LIMIT, reach};
+pub use reach::{LIMIT, late, reach, reach_until};
 pub use words::{Programs, ssh_words};
 
 /// What follows a VM's name where a host name is wanted: `ssh web.vm`.

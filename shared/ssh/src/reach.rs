@@ -23,9 +23,18 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Connects to the ssh server of a running VM, waiting at most `limit` for it to come up. `waiting`
 /// is called once, if it does not answer at once.
-pub fn reach(folder: &VmFolder, limit: Duration, mut waiting: impl FnMut()) -> Result<UnixStream> {
+pub fn reach(folder: &VmFolder, limit: Duration, waiting: impl FnMut()) -> Result<UnixStream> {
+    reach_until(folder, Instant::now() + limit, limit, waiting)
+}
+
+/// Connects as [`reach`] does, until `end` of a wait that is `limit` long in all.
+pub fn reach_until(
+    folder: &VmFolder,
+    end: Instant,
+    limit: Duration,
+    mut waiting: impl FnMut(),
+) -> Result<UnixStream> {
     folder.must_run()?;
-    let end = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     loop {
@@ -35,13 +44,7 @@ pub fn reach(folder: &VmFolder, limit: Duration, mut waiting: impl FnMut()) -> R
         };
         folder.must_run()?;
         if Instant::now() + pause >= end {
-            let name = folder.name();
-            return Err(Error::failed(format!("ssh did not come up within {}s", limit.as_secs()))
-                .because(error)
-                .hint(format!(
-                    "the VM is kept; 'banger vm exec {name}' works without ssh, \
-                     'banger vm logs {name}' shows what the guest says"
-                )));
+            return Err(late(folder, limit, error));
         }
         if !told && pause > Duration::from_millis(300) {
             told = true;
@@ -50,6 +53,17 @@ pub fn reach(folder: &VmFolder, limit: Duration, mut waiting: impl FnMut()) -> R
         thread::sleep(pause);
         pause = (pause * 3 / 2).min(LAST_PAUSE);
     }
+}
+
+/// Says that a server did not come up in time, and what to do.
+pub fn late(folder: &VmFolder, limit: Duration, error: Error) -> Error {
+    let name = folder.name();
+    Error::failed(format!("ssh did not come up within {}s", limit.as_secs())).because(error).hint(
+        format!(
+            "the VM is kept; 'banger vm exec {name}' works without ssh, 'banger vm logs {name}' \
+             shows what the guest says"
+        ),
+    )
 }
 
 /// Connects once; a server that accepts but does not greet counts as absent.
