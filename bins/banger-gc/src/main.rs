@@ -1,12 +1,16 @@
-//! Removes what nothing owns: folders half made or half removed, temporary files, things of a run
-//! that ended without its supervisor. Touches nothing outside the state directory but control groups
-//! named for its VMs, and nothing a living program holds a lock on.
+//! Removes what nothing owns: folders half made or half removed, temporary files, sockets, processes
+//! and control groups of a run that ended without its supervisor. Touches nothing outside the state
+//! directory but processes that bear its mark and control groups named for its VMs, and nothing a
+//! living program holds a lock on.
 
-use banger_cli::{Out, human_bytes};
-use banger_doc::{Context, Document, Removed, Result, Vm};
-use banger_state::{Room, Shelf, State, VmFolder, place};
+mod process;
+
+use banger_cli::{Out, human_bytes, note};
+use banger_doc::{Context, Document, Error, Kind, Removed, Result};
+use banger_state::{Lock, Room, Shelf, State, VmFolder, place};
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -28,96 +32,186 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open()?;
-    let mut removed = Vec::new();
-    let sweep = Sweep { root: state.root().to_owned(), dry_run: args.dry_run };
-    sweep.shelf(&state.images(), &mut removed)?;
-    sweep.shelf(&state.kernels(), &mut removed)?;
-    sweep.shelf(&state.vms(), &mut removed)?;
-    for name in state.vms().names()? {
-        // A folder that vanished meanwhile was somebody else's to remove.
-        if let Ok(vm) = state.vm(&name) {
-            sweep.ended_run(&vm, &mut removed)?;
-        }
+    let mut sweep = Sweep {
+        root: state.root().to_owned(),
+        dry_run: args.dry_run,
+        removed: Vec::new(),
+        failures: Vec::new(),
+    };
+    // Every step is tried, whatever becomes of the others.
+    let shelves = [
+        sweep.shelf(&state.images()),
+        sweep.shelf(&state.kernels()),
+        sweep.shelf(&state.vms()),
+        sweep.cache(&state),
+        sweep.keys(&state),
+        sweep.ended_runs(&state),
+    ];
+    for path in state.abandoned_files() {
+        sweep.remove("litter", &path);
     }
-    for dir in [state.root().to_owned(), state.path(place::SSH)] {
-        sweep.temporary_files(&dir, &mut removed)?;
+    sweep.failures.extend(shelves.into_iter().filter_map(Result::err));
+    for document in &sweep.removed {
+        out.put(document, words)?;
     }
-    for document in &removed {
-        out.put(document, |removed| {
-            let verb = if removed.dry_run { "would free" } else { "freed" };
-            format!(
-                "{verb} {} of {} '{}'",
-                human_bytes(removed.freed_bytes),
-                removed.what,
-                removed.name
-            )
-        })?;
-    }
-    if removed.is_empty() {
+    if sweep.removed.is_empty() && sweep.failures.is_empty() {
         out.note("nothing to remove");
     }
-    Ok(())
+    let mut failures = sweep.failures.into_iter();
+    let first = failures.next();
+    failures.for_each(|other| note(&format!("error: {}", other.chain())));
+    first.map_or(Ok(()), Err)
+}
+
+fn words(removed: &Removed) -> String {
+    let name = &removed.name;
+    match (removed.what.as_str(), removed.dry_run) {
+        ("process", true) => format!("would end the process {name}"),
+        ("process", false) => format!("ended the process {name}"),
+        (what, dry_run) => {
+            let verb = if dry_run { "would free" } else { "freed" };
+            format!("{verb} {} of {what} '{name}'", human_bytes(removed.freed_bytes))
+        }
+    }
 }
 
 struct Sweep {
     root: PathBuf,
     dry_run: bool,
+    removed: Vec<Removed>,
+    failures: Vec<Error>,
 }
 
 impl Sweep {
-    /// Removes what a shelf lists as litter, and temporary files in its objects' folders.
-    fn shelf<D: Document>(&self, shelf: &Shelf<D>, removed: &mut Vec<Removed>) -> Result<()> {
+    /// Removes what a shelf lists as litter.
+    fn shelf<D: Document>(&mut self, shelf: &Shelf<D>) -> Result<()> {
         let _lock = shelf.lock()?;
         for path in shelf.litter()? {
-            self.remove("litter", &path, removed)?;
-        }
-        for name in shelf.names()? {
-            self.temporary_files(&shelf.folder(&name), removed)?;
+            self.remove("litter", &path);
         }
         Ok(())
     }
 
-    /// Removes the sockets and the initramfs of a run whose supervisor is gone.
-    fn ended_run(&self, vm: &VmFolder, removed: &mut Vec<Removed>) -> Result<()> {
-        let Some(_lock) = vm.try_lock()? else { return Ok(()) };
-        let run = vm.join(place::VM_RUN);
-        for entry in fs::read_dir(&run).into_iter().flatten().flatten() {
-            self.remove("socket", &entry.path(), removed)?;
+    /// Removes what a killed prune moved aside, and downloads that no other program goes on with.
+    fn cache(&mut self, state: &State) -> Result<()> {
+        let cache = state.path(place::CACHE);
+        let dir = cache.parent().expect("because the cache lies in a folder of the state");
+        // Who uses the cache shares this lock.
+        let Some(_lock) = Lock::try_exclusive(dir)? else { return Ok(()) };
+        for path in children(dir) {
+            if begins(&path, ".old-") {
+                self.remove("litter", &path);
+            }
         }
-        self.control_groups(&vm.vm()?, removed)
+        for path in children(&state.path(place::PARTIAL)) {
+            // `DIGEST.PID` was one program's own; `DIGEST` is gone on with by the next pull.
+            if path.extension().is_some() {
+                self.remove("litter", &path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a key that was not finished.
+    fn keys(&mut self, state: &State) -> Result<()> {
+        let dir = state.path(place::SSH);
+        let Some(_lock) = Lock::try_exclusive(&dir)? else { return Ok(()) };
+        children(&dir)
+            .iter()
+            .filter(|path| begins(path, ".new-"))
+            .for_each(|path| self.remove("litter", path));
+        Ok(())
+    }
+
+    /// Removes what runs left whose supervisors are gone.
+    fn ended_runs(&mut self, state: &State) -> Result<()> {
+        // The locks keep a start from coming between.
+        let mut ended = Vec::new();
+        for name in state.vms().names()? {
+            let Ok(folder) = state.vm(&name) else { continue };
+            if let Ok(Some(lock)) = folder.try_lock()
+                && let Ok(vm) = folder.vm()
+            {
+                ended.push((vm.id, folder, lock));
+            }
+        }
+        // First the processes, then what they have open.
+        let marked = process::marked(&self.root);
+        // Asked after that: a VM that was made meanwhile, and one whose record cannot be read, may
+        // well live.
+        let mut others = Some(Vec::new());
+        for name in state.vms().names()? {
+            match state.vms().get(&name) {
+                Ok(vm) => others.iter_mut().for_each(|ids| ids.push(vm.id.clone())),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(_) => others = None,
+            }
+        }
+        for found in &marked {
+            let has_ended = ended.iter().any(|(id, ..)| *id == found.vm);
+            let has_no_vm = others.as_ref().is_some_and(|ids| !ids.contains(&found.vm));
+            if has_ended || has_no_vm {
+                self.end(found);
+            }
+        }
+        for (id, folder, _lock) in &ended {
+            self.ended_run(folder)?;
+            self.control_groups(id);
+        }
+        Ok(())
     }
 
     /// Removes the control groups that a root's VM was in, outside the state directory as they are:
     /// their name is the VM's identity.
-    fn control_groups(&self, vm: &Vm, removed: &mut Vec<Removed>) -> Result<()> {
-        for group in banger_machine::groups(&vm.id) {
-            removed.push(Removed {
+    fn control_groups(&mut self, id: &str) {
+        for group in banger_machine::groups(id) {
+            self.removed.push(Removed {
                 what: "control group".into(),
                 name: group.display().to_string(),
                 freed_bytes: 0,
                 dry_run: self.dry_run,
             });
         }
-        if self.dry_run { Ok(()) } else { banger_machine::forget(&vm.id) }
+        if !self.dry_run {
+            self.failures.extend(banger_machine::forget(id).err());
+        }
     }
 
-    /// Removes temporary files of writers that are gone: `.NAME.PID`.
-    fn temporary_files(&self, dir: &Path, removed: &mut Vec<Removed>) -> Result<()> {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let writer = name
-                .to_str()
-                .and_then(|name| name.strip_prefix('.')?.rsplit_once('.')?.1.parse::<u32>().ok());
-            if let Some(pid) = writer
-                && !Path::new(&format!("/proc/{pid}")).exists()
-            {
-                self.remove("litter", &entry.path(), removed)?;
+    /// Removes the sockets and the initramfs of one run, and what a prepare did not finish.
+    fn ended_run(&mut self, folder: &VmFolder) -> Result<()> {
+        for path in children(&folder.join(place::VM_RUN)) {
+            self.remove("socket", &path);
+        }
+        let workspace = folder.join(place::VM_WORKSPACE);
+        if workspace.is_dir()
+            && let Some(_lock) = Lock::try_exclusive(&workspace)?
+        {
+            for path in children(&workspace) {
+                if begins(&path, ".tmp-") {
+                    self.remove("litter", &path);
+                }
             }
         }
         Ok(())
     }
 
-    fn remove(&self, what: &str, path: &Path, removed: &mut Vec<Removed>) -> Result<()> {
+    fn end(&mut self, found: &process::Marked) {
+        if self.dry_run || found.end() {
+            self.removed.push(Removed {
+                what: "process".into(),
+                name: format!("{} '{}'", found.process.pid, found.command),
+                freed_bytes: 0,
+                dry_run: self.dry_run,
+            });
+        } else {
+            self.failures.push(Error::failed(format!(
+                "the process {} '{}' of a VM that does not run cannot be ended",
+                found.process.pid, found.command
+            )));
+        }
+    }
+
+    fn remove(&mut self, what: &str, path: &Path) {
         let freed_bytes = Room::of(path).allocated;
         if !self.dry_run {
             let done = if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
@@ -125,10 +219,29 @@ impl Sweep {
             } else {
                 fs::remove_file(path)
             };
-            done.with_context(|| format!("cannot remove '{}'", path.display()))?;
+            // Its owner may have come back for it at this moment.
+            if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                return;
+            }
+            if let Err(error) = done.with_context(|| format!("cannot remove '{}'", path.display()))
+            {
+                self.failures.push(error);
+                return;
+            }
         }
         let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
-        removed.push(Removed { what: what.into(), name, freed_bytes, dry_run: self.dry_run });
-        Ok(())
+        self.removed.push(Removed { what: what.into(), name, freed_bytes, dry_run: self.dry_run });
     }
+}
+
+/// Returns what lies in a folder, sorted; nothing if it is not there.
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn begins(path: &Path, with: &str) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(with.as_bytes()))
 }

@@ -1,7 +1,11 @@
 //! The contract of `banger-gc`.
 
 use banger_tests::Sandbox;
-use std::fs;
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 const GC: &str = env!("CARGO_BIN_EXE_banger-gc");
 
@@ -21,7 +25,7 @@ fn half_made_folders_go_and_objects_stay() {
     fs::write(litter.join("rootfs.ext4"), vec![1; 8192]).unwrap();
     let old = sandbox.state().join("images/.old-web-999999");
     fs::create_dir_all(&old).unwrap();
-    let temporary = sandbox.state().join("images/alpine/.image.json.4194999");
+    let temporary = sandbox.state().join("images/alpine/.image.json.4194999.0");
     fs::write(&temporary, "half").unwrap();
 
     let would = sandbox.run(GC, &["--dry-run"]);
@@ -44,11 +48,11 @@ fn what_a_living_program_holds_stays() {
     let held = sandbox.state().join("images/.new-held-1");
     fs::create_dir_all(&held).unwrap();
     // flock(1) holds the lock on the folder as a program at work would.
-    let mut holder = std::process::Command::new("flock")
+    let mut holder = Command::new("flock")
         .arg("--no-fork")
         .arg(&held)
         .args(["sh", "-c", "echo held; exec sleep 20"])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
@@ -59,6 +63,87 @@ fn what_a_living_program_holds_stays() {
     let _ = holder.wait();
     assert!(answer.ok().documents.is_empty(), "{answer:?}");
     assert!(held.exists());
+}
+
+#[test]
+fn whatever_a_killed_program_leaves_goes_and_is_reported() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let litter = [
+        "cache/.old-4194999-0/blobs",
+        "cache/partial/0123.4194999",
+        "cache/partial/0123.4194999-7",
+        "cache/oci/.index.json.4194999.0",
+        "ssh/.new-key/key",
+        ".layout.4194999.0",
+        "vms/web/ssh/.known_host.4194999.3",
+        "vms/web/run/channel.sock",
+        "vms/web/workspace/.tmp-4194999/x",
+        "vms/.new-db-4194999/spec.json",
+    ];
+    let kept = ["cache/partial/0123", "cache/oci/index.json", "vms/web/workspace/workspace.json"];
+    for path in litter.iter().chain(&kept) {
+        let path = sandbox.state().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+    let would = sandbox.run(GC, &["--dry-run"]);
+    assert_eq!(would.ok().documents.len(), litter.len(), "{}", would.all());
+    let did = sandbox.run(GC, &[]);
+    assert_eq!(did.ok().documents.len(), litter.len(), "{}", did.all());
+    for path in litter {
+        assert!(!sandbox.state().join(path).exists(), "{path} is left");
+    }
+    for path in kept.iter().chain(&["vms/web/vm.json", "vms/web/work.ext4"]) {
+        assert!(sandbox.state().join(path).exists(), "{path} is gone");
+    }
+    assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
+}
+
+/// Starts a process that bears the mark of a VM, as what a supervisor starts does.
+fn marked(state: &Path, id: &str) -> Child {
+    let mark = format!("{id} {}", state.display());
+    Command::new("sleep").arg("60").env("BANGER_RUN", mark).spawn().expect("a process")
+}
+
+#[test]
+fn processes_of_runs_that_ended_go_and_no_others() {
+    let sandbox = Sandbox::new();
+    let id =
+        |name| sandbox.plant_vm(name, "alpine", "generic-6.12")["id"].as_str().unwrap().to_owned();
+    let (dead, live) = (id("dead"), id("live"));
+    let lock = File::create(sandbox.vm("live").join("lock")).unwrap();
+    let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
+    let _lock = nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap();
+    let elsewhere = Sandbox::new();
+    elsewhere.plant_state();
+
+    let mut orphan = marked(sandbox.state(), &dead);
+    let mut of_no_vm = marked(sandbox.state(), &"0".repeat(32));
+    let mut of_a_living_vm = marked(sandbox.state(), &live);
+    let mut of_another_state = marked(elsewhere.state(), &dead);
+    let mut without_mark = Command::new("sleep").arg("60").current_dir(sandbox.vm("dead")).spawn();
+
+    let would = sandbox.run(GC, &["--dry-run"]);
+    let did = sandbox.run(GC, &[]);
+    let alive = |child: &mut Child| child.try_wait().unwrap().is_none();
+    let left = [&mut orphan, &mut of_no_vm, &mut of_a_living_vm, &mut of_another_state].map(alive);
+    let untouched = alive(without_mark.as_mut().unwrap());
+    for child in [
+        &mut orphan,
+        &mut of_no_vm,
+        &mut of_a_living_vm,
+        &mut of_another_state,
+        without_mark.as_mut().unwrap(),
+    ] {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    assert_eq!(left, [false, false, true, true]);
+    assert!(untouched, "a process without the mark was ended");
+    assert_eq!(would.ok().documents.len(), 2, "{}", would.all());
+    assert_eq!(did.ok().documents.len(), 2, "{}", did.all());
+    assert!(did.documents.iter().all(|one| one["what"] == "process"), "{}", did.all());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use banger_cli::{Out, human_bytes};
 use banger_doc::{Context, Error, Image, Name, Result};
-use banger_image::{check, copy, interrupt, publish};
+use banger_image::{check, copy, interrupt, republish};
 use banger_state::{State, place};
 use std::{fs::File, process::ExitCode};
 
@@ -46,7 +46,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         inodes: checked.inodes,
         ..image.clone()
     };
-    publish(&state, staged, &promoted, |there| {
+    republish(&state, staged, &promoted, |there| {
         if there.rootfs == image.rootfs && !there.managed {
             return Ok(());
         }

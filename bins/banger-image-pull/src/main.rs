@@ -11,7 +11,7 @@ use banger_config::Config;
 use banger_doc::{Error, Image, Name, Result};
 use banger_image::interrupt;
 use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
-use banger_state::{State, place, write_document};
+use banger_state::{State, place, rewrite_document};
 use catalog::Way;
 use clap::Parser;
 use std::{
@@ -206,10 +206,12 @@ fn existing(state: &State, name: &Name) -> Result<Option<Image>> {
 /// Answers with the image that is there, with the kernel that was asked for.
 fn unchanged(state: &State, mut image: Image, wish: &Wish) -> Result<Image> {
     if wish.kernel.is_some() && wish.kernel != image.kernel {
+        let images = state.images();
+        let path = images.folder(&image.name).join(place::IMAGE_DOCUMENT);
+        let _lock = images.lock()?;
+        image = images.get(&image.name)?;
         image.kernel.clone_from(&wish.kernel);
-        let path = state.images().folder(&image.name).join(place::IMAGE_DOCUMENT);
-        let _lock = state.images().lock()?;
-        write_document(&path, &image)?;
+        rewrite_document(&path, &image)?;
     }
     Ok(image)
 }

@@ -6,7 +6,7 @@
 use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
 use banger_doc::{Context, Error, Name, NetMode, Result, Spec, View, Vmm};
-use banger_state::{State, VmFolder, place, write_document};
+use banger_state::{State, VmFolder, place, rewrite_document};
 use std::{fs::File, path::Path, process::ExitCode};
 
 /// Change VMs that do not run: processors, memory, disks, network, VMM
@@ -91,7 +91,7 @@ fn set(folder: &VmFolder, args: &Args) -> Result<View> {
     if let Some(size) = args.overlay_size {
         spec.overlay_bytes = grow(&folder.join(place::VM_OVERLAY), size, "--overlay-size")?;
     }
-    write_document(&folder.join(place::VM_SPEC), &spec)?;
+    rewrite_document(&folder.join(place::VM_SPEC), &spec)?;
     folder.view()
 }
 

@@ -128,6 +128,7 @@ fn check(e2fsck: &PathBuf, disk: &str, lock: RawFd) -> std::io::Result<std::proc
     command
         .args(["-fp", "-E", "discard", disk])
         .env_clear()
+        .envs(std::env::var_os(place::MARK).map(|mark| (place::MARK, mark)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());

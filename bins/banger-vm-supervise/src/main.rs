@@ -46,6 +46,7 @@ fn run(args: Args, _: &mut Out) -> Result<()> {
     let lock = take_lock(&state, &folder)?;
     let begun_unix_ms = clock_ms();
     detach(&folder)?;
+    mark(&state, &folder);
     let mut log = CappedLog::append(place::VM_LOG, SUPERVISE_LIMIT)?;
     log.say(&format!("the supervisor of '{}' begins", args.vm));
     let start = live::Start { state: &state, folder: &folder, begun, begun_unix_ms };
@@ -71,6 +72,15 @@ fn take_lock(state: &State, folder: &VmFolder) -> Result<Lock> {
         return Err(Error::conflict(format!("VM '{name}' was made anew at this moment")));
     }
     Ok(lock)
+}
+
+/// Has every process that this one starts bear the mark by which `banger gc` knows it. A record that
+/// cannot be read is told of when the run is prepared.
+fn mark(state: &State, folder: &VmFolder) {
+    if let Ok(vm) = folder.vm() {
+        // SAFETY: this process has only one thread yet.
+        unsafe { std::env::set_var(place::MARK, format!("{} {}", vm.id, state.root().display())) };
+    }
 }
 
 /// Leaves the terminal and the directory of whoever started this. Afterwards relative paths are in

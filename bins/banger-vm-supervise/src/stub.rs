@@ -4,6 +4,7 @@
 use banger_doc::{Context, Error, Result};
 use banger_machine::{Jail, Launch};
 use banger_net::{Network, Options, Tools};
+use banger_state::place;
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -334,6 +335,7 @@ fn be_stub(
     };
     let mut command = Command::new(plan.get_program());
     command.args(plan.get_args()).env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
+    command.envs(std::env::var_os(place::MARK).map(|mark| (place::MARK, mark)));
     let mut die = end_with_parent(std::process::id());
     let inherited: Vec<RawFd> = vmm.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let report_fd = report.as_raw_fd();

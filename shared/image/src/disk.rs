@@ -100,6 +100,16 @@ pub fn publish(
     interrupt::settle(|| state.images().replace(&image.name, staged, image, check))
 }
 
+/// Like [`publish`], for an image that is there and was changed: fields of a newer banger are kept.
+pub fn republish(
+    state: &State,
+    staged: Staged,
+    image: &Image,
+    check: impl FnOnce(&Image) -> Result<()>,
+) -> Result<()> {
+    interrupt::settle(|| state.images().rewrite(&image.name, staged, image, check))
+}
+
 /// Returns the VMs that are made of an image, as an error shows them: `'web', 'db'`.
 pub fn users(state: &State, name: &Name) -> Result<Option<String>> {
     let vms = state.vms();

@@ -7,4 +7,4 @@ pub mod progress;
 
 pub use banger_cli::interrupt;
 pub use check::{Checked, check};
-pub use disk::{copy, freed_bytes, publish, users, write};
+pub use disk::{copy, freed_bytes, publish, republish, users, write};

@@ -9,11 +9,13 @@ mod lock;
 pub mod place;
 mod room;
 mod shelf;
+mod stray;
 mod vm;
 mod watch;
 
 pub use file::{
-    read_document, read_limited, replace, replace_fleeting, write_document, write_fleeting,
+    read_document, read_limited, replace, replace_fleeting, rewrite_document, write_document,
+    write_fleeting,
 };
 pub use lock::Lock;
 pub use room::Room;

@@ -22,6 +22,10 @@ pub const SSH_PUBLIC_KEY: &str = "ssh/id_ed25519.pub";
 /// What `~/.ssh/config` includes.
 pub const SSH_CONFIG: &str = "ssh/config";
 
+/// A variable in the environment of every process that a supervisor starts: the VM's id, a space and
+/// the root of the state. `banger gc` ends what bears it although its supervisor is gone.
+pub const MARK: &str = "BANGER_RUN";
+
 /// Directories that opening the state makes.
 pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
 

@@ -2,8 +2,13 @@
 
 use crate::{Lock, file, load};
 use banger_doc::{Context, Document, Error, Name, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+};
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     marker::PhantomData,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -41,7 +46,7 @@ impl<D: Document> Shelf<D> {
     pub fn names(&self) -> Result<Vec<Name>> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => {
                 return Err(error).context(format!("cannot list '{}'", self.dir.display()));
             }
@@ -57,12 +62,14 @@ impl<D: Document> Shelf<D> {
         if self.has(name) {
             return Ok(());
         }
-        let noun = self.what.to_lowercase();
-        let mut hint = format!("'banger {noun} list' shows what is there");
-        if let Some(near) = self.nearest(name) {
-            hint = format!("did you mean '{near}'? {hint}");
-        }
-        Err(Error::not_found(format!("no {} '{name}'", self.what)).hint(hint))
+        let error = absent(self.what, name);
+        Err(match (self.nearest(name), error.hint_text()) {
+            (Some(near), Some(hint)) => {
+                let hint = format!("did you mean '{near}'? {hint}");
+                error.hint(hint)
+            }
+            _ => error,
+        })
     }
 
     /// Returns the name somebody may have meant who typed one that is not there.
@@ -106,7 +113,8 @@ impl<D: Document> Shelf<D> {
             .create(&path)
             .with_context(|| format!("cannot make '{}'", path.display()))?;
         let mut staged = Staged { path, lock: None };
-        staged.lock = Lock::try_exclusive(&staged.path)?;
+        // Whoever only asks whether it is held shares it for a moment.
+        staged.lock = Some(Lock::exclusive(&staged.path, SHELF_LIMIT, self.what)?);
         Ok(staged)
     }
 
@@ -125,6 +133,8 @@ impl<D: Document> Shelf<D> {
     }
 
     /// Publishes a begun object in place of one that may be there already.
+    ///
+    /// Killed at any moment, the name stands for the one or the other.
     pub fn publish_over(&self, name: &Name, staged: Staged, document: &D) -> Result<()> {
         self.replace(name, staged, document, |_| Ok(()))
     }
@@ -139,19 +149,61 @@ impl<D: Document> Shelf<D> {
         check: impl FnOnce(&D) -> Result<()>,
     ) -> Result<()> {
         file::write_document(&staged.path.join(self.document), document)?;
+        self.place(name, &staged, check)
+    }
+
+    /// Like [`Shelf::replace`], for a document that is the changed one of the object that is there:
+    /// fields of a newer banger are kept.
+    pub fn rewrite(
+        &self,
+        name: &Name,
+        staged: Staged,
+        document: &D,
+        check: impl FnOnce(&D) -> Result<()>,
+    ) -> Result<()> {
+        self.must_exist(name)?;
+        let place = staged.path.join(self.document);
+        fs::copy(self.folder(name).join(self.document), &place)
+            .with_context(|| format!("cannot write '{}'", place.display()))?;
+        file::rewrite_document(&place, document)?;
+        self.place(name, &staged, check)
+    }
+
+    /// Puts a begun object, whose document is written, in its place.
+    fn place(
+        &self,
+        name: &Name,
+        staged: &Staged,
+        check: impl FnOnce(&D) -> Result<()>,
+    ) -> Result<()> {
         sync(&staged.path)?;
-        let lock = self.lock()?;
+        let _lock = self.lock()?;
         let folder = self.folder(name);
-        let aside = self.aside(name);
-        if folder.exists() {
-            check(&self.get(name)?)?;
-            fs::rename(&folder, &aside)
-                .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
+        if !folder.exists() {
+            fs::rename(&staged.path, &folder)
+                .with_context(|| format!("cannot publish '{}'", folder.display()))?;
+            return sync(&self.dir);
         }
-        fs::rename(&staged.path, &folder)
+        check(&self.get(name)?)?;
+        self.exchange(name, &staged.path, &folder)?;
+        // What was there before now lies where the new one was begun, and goes with it.
+        sync(&self.dir)
+    }
+
+    /// Puts one folder in the place of another in one step, so that the name always is somebody's.
+    fn exchange(&self, name: &Name, new: &Path, folder: &Path) -> Result<()> {
+        match renameat2(AT_FDCWD, new, AT_FDCWD, folder, RenameFlags::RENAME_EXCHANGE) {
+            Err(Errno::EINVAL | Errno::ENOSYS) => {}
+            other => {
+                return other.with_context(|| format!("cannot publish '{}'", folder.display()));
+            }
+        }
+        // A file system that cannot do so, such as one over the network.
+        let aside = self.aside(name)?;
+        fs::rename(folder, &aside)
+            .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
+        fs::rename(new, folder)
             .with_context(|| format!("cannot publish '{}'", folder.display()))?;
-        sync(&self.dir)?;
-        drop(lock);
         let _ = fs::remove_dir_all(&aside);
         Ok(())
     }
@@ -159,7 +211,7 @@ impl<D: Document> Shelf<D> {
     /// Removes an object: it disappears whole, then its files go. `check` runs under the shelf's
     /// lock and may refuse.
     pub fn remove(&self, name: &Name, check: impl FnOnce(&D) -> Result<()>) -> Result<()> {
-        let aside = self.aside(name);
+        let (aside, synced);
         let folder = self.folder(name);
         // Held on the folder itself until all of it is gone: tells `banger gc` that somebody is at
         // work on it.
@@ -168,11 +220,15 @@ impl<D: Document> Shelf<D> {
             let _lock = self.lock()?;
             check(&self.get(name)?)?;
             _busy = Lock::exclusive(&folder, SHELF_LIMIT, &format!("{} '{name}'", self.what))?;
+            aside = self.aside(name)?;
             fs::rename(&folder, &aside)
                 .with_context(|| format!("cannot remove '{}'", folder.display()))?;
-            sync(&self.dir)?;
+            synced = sync(&self.dir);
         }
-        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove '{}'", aside.display()))
+        // It has disappeared: its files go, whether or not the disk has noted that yet.
+        fs::remove_dir_all(&aside)
+            .with_context(|| format!("cannot remove '{}'", aside.display()))
+            .and(synced)
     }
 
     /// Lists folders that a killed program left half made or half removed. Ask under
@@ -196,8 +252,16 @@ impl<D: Document> Shelf<D> {
         Lock::exclusive(&self.dir.join(".lock"), SHELF_LIMIT, self.what)
     }
 
-    fn aside(&self, name: &Name) -> PathBuf {
-        self.dir.join(format!(".old-{name}-{}", std::process::id()))
+    /// Returns where an object goes before its files do. What a killed program of the same number
+    /// left there is removed. Call it under [`Shelf::lock`].
+    fn aside(&self, name: &Name) -> Result<PathBuf> {
+        let path = self.dir.join(format!(".old-{name}-{}", std::process::id()));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context(format!("cannot remove '{}'", path.display()))
+            }
+            _ => Ok(path),
+        }
     }
 
     fn exists(&self, name: &Name) -> Error {
@@ -205,6 +269,12 @@ impl<D: Document> Shelf<D> {
         Error::conflict(format!("{} '{name}' exists", self.what))
             .hint(format!("choose another name, or 'banger {noun} delete {name}' first"))
     }
+}
+
+/// The error of an object that is not there.
+pub(crate) fn absent(what: &str, name: &Name) -> Error {
+    Error::not_found(format!("no {what} '{name}'"))
+        .hint(format!("'banger {} list' shows what is there", what.to_lowercase()))
 }
 
 /// A folder nobody sees yet. Dropped before it is published, it is removed; if the program is

@@ -1,6 +1,6 @@
 //! One VM's folder: its documents, its lock, its computed status.
 
-use crate::{Lock, file, place};
+use crate::{Lock, file, place, shelf::absent};
 use banger_doc::{
     Context, Document, Error, Exit, Name, Phase, Process, Result, Running, Spec, Status, View, Vm,
     Wanted,
@@ -42,12 +42,12 @@ impl VmFolder {
 
     /// Reads the fixed record.
     pub fn vm(&self) -> Result<Vm> {
-        crate::load(&self.join(place::VM_DOCUMENT), "VM", &self.name)
+        crate::load(&self.join(place::VM_DOCUMENT), "VM", &self.name).map_err(self.unless_gone())
     }
 
     /// Reads the spec.
     pub fn spec(&self) -> Result<Spec> {
-        crate::load(&self.join(place::VM_SPEC), "VM", &self.name)
+        crate::load(&self.join(place::VM_SPEC), "VM", &self.name).map_err(self.unless_gone())
     }
 
     /// Reads what is asked; nothing if nobody asked yet.
@@ -67,7 +67,7 @@ impl VmFolder {
 
     /// Asks the supervisor, now or when it comes.
     pub fn ask(&self, wanted: &Wanted) -> Result<()> {
-        file::write_fleeting(&self.join(place::VM_WANTED), wanted)
+        file::write_fleeting(&self.join(place::VM_WANTED), wanted).map_err(self.unless_gone())
     }
 
     /// Takes the lock that makes the caller this VM's supervisor, or its only changer while it does
@@ -76,7 +76,7 @@ impl VmFolder {
         let path = self.join(place::VM_LOCK);
         // Whoever only asks whether the lock is held shares it for a moment.
         for _ in 0..20 {
-            if let Some(lock) = Lock::try_exclusive(&path)? {
+            if let Some(lock) = Lock::try_exclusive(&path).map_err(self.unless_gone())? {
                 return Ok(Some(lock));
             }
             thread::sleep(Duration::from_millis(1));
@@ -86,7 +86,8 @@ impl VmFolder {
 
     /// Takes the lock under which the documents of a VM are changed, running or not.
     pub fn edit_lock(&self) -> Result<Lock> {
-        Lock::exclusive(&self.path, Duration::from_secs(20), &format!("VM '{}'", self.name))
+        let what = format!("VM '{}'", self.name);
+        Lock::exclusive(&self.path, Duration::from_secs(20), &what).map_err(self.unless_gone())
     }
 
     /// Says whether a supervisor holds the lock.
@@ -165,15 +166,27 @@ impl VmFolder {
     /// have room for 107 bytes (unix(7)). Valid while the returned directory is open.
     pub fn short_path(&self, place: &str) -> Result<(File, PathBuf)> {
         let dir = File::open(&self.path)
-            .with_context(|| format!("cannot open '{}'", self.path.display()))?;
+            .with_context(|| format!("cannot open '{}'", self.path.display()))
+            .map_err(self.unless_gone())?;
         let path = PathBuf::from(format!("/proc/self/fd/{}/{place}", dir.as_raw_fd()));
         Ok((dir, path))
+    }
+
+    /// Says of a VM that another program deleted meanwhile just that, whatever failed for it.
+    pub(crate) fn unless_gone(&self) -> impl Fn(Error) -> Error {
+        |error| {
+            if self.join(place::VM_DOCUMENT).exists() { error } else { absent("VM", &self.name) }
+        }
     }
 
     fn optional<D: Document>(&self, place: &str) -> Result<Option<D>> {
         let path = self.join(place);
         match fs::metadata(&path) {
-            Ok(_) => file::read_document(&path).map(Some),
+            // It may be removed at this moment, as when a run ends.
+            Ok(_) => match file::read_document(&path) {
+                Err(_) if !path.exists() => Ok(None),
+                read => read.map(Some),
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(format!("cannot look at '{}'", path.display())),
         }
@@ -190,10 +203,12 @@ pub fn clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
-/// Returns a process with its start time; `None` if it is gone.
+/// Returns a process with its start time; `None` if it is gone, or has ended and nobody waited for it.
 pub fn process_of(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command, field 2, may hold spaces and parentheses; what follows the last `)` does not.
-    let start_ticks = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    Some(Process { pid, start_ticks })
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let start_ticks = fields.nth(18)?.parse().ok()?;
+    (!has_ended).then_some(Process { pid, start_ticks })
 }

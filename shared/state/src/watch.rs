@@ -34,7 +34,8 @@ impl Watch {
                     | AddWatchFlags::IN_DELETE
                     | AddWatchFlags::IN_MOVE_SELF,
             )
-            .with_context(|| format!("cannot watch '{}'", folder.path().display()))?;
+            .with_context(|| format!("cannot watch '{}'", folder.path().display()))
+            .map_err(folder.unless_gone())?;
         Ok(Self(inotify))
     }
 

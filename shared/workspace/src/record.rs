@@ -2,7 +2,7 @@
 
 use crate::given::{self, Tree};
 use banger_doc::{Context, Error, Result, Workspace};
-use banger_state::{Lock, place, read_document, write_document};
+use banger_state::{Lock, place, read_document, rewrite_document, write_document};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -64,7 +64,8 @@ impl Folder {
 
     /// Replaces the record.
     pub(crate) fn write(&self, record: &Workspace) -> Result<()> {
-        write_document(&self.path.join(document()), record)
+        let path = self.path.join(document());
+        if path.exists() { rewrite_document(&path, record) } else { write_document(&path, record) }
     }
 
     /// Removes the trees that no record names.
