@@ -25,7 +25,9 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
     let mut all = vms(&state)?;
     all.extend(objects(&state.images(), "image")?);
     all.extend(objects(&state.kernels(), "kernel")?);
-    let cache = Room::of(&state.path(place::CACHE));
+    let cache = state.path(place::CACHE);
+    // Downloads under way lie beside the blobs, and go with them.
+    let cache = Room::of(cache.parent().expect("because the cache lies in a folder of the state"));
     all.push(Usage {
         what: "cache".into(),
         name: String::new(),

@@ -41,11 +41,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let words = |removed: &Removed| format!("deleted VM '{}'", removed.name);
     let keeps_work = args.keep_work || !(args.force || args.lose_work);
-    let act = |name: &Name| {
-        // Another program may have deleted it meanwhile; what failed then is of no interest.
-        delete(&state, name, args.force, keeps_work)
-            .or_else(|error| state.vms().must_exist(name).and(Err(error)))
-    };
+    let act = |name: &Name| delete(&state, name, args.force, keeps_work);
     out.each(&args.vms, act, words)
 }
 

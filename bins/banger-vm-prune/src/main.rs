@@ -1,10 +1,11 @@
 //! Deletes every VM that does not run. Reads the shelf of VMs, runs `banger-vm-delete`.
 
-use banger_cli::{Out, Program, note};
+use banger_cli::{Out, Program, human_bytes, note};
 use banger_doc::{Error, Kind, Removed, Result, View};
-use banger_state::State;
+use banger_state::{Room, State};
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal, Read, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -35,11 +36,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     // A VM that was started meanwhile is refused there, and said.
-    let removed: Vec<Removed> = Program::new("banger-vm-delete")?
+    let (removed, error) = Program::new("banger-vm-delete")?
         .args(args.force.then_some("--lose-work"))
         .args(views.iter().map(|view| view.vm.name.as_str()))
-        .documents()?;
-    removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))
+        .answer::<Removed>()?;
+    removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))?;
+    error.map_or(Ok(()), Err)
 }
 
 fn candidates() -> Result<Vec<View>> {
@@ -59,26 +61,35 @@ fn candidates() -> Result<Vec<View>> {
     Ok(views)
 }
 
-/// Shows what would go and asks. The question goes to stderr, so stdout keeps to documents.
+/// Shows what would go and asks. Both go to stderr, so stdout keeps to documents.
 fn agreed(views: &[View]) -> Result<bool> {
+    let (count, they) = match views.len() {
+        1 => ("1 VM".to_owned(), "its disks"),
+        many => (format!("{many} VMs"), "their disks"),
+    };
     if !std::io::stdin().is_terminal() {
-        return Err(Error::usage(format!(
-            "{} VMs would be deleted, and nobody is there to ask",
-            views.len()
-        ))
-        .hint("'banger vm prune --force' deletes them without asking"));
+        return Err(Error::usage(format!("{count} would be deleted, and nobody is there to ask"))
+            .hint("'banger vm prune --force' deletes without asking"));
     }
-    let width = views.iter().map(|view| view.vm.name.as_str().len()).max().unwrap_or(0);
-    for view in views {
-        note(&format!(
-            "{:<width$}  {:<8} {}",
-            view.vm.name,
+    let rows = views.iter().map(|view| {
+        let room = Room::of(Path::new(&view.folder)).allocated;
+        [
+            view.vm.name.to_string(),
             view.status.to_string(),
-            view.vm.image
-        ));
+            view.vm.image.to_string(),
+            human_bytes(room),
+        ]
+    });
+    let head = ["NAME", "STATUS", "IMAGE", "DISK"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    for [name, status, image, disk] in &rows {
+        let [a, b, c] = widths;
+        note(&format!("{name:<a$}  {status:<b$}  {image:<c$}  {disk}"));
     }
-    let _ = write!(std::io::stderr(), "Delete these {} VMs and their disks? [y/N] ", views.len());
+    let _ = write!(std::io::stderr(), "Delete {count} and {they}? [y/N] ");
     let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
+    let _ = std::io::stdin().lock().take(64).read_line(&mut answer);
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

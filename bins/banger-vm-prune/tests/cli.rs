@@ -1,6 +1,6 @@
 //! The contract of `banger-vm-prune`.
 
-use banger_tests::Sandbox;
+use banger_tests::{Sandbox, program};
 
 const PRUNE: &str = env!("CARGO_BIN_EXE_banger-vm-prune");
 
@@ -38,4 +38,45 @@ fn those_that_do_not_run_go() {
     let answer = sandbox.run("/bin/sh", &["-c", &command]);
     let names: Vec<_> = answer.ok().documents.iter().map(|d| d["name"].clone()).collect();
     assert_eq!(names, ["a", "b"]);
+}
+
+/// Runs it on a terminal of its own, where somebody types.
+fn typed(sandbox: &Sandbox, program: &std::path::Path, typed: &str) -> banger_tests::Answer {
+    let script = format!(
+        "(sleep 1; printf '{typed}\\n'; sleep 1) | script -qec 'stty -echo; {}' /dev/null",
+        program.display()
+    );
+    sandbox.raw("/bin/sh", &["-c", &script])
+}
+
+#[test]
+fn somebody_at_a_terminal_sees_a_table_and_decides() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.plant_exit("web", "stopped");
+    let delete = program("banger-vm-delete");
+    let link = format!("exec {} \"$@\"", delete.display());
+    let prune = sandbox.beside(PRUNE, &[("banger-vm-delete", &link)]);
+    let no = typed(&sandbox, &prune, "");
+    let text = no.ok().text().replace('\r', "");
+    assert!(text.contains("NAME  STATUS   IMAGE   DISK\nweb   stopped  alpine  "), "{text}");
+    assert!(text.contains("Delete 1 VM and its disks? [y/N] nothing was deleted"), "{text}");
+    assert!(sandbox.vm("web").exists());
+    let yes = typed(&sandbox, &prune, "y");
+    assert!(yes.ok().text().contains("deleted VM 'web'"), "{}", yes.all());
+    assert!(!sandbox.vm("web").exists());
+}
+
+#[test]
+fn one_that_stays_does_not_hide_those_that_went() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b"] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+    }
+    let script = r#"echo '{"schema":"banger.removed/1","what":"vm","name":"a","freed_bytes":1}'
+        echo '{"schema":"banger.error/1","kind":"conflict","message":"VM b holds work"}'; exit 4"#;
+    let prune = sandbox.beside(PRUNE, &[("banger-vm-delete", script)]);
+    let answer = sandbox.run(prune, &["--force"]);
+    answer.fails(4, "VM b holds work");
+    assert_eq!(answer.documents[0]["name"], "a", "{}", answer.all());
 }

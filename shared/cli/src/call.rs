@@ -65,7 +65,14 @@ impl Program {
 
     /// Runs it to its end and returns its documents. Its words go to our stderr as they come; what
     /// it reports as an error is returned unchanged.
-    pub fn documents<D: Document>(mut self) -> Result<Vec<D>> {
+    pub fn documents<D: Document>(self) -> Result<Vec<D>> {
+        let (documents, error) = self.answer()?;
+        error.map_or(Ok(documents), Err)
+    }
+
+    /// Like [`Program::documents`], for one that does several things: what it did is returned also
+    /// if it failed in the end.
+    pub fn answer<D: Document>(mut self) -> Result<(Vec<D>, Option<Error>)> {
         let output = self
             .command
             .env(CALLED, "1")
@@ -74,18 +81,20 @@ impl Program {
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("cannot run '{}'", self.name))?;
-        let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines = || output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         if output.status.success() {
-            return lines
-                .map(D::from_slice)
-                .collect::<Result<_>>()
-                .with_context(|| format!("cannot read what '{}' said", self.name));
+            let documents = lines().map(D::from_slice).collect::<Result<_>>();
+            let documents =
+                documents.with_context(|| format!("cannot read what '{}' said", self.name))?;
+            return Ok((documents, None));
         }
-        let report = lines.filter_map(|line| Report::from_slice(line).ok()).next_back();
-        Err(report.map_or_else(
+        let documents = lines().filter_map(|line| D::from_slice(line).ok()).collect();
+        let report = lines().filter_map(|line| Report::from_slice(line).ok()).next_back();
+        let error = report.map_or_else(
             || Error::failed(format!("'{}' ended with {}", self.name, output.status)),
             Error::from,
-        ))
+        );
+        Ok((documents, Some(error)))
     }
 }
 
