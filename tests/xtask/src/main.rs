@@ -9,6 +9,7 @@ mod firecracker;
 mod install;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::{io::Write, process::ExitCode};
@@ -27,6 +28,7 @@ usage: cargo xtask TASK
   bench NAME [--debug]
                     measure against a budget: boot, create, image; --debug: the programs as
                     tests use them
+  soak NAME         try everything that tests try a selection of: kill, fault, load, model
   install [--prefix DIR]
                     build for release and install into DIR, /usr/local unless given
 ";
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         ["errors"] => errors::run(),
         ["bench", name] => bench::run(name, false),
         ["bench", name, "--debug"] => bench::run(name, true),
+        ["soak", name] => soak::run(name),
         ["install"] => install::run("/usr/local"),
         ["install", "--prefix", prefix] => install::run(prefix),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,0 +1,121 @@
+//! A state that survives anything: programs killed and refused at every point, a full disk, many at
+//! once, random orders.
+//!
+//! The tests here try one point of each kind, and for a minute; `cargo xtask soak` has them try all,
+//! and longer: it sets `BANGER_SOAK`.
+
+mod case;
+mod fault;
+mod kill;
+mod load;
+mod model;
+mod state;
+mod trace;
+
+use banger_tests::{Answer, Sandbox, program};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use trace::Stage;
+
+/// Says whether everything is to be tried, not a selection.
+fn soak() -> bool {
+    std::env::var_os("BANGER_SOAK").is_some()
+}
+
+/// Keeps what tests found, for whoever runs them: nextest shows it with `--no-capture`, and a test
+/// that fails with what it says.
+fn say(words: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{words}");
+}
+
+/// Has the sandbox's QEMU hold its guest before the first instruction: all of a VM is there, and it
+/// costs no time.
+fn hold_guests(sandbox: &Sandbox) {
+    let path = sandbox.dir().join("held-qemu");
+    let real = format!("qemu-system-{}", std::env::consts::ARCH);
+    fs::write(&path, format!("#!/bin/sh\nexec {real} \"$@\" -S\n")).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    sandbox.config(&format!("[binaries]\nqemu = \"{}\"\n", path.display()));
+}
+
+/// Creates a VM that needs no more than it must.
+fn create(sandbox: &Sandbox, name: &str, image: &str) -> Answer {
+    let words = [
+        "--no-start",
+        "--image",
+        image,
+        "--kernel",
+        "generic-6.12",
+        "--name",
+        name,
+        "--memory",
+        "64M",
+        "--net",
+        "none",
+        "--disk-size",
+        "16M",
+        "--overlay-size",
+        "16M",
+        "--vmm",
+        "qemu",
+    ];
+    sandbox.run(program("banger-vm-create"), &words)
+}
+
+/// Copies a state, holes as holes.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let mut command = Command::new("cp");
+    command.args(["-a", "--sparse=always"]).arg(from).arg(to);
+    let ended = banger_tests::run_bounded(&mut command, None, Duration::from_mins(1));
+    assert_eq!(ended.status, 0, "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+/// Asks `doctor` whether the state is valid. Nothing else of the host is of interest, so it finds
+/// no tools, which is quicker.
+fn must_be_valid(sandbox: &Sandbox, after: &str) {
+    let answer = sandbox.with(program("banger-doctor"), &[], |command| {
+        command.env("PATH", "/nonexistent");
+    });
+    let state = answer.documents.iter().find(|check| check["name"] == "state");
+    let outcome = state.map(|check| check["outcome"].clone()).unwrap_or_default();
+    assert_eq!(outcome, "pass", "the state after {after}: {}", answer.all());
+}
+
+/// A folder of a test's own that ends with it.
+fn folder(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let path = sandbox.dir().join(name);
+    fs::create_dir_all(&path).expect("a folder");
+    path
+}
+
+/// Starts the held VM, waits until its VMM is there, stops it; returns what the stop said.
+fn start_and_stop(sandbox: &Sandbox, stage: &Stage) -> Answer {
+    let mut start = sandbox.command(stage.program("banger-vm-start"));
+    start.arg("web").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut start = start.spawn().expect("a start");
+    let end = Instant::now() + Duration::from_secs(30);
+    // Until the guest would run, or the start has failed.
+    loop {
+        let running = fs::read(sandbox.vm("web").join("running.json")).unwrap_or_default();
+        let running: serde_json::Value = serde_json::from_slice(&running).unwrap_or_default();
+        if running["vmm_process"].is_object() || start.try_wait().expect("its status").is_some() {
+            break;
+        }
+        assert!(Instant::now() < end, "a start neither ends nor gets on");
+        sleep(Duration::from_millis(2));
+    }
+    let stop = sandbox.run(stage.program("banger-vm-stop"), &["web", "--timeout", "1"]);
+    let _ = start.kill();
+    let _ = start.wait();
+    // A stop that was killed leaves a VM that runs; nobody may be left when the next point comes.
+    sandbox.run(program("banger-vm-kill"), &["web"]).ok();
+    stop
+}
