@@ -5,6 +5,7 @@
 //! no environment.
 
 mod check;
+mod copy;
 mod error;
 mod exit;
 mod guest;
@@ -20,6 +21,7 @@ mod vm;
 mod workspace;
 
 pub use check::{Check, Outcome, Removed};
+pub use copy::Copy;
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
 pub use guest::{Disks, Guest, GuestFile, Interface};

@@ -58,7 +58,7 @@ pub fn relay(from: &mut dyn Read, to: &mut dyn Write) -> Result<u64> {
     for entry in archive.entries().context("cannot read a tar stream")? {
         let mut entry = entry.context("cannot read a tar stream")?;
         if has_map(&mut entry) {
-            return Err(Error::usage(format!(
+            return Err(Error::failed(format!(
                 "'{}' in the tar stream says where its holes are in a way that is not understood",
                 entry.path_bytes().escape_ascii()
             ))
@@ -98,7 +98,7 @@ fn check<R: Read>(entry: &tar::Entry<'_, R>, links: &mut HashSet<Vec<u8>>) -> Re
         ends.map(|(at, _)| &path[..at]).any(|above| links.contains(above))
     };
     let bad = |what: &str, path: &[u8]| {
-        Error::usage(format!("'{}' in the tar stream {what}", path.escape_ascii()))
+        Error::failed(format!("'{}' in the tar stream {what}", path.escape_ascii()))
     };
     if path != b"." && !is_inside(path) {
         return Err(bad("leaves its directory", path));

@@ -1,0 +1,147 @@
+//! What is where in a guest.
+
+use crate::place::Kind;
+use banger_channel::{
+    connect,
+    files::{Files, Limits, What, is_inside},
+    port,
+};
+use banger_doc::{Context, Error, Name, Result};
+use banger_state::{State, VmFolder, place};
+use std::{
+    os::unix::{ffi::OsStrExt, net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long the guest may take to answer at all.
+const CONNECT: Duration = Duration::from_secs(30);
+/// As many links as Linux follows.
+const LINKS: usize = 40;
+/// Where a path begins that does not begin with `/`.
+const HOME: &str = "/root";
+
+/// What a copy may take. It is silence that ends a wait: how long a copy takes depends on its size.
+pub(crate) const LIMITS: Limits =
+    Limits { entries: 10_000_000, bytes: u64::MAX, time: Duration::from_hours(48) };
+
+/// A running VM.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    folder: VmFolder,
+}
+
+impl Guest {
+    pub(crate) fn open(state: &State, name: &Name) -> Result<Self> {
+        let folder = state.vm(name)?;
+        folder.must_run()?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        self.folder.name()
+    }
+
+    /// Opens a stream to the files of the guest.
+    pub(crate) fn stream(&self) -> Result<UnixStream> {
+        let (_dir, path) = self.folder.short_path(place::VM_CHANNEL)?;
+        let name = self.name();
+        connect(&path, port::FILES, CONNECT)
+            .with_context(|| format!("cannot reach the files of VM '{name}'"))
+            .map_err(|error| error.hint(format!("'banger vm logs {name}' shows what it is at")))
+    }
+
+    pub(crate) fn files(&self) -> Files<'_> {
+        Files::new(|| self.stream())
+    }
+
+    /// Returns how a path in this VM is said.
+    pub(crate) fn said(&self, path: &Path) -> String {
+        format!("{}:{}", self.name(), path.display())
+    }
+
+    /// Returns what is at a path, and the path after all links.
+    pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
+        let mut path = absolute(path);
+        for _ in 0..LINKS {
+            let bytes = path.as_os_str().as_bytes().to_vec();
+            let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            let (dir, name) = (&bytes[..at.max(1)], &bytes[at + 1..]);
+            if !is_inside(name) {
+                // `/`, or a name such as `..`: a directory if it is anything.
+                self.files().stat(text(&path)?, &[], LIMITS)?;
+                return Ok((path, Kind::Dir));
+            }
+            let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
+            let found = self
+                .files()
+                .stat(text(&dir)?, &[name], LIMITS)
+                .map_err(|error| self.no_directory(&dir, error))?;
+            let Some(entry) = found.into_iter().flatten().next() else {
+                return Ok((path, Kind::Missing));
+            };
+            match entry.what {
+                What::Dir => return Ok((path, Kind::Dir)),
+                What::File => return Ok((path, Kind::File)),
+                What::Other => return Ok((path, Kind::Other)),
+                What::Link => {
+                    let target = std::ffi::OsStr::from_bytes(&entry.target);
+                    path = trimmed(&dir.join(target));
+                }
+            }
+        }
+        Err(Error::failed(format!("too many links at '{}'", self.said(&path))))
+    }
+
+    fn no_directory(&self, dir: &Path, error: Error) -> Error {
+        if error.kind() != banger_doc::Kind::NotFound {
+            return error;
+        }
+        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name())).hint(
+            format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), dir.display()),
+        )
+    }
+}
+
+/// Returns a path of the guest as text, which a request holds.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::failed(format!(
+            "the directory '{}' has a name that is not UTF-8",
+            path.as_os_str().as_bytes().escape_ascii()
+        ))
+        .hint("a copy of the directory it is in brings it along")
+    })
+}
+
+/// Returns where a path is that may not begin with `/`.
+fn absolute(path: &Path) -> PathBuf {
+    let below = path.strip_prefix("~").unwrap_or(path);
+    trimmed(&Path::new(HOME).join(below))
+}
+
+/// Takes slashes at the end away, and a last `.`.
+fn trimmed(path: &Path) -> PathBuf {
+    let whole: PathBuf = path.components().collect();
+    if whole.as_os_str().is_empty() { "/".into() } else { whole }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_begin_at_the_root_or_at_home() {
+        for (typed, is) in [
+            ("", "/root"),
+            ("/", "/"),
+            ("~", "/root"),
+            ("~/x/", "/root/x"),
+            ("x/../y", "/root/x/../y"),
+            ("/srv//a/./", "/srv/a"),
+            ("~user", "/root/~user"),
+        ] {
+            assert_eq!(absolute(Path::new(typed)), Path::new(is), "{typed}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Copies files and trees between the host and a running VM.
+//!
+//! Talks to the VM's agent over `run/channel.sock`; writes only where it was told to. What comes out
+//! of a guest is made without following a link, and nothing is made that was not asked for. With `-`
+//! as the place to copy to, stdout is a tar stream, also on failure.
+
+mod give;
+mod guest;
+mod place;
+mod progress;
+mod signals;
+mod take;
+
+use banger_cli::{Out, human_bytes};
+use banger_doc::{Copy, Error, Result};
+use banger_state::State;
+use guest::Guest;
+use place::Side;
+use std::{ffi::OsString, process::ExitCode};
+
+/// Copy files and directories between this host and a running VM
+///
+/// One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
+/// A path in a guest that does not begin with '/' is below root's home. A directory goes with all it
+/// holds; DIRECTORY/. is only what it holds. Modes, times, links, hard links and holes are kept.
+#[derive(Debug, clap::Parser)]
+#[command(name = "banger-vm-cp", version, override_usage = "banger-vm-cp [OPTIONS] FROM... TO")]
+struct Args {
+    /// Keep owners, setuid bits and links that lead out of a guest's tree: only from a guest you trust
+    #[arg(short, long)]
+    archive: bool,
+    /// What to copy, and last where to
+    #[arg(value_name = "PATH", required = true, num_args = 2.., allow_hyphen_values = false)]
+    paths: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let is_path = |word: &OsString| word == "-" || !word.as_encoded_bytes().starts_with(b"-");
+    let last = std::env::args_os().skip(1).rfind(is_path);
+    if last.is_some_and(|word| word == "-") {
+        // stdout is then the stream's, and no document may come into it.
+        return banger_cli::main_raw(run);
+    }
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let mut sides = args.paths.iter().map(|word| Side::parse(word)).collect::<Result<Vec<_>>>()?;
+    let to = sides.pop().ok_or_else(|| Error::usage("nothing to copy"))?;
+    let many = sides.len() > 1;
+    let state = State::open_read_only()?;
+    for from in &sides {
+        let copy = match (from, &to) {
+            (Side::Host(from), Side::Guest { vm, path }) => {
+                give::files(&Guest::open(&state, vm)?, from, path, many, args.archive, out)?
+            }
+            (Side::Stream, Side::Guest { vm, path }) if !many => {
+                give::stream(&Guest::open(&state, vm)?, path)?
+            }
+            (Side::Guest { vm, path }, Side::Host(to)) => {
+                take::files(&Guest::open(&state, vm)?, path, to, many, args.archive, out)?
+            }
+            (Side::Guest { vm, path }, Side::Stream) if !many => {
+                return take::stream(&Guest::open(&state, vm)?, path);
+            }
+            (from, to) => return Err(place::wrong(from, to)),
+        };
+        out.put(&copy, words)?;
+    }
+    Ok(())
+}
+
+fn words(copy: &Copy) -> String {
+    let things = if copy.entries == 1 { "thing" } else { "things" };
+    format!("{} {things}, {}, to '{}'", copy.entries, human_bytes(copy.size_bytes), copy.to)
+}

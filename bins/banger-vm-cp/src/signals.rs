@@ -1,0 +1,68 @@
+//! Ctrl-C while files are made: what is half made goes first.
+
+use banger_doc::{Context, Result};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::unistd::Pid;
+use std::{
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+/// The signals that end a program, as they are noticed here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    signal: Option<Signal>,
+    streams: Vec<UnixStream>,
+}
+
+impl Signals {
+    /// Watches from now on, in threads that are yet to begin too.
+    pub(crate) fn watch() -> Result<Self> {
+        let signals = Self::default();
+        let set = set();
+        set.thread_block().context("cannot watch for signals")?;
+        let seen = signals.seen.clone();
+        thread::spawn(move || {
+            if let Ok(signal) = set.wait() {
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.signal = Some(signal);
+                // Whoever waits for the guest fails, and removes what it made.
+                for stream in &seen.streams {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+            }
+        });
+        Ok(signals)
+    }
+
+    /// Has a signal end this stream.
+    pub(crate) fn guard(&self, stream: UnixStream) -> Result<UnixStream> {
+        let copy = stream.try_clone().context("cannot copy a stream")?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.signal.is_some() {
+            let _ = copy.shutdown(Shutdown::Both);
+        }
+        seen.streams.push(copy);
+        Ok(stream)
+    }
+
+    /// Ends as the signal would have ended this program, if one came.
+    pub(crate) fn obey(&self) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signal) = seen.signal {
+            let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set()), None);
+            let _ = kill(Pid::this(), signal);
+        }
+    }
+}
+
+fn set() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
