@@ -23,4 +23,5 @@ mod ssh;
 mod stuck;
 mod survive;
 mod tape;
+mod workspace;
 mod wrong;

@@ -45,6 +45,8 @@ struct Plot {
     bigger: u64,
     /// Answers a get with a head of this and then bytes without an end.
     endless: bool,
+    /// What a get finds instead, as after a swap between two looks.
+    swapped: Vec<Fake>,
 }
 
 fn fakes(plot: Plot) -> Files<'static> {
@@ -99,7 +101,8 @@ fn play(plot: &Plot, stream: UnixStream) -> std::io::Result<()> {
         }
         "get" => {
             for path in asked {
-                match plot.files.iter().find(|fake| fake.path == path) {
+                let mut there = plot.swapped.iter().chain(&plot.files);
+                match there.find(|fake| fake.path == path) {
                     Some(_) if plot.endless => {
                         write!(writer, "f 644 {}\0", u64::MAX)?;
                         loop {
@@ -202,9 +205,10 @@ fn a_link_and_files_below_it_at_once_are_refused() {
 #[test]
 fn sizes_are_bounded() {
     let (_, answer) =
-        export(Plot { files: vec![file("n", "x")], bigger: u64::MAX / 2, endless: false });
+        export(Plot { files: vec![file("n", "x")], bigger: u64::MAX / 2, ..Plot::default() });
     assert!(answer.is_ok() || answer.as_ref().unwrap_err().contains("bytes"), "{answer:?}");
-    let (_, answer) = export(Plot { files: vec![file("n", "x")], bigger: 0, endless: true });
+    let (_, answer) =
+        export(Plot { files: vec![file("n", "x")], endless: true, ..Plot::default() });
     let error = answer.unwrap_err();
     assert!(error.contains("is too much"), "{error}");
 }
@@ -273,4 +277,79 @@ fn permissions_that_do_not_travel_stay() {
     set.mode = 0o7777;
     let (_, answer) = export(with(vec![set]));
     assert!(answer.unwrap().contains("new file mode 100755"));
+}
+
+#[test]
+fn what_is_swapped_between_two_looks_stays_text() {
+    let swapped = vec![link("a", "/etc/passwd"), file("l", "content\n"), link("n", "../../../x")];
+    let files = vec![file("a", "x\n"), link("l", "nowhere"), file("n", "y\n")];
+    let (world, answer) = export(Plot { files, swapped, ..Plot::default() });
+    let patch = answer.unwrap();
+    assert!(!patch.contains("root:"), "{patch}");
+    assert!(patch.contains("+/etc/passwd") && patch.contains("+content"), "{patch}");
+    fs::write(world.path().join("patch"), patch).unwrap();
+    world.shell(&world.host(), "git apply --check $TOP/patch");
+}
+
+/// A guest that puts links in the place of directories while it is written to.
+#[test]
+fn a_race_for_links_is_lost() {
+    let world = World::new(
+        "git init -q; for d in d e f; do mkdir $d; for i in $(seq 30); do echo $i >$d/$i; done; done; git add -A; git commit -qm one",
+    );
+    let outside = world.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in ["1", "15", "30"] {
+        fs::write(outside.join(name), "mine").unwrap();
+    }
+    world.prepare(&world.wish()).unwrap();
+    let before = fingerprint(&outside);
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let racer = thread::spawn({
+        let (guest, over, outside) = (world.guest(), over.clone(), outside.clone());
+        move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in ["d", "e", "f"] {
+                    let (dir, away) = (guest.join(name), guest.join(format!("{name}-away")));
+                    let _ = fs::rename(&dir, &away);
+                    let _ = std::os::unix::fs::symlink(&outside, &dir);
+                    thread::yield_now();
+                    let _ = fs::remove_file(&dir);
+                    let _ = fs::rename(&away, &dir);
+                }
+            }
+        }
+    });
+    let mut wish = world.wish();
+    wish.force = true;
+    for round in 0..10 {
+        let news = format!(
+            "for d in d e f; do for i in $(seq 30); do echo {round} >>$d/$i; done; done; rm -f d/15"
+        );
+        world.shell(&world.host(), &news);
+        // Either may fail, with whatever words; what is outside stays.
+        let _ = world.prepare(&wish);
+        let _ = Export::make(&world.vm(), &world.files(), &Want::default());
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    racer.join().unwrap();
+    assert!(differing(&fingerprint(&outside), &before).is_empty());
+}
+
+#[test]
+fn no_escape_reaches_a_terminal() {
+    let world = World::new("git init -q; echo a >a; git add -A; git commit -qm one");
+    world.prepare(&world.wish()).unwrap();
+    let files = fakes(with(vec![
+        file("a", "x\n"),
+        file("\u{1b}[31m", "x\n"),
+        file(".git/HEAD", "ref: refs/heads/\u{1b}[2J\u{7}\n"),
+        file(".git/refs/heads/\u{1b}x", &"f".repeat(40)),
+    ]));
+    let found = status(&world.vm(), Some(&files), None).unwrap();
+    let said = found.unexported.iter().chain(&found.notes);
+    assert!(!found.unexported.is_empty());
+    for words in said {
+        assert!(!words.contains(char::is_control), "{words:?}");
+    }
 }

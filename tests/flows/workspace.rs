@@ -1,0 +1,471 @@
+//! Repositories go into a real guest and come back. The cases are those of `shared/workspace`, whose
+//! own tests have a directory for a guest.
+
+#[path = "../../shared/workspace/tests/cases/mod.rs"]
+mod cases;
+
+use crate::{fixture, guest::Guest};
+use banger_tests::{Answer, Sandbox, have, program, run_bounded};
+use cases::{CASES, Case};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How `git status` is asked.
+const STATUS: &str =
+    "git --no-optional-locks status --porcelain=v2 -z --ignore-submodules=none | tr '\\0' '\\n'";
+
+/// A guest with busybox and no git, and directories beside it.
+struct World {
+    guest: Guest,
+}
+
+impl World {
+    fn boot() -> Self {
+        let world = Self { guest: Guest::boot("busybox:1", &["sh", "-c"]) };
+        fs::write(
+            world.guest.sandbox.home().join(".gitconfig"),
+            "[user]\n\tname = Ann\n\temail = ann@example.org\n[init]\n\tdefaultBranch = main\n\
+             [commit]\n\tgpgsign = false\n[protocol \"file\"]\n\tallow = always\n",
+        )
+        .expect("a file");
+        world
+    }
+
+    /// Returns a new directory, with the repository that `setup` makes in its `host`.
+    fn repository(&self, name: &str, setup: &str) -> PathBuf {
+        let top = self.guest.sandbox.dir().join(name);
+        fs::create_dir_all(top.join("host")).expect("a directory");
+        self.shell(&top, "host", setup);
+        top
+    }
+
+    /// Runs a script on the host that has to succeed.
+    fn shell(&self, top: &Path, dir: &str, script: &str) -> String {
+        let mut command = self.guest.sandbox.command("/bin/bash");
+        command
+            .args(["-euo", "pipefail", "-c", script])
+            .env("TOP", top)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .current_dir(top.join(dir));
+        let ended = run_bounded(&mut command, None, Duration::from_mins(2));
+        assert_eq!(ended.status, 0, "{script}\n{}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+    }
+
+    fn prepare(&self, top: &Path, more: &[&str]) -> Answer {
+        let host = top.join("host");
+        let words = [&["web", host.to_str().expect("text")], more].concat();
+        self.guest.run("workspace-prepare", &words)
+    }
+
+    /// Brings the guest's tree out by the guest's own tar, into a new directory; also the stream.
+    fn bring(&self, top: &Path, dir: &str, name: &str) -> Vec<u8> {
+        let answer = self.anywhere(&format!("tar -C {dir} -cf - ."));
+        let tar = answer.ok().stdout.clone();
+        self.unpack(top, name, &tar);
+        tar
+    }
+
+    fn unpack(&self, top: &Path, name: &str, tar: &[u8]) {
+        let to = top.join(name);
+        fs::create_dir(&to).expect("a directory");
+        let words = ["--no-same-owner", "-C", to.to_str().expect("text"), "-xf", "-"];
+        self.guest.sandbox.feed("/bin/tar", &words, tar).ok();
+    }
+
+    fn export(&self, top: &Path) -> Vec<u8> {
+        let answer = self.guest.sandbox.raw(program("banger-workspace-export"), &["web"]);
+        let patch = answer.ok().stdout.clone();
+        fs::write(top.join("patch"), &patch).expect("a patch");
+        patch
+    }
+
+    /// Runs a script in the guest, wherever the workspace is.
+    fn anywhere(&self, script: &str) -> Answer {
+        let words = ["--workdir=/", "web", "--", "sh", "-c", script];
+        self.guest.sandbox.raw(program("banger-vm-exec"), &words)
+    }
+
+    /// Says whether deleting the VM would lose nothing.
+    fn nothing_to_lose(&self) {
+        self.guest.run("workspace-status", &["web", "--check"]).ok();
+    }
+
+    /// Gives the guest the host's git and bash, with what they need.
+    fn bring_git(&self) {
+        let script = "PATH=/usr/bin:/bin; core=/usr/lib/git-core; { echo /usr/bin/git; echo /bin/bash; \
+             ldd /usr/bin/git /bin/bash | grep -o '/lib[^ ]*' | grep -v ':' | sort -u; \
+             ls $core/git-submodule $core/git-sh-setup $core/git-sh-i18n $core/git-sh-i18n--envsubst; \
+             } | tar -chf - --absolute-names --transform 's,^/,,' -T -";
+        let tar = self.guest.sandbox.raw("/bin/bash", &["-euc", script]).ok().stdout.clone();
+        let exec = program("banger-vm-exec");
+        self.guest.sandbox.feed(&exec, &["web", "--", "tar", "-C", "/", "-xf", "-"], &tar).ok();
+        // Submodules call git by the way it has to itself.
+        self.guest.says("ln -sf /usr/bin/git /bin/git; mkdir -p /usr/lib/git-core; ln -sf /usr/bin/git /usr/lib/git-core/git; git --version");
+    }
+}
+
+/// Everything below a directory: names, types, modes, times, contents.
+fn fingerprint(world: &World, top: &Path) -> String {
+    let script = "find . -printf '%p %y %m %T@ %l\\n' | sort; find . -type f -print0 | sort -z | xargs -0r sha256sum";
+    world.shell(top, "host", script)
+}
+
+fn round_trip(world: &World, number: usize, case: &Case) {
+    let name = case.name;
+    let top = world.repository(&format!("case-{number}"), case.setup);
+    let mut expected = world.shell(&top, "host", STATUS);
+    if !case.untracked {
+        expected = expected
+            .lines()
+            .filter(|line| !line.starts_with("? "))
+            .fold(String::new(), |all, line| all + line + "\n");
+    }
+    let before = fingerprint(world, &top);
+    let place = format!("/root/{number}");
+    let mut words = vec!["--force", "--guest-path", &place];
+    words.extend(case.full.then_some("--mode=full_copy"));
+    words.extend(case.untracked.then_some("--include-untracked"));
+    let prepared = world.prepare(&top, &words);
+    let base = prepared.ok().document()["base_commit"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(fingerprint(world, &top), before, "{name}: the host's repository is touched");
+
+    world.bring(&top, &place, "got");
+    assert_eq!(world.shell(&top, "got", STATUS), expected, "{name}: status");
+    let list = if case.untracked { "-c -o --exclude-standard" } else { "-c" };
+    let compare = format!(
+        "git ls-files -z {list} | sort -zu | while IFS= read -rd '' f; do o=\"$TOP/host/$f\"; \
+         if [ -L \"$f\" ]; then test \"$(readlink \"$f\")\" = \"$(readlink \"$o\")\"; \
+         elif [ -f \"$f\" ]; then cmp \"$f\" \"$o\"; test $(stat -c %Y \"$f\") = $(stat -c %Y \"$o\"); \
+         test -x \"$f\" -a -x \"$o\" -o ! -x \"$f\" -a ! -x \"$o\"; else test ! -f \"$o\"; fi; done; \
+         git fsck --no-dangling"
+    );
+    world.shell(&top, "got", &compare);
+    world.nothing_to_lose();
+
+    // Where no directory is named, a command runs in the workspace.
+    let script = format!("exec 3>&1 >&2\n{}\nexec >&3; tar -cf - .", case.work);
+    let worked = world.guest.exec(&["bash", "-euo", "pipefail", "-c", &script]);
+    let tar = worked.ok().stdout.clone();
+    world.unpack(&top, "worked", &tar);
+    let patch = world.export(&top);
+    assert!(
+        world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout == tar,
+        "{name}: an export touches the guest"
+    );
+    world.nothing_to_lose();
+    assert_eq!(fingerprint(world, &top), before, "{name}: the host's repository is touched");
+
+    if matches!(name, "line ends" | "filters as of large files") {
+        // What the guest has stands for itself there: no filter of the host's runs.
+        assert!(!patch.is_empty() && !patch.windows(8).any(|w| w == b"b/x.big\n"), "{name}");
+        return;
+    }
+    let tree =
+        world.shell(&top, "worked", "cp -a . $TOP/all; cd $TOP/all; git add -A; git write-tree");
+    let clean = format!(
+        "cp -a $TOP/worked/.git .git; rm -f .git/index .git/MERGE_HEAD; \
+         if [ -n '{base}' ]; then git read-tree --reset {base}; git checkout-index -qafu; fi; \
+         if [ -s $TOP/patch ]; then git apply --index --binary $TOP/patch; fi; git write-tree"
+    );
+    fs::create_dir(top.join("clean")).expect("a directory");
+    assert_eq!(world.shell(&top, "clean", &clean), tree, "{name}: the patch");
+}
+
+#[test]
+fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
+    if !have("git") {
+        return;
+    }
+    let world = World::boot();
+    the_image_needs_no_git(&world);
+    world.bring_git();
+    for (number, case) in CASES.iter().enumerate() {
+        let begin = Instant::now();
+        round_trip(&world, number, case);
+        eprintln!("case '{}': {:.1} s", case.name, begin.elapsed().as_secs_f64());
+    }
+    a_clock_that_is_behind_hides_no_edit(&world);
+    what_was_not_exported_stays(&world);
+}
+
+fn the_image_needs_no_git(world: &World) {
+    world.guest.says("! command -v git");
+    let top = world
+        .repository("no-git", "git init -q; echo a >a; git add a; git commit -qm one; echo b >>a");
+    world.prepare(&top, &[]).ok();
+    world.bring(&top, "/root/repo", "got");
+    assert_eq!(world.shell(&top, "got", "git status --porcelain; cat a"), " M a\na\nb\n");
+    world.guest.says("echo c >>a; echo n >n");
+    world.export(&top);
+    let applied = "git stash -q; git apply --index $TOP/patch; cat a n";
+    assert_eq!(world.shell(&top, "host", applied), "a\nb\nc\nn\n");
+}
+
+/// Git in the guest takes files for unchanged by times of the guest's.
+fn a_clock_that_is_behind_hides_no_edit(world: &World) {
+    let now = || -> i64 { world.guest.says("date +%s").trim().parse().expect("a time") };
+    let behind = now() - 1000;
+    world.guest.says(&format!("date -s @{behind} >/dev/null"));
+    let young = behind + 15;
+    let top = world.repository(
+        "clock",
+        &format!("git init -q; echo aaa >a; touch -d @{young} a; git add a; git commit -qm one"),
+    );
+    world.prepare(&top, &["--force", "--guest-path", "/root/clock"]).ok();
+    assert!(now() < young, "the prepare took too long for this test");
+    // An edit of the same size, in the second that the file has for its time.
+    let edit = format!(
+        "until [ $(date +%s) -ge {young} ]; do :; done; echo bbb >a; stat -c %Y a; git status --porcelain"
+    );
+    assert_eq!(world.guest.exec(&["bash", "-c", &edit]).ok().text(), format!("{young}\n M a\n"));
+    world.guest.says(&format!("date -s @{} >/dev/null", behind + 1000));
+}
+
+/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported; a crash makes it unknown.
+fn what_was_not_exported_stays(world: &World) {
+    let top = world.repository("stays", "git init -q; echo a >a; git add a; git commit -qm one");
+    world.prepare(&top, &["--force"]).ok();
+    world.guest.says("echo w >>a; git commit -qam 'work that matters'");
+    world.guest.run("vm-delete", &["--force", "--keep-work", "web"]).fails(4, "commits on 'main'");
+    world.guest.run("vm-stop", &["web"]).ok();
+    for words in [&["vm-delete", "web"][..], &["vm-delete", "--force", "--keep-work", "web"]] {
+        world.guest.run(words[0], &words[1..]).fails(4, "holds work that was not exported");
+    }
+    let kept = world.guest.run("workspace-status", &["web"]);
+    assert!(kept.ok().document()["unexported"][0].as_str().is_some(), "{}", kept.all());
+
+    world.guest.run("vm-start", &["web"]).ok();
+    world.export(&top);
+    world.guest.run("vm-stop", &["web"]).ok();
+    world.nothing_to_lose();
+    world.guest.run("vm-start", &["web"]).ok();
+    world.guest.run("vm-kill", &["web"]).ok();
+    world.guest.run("vm-delete", &["web"]).fails(4, "it is not known whether");
+    world.guest.run("vm-delete", &["--force", "web"]).ok();
+}
+
+/// Either side is killed at moments spread over a prepare and an export. `BANGER_MOMENTS` says how
+/// often: an agent that dies again and again is started again after longer and longer pauses.
+#[test]
+fn either_side_can_be_killed_at_any_moment() {
+    if !have("git") {
+        return;
+    }
+    let moments = |usual: u32| {
+        let asked = std::env::var("BANGER_MOMENTS").ok();
+        asked.and_then(|count| count.parse().ok()).unwrap_or(usual)
+    };
+    let world = World::boot();
+    let setup = "git init -q; for i in $(seq 60); do mkdir -p d$((i % 7)); seq $i $((i * 40)) >d$((i % 7))/f$i; done; \
+                 git add -A; git commit -qm one";
+    let top = world.repository("killed", setup);
+    let host = top.join("host").to_str().expect("text").to_owned();
+    let prepare = ["web", &host, "--force"];
+    let begin = Instant::now();
+    world.guest.run("workspace-prepare", &prepare).ok();
+    let first = begin.elapsed();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut within = |length: Duration| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        length.mul_f64((random >> 40) as f64 / f64::from(1 << 24))
+    };
+
+    for (side, count) in [("host", moments(10)), ("agent", moments(3))] {
+        for round in 0..count {
+            // Every other time the workspace is there already, and the host has news.
+            if round % 2 == 0 {
+                world.anywhere("rm -rf /root/repo").ok();
+            } else {
+                let news = format!(
+                    "for i in $(seq 20); do echo {round} >>d$((i % 7))/f$i; done; git commit -qam {side}-{round}; echo edit >>d1/f1"
+                );
+                world.shell(&top, "host", &news);
+            }
+            let moment = within(first);
+            kill_within(&world, "workspace-prepare", &prepare, side, moment);
+            let what = format!("{side} killed after {moment:?} of a prepare");
+            if world.anywhere("test -e /root/repo").status == 0 {
+                world.bring(&top, "/root/repo", &format!("half-{side}-{round}"));
+                world.shell(
+                    &top,
+                    &format!("half-{side}-{round}"),
+                    "git fsck --no-dangling && git status",
+                );
+            }
+            let again = world.guest.run("workspace-prepare", &["web", &host]);
+            assert_eq!(again.status, 0, "{what}: {}", again.all());
+            let name = format!("whole-{side}-{round}");
+            world.bring(&top, "/root/repo", &name);
+            let agree = format!(
+                "cd $TOP; diff -r -x .git host {name}; cd {name}; git status --porcelain; git rev-parse HEAD; git fsck --no-dangling"
+            );
+            let expected = world.shell(
+                &top,
+                "host",
+                "git status --porcelain; git rev-parse HEAD; git fsck --no-dangling",
+            );
+            assert_eq!(world.shell(&top, "host", &agree), expected, "{what}");
+            assert_eq!(world.anywhere("ls -A /root | grep banger-put").text(), "", "{what}");
+        }
+    }
+
+    world.guest.says("for i in $(seq 30); do echo more >>d$((i % 7))/f$i; done; seq 9000 >new");
+    let begin = Instant::now();
+    let expected = world.export(&top);
+    let length = begin.elapsed();
+    let tree = world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout.clone();
+    for (side, count) in [("host", moments(10)), ("agent", moments(3))] {
+        for _ in 0..count {
+            let moment = within(length);
+            kill_within(
+                &world,
+                "workspace-export",
+                &["web", "--output", "half.patch"],
+                side,
+                moment,
+            );
+            let half = fs::read(world.guest.sandbox.dir().join("half.patch"));
+            assert!(
+                half.as_ref().map_or(true, |half| *half == expected),
+                "a patch is whole or not there"
+            );
+            assert!(world.export(&top) == expected, "{side} killed after {moment:?} of an export");
+            assert!(
+                world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout == tree,
+                "the guest's tree"
+            );
+        }
+    }
+    world.guest.run("vm-delete", &["--force", "web"]).ok();
+}
+
+/// Starts a program and kills it, or the guest's agent, after a time.
+fn kill_within(world: &World, name: &str, words: &[&str], side: &str, moment: Duration) {
+    let mut command = world.guest.sandbox.command(program(&format!("banger-{name}")));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let agent = || {
+        let find = "ps -o pid,args | awk '/@banger-guest-agent/ && !/awk/ {print $1}'";
+        world.anywhere(find).text().trim().to_owned()
+    };
+    let mut killed = String::new();
+    if side == "agent" {
+        killed = agent();
+        assert!(killed.parse::<u32>().is_ok(), "one agent: {killed:?}");
+        // Started before, since the agent starts it.
+        let seconds = moment.as_secs_f64();
+        world
+            .anywhere(&format!(
+                "(sleep {seconds:.3}; kill -9 {killed}) >/dev/null 2>&1 </dev/null &"
+            ))
+            .ok();
+    }
+    let mut child = command.spawn().expect("a program");
+    if side == "host" {
+        thread::sleep(moment);
+        child.kill().expect("kill");
+    }
+    let end = Instant::now() + Duration::from_mins(2);
+    while child.try_wait().expect("its end").is_none() {
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("{name} hangs with the {side} killed after {moment:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    if side == "agent" {
+        // What was to be killed is, and the next one answers.
+        let end = Instant::now() + Duration::from_mins(1);
+        loop {
+            let now = agent();
+            if !now.is_empty() && now != killed {
+                break;
+            }
+            assert!(Instant::now() < end, "no other agent comes");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// `vm run` with a repository: its tools, files of the host, the command's place, and what `--rm` keeps.
+#[test]
+fn a_vm_runs_with_a_repository() {
+    if !have("git") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.set_limit(Duration::from_mins(5));
+    fixture::kernel(&sandbox);
+    let typed = |line: &str| {
+        let beside = program("banger");
+        let beside = beside.parent().expect("a folder").display().to_string();
+        sandbox.raw_with("/bin/bash", &["-euo", "pipefail", "-c", line], |command| {
+            command.env("PATH", format!("{beside}:{}", banger_tests::SYSTEM_PATH));
+        })
+    };
+    // An image with a `mise` that says what it was asked.
+    typed(
+        "mkdir -p root/bin root/sbin root/root root/etc root/tmp; cp /bin/busybox root/bin; \
+         for name in $(busybox --list | grep -vx busybox); do ln -sf busybox root/bin/$name; done; \
+         ln -s ../bin/busybox root/sbin/init; echo ::sysinit:/bin/true >root/etc/inittab; \
+         printf '#!/bin/sh\\n[ $1 = install ] && sleep 1\\necho mise $* in $PWD\\n' >root/bin/mise; chmod +x root/bin/mise; \
+         tar -C root --owner=0 --group=0 -cf image.tar . && banger image import image.tar --name tools --kernel-ref generic-6.12",
+    )
+    .ok();
+    typed(
+        "git config --global user.name A; git config --global user.email a@b; \
+         git init -q -b main repo; cd repo; echo a >a; echo 'node 22' >.tool-versions; git add .; git commit -qm one; \
+         git worktree add -q -b side ../linked",
+    )
+    .ok();
+    sandbox.config(
+        "[[file_sync]]\nhost = '~/rc'\nguest = '~/.rc'\nmode = '0644'\n[[file_sync]]\nhost = '~/missing'\nguest = '~/missing'\n",
+    );
+    fs::write(sandbox.home().join("rc"), "from the host\n").expect("a file");
+
+    typed("banger vm run -d --name web --image tools --memory 256M ./linked").ok();
+    // Detached, the tools were waited for.
+    let log = typed("banger vm exec web -- cat /root/.cache/banger/mise.log").ok().text();
+    assert_eq!(log, "mise install in /root/repo\n");
+    assert_eq!(
+        typed("banger vm exec web -- stat -c '%a %u:%g' /root/.rc").ok().text(),
+        "644 0:0\n"
+    );
+    let notes = typed("banger vm show web | jq -r '.running.notes[]'").ok().text();
+    assert!(notes.contains("missing', skipped"), "{notes}");
+    // Commands start in the workspace; a HEAD that moves on is said, from a linked work tree too.
+    let quiet = typed("banger vm exec web -- sh -c 'pwd; cat a'");
+    assert_eq!((quiet.ok().text(), quiet.stderr.as_str()), ("/root/repo\na\n".into(), ""));
+    typed("cd linked; git commit -q --allow-empty -m two").ok();
+    let warned = typed("banger vm exec web -- true");
+    assert!(warned.ok().stderr.contains("has moved on since"), "{}", warned.all());
+    typed("banger workspace prepare web ./linked").ok();
+    assert_eq!(typed("banger vm exec web -- true").ok().stderr, "");
+    typed("banger vm exec web -- rm -r /root/repo").ok();
+    let gone = typed("banger vm exec web -- true");
+    assert!(gone.stderr.contains("--workdir"), "{}", gone.all());
+    typed("banger vm exec --workdir / web -- true && banger vm delete --force web").ok();
+
+    // The command's status is returned, and its work kept.
+    let ran = typed(
+        "banger vm run --rm --name kept --image tools --memory 256M ./repo -- sh -c 'echo w >>a; exit 7'",
+    );
+    assert_eq!(ran.status, 7, "{}", ran.all());
+    assert!(ran.stderr.contains("VM 'kept' is kept"), "{}", ran.all());
+    typed("banger workspace export kept | git -C repo apply --index; grep -qx w repo/a").ok();
+    typed("banger vm exec --workdir / kept -- test ! -e /root/.cache/banger/mise.log").ok();
+    typed("banger vm delete --force --keep-work kept && test -z \"$(banger vm list)\"").ok();
+    // And a VM without work goes.
+    let ran = typed("banger vm run --rm --name gone --image tools --memory 256M ./repo -- cat a");
+    assert_eq!(
+        (ran.ok().text(), typed("banger vm list").ok().text()),
+        ("a\nw\n".into(), String::new())
+    );
+    typed("banger vm run --dry-run ./repo | jq -r '.files[]' | grep -qx .tool-versions").ok();
+}
