@@ -7,6 +7,7 @@
 mod clock;
 mod disks;
 mod end;
+mod file_sync;
 mod live;
 mod log;
 mod prepare;

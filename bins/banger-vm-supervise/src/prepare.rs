@@ -1,6 +1,6 @@
 //! What a run needs before its VMM starts: the machine's plan, the guest's document, the initramfs.
 
-use crate::stub::Wish;
+use crate::{file_sync, stub::Wish};
 use banger_config::Config;
 use banger_doc::{Context, Disks, Error, Guest, Image, Kernel, NetMode, Result, Spec, Vm};
 use banger_machine::{Disk, Machine, Plan};
@@ -12,7 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// The initramfs of this run, in the VM's folder.
@@ -68,6 +68,11 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
         }
         Err(error) => notes.push(format!("ssh: the guest has no keys ({})", error.chain())),
     }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let synced = file_sync::read(&config.file_sync, home.as_deref())?;
+    guest.files.extend(synced.files);
+    contents.extend(synced.contents);
+    notes.extend(synced.notes);
     write_initramfs(state, &kernel, &guest, &contents)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
     Ok(Prepared { machine, network, addresses, notes })
