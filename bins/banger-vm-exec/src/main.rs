@@ -74,7 +74,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let request = Request {
         argv: args.command,
         env,
-        cwd: args.workdir.or_else(|| workspace::dir(&folder, out)),
+        cwd: args.workdir.clone().or_else(|| workspace::dir(&folder, out)),
         user: args.user,
         tty: tty.then(terminal::window),
     };
@@ -90,6 +90,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     drop(raw);
     match ended? {
         Ended::Exit(status) => Ok(ExitCode::from(status)),
+        Ended::NotStarted(failure) if args.workdir.is_none() && request.cwd.is_some() => {
+            not_started(failure).map_err(|error| {
+                error.hint("'--workdir DIR' starts elsewhere than in the workspace")
+            })
+        }
         Ended::NotStarted(failure) => not_started(failure),
         Ended::Broken => Err(Error::failed(format!("the connection to VM '{name}' broke"))
             .hint(format!("'banger vm show {name}' shows how it stands"))),
