@@ -8,7 +8,8 @@ mod session;
 mod workspace;
 
 use banger_cli::{Out, Program};
-use banger_doc::{Error, Name, Result, View};
+use banger_config::Config;
+use banger_doc::{Error, Name, NetMode, Result, View};
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 /// Create a VM, start it, and run a command or a shell in it
@@ -77,7 +78,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let tools = args.workspace.check(
         args.name.as_ref(),
         args.command.is_empty(),
-        args.net.as_deref() == Some("none"),
+        has_no_network(args.net.as_deref())?,
         out,
     )?;
     let created = create(&args, out.is_quiet())?;
@@ -98,6 +99,14 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     }
     let inside = session::Session::new(name, dir.as_deref(), &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
+}
+
+/// Says whether the VM is to have no network, by the command line or else by the configuration.
+fn has_no_network(asked: Option<&str>) -> Result<bool> {
+    match asked {
+        Some(mode) => Ok(mode == "none"),
+        None => Ok(Config::load()?.net == Some(NetMode::None)),
+    }
 }
 
 /// Creates the VM.

@@ -177,7 +177,10 @@ fn tools_are_installed_unless_the_network_or_the_user_says_no() {
     with_workspace(&stage, "[\".tool-versions\"]");
     stage.run(&["/h", "-d", "--net", "none"]).fails(2, "no network");
     assert!(!stage.log().contains("create"), "{}", stage.log());
-    stage.run(&["/h", "-d"]).ok();
+    stage.sandbox.config("net = 'none'\n");
+    stage.run(&["/h", "-d"]).fails(2, "no network");
+    assert!(!stage.log().contains("create"), "{}", stage.log());
+    stage.run(&["/h", "-d", "--net", "user"]).ok();
     assert!(stage.log().contains("mise install"), "{}", stage.log());
     let stage = Stage::new("exit 0");
     with_workspace(&stage, "[\".tool-versions\"]");
