@@ -4,6 +4,7 @@
 mod boot;
 mod create;
 mod image;
+mod workspace;
 
 use crate::{
     Result, build,
@@ -33,7 +34,10 @@ pub(crate) fn run(name: &str, debug: bool) -> Result {
         "boot" => boot::measure,
         "create" => create::measure,
         "image" => image::measure,
-        _ => return Err(format!("no benchmark '{name}': there are boot, create, image")),
+        "workspace" => workspace::measure,
+        _ => {
+            return Err(format!("no benchmark '{name}': there are boot, create, image, workspace"));
+        }
     };
     setup::run()?;
     let bin = if debug { programs_for_tests()? } else { programs_for_speed()? };

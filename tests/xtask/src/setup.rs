@@ -27,6 +27,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "tests: a small image"),
     ("docker-registry", "tests: a real registry"),
     ("skopeo", "tests: pushing images"),
+    ("rsync", "what workspace prepare is compared with"),
     ("umoci", "tests: making images, and what image pull is compared with"),
     ("libcap2-bin", "tests: file capabilities"),
     ("curl", "tests: asking servers"),
