@@ -11,6 +11,7 @@ use nix::{
     fcntl::OFlag,
     libc,
     pty::{grantpt, posix_openpt, unlockpt},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::{Gid, Uid, chdir, fchown, geteuid, setgid, setgroups, setsid, setuid},
 };
 use std::{
@@ -24,6 +25,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     ptr,
+    sync::OnceLock,
 };
 
 /// `PATH` where the image has none.
@@ -172,8 +174,22 @@ pub(crate) fn resize(terminal: &File, window: Window) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up the agent's protection from a guest short of memory.
+/// The limit of open files the agent began with, soft and hard: a command has it again.
+static OPEN_FILES: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Remembers the limit of open files, before the agent raises its own.
+pub(crate) fn remember_open_files() {
+    if let Ok(limit) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = OPEN_FILES.set(limit);
+    }
+}
+
+/// Gives up what the agent has more of than a command should: open files, protection from a guest
+/// short of memory.
 fn forgive() {
+    if let Some((soft, hard)) = OPEN_FILES.get() {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, *soft, *hard);
+    }
     // SAFETY: plain system calls on constant strings; the descriptor is closed again.
     unsafe {
         let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);

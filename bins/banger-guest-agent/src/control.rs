@@ -32,6 +32,9 @@ pub(crate) fn serve(mut stream: UnixStream, real: bool) -> Result<()> {
     while let Some(line) = read_line(&mut stream, REQUEST_BYTES, Instant::now() + SILENCE)
         .context("cannot read a request")?
     {
+        if matches!(serde_json::from_slice(&line), Ok(Request::WatchPorts)) {
+            return ports::watch(&mut stream);
+        }
         let answer = answer(&line, real)
             .unwrap_or_else(|error| json!({"error": error.chain().replace('\n', " ")}));
         write_line(&mut stream, &answer).context("cannot answer")?;
@@ -46,7 +49,9 @@ fn answer(line: &[u8], real: bool) -> Result<Value> {
     }
     let value = match request {
         Request::Hello => serde_json::to_value(hello()?),
-        Request::Ports => serde_json::to_value(Ports { ports: ports::listening() }),
+        Request::Ports | Request::WatchPorts => {
+            serde_json::to_value(Ports { ports: ports::listening() })
+        }
         Request::Stats => serde_json::to_value(stats::now()?),
         Request::Sync => {
             nix::unistd::sync();

@@ -1,12 +1,11 @@
 //! Connections to what listens inside the guest.
 
-use banger_channel::read_line;
+use banger_channel::{read_line, relay::Relay};
 use banger_doc::{Context, Error, Result};
 use std::{
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream},
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -16,8 +15,8 @@ const LINE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the guest's own network may take to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connects one stream with what it asks for.
-pub(crate) fn serve(mut stream: UnixStream) -> Result<()> {
+/// Connects one stream with what it asks for, and leaves the rest to the relay.
+pub(crate) fn serve(mut stream: UnixStream, relay: &Relay) -> Result<()> {
     let line = read_line(&mut stream, LINE_BYTES, Instant::now() + LINE_LIMIT);
     let line = line.context("cannot read a request")?.unwrap_or_default();
     stream.set_read_timeout(None).context("cannot change a socket")?;
@@ -32,45 +31,8 @@ pub(crate) fn serve(mut stream: UnixStream) -> Result<()> {
     };
     stream.write_all(b"ok\n").context("cannot answer")?;
     // Streams of either family read, write and end alike.
-    let there = UnixStream::from(there);
-    let (mut from, mut to) = (clone(&stream)?, clone(&there)?);
-    let back = thread::Builder::new()
-        .stack_size(crate::STACK_BYTES)
-        .spawn(move || copy(&mut from, &mut to))
-        .context("cannot start a thread")?;
-    let (mut from, mut to) = (there, stream);
-    copy(&mut from, &mut to);
-    let _ = back.join();
+    relay.join(stream.into(), there);
     Ok(())
-}
-
-fn clone(stream: &UnixStream) -> Result<UnixStream> {
-    stream.try_clone().context("cannot copy a descriptor")
-}
-
-/// Copies until the end of one, and says it to the other.
-fn copy(from: &mut UnixStream, to: &mut UnixStream) {
-    let mut buffer = vec![0; 32 << 10];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => {
-                let _ = to.shutdown(Shutdown::Write);
-                return;
-            }
-            Ok(count) => {
-                if to.write_all(&buffer[..count]).is_err() {
-                    // Nobody reads there: what is still sent here is for nobody.
-                    let _ = from.shutdown(Shutdown::Read);
-                    return;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => {
-                let _ = to.shutdown(Shutdown::Both);
-                return;
-            }
-        }
-    }
 }
 
 /// Connects as a line says.

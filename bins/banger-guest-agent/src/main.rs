@@ -13,14 +13,15 @@ mod listen;
 mod ports;
 mod stats;
 
-use banger_channel::{SERIAL_PORT, files, guest, port};
+use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Context, Document, Error, Guest, Result};
 use banger_guest::place;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::{self, File},
     io::{Read, Write},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -34,6 +35,10 @@ use std::{
 const DOCUMENT_BYTES: u64 = 16 << 20;
 /// Most streams served at once.
 const MOST_SERVED: usize = 1024;
+/// Most connections that are carried to what listens here.
+const MOST_CARRIED: usize = 2048;
+/// Open files that so many take: three each.
+const OPEN_FILES: u64 = 8192;
 /// Enough for every service; only what is touched takes memory.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -44,6 +49,7 @@ struct Agent {
     /// Whether this is a machine whose clock and power are the agent's.
     real: bool,
     served: AtomicUsize,
+    relay: Relay,
 }
 
 fn main() -> ExitCode {
@@ -62,7 +68,13 @@ fn run() -> Result<()> {
     // SAFETY: mallopt only changes settings of the allocator, before any other thread runs.
     unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
     let guest = read_guest(&document.unwrap_or_else(|| place::DOCUMENT.into()));
-    let agent = Arc::new(Agent { guest, real: device.is_none(), served: AtomicUsize::new(0) });
+    command::remember_open_files();
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard).max(OPEN_FILES);
+    // Where more is forbidden, fewer connections are carried.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, most);
+    let relay = Relay::start(Path::new(""), MOST_CARRIED)?;
+    let served = AtomicUsize::new(0);
+    let agent = Arc::new(Agent { guest, real: device.is_none(), served, relay });
     if let Some(path) = device {
         let device = UnixStream::connect(&path)
             .with_context(|| format!("cannot open '{}'", path.display()))?;
@@ -130,7 +142,7 @@ impl Agent {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default()));
             }
-            port::FORWARD => drop(forward::serve(stream)),
+            port::FORWARD => drop(forward::serve(stream, &self.relay)),
             port::FILES => drop(files::serve(stream)),
             _ => {}
         }

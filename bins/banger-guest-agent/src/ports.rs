@@ -1,17 +1,65 @@
 //! What listens in the guest, as `/proc` has it (proc_pid_net(5)).
 
-use banger_channel::control::{MOST_PORTS, Port};
+use banger_channel::{
+    control::{MOST_PORTS, Port, Ports},
+    write_line,
+};
+use banger_doc::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::{fd::AsFd, unix::net::UnixStream},
+    time::{Duration, Instant},
 };
+
+/// How often a watcher looks: the kernel tells nobody of a socket that begins to listen.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How many times longer than a look a watcher waits for the next one.
+const REST: u32 = 20;
+/// How long the host may take to read a line.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Most processes that are looked at.
 const MOST_PROCESSES: usize = 32_768;
 /// State of a TCP socket that listens; of a UDP socket that is bound.
 const LISTENS: &str = "0A";
 const BOUND: &str = "07";
+
+/// Tells a stream what listens, and again each time that changes, until its other end goes.
+pub(crate) fn watch(stream: &mut UnixStream) -> Result<()> {
+    stream.set_write_timeout(Some(WRITE_LIMIT)).context("cannot change a socket")?;
+    let mut told = None;
+    loop {
+        let begun = Instant::now();
+        let now = tcp_listeners();
+        if told.as_ref() != Some(&now) {
+            let ports = listening().into_iter().filter(|port| port.protocol == "tcp").collect();
+            write_line(stream, &Ports { ports }).context("cannot tell what listens")?;
+            told = Some(now);
+        }
+        let wait = LOOK_EVERY.max(begun.elapsed() * REST);
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            // Whoever watches says nothing more: this is its end.
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Returns what listens, without looking for whose it is.
+fn tcp_listeners() -> BTreeSet<(IpAddr, u16)> {
+    let mut all = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+        let entries = text.lines().skip(1).filter_map(|line| entry(line, LISTENS));
+        all.extend(entries.map(|(_, address, port)| (address, port)));
+    }
+    all
+}
 
 /// Returns all that listens, sorted, each with a process if one is found.
 pub(crate) fn listening() -> Vec<Port> {

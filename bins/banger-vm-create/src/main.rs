@@ -10,8 +10,11 @@ mod size;
 
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
-use banger_doc::{Context, Error, Kind, Name, NetMode, Result, Spec, View, Vm, Vmm};
-use banger_state::{State, clock_s, place, write_document};
+use banger_doc::{
+    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, View, Vm, Vmm, parse_ports,
+};
+use banger_lease::Leases;
+use banger_state::{Staged, State, clock_s, place, write_document};
 use std::{fs::File, path::Path, process::ExitCode};
 
 /// Create a VM from an image and start it
@@ -44,6 +47,15 @@ struct Args {
     /// Network: user, nat or none [default: user]
     #[arg(long, value_name = "MODE")]
     net: Option<NetMode>,
+    /// Let the guest reach services on this host's loopback, under its gateway's address
+    #[arg(long)]
+    allow_host: bool,
+    /// Port of this host that leads to one of the guest: [ADDRESS:]HOST-PORT:GUEST-PORT; may be repeated
+    #[arg(long, short, value_name = "PORTS")]
+    publish: Vec<Publish>,
+    /// Whether what listens in the guest appears on a loopback address of this host: auto or none
+    #[arg(long, value_name = "MODE", value_parser = parse_ports)]
+    ports: Option<bool>,
     /// Program that plays the machine: auto, firecracker or qemu [default: auto]
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
@@ -138,6 +150,26 @@ fn add(
 ) -> Result<()> {
     let vms = state.vms();
     let staged = vms.begin(name)?;
+    let id = random.id();
+    let mut spec = spec.clone();
+    if !spec.ports.is_empty() {
+        spec.ports = Leases::open(state)?.take(name, &id, &spec.ports)?;
+    }
+    finish(state, name, random, &spec, image, kernel, staged).inspect_err(|_| {
+        // What stays in spite of this belongs to a VM that is not there: anybody may take it.
+        let _ = banger_lease::release(state, &id);
+    })
+}
+
+fn finish(
+    state: &State,
+    name: &Name,
+    random: &parts::Random,
+    spec: &Spec,
+    image: &Name,
+    kernel: &Name,
+    staged: Staged,
+) -> Result<()> {
     write_document(&staged.path().join(place::VM_SPEC), spec)?;
     disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
     disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
@@ -161,7 +193,7 @@ fn add(
     let _kernels = kernels.lock()?;
     images.must_exist(image)?;
     kernels.must_exist(kernel)?;
-    vms.publish(name, staged, &vm)
+    state.vms().publish(name, staged, &vm)
 }
 
 fn disk(path: &Path, size_bytes: u64, uuid: [u8; 16], label: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::Args;
 use banger_config::{Config, HostDefaults, Size};
-use banger_doc::{Error, Result, Spec};
+use banger_doc::{Error, HostPorts, Result, Spec};
 use std::fs;
 
 /// A guest with less does not get through its boot.
@@ -36,8 +36,20 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
         disk_bytes: disk(args.disk_size.or(defaults.disk), host.disk_bytes, "--disk-size")?,
         net: args.net.or(config.net).unwrap_or_default(),
         vmm: args.vmm.or(config.vmm).unwrap_or_default(),
+        allow_host: args.allow_host,
+        ports: ports(args)?,
         extra: serde_json::Map::new(),
     })
+}
+
+/// Returns the ports that are asked for; the loopback address is another matter.
+fn ports(args: &Args) -> Result<HostPorts> {
+    let mut publish = args.publish.clone();
+    publish.sort();
+    publish.dedup();
+    let ports = HostPorts { publish, auto: args.ports.unwrap_or(false), loopback: None };
+    ports.check()?;
+    Ok(ports)
 }
 
 fn disk(asked: Option<Size>, default: u64, option: &str) -> Result<u64> {

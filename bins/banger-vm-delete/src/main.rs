@@ -60,7 +60,10 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
         // What a killed supervisor left of a root's VM; an empty group keeps no VM from going.
         let _ = banger_machine::forget(&vm.id);
     }
+    let id = folder.vm().map(|vm| vm.id);
     state.vms().remove(name, |_| Ok(()))?;
+    // After it: another VM may have its ports and its address only once it is gone.
+    id.map_or(Ok(()), |id| banger_lease::release(state, &id))?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }
 

@@ -1,18 +1,23 @@
-//! Shows what listens in VMs. Asks each VM's agent over `run/channel.sock`; needs no ssh and no
-//! network in the guest. Reads only.
+//! Shows what listens in VMs, and which ports of the host lead there. Asks each VM's agent over
+//! `run/channel.sock`; needs no ssh and no network in the guest. Reads only.
 
 use banger_channel::control;
 use banger_cli::{Out, note};
-use banger_doc::{Context, Document, Error, Name, Port, Result};
+use banger_doc::{Context, Document, Error, Forward, Name, Port, Result};
 use banger_state::{State, place};
-use std::{process::ExitCode, thread, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 /// How long an agent may take to answer.
 const LIMIT: Duration = Duration::from_secs(15);
 /// Longest name of a process that is shown; the kernel keeps 15 bytes.
 const NAME_CHARS: usize = 32;
 
-/// Show what listens in running VMs
+/// Show what listens in running VMs, and where on this host
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-ports", version)]
 struct Args {
@@ -50,7 +55,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         }
     }
     if !ports.is_empty() || failures.is_empty() {
-        out.table(&ports, &["VM", "PROTOCOL", "ADDRESS", "PORT", "PID", "PROCESS"], row)?;
+        out.table(&ports, &["VM", "PROTOCOL", "ADDRESS", "PORT", "PID", "PROCESS", "HOST"], row)?;
     }
     let mut failures = failures.into_iter();
     let first = failures.next();
@@ -71,7 +76,39 @@ fn listening(state: &State, name: &Name) -> Result<Vec<Port>> {
     let said = control::ports(&channel, LIMIT)
         .with_context(|| format!("cannot ask VM '{name}' what listens in it"))
         .map_err(|error| error.or_hint(format!("'banger vm logs {name}' shows its console")))?;
-    Ok(said.into_iter().filter_map(|port| checked(name, port)).collect())
+    let forwards = folder.running()?.map(|running| running.forwards).unwrap_or_default();
+    let mut ports: Vec<Port> = said.into_iter().filter_map(|port| checked(name, port)).collect();
+    for forward in forwards {
+        lead(&mut ports, name, forward);
+    }
+    Ok(ports)
+}
+
+/// Adds a port of the host to what it leads to. Of several listeners of one number it is the one that
+/// `localhost` reaches.
+fn lead(ports: &mut Vec<Port>, vm: &Name, forward: Forward) {
+    let nearness = |address: IpAddr| match address {
+        IpAddr::V4(four) if four.is_loopback() => 0,
+        _ if address.is_unspecified() => 1,
+        _ if address.is_loopback() => 2,
+        _ => 3,
+    };
+    let reached = ports
+        .iter_mut()
+        .filter(|port| port.protocol == "tcp" && port.port == forward.guest_port)
+        .min_by_key(|port| port.address.map_or(4, nearness));
+    match reached {
+        Some(port) => port.forwards.push(forward),
+        None => ports.push(Port {
+            vm: vm.clone(),
+            protocol: "tcp".into(),
+            address: None,
+            port: forward.guest_port,
+            pid: None,
+            process: None,
+            forwards: vec![forward],
+        }),
+    }
 }
 
 fn checked(vm: &Name, said: control::Port) -> Option<Port> {
@@ -79,10 +116,11 @@ fn checked(vm: &Name, said: control::Port) -> Option<Port> {
     Some(Port {
         vm: vm.clone(),
         protocol: Some(said.protocol).filter(|protocol| ["tcp", "udp"].contains(&&**protocol))?,
-        address: said.address.parse().ok()?,
+        address: Some(said.address.parse().ok()?),
         port: said.port,
         pid: said.pid,
         process: said.process.map(clean),
+        forwards: Vec::new(),
     })
 }
 
@@ -90,9 +128,19 @@ fn row(port: &Port) -> Vec<String> {
     vec![
         port.vm.to_string(),
         port.protocol.clone(),
-        port.address.to_string(),
+        port.address.map(|address| address.to_string()).unwrap_or_default(),
         port.port.to_string(),
         port.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         port.process.clone().unwrap_or_default(),
+        port.forwards.iter().map(place).collect::<Vec<_>>().join(", "),
     ]
+}
+
+fn place(forward: &Forward) -> String {
+    let place = SocketAddr::new(forward.address, forward.host_port);
+    match (&forward.problem, &forward.note) {
+        (Some(why), _) => format!("{place} (not there: {why})"),
+        (None, Some(why)) => format!("{place} ({why})"),
+        (None, None) => place.to_string(),
+    }
 }

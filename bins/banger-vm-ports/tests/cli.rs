@@ -107,3 +107,46 @@ fn vms_that_do_not_run_are_refused_and_do_not_hide_others() {
     sandbox.run(PORTS, &["web", "off"]).fails(4, "'off' is created");
     sandbox.run(PORTS, &[]).fails(2, "VM");
 }
+
+#[test]
+fn ports_of_the_host_are_shown_with_what_they_lead_to() {
+    let sandbox = Sandbox::new();
+    let _lock = running(&sandbox, "web");
+    let lead = |host: u16, guest: u16, note: &str| {
+        format!(
+            r#"{{"address":"127.0.0.1","host_port":{host},"guest_port":{guest},"published":true{note}}}"#
+        )
+    };
+    let forwards = [
+        lead(8080, 80, ""),
+        lead(41000, 81, r#","note":"port 81 is for root alone on this host""#),
+        lead(9, 9, ""),
+    ];
+    fs::write(
+        sandbox.vm("web").join("running.json"),
+        format!(
+            r#"{{"schema":"banger.running/1","phase":"ready","supervisor":{{"pid":1,"start_ticks":1}},
+                "vmm":"qemu","accelerator":"tcg","started_unix_ms":1,"forwards":[{}]}}"#,
+            forwards.join(",")
+        ),
+    )
+    .unwrap();
+    let listens = |protocol: &str, address: &str, port: u16| {
+        format!(r#"{{"protocol":"{protocol}","address":"{address}","port":{port}}}"#)
+    };
+    let ports = [
+        listens("tcp", "172.30.255.2", 80),
+        listens("tcp", "0.0.0.0", 80),
+        listens("udp", "0.0.0.0", 80),
+        listens("tcp", "::", 81),
+    ];
+    pretend(&sandbox, "web", format!("{{\"ports\":[{}]}}\n", ports.join(",")));
+    let answer = sandbox.run(PORTS, &["web"]);
+    answer.ok();
+    let leads: Vec<usize> =
+        answer.documents.iter().map(|d| d["forwards"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(leads, [0, 1, 0, 1, 1], "{}", answer.all());
+    assert!(answer.documents[4]["address"].is_null());
+    let words = sandbox.terminal(&format!("{PORTS} web"), 200, |_| {});
+    assert!(words.text().contains("127.0.0.1:41000 (port 81 is for root"), "{}", words.all());
+}

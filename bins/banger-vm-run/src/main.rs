@@ -45,6 +45,15 @@ struct Args {
     /// Network: user, nat or none
     #[arg(long, value_name = "MODE")]
     net: Option<String>,
+    /// Let the guest reach services on this host's loopback, under its gateway's address
+    #[arg(long)]
+    allow_host: bool,
+    /// Port of this host that leads to one of the guest: [ADDRESS:]HOST-PORT:GUEST-PORT; may be repeated
+    #[arg(long, short, value_name = "PORTS")]
+    publish: Vec<String>,
+    /// Whether what listens in the guest appears on a loopback address of this host: auto or none
+    #[arg(long, value_name = "MODE")]
+    ports: Option<String>,
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
@@ -122,11 +131,14 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
         ("--overlay-size", args.overlay_size.as_deref()),
         ("--net", args.net.as_deref()),
         ("--vmm", args.vmm.as_deref()),
+        ("--ports", args.ports.as_deref()),
     ] {
         if let Some(value) = value {
             create = create.arg(format!("{option}={value}"));
         }
     }
+    create = create.args(args.allow_host.then_some("--allow-host"));
+    create = create.args(args.publish.iter().map(|ports| format!("--publish={ports}")));
     one(create.arg("--no-start"))
 }
 

@@ -1,17 +1,21 @@
-//! Changes the spec of VMs that do not run.
+//! Changes the spec of VMs that do not run, and ports of those that do.
 //!
 //! Replaces `spec.json` whole under the VM's lock, and lengthens disk files; the guest grows its
-//! file systems when it next boots.
+//! file systems when it next boots. Ports are leased in `leases.db`; of a VM that runs they are asked
+//! for in `wanted.json`, and `running.json` says what became of it.
+
+mod ports;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
-use banger_doc::{Context, Error, Name, NetMode, Result, Spec, View, Vmm};
+use banger_doc::{Context, Error, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports};
 use banger_state::{State, VmFolder, place, rewrite_document};
-use std::{fs::File, path::Path, process::ExitCode};
+use std::{fmt::Write, fs::File, path::Path, process::ExitCode};
 
-/// Change VMs that do not run: processors, memory, disks, network, VMM
+/// Change VMs: processors, memory, disks, network, VMM, ports
 ///
-/// What is not named stays. Disks only grow: the guest's file system follows at the next boot.
+/// What is not named stays. Ports change at once, also while a VM runs; all else only while it does
+/// not. Disks only grow: the guest's file system follows at the next boot.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-set", version)]
 struct Args {
@@ -36,6 +40,41 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// Let the guest reach services on this host's loopback, under its gateway's address
+    #[arg(long, conflicts_with = "no_allow_host")]
+    allow_host: bool,
+    /// Keep this host's loopback shut to the guest
+    #[arg(long)]
+    no_allow_host: bool,
+    /// Port of this host that leads to one of the guest: [ADDRESS:]HOST-PORT:GUEST-PORT; may be repeated
+    #[arg(long, short, value_name = "PORTS")]
+    publish: Vec<Publish>,
+    /// Port of this host that leads to the guest no more, or 'all'; may be repeated
+    #[arg(long, value_name = "HOST-PORT", value_parser = ports::parse_unpublish)]
+    unpublish: Vec<ports::Unpublish>,
+    /// Whether what listens in the guest appears on a loopback address of this host: auto or none
+    #[arg(long, value_name = "MODE", value_parser = parse_ports)]
+    ports: Option<bool>,
+}
+
+impl Args {
+    /// Says whether something is named that a VM that runs cannot change.
+    fn needs_stop(&self) -> bool {
+        let Self { vcpu, memory, disk_size, overlay_size, net, vmm, .. } = self;
+        vcpu.is_some()
+            || memory.is_some()
+            || disk_size.is_some()
+            || overlay_size.is_some()
+            || net.is_some()
+            || vmm.is_some()
+            || self.allow_host
+            || self.no_allow_host
+    }
+
+    /// Says whether ports are named.
+    fn names_ports(&self) -> bool {
+        !self.publish.is_empty() || !self.unpublish.is_empty() || self.ports.is_some()
+    }
 }
 
 fn main() -> ExitCode {
@@ -45,29 +84,26 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     check(&args)?;
     let state = State::open_read_only()?;
-    out.each(&args.vms, |name| set(&state.vm(name)?, &args), words)
+    out.each(&args.vms, |name| set(&state, &state.vm(name)?, &args), words)
 }
 
 /// Refuses what no VM can have before any is touched.
 fn check(args: &Args) -> Result<()> {
-    let Args { vcpu, memory, disk_size, overlay_size, net, vmm, .. } = args;
-    if vcpu.is_none()
-        && memory.is_none()
-        && disk_size.is_none()
-        && overlay_size.is_none()
-        && net.is_none()
-        && vmm.is_none()
-    {
+    if !args.needs_stop() && !args.names_ports() {
         return Err(Error::usage("nothing to set")
             .hint("name what to change, such as '--memory 2G'; 'banger vm set --help' lists it"));
     }
-    vcpu.map(limits::vcpu).transpose()?;
-    memory.map(|size| limits::memory_mib(size.mib())).transpose()?;
+    args.vcpu.map(limits::vcpu).transpose()?;
+    args.memory.map(|size| limits::memory_mib(size.mib())).transpose()?;
     Ok(())
 }
 
-fn set(folder: &VmFolder, args: &Args) -> Result<View> {
+fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     let name = folder.name();
+    if !args.needs_stop() {
+        ports::change(state, folder, args)?;
+        return folder.view();
+    }
     let Some(_lock) = folder.try_lock()? else {
         return Err(Error::conflict(format!("VM '{name}' runs"))
             .hint(format!("'banger vm stop {name}' stops it; then set, then start it again")));
@@ -91,7 +127,13 @@ fn set(folder: &VmFolder, args: &Args) -> Result<View> {
     if let Some(size) = args.overlay_size {
         spec.overlay_bytes = grow(&folder.join(place::VM_OVERLAY), size, "--overlay-size")?;
     }
+    if args.allow_host || args.no_allow_host {
+        spec.allow_host = args.allow_host;
+    }
     rewrite_document(&folder.join(place::VM_SPEC), &spec)?;
+    if args.names_ports() {
+        ports::change(state, folder, args)?;
+    }
     folder.view()
 }
 
@@ -119,8 +161,15 @@ fn grow(path: &Path, size: Size, option: &str) -> Result<u64> {
 
 fn words(view: &View) -> String {
     let spec = &view.spec;
+    let mut ports = String::new();
+    for one in &spec.ports.publish {
+        let _ = write!(ports, ", publishes {one}");
+    }
+    if let Some(loopback) = spec.ports.loopback {
+        let _ = write!(ports, ", its ports on {loopback}");
+    }
     format!(
-        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}",
+        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}{ports}",
         view.vm.name,
         spec.vcpu,
         spec.memory_mib,

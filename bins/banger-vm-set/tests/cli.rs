@@ -98,3 +98,98 @@ fn a_vm_that_runs_is_a_conflict() {
 fn a_vm_that_is_not_there_is_not_found() {
     planted().run(SET, &["nope", "--vcpu", "1"]).fails(3, "no VM 'nope'");
 }
+
+/// Plants `running.json` and answers `wanted.json` as a supervisor would; `problem` is what becomes of
+/// published ports.
+fn supervise(sandbox: &Sandbox, problem: Option<&'static str>) -> std::process::Child {
+    let folder = sandbox.vm("web");
+    let running = move |ports: &Value| {
+        let forwards: Vec<Value> = ports["publish"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| {
+                let mut forward = serde_json::json!({
+                    "address": "127.0.0.1", "host_port": one["host_port"],
+                    "guest_port": one["guest_port"], "published": true,
+                });
+                if let Some(problem) = problem {
+                    forward["problem"] = problem.into();
+                }
+                forward
+            })
+            .collect();
+        serde_json::json!({
+            "schema": "banger.running/1", "phase": "ready",
+            "supervisor": {"pid": 1, "start_ticks": 1}, "vmm": "qemu", "accelerator": "tcg",
+            "started_unix_ms": 1, "forwards": forwards, "ports": ports,
+        })
+        .to_string()
+    };
+    fs::write(folder.join("running.json"), running(&serde_json::json!({})))
+        .expect("a VM that seems to run");
+    let (wanted, answer) = (folder.join("wanted.json"), folder.join("running.json"));
+    std::thread::spawn(move || {
+        for _ in 0..2000 {
+            if let Ok(bytes) = fs::read(&wanted)
+                && let Ok(asked) = serde_json::from_slice::<Value>(&bytes)
+                && asked["ports"].is_object()
+            {
+                let beside = answer.with_extension("new");
+                fs::write(&beside, running(&asked["ports"])).expect("a VM that seems to run");
+                fs::rename(&beside, &answer).expect("a VM that seems to run");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+    let mut holder = std::process::Command::new("flock")
+        .arg("--no-fork")
+        .arg(folder.join("lock"))
+        .args(["sh", "-c", "echo held; exec sleep 20"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a VM that seems to run");
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(holder.stdout.take().expect("a VM that seems to run"));
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("a VM that seems to run");
+    holder
+}
+
+#[test]
+fn ports_change_while_a_vm_runs_and_all_else_is_left() {
+    let sandbox = planted();
+    let mut holder = supervise(&sandbox, None);
+    let stop = r#"{"schema":"banger.wanted/1","desire":"paused","grace_ms":7,"colour":"blue"}"#;
+    fs::write(sandbox.vm("web").join("wanted.json"), stop).unwrap();
+    let answer = sandbox.run(SET, &["web", "--publish", "8080:80", "--ports", "auto"]);
+    let loopback = answer.document()["spec"]["ports"]["loopback"].clone();
+    assert!(loopback.as_str().unwrap().starts_with("127."));
+    let wanted = fs::read(sandbox.vm("web").join("wanted.json")).unwrap();
+    let wanted: Value = serde_json::from_slice(&wanted).unwrap();
+    assert_eq!(wanted["ports"], spec(&sandbox)["ports"]);
+    assert_eq!((&wanted["desire"], &wanted["grace_ms"]), (&"paused".into(), &7.into()));
+    assert_eq!(wanted["colour"], "blue");
+    sandbox.run(SET, &["web", "--unpublish", "8080"]).ok();
+    sandbox.run(SET, &["web", "--unpublish", "8080"]).fails(3, "8080");
+    assert_eq!(spec(&sandbox)["ports"]["loopback"], loopback);
+    // With anything else named, it is refused as ever, and no port changes.
+    sandbox.run(SET, &["web", "--vcpu", "2", "--publish", "1:1"]).fails(4, "runs");
+    assert!(spec(&sandbox)["ports"]["publish"].is_null());
+    let _ = holder.kill();
+    let _ = holder.wait();
+}
+
+#[test]
+fn a_port_that_cannot_be_had_changes_nothing() {
+    let sandbox = planted();
+    let mut holder = supervise(&sandbox, Some("port 8080 of 127.0.0.1 is taken"));
+    sandbox.run(SET, &["web", "--publish", "8080:80"]).fails(4, "is taken");
+    let _ = holder.kill();
+    let _ = holder.wait();
+    assert!(spec(&sandbox)["ports"].is_null());
+    // Nor does it keep another from it.
+    sandbox.plant_vm("db", "alpine", "generic-6.12");
+    sandbox.run(SET, &["db", "--publish", "8080:80"]).ok();
+    sandbox.run(SET, &["web", "--publish", "8080:81"]).fails(4, "VM 'db's");
+    sandbox.run(SET, &["web", "--publish", "1:2", "--publish", "1:3"]).fails(2, "the same port");
+}

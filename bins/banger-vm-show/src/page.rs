@@ -3,7 +3,7 @@
 use banger_cli::human_bytes;
 use banger_doc::{Running, Status, View};
 use banger_state::place;
-use std::{fmt::Write, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
 
 pub(crate) fn words(view: &View) -> String {
     let mut page = String::new();
@@ -22,6 +22,12 @@ pub(crate) fn words(view: &View) -> String {
     let overlay = human_bytes(view.spec.overlay_bytes);
     line("overlay", format!("{overlay}, {} used", used(place::VM_OVERLAY)));
     line("network", format!("{}, {}", view.spec.net, view.vm.mac));
+    for publish in &view.spec.ports.publish {
+        line("publishes", publish.to_string());
+    }
+    if view.spec.ports.auto {
+        line("ports", "auto".into());
+    }
     line("folder", view.folder.clone());
     line("id", view.vm.id.clone());
     if let Some(running) = &view.running {
@@ -51,6 +57,16 @@ fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
     line("machine", format!("{} ({})", running.vmm, running.accelerator));
     for address in &running.addresses {
         line("address", address.clone());
+    }
+    if let Some(loopback) = running.ports.loopback {
+        line("on this host", loopback.to_string());
+    }
+    for forward in &running.forwards {
+        let place = SocketAddr::new(forward.address, forward.host_port);
+        let why = forward.problem.iter().map(|why| format!(", not there: {why}"));
+        let why = why.chain(forward.note.iter().map(|why| format!(", since {why}")));
+        let why: String = why.collect();
+        line("port", format!("{place} leads to {}{why}", forward.guest_port));
     }
     line("supervisor", format!("pid {}", running.supervisor.pid));
     if let Some(vmm) = running.vmm_process {

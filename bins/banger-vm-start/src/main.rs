@@ -46,5 +46,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         )));
     }
     let how = starting::How { limit, console: args.console };
-    out.each(&args.vms, |name| starting::start(&state.vm(name)?, &how, &stages), |_| String::new())
+    out.each(
+        &args.vms,
+        |name| starting::start(&state, &state.vm(name)?, &how, &stages),
+        |_| String::new(),
+    )
 }

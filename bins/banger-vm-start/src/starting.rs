@@ -5,7 +5,8 @@ use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
 };
-use banger_state::{VmFolder, Watch, place};
+use banger_lease::Leases;
+use banger_state::{State, VmFolder, Watch, place, rewrite_document};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -30,11 +31,12 @@ pub(crate) struct How {
     pub(crate) console: bool,
 }
 
-pub(crate) fn start(folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
+pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
     let name = folder.name();
     if folder.is_live()? {
         return Err(already(name));
     }
+    lease(state, folder)?;
     let watch = Watch::new(folder)?;
     folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
     let line = stages.line(name);
@@ -55,6 +57,22 @@ pub(crate) fn start(folder: &VmFolder, how: &How, stages: &Stages) -> Result<Vie
     let view = wait(folder, &watch, &mut child, how, &line)?;
     line.ready();
     Ok(view)
+}
+
+/// Sees that the ports and the address in the spec are this VM's, also where their database was lost
+/// or comes from elsewhere.
+fn lease(state: &State, folder: &VmFolder) -> Result<()> {
+    if folder.spec()?.ports.is_empty() {
+        return Ok(());
+    }
+    let _turn = folder.edit_lock()?;
+    let mut spec = folder.spec()?;
+    let taken = Leases::open(state)?.take(folder.name(), &folder.vm()?.id, &spec.ports)?;
+    if taken == spec.ports {
+        return Ok(());
+    }
+    spec.ports = taken;
+    rewrite_document(&folder.join(place::VM_SPEC), &spec)
 }
 
 fn already(name: &Name) -> Error {

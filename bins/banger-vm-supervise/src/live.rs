@@ -5,11 +5,13 @@ use crate::{
     disks::Disks,
     end::{End, Stage, Why},
     log::{CONSOLE_LIMIT, CappedLog},
+    names::Share,
+    ports::{self, HostSide},
     prepare::{Prepared, prepare, weaker_network},
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
-use banger_doc::{Context, Desire, Error, Phase, Process, Result, Running};
+use banger_doc::{Context, Desire, Error, HostPorts, Phase, Process, Result, Running};
 use banger_machine::{Accelerator, Event, Machine};
 use banger_state::{State, VmFolder, Watch, place, process_of, replace_fleeting, write_fleeting};
 use nix::{
@@ -31,8 +33,8 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -51,6 +53,8 @@ const STACK: usize = 512 << 10;
 const READY: u8 = b'R';
 const DEAF: u8 = b'D';
 const CLOCK: u8 = b'C';
+/// Something else listens in the guest.
+const PORTS: u8 = b'P';
 
 /// What a run begins with.
 pub(crate) struct Start<'a> {
@@ -83,6 +87,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         launched_ms: None,
         ready_ms: None,
         addresses: Vec::new(),
+        forwards: Vec::new(),
+        ports: HostPorts::default(),
         notes: Vec::new(),
     };
     write_fleeting(&start.folder.join(place::VM_RUNNING), &running)?;
@@ -97,7 +103,10 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .create(place::VM_RUN)
         .context("cannot make 'run'")?;
 
-    let Prepared { mut machine, network, addresses, notes } = prepare(start.state, start.folder)?;
+    let Prepared { mut machine, network, addresses, notes, ports } =
+        prepare(start.state, start.folder)?;
+    // Before anything runs: a port that cannot be had ends the start.
+    let mut ports = HostSide::bind(start.folder.name(), ports)?;
     running.vmm = machine.vmm();
     end.kind = Some(machine.vmm());
     running.accelerator = machine.accelerator().to_string();
@@ -127,6 +136,9 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         running.notes.push(weaker_network(&wish.plan, why));
     }
 
+    ports.begin()?;
+    running.forwards = ports.forwards();
+    running.ports = ports.wanted().clone();
     let over = Arc::new(AtomicBool::new(false));
     let (news, news_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     if let Some(device) = machine.channel() {
@@ -144,12 +156,18 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         control_open: true,
         news_end,
         over,
+        ports,
+        heard: Arc::default(),
+        follows: false,
+        turn: Arc::default(),
+        name: None,
         stop: None,
         clock_is_behind: false,
         stage: &mut end.stage,
         why: &mut end.why,
     };
     live.say_how()?;
+    live.be_named();
     live.log.say(&format!(
         "prepared after {} ms, the VMM began after {} ms",
         prepared.as_millis(),
@@ -182,6 +200,15 @@ struct Live<'a> {
     control_open: bool,
     news_end: OwnedFd,
     over: Arc<AtomicBool>,
+    ports: HostSide,
+    /// What listens in the guest, as it was last heard and not yet followed.
+    heard: Arc<Mutex<Option<Vec<control::Port>>>>,
+    /// Whether somebody listens to that.
+    follows: bool,
+    /// Which of those that ever did still is to.
+    turn: Arc<AtomicUsize>,
+    /// The share in `banger-dns`, while the VM's name leads somewhere.
+    name: Option<Share>,
     stop: Option<Stop>,
     /// Whether the guest may have been told a time that is wrong since, before it could be asked.
     clock_is_behind: bool,
@@ -275,6 +302,7 @@ impl Live<'_> {
             Ok(None) => return,
             Err(error) => return self.log.say(&format!("cannot read what is wanted: {error}")),
         };
+        self.lead(wanted.ports);
         match (wanted.desire, self.running.phase) {
             (Desire::Stopped, _) => self.begin_stop(Duration::from_millis(wanted.grace_ms)),
             (Desire::Killed, _) => {
@@ -287,6 +315,67 @@ impl Live<'_> {
             (Desire::Running, Phase::Paused) => self.tell("resume", |machine| machine.resume()),
             _ => {}
         }
+    }
+
+    /// Makes the ports of the host that are wanted, closes those that are not.
+    fn lead(&mut self, wanted: Option<HostPorts>) {
+        let wanted = match wanted.map_or_else(|| self.start.folder.spec().map(|s| s.ports), Ok) {
+            Ok(wanted) if wanted == *self.ports.wanted() => return,
+            Ok(wanted) => wanted,
+            Err(error) => return self.log.say(&format!("cannot read the spec: {error}")),
+        };
+        self.ports.change(wanted);
+        if let Err(error) = self.ports.begin() {
+            self.log.say(&format!("cannot serve ports: {}", error.chain()));
+        }
+        self.be_named();
+        self.follow_guest();
+        self.say_ports();
+    }
+
+    fn say_ports(&mut self) {
+        self.running.ports = self.ports.wanted().clone();
+        self.running.forwards = self.ports.forwards();
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
+        }
+    }
+
+    /// Has the VM's name lead to its loopback address, if it has one.
+    fn be_named(&mut self) {
+        if self.ports.wanted().loopback.is_none() {
+            self.name = None;
+        } else if self.name.is_none() {
+            match Share::take(self.start.state) {
+                Ok(share) => self.name = Some(share),
+                Err(error) => self.log.say(&format!("no name: {}", error.chain())),
+            }
+        }
+    }
+
+    /// Begins to hear what listens in the guest, if that is wanted and its agent is there.
+    fn follow_guest(&mut self) {
+        let wanted = self.ports.wanted().auto && *self.stage == Stage::Ready;
+        if wanted == self.follows {
+            return;
+        }
+        self.follows = wanted;
+        // Whoever listened for an earlier wish has heard enough.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) + 1;
+        if !wanted {
+            return;
+        }
+        let (heard, now) = (Arc::clone(&self.heard), Arc::clone(&self.turn));
+        let Ok(news) = self.news_end.try_clone() else { return };
+        self.help("ports", move |over| {
+            let hear = |ports| {
+                *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(ports);
+                let _ = nix::unistd::write(&news, &[PORTS]);
+            };
+            let enough = || over.load(Ordering::Relaxed) || now.load(Ordering::Relaxed) != turn;
+            ports::watch(hear, enough);
+            None
+        });
     }
 
     /// Begins to shut the guest down, or shortens the time it has.
@@ -435,10 +524,18 @@ impl Live<'_> {
                     if std::mem::take(&mut self.clock_is_behind) {
                         self.set_guest_clock("the clock may have jumped while the guest booted");
                     }
+                    self.follow_guest();
                     // A pause that was asked for while the guest booted.
                     self.obey();
                 }
                 CLOCK => self.log.say("cannot set the guest's clock: its agent does not answer"),
+                PORTS => {
+                    let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some(heard) = heard {
+                        self.ports.follow(heard);
+                        self.say_ports();
+                    }
+                }
                 DEAF => {
                     self.log.say("the agent does not answer: pressing the power button");
                     let limit = self.press_power();

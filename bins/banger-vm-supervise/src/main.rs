@@ -10,6 +10,8 @@ mod end;
 mod file_sync;
 mod live;
 mod log;
+mod names;
+mod ports;
 mod prepare;
 mod stub;
 
@@ -42,6 +44,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args, _: &mut Out) -> Result<()> {
     let begun = Instant::now();
+    // One heap for all threads: each of several keeps room that nobody uses.
+    // SAFETY: mallopt only changes settings of the allocator, before any other thread runs.
+    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
     let state = State::open_read_only()?;
     let folder = state.vm(&args.vm)?;
     let lock = take_lock(&state, &folder)?;

@@ -2,7 +2,9 @@
 
 use crate::{file_sync, stub::Wish};
 use banger_config::Config;
-use banger_doc::{Context, Disks, Error, Guest, Image, Kernel, NetMode, Result, Spec, Vm};
+use banger_doc::{
+    Context, Disks, Error, Guest, HostPorts, Image, Kernel, NetMode, Result, Spec, Vm,
+};
 use banger_machine::{Disk, Machine, Plan};
 use banger_net::{Options, RunAs, Tools};
 use banger_state::{State, VmFolder, clock_ms, place};
@@ -24,6 +26,8 @@ pub(crate) struct Prepared {
     pub(crate) network: Option<Wish>,
     pub(crate) addresses: Vec<String>,
     pub(crate) notes: Vec<String>,
+    /// Which ports of the host are to lead into the guest.
+    pub(crate) ports: HostPorts,
 }
 
 /// Prepares a run: reads the documents, writes the initramfs, chooses the VMM.
@@ -75,7 +79,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
     notes.extend(synced.notes);
     write_initramfs(state, &kernel, &guest, &contents)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
-    Ok(Prepared { machine, network, addresses, notes })
+    Ok(Prepared { machine, network, addresses, notes, ports: spec.ports })
 }
 
 fn check(spec: &Spec, image: &Image, kernel: &Kernel) -> Result<()> {
@@ -171,8 +175,7 @@ fn guest(
 fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, String> {
     let run_as = RunAs::needed(config.run_as.as_deref())?;
     let tools = Tools::find(run_as, config.binaries.pasta.as_deref())?;
-    let allow_host = spec.extra.get("allow_host").and_then(Value::as_bool).unwrap_or(false);
-    let options = Options { run_as, allow_host, by_name: true };
+    let options = Options { run_as, allow_host: spec.allow_host, by_name: true };
     Ok(Wish { tools, plan: plan.clone(), options })
 }
 

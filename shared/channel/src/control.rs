@@ -24,6 +24,8 @@ pub enum Request {
     Hello,
     /// What listens?
     Ports,
+    /// What listens now, and each time that changes? Answered again and again, by [`Ports`].
+    WatchPorts,
     /// How loaded are you?
     Stats,
     /// Bring all data to the disks.
@@ -144,6 +146,32 @@ pub fn ports(channel: &Path, limit: Duration) -> Result<Vec<Port>> {
     let mut answer: Ports = ask(channel, &Request::Ports, limit)?;
     answer.ports.truncate(MOST_PORTS);
     Ok(answer.ports)
+}
+
+/// Asks what listens in the guest, and tells `hear` at once and each time that changes, until it
+/// says that it has heard enough or the agent ends the connection.
+///
+/// A guest that changes its mind all the time is heard four times a second.
+pub fn watch_ports(
+    channel: &Path,
+    limit: Duration,
+    mut hear: impl FnMut(Vec<Port>) -> bool,
+) -> Result<()> {
+    let forever = Duration::from_hours(24 * 365);
+    let mut stream = connect(channel, port::CONTROL, limit)?;
+    stream.set_write_timeout(Some(limit)).context("cannot change a socket")?;
+    write_line(&mut stream, &Request::WatchPorts).context("cannot ask the guest's agent")?;
+    while let Some(line) = read_line(&mut stream, ANSWER_BYTES, Instant::now() + forever)
+        .context("the guest's agent broke off")?
+    {
+        let mut answer: Ports = parse(&line)?;
+        answer.ports.truncate(MOST_PORTS);
+        if !hear(answer.ports) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(250));
+    }
+    Ok(())
 }
 
 /// Asks how loaded the guest is.

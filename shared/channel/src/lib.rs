@@ -12,6 +12,7 @@ mod line;
 mod meet;
 mod mux;
 mod pump;
+pub mod relay;
 
 pub use connect::connect;
 pub use line::{read_line, write_line};

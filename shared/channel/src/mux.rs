@@ -14,7 +14,7 @@ const WINDOW: u32 = 256 << 10;
 /// Most bytes in one data frame that we send.
 const FRAME: usize = 32 << 10;
 /// Most streams at once.
-pub(crate) const MOST_STREAMS: usize = 1024;
+pub(crate) const MOST_STREAMS: usize = 2048;
 /// Most bytes held for local readers who do not read.
 const MOST_HELD: usize = 64 << 20;
 /// Data is queued for the device as long as less than this waits.

@@ -28,7 +28,7 @@ pub use guest::{Disks, Guest, GuestFile, Interface};
 pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;
-pub use port::Port;
+pub use port::{Forward, HostPorts, Port, Publish, parse_ports};
 pub use running::{Desire, Phase, Process, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};

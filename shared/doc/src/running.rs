@@ -1,6 +1,6 @@
 //! `banger.wanted/1` and `banger.running/1`: what is asked of a supervisor, what it answers.
 
-use crate::{Document, Vmm};
+use crate::{Document, Forward, HostPorts, Vmm};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -30,6 +30,9 @@ pub struct Wanted {
     /// Whether a start is to show the kernel's whole boot on the console.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub console: bool,
+    /// Which ports of the host are to lead into the guest; absent: as the spec says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<HostPorts>,
     /// Fields of a newer banger, kept as they are.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -42,7 +45,13 @@ fn default_grace_ms() -> u64 {
 impl Wanted {
     /// Asks for `desire`, with the usual grace.
     pub fn new(desire: Desire) -> Self {
-        Self { desire, grace_ms: default_grace_ms(), console: false, extra: Map::new() }
+        Self {
+            desire,
+            grace_ms: default_grace_ms(),
+            console: false,
+            ports: None,
+            extra: Map::new(),
+        }
     }
 }
 
@@ -104,6 +113,12 @@ pub struct Running {
     /// Addresses of the guest, with prefix length.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Ports of the host that lead into the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+    /// What `wanted.json` or the spec asked of them when this was written.
+    #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
+    pub ports: HostPorts,
     /// What the user is to know: software emulation, a weaker network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

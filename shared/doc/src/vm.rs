@@ -1,6 +1,6 @@
 //! `banger.vm/1`, `banger.spec/1`, `banger.view/1`: what a VM is, how large, how it stands.
 
-use crate::{Document, Exit, Name, Running};
+use crate::{Document, Exit, HostPorts, Name, Running};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{fmt, str::FromStr};
@@ -69,6 +69,12 @@ pub struct Spec {
     /// The program that plays the machine.
     #[serde(default)]
     pub vmm: Vmm,
+    /// Whether the guest reaches services on the host's loopback, under its gateway's address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_host: bool,
+    /// Which ports of the host lead into the guest.
+    #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
+    pub ports: HostPorts,
     /// Fields of a newer banger, kept as they are.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

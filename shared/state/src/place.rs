@@ -25,6 +25,12 @@ pub const SSH_CONFIG: &str = "ssh/config";
 /// A variable in the environment of every process that a supervisor starts: the VM's id, a space and
 /// the root of the state. `banger gc` ends what bears it although its supervisor is gone.
 pub const MARK: &str = "BANGER_RUN";
+/// What has to be unique over several VMs, an SQLite database.
+pub const LEASES: &str = "leases.db";
+/// Held by the one `banger-dns`.
+pub const DNS_LOCK: &str = "dns.lock";
+/// Shared by the supervisors of VMs whose names `banger-dns` is to know.
+pub const DNS_USERS: &str = "dns.users";
 
 /// Directories that opening the state makes.
 pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
@@ -91,6 +97,9 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/vmlinux",
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
+    "leases.db",
+    "dns.lock",
+    "dns.users",
     "ssh/id_ed25519",
     "ssh/id_ed25519.pub",
     "ssh/config",

@@ -2,8 +2,8 @@
 
 use crate::{Lock, file, place, shelf::absent};
 use banger_doc::{
-    Context, Document, Error, Exit, Name, Phase, Process, Result, Running, Spec, Status, View, Vm,
-    Wanted,
+    Context, Desire, Document, Error, Exit, HostPorts, Name, Phase, Process, Result, Running, Spec,
+    Status, View, Vm, Wanted,
 };
 use std::{
     fs::{self, File},
@@ -12,6 +12,9 @@ use std::{
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// How long to wait for another program that asks at the same time.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// The folder of a VM that exists.
 #[derive(Clone, Debug)]
@@ -67,7 +70,18 @@ impl VmFolder {
 
     /// Asks the supervisor, now or when it comes.
     pub fn ask(&self, wanted: &Wanted) -> Result<()> {
+        // Nobody is to put back what was asked before this. But no stop waits for a program that
+        // was held still: it is asked in any case.
+        let _turn = Lock::exclusive(&self.path, ASK_LIMIT, "the VM");
         file::write_fleeting(&self.join(place::VM_WANTED), wanted).map_err(self.unless_gone())
+    }
+
+    /// Asks the supervisor for ports of the host, and for nothing else than before. The caller has
+    /// written them into the spec, under [`VmFolder::edit_lock`].
+    pub fn ask_ports(&self, _turn: &Lock, ports: &HostPorts) -> Result<()> {
+        let now = self.wanted()?.unwrap_or_else(|| Wanted::new(Desire::Running));
+        let wanted = Wanted { ports: Some(ports.clone()), ..now };
+        file::write_fleeting(&self.join(place::VM_WANTED), &wanted)
     }
 
     /// Takes the lock that makes the caller this VM's supervisor, or its only changer while it does

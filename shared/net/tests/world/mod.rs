@@ -25,14 +25,23 @@ pub const OPEN_PORT: u16 = 9002;
 /// Says which part of this binary a process plays.
 const ROLE: &str = "BANGER_NET_ROLE";
 
+/// Where the programs of the build lie in a world: an ordinary user may not enter the folder they are in.
+pub const PROGRAMS: &str = "/mnt/programs";
+
 /// Makes the cable and its two ends. `$1` is this binary. Ends when its stdin closes.
 const SCRIPT: &str = r#"
 set -e
-mount -t tmpfs none /mnt
+build=$(dirname "$(dirname "$1")")
+mount -t tmpfs -o mode=755 none /mnt
+mkdir /mnt/programs
+mount --bind "$build" /mnt/programs
+set -- "/mnt/programs/deps/$(basename "$1")" "$2"
 mknod -m 666 /mnt/tun c 10 200
 mount --bind /mnt/tun /dev/net/tun
 echo "nameserver $2" > /mnt/resolv.conf
 mount --bind /mnt/resolv.conf /etc/resolv.conf
+{ cat /etc/passwd; echo "somebody:x:12345:12345::/:/bin/sh"; } > /mnt/passwd
+mount --bind /mnt/passwd /etc/passwd
 echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range
 ip link set lo up
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
@@ -77,8 +86,9 @@ impl World {
         if !nix::unistd::geteuid().is_root() {
             return lacks("root, to make a world of its own");
         }
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         for program in ["pasta", "nft", "ip", "unshare", "nsenter", "setpriv"] {
-            if which::which(program).is_err() {
+            if !std::env::split_paths(path).any(|dir| dir.join(program).is_file()) {
                 return lacks(program);
             }
         }
@@ -114,24 +124,12 @@ impl World {
 
     /// Starts what [`World::play`] runs.
     pub fn start(&self, role: &str, user: u32, words: &str) -> Child {
-        let mut command = Command::new("nsenter");
-        command.args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--target",
-            &self.pid.to_string(),
-            "timeout",
-            "30",
-        ]);
-        if user != 0 {
-            let user = user.to_string();
-            command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
-            command.args(["--bounding-set", "-all", "--no-new-privs"]);
-        }
-        command
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "play", "--nocapture"])
+        let begin = self.words(user);
+        let exe = std::env::current_exe().unwrap();
+        let exe = format!("{PROGRAMS}/deps/{}", exe.file_name().unwrap().to_str().unwrap());
+        Command::new(&begin[0])
+            .args(&begin[1..])
+            .args(["timeout", "120", &exe, "--exact", "play", "--nocapture"])
             .env(ROLE, role)
             .env("BANGER_NET_WORDS", words)
             .stdin(Stdio::piped())
@@ -139,6 +137,21 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
+    }
+
+    /// Returns the words that begin a command on the host, as `user`: without sudo, without
+    /// capabilities.
+    pub fn words(&self, user: u32) -> Vec<String> {
+        let mut words = vec!["nsenter".to_owned()];
+        words.extend(["--net", "--mount", "--pid", "--target"].map(str::to_owned));
+        words.push(self.pid.to_string());
+        if user != 0 {
+            let id = user.to_string();
+            words.extend(["setpriv", "--reuid", &id, "--regid", &id].map(str::to_owned));
+            words.extend(["--clear-groups", "--bounding-set", "-all"].map(str::to_owned));
+            words.push("--no-new-privs".to_owned());
+        }
+        words
     }
 }
 

@@ -1,0 +1,109 @@
+//! Answers `<vm>.vm` with the VM's loopback address.
+//!
+//! Reads the lock and `running.json` of the VM that is asked for; writes nothing but the file of its own
+//! lock, `dns.lock`, which keeps it single. The first supervisor of a VM with such an address starts
+//! it; it leaves when the last share in `dns.users` ends, which each of them holds.
+
+mod message;
+
+use banger_cli::Out;
+use banger_doc::{Context, Error, Name, Result};
+use banger_state::{Lock, State, place};
+use message::{Answer, Question};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+/// Largest question that is read; there is no reason for a larger one.
+const QUESTION_BYTES: usize = 1232;
+/// How long to wait until an address that another program has may be free.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Answer the names of running VMs, NAME.vm, until the last of them ends
+///
+/// Started with the first VM that has an address on this host ('--ports auto').
+#[derive(clap::Parser)]
+#[command(name = "banger-dns", version)]
+struct Args {
+    /// Where to answer, over UDP
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:42069")]
+    listen: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    banger_cli::main(run)
+}
+
+fn run(args: Args, out: &mut Out) -> Result<()> {
+    let state = State::open_read_only()?;
+    let Some(_single) = Lock::try_exclusive(&state.path(place::DNS_LOCK))? else {
+        out.note("another banger-dns serves already");
+        return Ok(());
+    };
+    let users = state.path(place::DNS_USERS);
+    let users = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&users)
+        .with_context(|| format!("cannot open '{}'", users.display()))?;
+    let begin = move || serve(&state, args.listen);
+    thread::Builder::new().spawn(begin).context("cannot start a thread")?;
+    // Waits until nobody has a share, however they ended; then this program ends, threads and all.
+    match Flock::lock(users, FlockArg::LockExclusive) {
+        Ok(_nobody) => Ok(()),
+        Err((_, errno)) => Err(Error::failed("cannot wait for the last VM").because(errno)),
+    }
+}
+
+fn serve(state: &State, listen: SocketAddr) {
+    let socket = loop {
+        match UdpSocket::bind(listen) {
+            Ok(socket) => break socket,
+            // Another state's, or another program's: its turn ends one day.
+            Err(_) => thread::sleep(AGAIN),
+        }
+    };
+    let mut bytes = [0; QUESTION_BYTES];
+    loop {
+        match socket.recv_from(&mut bytes) {
+            Ok((size, asker)) => {
+                if let Some(question) = Question::read(&bytes[..size]) {
+                    let _ = socket.send_to(&question.answer(&look_up(state, &question)), asker);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Somebody went away before the answer came.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            Err(_) => thread::sleep(AGAIN),
+        }
+    }
+}
+
+/// Finds what is asked for. `www.web.vm` is `web` too.
+fn look_up(state: &State, question: &Question) -> Answer {
+    let [.., name, "vm"] = question.labels()[..] else {
+        return if question.labels() == ["vm"] { Answer::Nothing } else { Answer::NotOurs };
+    };
+    let Ok(name) = name.parse::<Name>() else { return Answer::NoSuchName };
+    match address(state, &name) {
+        Ok(Some(address)) => Answer::Address(address),
+        Ok(None) => Answer::Nothing,
+        Err(_) => Answer::NoSuchName,
+    }
+}
+
+/// Returns the address of a VM that runs; an error if there is none of that name or it does not run.
+fn address(state: &State, name: &Name) -> Result<Option<IpAddr>> {
+    let folder = state.vm(name)?;
+    let running = folder.running()?.filter(|_| folder.is_live().unwrap_or(false));
+    let running = running.ok_or_else(|| Error::not_found("it does not run"))?;
+    Ok(running.ports.loopback)
+}
