@@ -6,7 +6,10 @@ use nix::unistd::Pid;
 use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -14,6 +17,8 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     seen: Arc<Mutex<Seen>>,
+    /// Set when one came.
+    pub(crate) came: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -28,11 +33,12 @@ impl Signals {
         let signals = Self::default();
         let set = set();
         set.thread_block().context("cannot watch for signals")?;
-        let seen = signals.seen.clone();
+        let (seen, came) = (signals.seen.clone(), signals.came.clone());
         thread::spawn(move || {
             if let Ok(signal) = set.wait() {
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.signal = Some(signal);
+                came.store(true, Ordering::Relaxed);
                 // Whoever waits for the guest fails, and removes what it made.
                 for stream in &seen.streams {
                     let _ = stream.shutdown(Shutdown::Both);

@@ -146,7 +146,14 @@ fn take(
     let files = Files::new(|| signals.guard(guest.stream()?));
     let limits = Limits { bytes: room(parent)?, ..LIMITS };
     let name = from.file_name().unwrap_or_default().as_bytes();
-    let mut take = Take { asked: b".", name: b".", fresh: false, archive, entries: LIMITS.entries };
+    let mut take = Take {
+        asked: b".",
+        name: b".",
+        fresh: false,
+        archive,
+        entries: LIMITS.entries,
+        stop: signals.came.clone(),
+    };
     let (tar, root) = match how {
         How::File => {
             take.asked = name;

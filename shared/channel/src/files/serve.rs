@@ -33,7 +33,10 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -186,6 +189,8 @@ pub(super) struct Tree {
     pub(super) plain: bool,
     /// Permission bits of directories until a stream has filled them.
     pub(super) unfinished: u32,
+    /// Set by somebody who wants no more of a stream.
+    pub(super) stop: Arc<AtomicBool>,
     /// The directory that was written to last: a stream has many files of one in a row.
     last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
     /// The time of the youngest file that was written, in seconds.
@@ -202,6 +207,7 @@ impl Tree {
                 keeps: false,
                 plain: false,
                 unfinished: 0o755,
+                stop: Arc::default(),
                 last: RefCell::new(None),
                 youngest_s: Cell::new(0),
             }),
@@ -555,7 +561,7 @@ impl Tree {
                 });
                 let size = entry.size();
                 let copied = if has_holes {
-                    holes::copy(entry, &mut file)
+                    holes::copy_unless(entry, &mut file, &self.stop)
                 } else {
                     std::io::copy(entry, &mut file)
                 };

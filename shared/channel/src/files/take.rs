@@ -13,15 +13,16 @@ use std::{
     io::Read,
     path::Path,
     rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 /// The most that all files may say to hold. The stream's length does not bound files with holes.
-const MOST_BYTES: u64 = 4 << 40;
+const MOST_BYTES: u64 = 1 << 40;
 /// How many of those that were left out are named.
 const NAMED: usize = 20;
 
 /// How a guest's stream becomes files of the host.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Take<'a> {
     /// The name that the stream has to begin every path with; `.` for none.
     pub asked: &'a [u8],
@@ -33,6 +34,8 @@ pub struct Take<'a> {
     pub archive: bool,
     /// The most entries.
     pub entries: u64,
+    /// Set by somebody who wants no more of it.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What was left out.
@@ -85,6 +88,7 @@ impl Take<'_> {
         tree.keeps = true;
         tree.plain = !self.archive;
         tree.unfinished = 0o700;
+        tree.stop = self.stop.clone();
         let head = Rc::new(Cell::new(None));
         let mut archive = tar::Archive::new(Bounded { from: &mut *stream, head: head.clone() });
         let mut taken = Taken::default();

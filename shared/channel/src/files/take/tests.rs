@@ -22,7 +22,7 @@ fn files() -> Files<'static> {
 
 fn take<'a>(asked: &'a str, name: &'a str) -> Take<'a> {
     let (asked, name) = (asked.as_bytes(), name.as_bytes());
-    Take { asked, name, fresh: true, archive: false, entries: 1000 }
+    Take { asked, name, fresh: true, archive: false, entries: 1000, stop: Arc::default() }
 }
 
 /// A stream with what the builder refuses to make.
@@ -251,6 +251,16 @@ fn what_does_not_end_is_cut_off() {
     let mut bytes = hole.as_bytes().to_vec();
     bytes.write_all(&[0; 1024]).unwrap();
     assert!(unpack(&mut bytes.as_slice()).contains("hold more than"));
+
+    // Nobody waits for the end of a hole that they want no more of.
+    let gnu = hole.as_gnu_mut().unwrap();
+    large(&mut gnu.sparse[0].offset);
+    gnu.realsize = gnu.sparse[0].offset;
+    hole.set_cksum();
+    let bytes = [hole.as_bytes().as_slice(), &[0; 1024]].concat();
+    let stopped = Take { stop: Arc::new(AtomicBool::new(true)), ..take("t", ".") };
+    let error = stopped.unpack(&mut bytes.as_slice(), &fresh).unwrap_err();
+    assert!(error.chain().ends_with("interrupted"), "{}", error.chain());
 
     let cut = stream(&[("t/a", Regular, "0123456789")]);
     assert!(!unpack(&mut &cut[..515]).is_empty());
