@@ -46,6 +46,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         sweep.cache(&state),
         sweep.keys(&state),
         sweep.ended_runs(&state),
+        sweep.leases(&state),
     ];
     for path in state.abandoned_files() {
         sweep.remove("litter", &path);
@@ -68,6 +69,8 @@ fn words(removed: &Removed) -> String {
     match (removed.what.as_str(), removed.dry_run) {
         ("process", true) => format!("would end the process {name}"),
         ("process", false) => format!("ended the process {name}"),
+        ("lease", true) => format!("would take back {name}, which is no VM's"),
+        ("lease", false) => format!("took back {name}, which is no VM's"),
         (what, dry_run) => {
             let verb = if dry_run { "would free" } else { "freed" };
             format!("{verb} {} of {what} '{name}'", human_bytes(removed.freed_bytes))
@@ -89,6 +92,19 @@ impl Sweep {
         for path in shelf.litter()? {
             self.remove("litter", &path);
         }
+        Ok(())
+    }
+
+    /// Takes back addresses and ports that were given to VMs that are gone.
+    fn leases(&mut self, state: &State) -> Result<()> {
+        let orphans = banger_lease::release_orphans(state, self.dry_run)?;
+        let dry_run = self.dry_run;
+        self.removed.extend(orphans.into_iter().map(|lease| Removed {
+            what: "lease".into(),
+            name: lease.what,
+            freed_bytes: 0,
+            dry_run,
+        }));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The contract of `banger-gc`.
 
-use banger_tests::Sandbox;
+use banger_tests::{Sandbox, program};
 use std::{
     fs::{self, File},
     path::Path,
@@ -149,4 +149,27 @@ fn processes_of_runs_that_ended_go_and_no_others() {
 #[test]
 fn a_wrong_option_is_a_usage_error() {
     Sandbox::new().run(GC, &["--all"]).fails(2, "--all");
+}
+
+#[test]
+fn leases_of_vms_that_are_gone_are_taken_back() {
+    let sandbox = Sandbox::new();
+    for vm in ["web", "gone"] {
+        sandbox.plant_vm(vm, "alpine", "generic-6.12");
+    }
+    for (vm, ports) in [("web", "8080:80"), ("gone", "127.0.0.1:8081:80")] {
+        sandbox.run(program("banger-vm-set"), &[vm, "--publish", ports]).ok();
+    }
+    assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
+    // As a program that is killed after it removed the folder leaves it.
+    fs::remove_dir_all(sandbox.vm("gone")).unwrap();
+    for args in [&["--dry-run"][..], &[]] {
+        let answer = sandbox.run(GC, args);
+        let removed = answer.document();
+        assert_eq!(
+            (&removed["what"], &removed["name"]),
+            (&"lease".into(), &"127.0.0.1:8081".into())
+        );
+    }
+    assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
 }
