@@ -2,8 +2,9 @@
 //! `images/NAME`.
 
 use banger_cli::{Out, human_bytes};
+use banger_config::Config;
 use banger_doc::{Context, Error, Image, ImageConfig, Name, Result};
-use banger_image::{interrupt, progress, publish, write};
+use banger_image::{interrupt, limits, progress, publish, write};
 use banger_layer::{Layer, Opener, Progress};
 use banger_state::{State, place};
 use clap::Parser;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
+    let limits = limits(&Config::load()?.image_limits);
     let (source, size, open) = open(&args.archive)?;
     let name = match args.name {
         Some(name) => name,
@@ -54,7 +56,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         out,
         &done,
         || args.archive.clone(),
-        || write(&state, &name, vec![layer], &done, out),
+        || write(&state, &name, vec![layer], &limits, &done, out),
     )
     .map_err(|error| match error.hint_text() {
         Some(_) => error,

@@ -2,7 +2,10 @@
 
 use banger_cli::Out;
 use banger_doc::{Name, Result};
-use banger_image::progress::{self, Download};
+use banger_image::{
+    Limits,
+    progress::{self, Download},
+};
 use banger_layer::{Progress, Summary};
 use banger_oci::Layer;
 use banger_state::{Staged, State};
@@ -35,6 +38,7 @@ pub(crate) fn write(
     state: &State,
     name: &Name,
     layers: &[Layer],
+    limits: &Limits,
     out: &Out,
 ) -> Result<(Staged, Summary)> {
     let stack = layers
@@ -52,7 +56,7 @@ pub(crate) fn write(
     let shown: Vec<Shown<'_>> = layers.iter().map(Shown).collect();
     let done = Progress::default();
     let written = progress::downloads(out, &shown, &done, || {
-        banger_image::write(state, name, stack, &done, out)
+        banger_image::write(state, name, stack, limits, &done, out)
     });
     match written {
         Ok(written) => {

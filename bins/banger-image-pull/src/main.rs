@@ -9,7 +9,7 @@ mod turn;
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
 use banger_doc::{Error, Image, Name, Result};
-use banger_image::interrupt;
+use banger_image::{Limits, interrupt};
 use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
 use banger_state::{State, place, rewrite_document};
 use catalog::Way;
@@ -63,11 +63,14 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Error::usage(format!("'{}' gives no name for the image", args.image))
             .hint("name it with --name")
     })?;
-    let wish = Wish { name, kernel: args.kernel_ref, default_kernel, platform };
+    let limits = banger_image::limits(&config.image_limits);
+    let wish = Wish { name, kernel: args.kernel_ref, default_kernel, platform, limits };
     let state = State::open()?;
     interrupt::watch()?;
     let _turn = turn::take(&state, &wish.name, out)?;
 
+    let mirrors: Vec<_> =
+        config.mirrors.iter().map(|one| (one.registry.clone(), one.mirror.clone())).collect();
     let start = Instant::now();
     let mut failures: Vec<Error> = Vec::new();
     let patience = if ways.len() > 1 { 5 } else { 10 };
@@ -76,6 +79,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
             Way::Oci(source) => {
                 let settings = Settings {
                     insecure: config.insecure_registries.clone(),
+                    mirrors: mirrors.clone(),
                     connect: Duration::from_secs(patience),
                     ..Settings::default()
                 };
@@ -114,6 +118,7 @@ struct Wish {
     kernel: Option<Name>,
     default_kernel: Option<Name>,
     platform: Platform,
+    limits: Limits,
 }
 
 impl Wish {
@@ -135,7 +140,9 @@ fn from_oci(
         return Err(taken(image));
     }
     let puller = Puller::new(Client::new(settings), Cache::open(state)?, wish.platform.clone());
-    let found = puller.find(source)?;
+    let found = puller.find(source);
+    tell(&puller, out);
+    let found = found?;
     let digest = found.digest.to_string();
     if let Some(image) = there {
         if image.digest.as_ref() == Some(&digest)
@@ -145,7 +152,9 @@ fn from_oci(
         }
         unused(state, &image)?;
     }
-    let (staged, summary) = layers::write(state, &wish.name, &found.layers, out)?;
+    let written = layers::write(state, &wish.name, &found.layers, &wish.limits, out);
+    tell(&puller, out);
+    let (staged, summary) = written?;
     let image = Image {
         name: wish.name.clone(),
         source: text,
@@ -164,6 +173,13 @@ fn from_oci(
     Ok(image)
 }
 
+/// Says which mirrors were of no use, and why.
+fn tell(puller: &Puller, out: &Out) {
+    for words in puller.passed_over() {
+        out.note(&words);
+    }
+}
+
 fn from_recipe(
     state: &State,
     entry: &str,
@@ -178,8 +194,7 @@ fn from_recipe(
         }
         return Err(taken(&image));
     }
-    let (staged, summary) =
-        recipe::write(state, recipe, &wish.name, &wish.platform.architecture, out)?;
+    let (staged, summary) = recipe::write(state, recipe, wish, out)?;
     let image = Image {
         name: wish.name.clone(),
         source,

@@ -1,7 +1,8 @@
 //! A root file system made here of a distribution's signed packages, by its own tool.
 
+use crate::Wish;
 use banger_cli::Out;
-use banger_doc::{Context, Error, Name, Result};
+use banger_doc::{Context, Error, Result};
 use banger_image::{interrupt, progress};
 use banger_layer::{Layer, Progress, Summary};
 use banger_state::{Staged, State};
@@ -117,8 +118,7 @@ impl Recipe {
 pub(crate) fn write(
     state: &State,
     recipe: &Recipe,
-    name: &Name,
-    architecture: &str,
+    wish: &Wish,
     out: &Out,
 ) -> Result<(Staged, Summary)> {
     let program = which::which("mmdebstrap").map_err(|error| {
@@ -127,7 +127,7 @@ pub(crate) fn write(
             .hint("on Debian and Ubuntu: apt install mmdebstrap debian-archive-keyring")
     })?;
     let mut child = recipe
-        .command(&program, architecture)
+        .command(&program, &wish.platform.architecture)
         .spawn()
         .with_context(|| format!("cannot run '{}'", program.display()))?;
     interrupt::end(Some(child.id()));
@@ -145,7 +145,7 @@ pub(crate) fn write(
     let done = Progress::default();
     let last = || last_line(&words);
     let result = progress::stream(out, &done, last, || {
-        banger_image::write(state, name, vec![layer], &done, out)
+        banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done, out)
     });
     // The tool's own words say more than that its stream broke off.
     let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 mod registry;
+mod trouble;
 
 use banger_tests::{Answer, Sandbox, have};
 use registry::{OURS, Registry, layout, shell, three_layers};
@@ -376,6 +377,82 @@ fn a_proxy_is_gone_through_and_an_insecure_registry_must_be_named() {
 }
 
 #[test]
+fn mirrors_of_the_configuration_are_asked_first() {
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    let Some(registry) = Registry::start(&sandbox) else { return };
+    let Some(mirror) = Registry::start(&other) else { return };
+    let image = three_layers(&sandbox, "image");
+    mirror.push(&sandbox, &image, "hub/team/app:1");
+    let reference = format!("{}/team/app:1", registry.host);
+    sandbox.config(&format!(
+        "[[mirrors]]\nregistry = \"{}\"\nmirror = \"{}/hub\"\n",
+        registry.host, mirror.host
+    ));
+    let pushed = mirror.count(&["GET /v2/hub/team"]);
+    let answer = pull(&sandbox, &[&reference]);
+    assert_eq!(answer.document()["source"], reference);
+    assert_eq!(answer.stderr, "");
+    assert_eq!(registry.count(&["/v2/team"]), 0);
+    assert_eq!(mirror.count(&["GET /v2/hub/team"]) - pushed, 5);
+
+    // The mirror is gone, and nothing of it is needed.
+    let host = mirror.host.clone();
+    drop(mirror);
+    registry.push(&sandbox, &image, "team/app:1");
+    fs::remove_dir_all(sandbox.state().join("cache")).unwrap();
+    let answer = pull(&sandbox, &[&reference, "--name", "again"]);
+    let words = format!("mirror '{host}' is of no use: cannot reach '{host}': connection refused");
+    assert!(answer.ok().stderr.contains(&words), "{}", answer.stderr);
+    assert!(disk(&sandbox, "again") == disk(&sandbox, "app-1"), "the disks differ");
+    sandbox.config("[[mirrors]]\nregistry = \"docker.io\"\nmirror = \"https://m.lan\"\n");
+    pull(&sandbox, &[&reference]).fails(2, "without a scheme");
+}
+
+#[test]
+fn limits_of_the_configuration_are_hit_with_layer_and_entry() {
+    let sandbox = Sandbox::new();
+    let script = format!(
+        "mkdir -p a/deep/er b; echo x > a/deep/er/file; head -c 100000 /dev/zero | tr '\\0' x > b/large
+         truncate -s 1M b/sparse; long=$(printf 'n%.0s' $(seq 200)); touch b/$long
+         layer gzip a; layer zstd b; image {OURS}"
+    );
+    layout(&sandbox, "image", &script);
+    let digest = |number: usize| {
+        let index: Value =
+            serde_json::from_slice(&fs::read(sandbox.dir().join("image/index.json")).unwrap())
+                .unwrap();
+        let blob = |digest: &str| sandbox.dir().join("image/blobs").join(digest.replace(':', "/"));
+        let manifest = fs::read(blob(index["manifests"][0]["digest"].as_str().unwrap())).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        manifest["layers"][number]["digest"].as_str().unwrap().to_owned()
+    };
+    // The key, what is said, the layer that is named, the entry.
+    for (limit, words, layer, entry) in [
+        ("layers = 1", "the image has 2 layers, more than the limit of 1", None, ""),
+        ("entries = 2", "more than 2 entries", None, "'./"),
+        ("path_bytes = 8", "bytes, more than the limit of 8", None, "'./"),
+        ("depth = 1", "directories deep, more than the limit of 1", Some(0), "'./deep/er/'"),
+        ("name_bytes = 50", "more than 50 bytes of names and attributes", None, "'./"),
+        ("bytes = \"100K\"", "more than 102400 bytes when it is inflated", None, ""),
+        ("file_bytes = \"64K\"", "bytes, more than the limit of 65536", Some(1), "'./large'"),
+        ("header_bytes = 100", "more than the limit of 100", Some(1), "'./large'"),
+        ("window = \"1K\"", "over the limit of 1024", Some(1), ""),
+    ] {
+        sandbox.config(&format!("[image_limits]\n{limit}\n"));
+        let answer = pull(&sandbox, &["oci:image"]);
+        answer.fails(1, words);
+        assert!(answer.stderr.contains("raise 'image_limits' in config.toml"), "{}", answer.stderr);
+        assert!(answer.stderr.contains(entry), "{limit}: {}", answer.stderr);
+        if let Some(layer) = layer {
+            assert!(answer.stderr.contains(&digest(layer)), "{limit}: {}", answer.stderr);
+        }
+        no_litter(&sandbox);
+    }
+    sandbox.config("[image_limits]\nlayers = 2\nentries = 9\ndepth = 3\n");
+    pull(&sandbox, &["oci:image"]).ok();
+}
+
+#[test]
 fn of_several_pulls_of_one_name_one_works_and_the_others_share() {
     let sandbox = Sandbox::new();
     let Some(registry) = Registry::start(&sandbox) else { return };
@@ -390,59 +467,6 @@ fn of_several_pulls_of_one_name_one_works_and_the_others_share() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(registry.count(&["GET", "/blobs/"]), 4);
     no_litter(&sandbox);
-}
-
-/// A reference to an image of 48 MiB that does not compress.
-fn large(sandbox: &Sandbox, registry: &Registry) -> String {
-    let script = format!(
-        "mkdir a b; head -c 16777216 /dev/urandom > a/x; head -c 33554432 /dev/urandom > b/y; layer gzip a; layer none b; image {OURS}"
-    );
-    registry.push(sandbox, &layout(sandbox, "large", &script), "large:1");
-    format!("{}/large:1", registry.host)
-}
-
-#[test]
-fn killed_at_any_moment_a_pull_is_right_the_next_time() {
-    let sandbox = Sandbox::new();
-    let Some(registry) = Registry::start(&sandbox) else { return };
-    let reference = large(&sandbox, &registry);
-    let whole = pull(&sandbox, &[&reference, "--name", "whole"]);
-    let took = whole.ok().took.as_millis() as u64;
-    for round in 0..20 {
-        if round % 5 == 0 {
-            fs::remove_dir_all(sandbox.state().join("cache")).unwrap();
-        }
-        let after = format!("{}.{:03}", took * round / 20 / 1000, took * round / 20 % 1000);
-        let _ = sandbox.raw("timeout", &["-s", "KILL", &after, PROGRAM, &reference]);
-    }
-    pull(&sandbox, &[&reference]).ok();
-    assert!(disk(&sandbox, "large-1") == disk(&sandbox, "whole"), "the disks differ");
-    is_clean(&sandbox, "large-1");
-    assert_eq!(fs::read_dir(sandbox.state().join("cache/partial")).unwrap().count(), 0);
-}
-
-#[test]
-fn an_interrupt_leaves_only_the_cache() {
-    let sandbox = Sandbox::new();
-    let Some(registry) = Registry::start(&sandbox) else { return };
-    let reference = large(&sandbox, &registry);
-    let whole = pull(&sandbox, &[&reference, "--name", "whole"]);
-    let took = whole.ok().took.as_millis() as u64;
-    let image = sandbox.state().join("images/large-1");
-    for round in 0..24 {
-        let signal = ["INT", "TERM", "HUP"][round as usize % 3];
-        // Most of them around the moment in which the image appears.
-        let moment = if round < 8 { took * round / 8 } else { took * (60 + round * 2) / 100 };
-        let after = format!("{}.{:03}", moment / 1000, moment % 1000);
-        let _ = sandbox.raw("timeout", &["-s", signal, &after, PROGRAM, &reference]);
-        no_litter(&sandbox);
-        if image.exists() {
-            assert!(disk(&sandbox, "large-1") == disk(&sandbox, "whole"), "the disks differ");
-            fs::remove_dir_all(&image).unwrap();
-        }
-    }
-    pull(&sandbox, &[&reference]).ok();
-    is_clean(&sandbox, "large-1");
 }
 
 #[test]

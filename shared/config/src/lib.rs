@@ -2,9 +2,11 @@
 //!
 //! Every key is optional; an unknown one is refused with the nearest. Nothing is ever written.
 
+mod image;
 pub mod limits;
 mod size;
 
+pub use image::{ImageLimits, Mirror};
 pub use size::Size;
 
 use banger_doc::{Context, Error, Name, NetMode, Result, Vmm};
@@ -44,6 +46,10 @@ pub struct Config {
     pub run_as: Option<String>,
     /// Registries, `host` or `host:port`, that may be spoken to without TLS.
     pub insecure_registries: Vec<String>,
+    /// Registries asked in place of others.
+    pub mirrors: Vec<Mirror>,
+    /// What an image may ask for.
+    pub image_limits: ImageLimits,
     /// Further image catalogs: paths of JSON files.
     pub catalogs: Vec<PathBuf>,
     /// Files of the host to write into every new VM.
@@ -108,6 +114,20 @@ pub const KEYS: &[&str] = &[
     "binaries.ssh",
     "run_as",
     "insecure_registries",
+    "mirrors.registry",
+    "mirrors.mirror",
+    "image_limits.layers",
+    "image_limits.entries",
+    "image_limits.path_bytes",
+    "image_limits.depth",
+    "image_limits.name_bytes",
+    "image_limits.header_bytes",
+    "image_limits.xattrs",
+    "image_limits.bytes",
+    "image_limits.file_bytes",
+    "image_limits.extents",
+    "image_limits.ratio",
+    "image_limits.window",
     "catalogs",
     "file_sync.host",
     "file_sync.guest",
@@ -170,6 +190,10 @@ impl Config {
                     path.display()
                 )));
             }
+        }
+        self.image_limits.check()?;
+        for (i, entry) in self.mirrors.iter().enumerate() {
+            entry.check().with_context(|| format!("mirrors entry {} is wrong", i + 1))?;
         }
         for (i, entry) in self.file_sync.iter().enumerate() {
             entry.check().with_context(|| format!("file_sync entry {} is wrong", i + 1))?;
@@ -296,6 +320,22 @@ mod tests {
             run_as = "nobody"
             insecure_registries = ["registry.lan:5000"]
             catalogs = ["/etc/banger/catalog.json"]
+            [[mirrors]]
+            registry = "docker.io"
+            mirror = "mirror.lan:5000/hub"
+            [image_limits]
+            layers = 100
+            entries = 5000
+            path_bytes = 1000
+            depth = 50
+            name_bytes = "8M"
+            header_bytes = "64K"
+            xattrs = 16
+            bytes = "2G"
+            file_bytes = "1G"
+            extents = 1000
+            ratio = 50
+            window = "8M"
             [vm_defaults]
             vcpu = 2
             memory = "2G"
@@ -319,6 +359,8 @@ mod tests {
         assert_eq!(config.vm_defaults.memory.unwrap().bytes(), 2 << 30);
         assert_eq!(config.vm_defaults.overlay.unwrap().bytes(), 4 << 30);
         assert_eq!(config.file_sync[0].mode_bits().unwrap(), 0o644);
+        assert_eq!(config.mirrors[0].mirror, "mirror.lan:5000/hub");
+        assert_eq!(config.image_limits.window.unwrap().bytes(), 8 << 20);
     }
 
     #[test]
@@ -340,6 +382,16 @@ mod tests {
             "[[file_sync]]\nhost = '~x'\nguest = '~/x'",
             "[[file_sync]]\nhost = '/x'\nguest = '/etc/x'",
             "[[file_sync]]\nhost = '/x'\nguest = '~/x'\nmode = '1777'",
+            "[[mirrors]]\nregistry = 'docker.io'",
+            "[[mirrors]]\nregistry = 'docker.io'\nmirror = 'https://mirror.lan'",
+            "[[mirrors]]\nregistry = 'docker.io/library'\nmirror = 'mirror.lan'",
+            "[[mirrors]]\nregistry = 'docker.io'\nmirror = ''",
+            "[image_limits]\nlayers = 0",
+            "[image_limits]\nlayers = 513",
+            "[image_limits]\ndepth = -1",
+            "[image_limits]\nwindow = '3M'",
+            "[image_limits]\nwindow = '4G'",
+            "[image_limits]\nbytes = 'lots'",
             "= 1",
         ] {
             assert!(parse(text).is_err(), "{text}");

@@ -2,7 +2,8 @@
 
 use crate::interrupt;
 use banger_cli::Out;
-use banger_doc::{Context, Image, Name, Result};
+use banger_config::{ImageLimits, Size};
+use banger_doc::{Context, Error, Image, Name, Result};
 use banger_layer::{Layer, Limits, Progress, Summary};
 use banger_state::{Staged, State, place};
 use nix::unistd::{Whence, lseek};
@@ -14,29 +15,67 @@ use std::{
     time::Instant,
 };
 
+/// Returns what an image may ask for: what the user chose, else the layers' own limits.
+pub fn limits(chosen: &ImageLimits) -> Limits {
+    let usual = Limits::default();
+    let size = |chosen: Option<Size>, usual| chosen.map_or(usual, Size::bytes);
+    let count = |chosen: Option<u32>, usual| chosen.map_or(usual, |count| count as usize);
+    Limits {
+        layers: count(chosen.layers, usual.layers),
+        entries: chosen.entries.unwrap_or(usual.entries),
+        path_bytes: count(chosen.path_bytes, usual.path_bytes),
+        depth: count(chosen.depth, usual.depth),
+        name_bytes: size(chosen.name_bytes, usual.name_bytes),
+        header_bytes: size(chosen.header_bytes, usual.header_bytes),
+        xattrs: count(chosen.xattrs, usual.xattrs),
+        bytes: size(chosen.bytes, usual.bytes),
+        file_bytes: size(chosen.file_bytes, usual.file_bytes),
+        extents: chosen.extents.unwrap_or(usual.extents),
+        ratio: chosen.ratio.unwrap_or(usual.ratio),
+        window_log: chosen.window.map_or(usual.window_log, |window| window.bytes().ilog2()),
+    }
+}
+
 /// Writes layers to the disk of a begun image and syncs it. An interrupt removes it.
 pub fn write(
     state: &State,
     name: &Name,
     layers: Vec<Layer>,
+    limits: &Limits,
     progress: &Progress,
     out: &Out,
 ) -> Result<(Staged, Summary)> {
     let (staged, file) = begin(state, name)?;
     let path = staged.path().join(place::IMAGE_DISK);
     let start = Instant::now();
-    let summary = banger_layer::build(layers, &file, &Limits::default(), progress)?;
+    let summary = banger_layer::build(layers, &file, limits, progress).map_err(no_room)?;
     let wrote = start.elapsed();
     let start = Instant::now();
-    file.sync_all().with_context(|| format!("cannot sync '{}'", path.display()))?;
+    file.sync_all()
+        .with_context(|| format!("cannot sync '{}'", path.display()))
+        .map_err(no_room)?;
     if out.is_live() {
         out.note(&format!(
-            "wrote the disk in {:.1} s, synced it in {:.1} s",
+            "wrote the disk in {:.2} s, synced it in {:.2} s",
             wrote.as_secs_f32(),
             start.elapsed().as_secs_f32()
         ));
     }
     Ok((staged, summary))
+}
+
+/// Says what to do about a host's disk that is full.
+fn no_room(error: Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(one) = cause {
+        let kind = one.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return error
+                .hint("'banger df' shows what takes room; 'banger image prune' frees the cache");
+        }
+        cause = one.source();
+    }
+    error
 }
 
 /// Copies a disk to a begun image, holes as holes, and syncs it. An interrupt removes it.

@@ -1,7 +1,7 @@
 //! Layers as they come, made into plain bytes: gzip, zstd, or nothing to do. The first bytes tell,
 //! not what the image says.
 
-use crate::limits::Limits;
+use crate::limits::{Limits, over};
 use banger_doc::{Context, Error, Result};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use std::io::Read;
@@ -228,7 +228,7 @@ impl Zstd {
             if !self.within {
                 if let Some(window) = window(bytes) {
                     if window > 1 << self.window_log {
-                        return Err(Error::failed(format!(
+                        return Err(over(format!(
                             "its zstd window of {window} bytes is over the limit of {}",
                             1u64 << self.window_log
                         )));

@@ -68,7 +68,7 @@ pub fn build(
     progress: &Progress,
 ) -> Result<Summary> {
     if layers.len() > limits.layers {
-        return Err(Error::failed(format!(
+        return Err(limits::over(format!(
             "the image has {} layers, more than the limit of {}",
             layers.len(),
             limits.layers

@@ -1,5 +1,7 @@
 //! What a layer may ask for.
 
+use banger_doc::Error;
+
 /// The bounds that keep a hostile image from filling the disk, the memory or the day.
 ///
 /// Names are at most 255 bytes whatever the limits say: the disk cannot keep longer ones.
@@ -29,6 +31,11 @@ pub struct Limits {
     pub ratio: u64,
     /// The binary logarithm of the window a zstd layer may ask for.
     pub window_log: u32,
+}
+
+/// Says that a layer asked for more.
+pub(crate) fn over(sentence: String) -> Error {
+    Error::failed(sentence).hint("if you trust the image, raise 'image_limits' in config.toml")
 }
 
 impl Default for Limits {

@@ -1,6 +1,6 @@
 //! Puts layers on top of each other, the lowest first.
 
-use crate::limits::Limits;
+use crate::limits::{Limits, over};
 use crate::take::{Change, Taken, What};
 use banger_doc::{Context, Error, Result};
 use banger_ext4::{Body, Id, Meta, Text, Tree};
@@ -8,6 +8,9 @@ use std::collections::HashSet;
 
 /// More symbolic links than this on one path, and it leads nowhere.
 const MAX_LINKS: u32 = 40;
+/// The most bytes of paths that go through symbolic links, all entries together. An image with a
+/// hundred thousand files in linked directories has some millions.
+const MAX_LINK_BYTES: u64 = 256 << 20;
 
 /// The tree of all layers so far.
 pub(crate) struct Merge<'l> {
@@ -18,11 +21,17 @@ pub(crate) struct Merge<'l> {
     /// Directories made because something lies in them that no layer has an entry for.
     made: u64,
     made_bytes: u64,
+    /// Bytes of paths that went through symbolic links.
+    link_bytes: u64,
+}
+
+fn too_winding() -> Error {
+    Error::failed("too many of its paths go through symbolic links")
 }
 
 impl<'l> Merge<'l> {
     pub(crate) fn new(limits: &'l Limits) -> Self {
-        Self { limits, tree: Tree::new(), last: None, made: 0, made_bytes: 0 }
+        Self { limits, tree: Tree::new(), last: None, made: 0, made_bytes: 0, link_bytes: 0 }
     }
 
     pub(crate) fn into_tree(self) -> Tree {
@@ -40,6 +49,10 @@ impl<'l> Merge<'l> {
             for change in changes.iter().flatten() {
                 self.mark(store, change, &replaced);
             }
+        }
+        // A marker on a path that was not walked to its end did nothing.
+        if self.link_bytes > MAX_LINK_BYTES {
+            return Err(too_winding());
         }
         self.last = None;
         for chunk in changes {
@@ -233,6 +246,10 @@ impl<'l> Merge<'l> {
                         let mut longer = target.to_vec();
                         longer.push(b'/');
                         longer.extend_from_slice(rest.get(next..).unwrap_or_default());
+                        self.link_bytes += longer.len() as u64;
+                        if self.link_bytes > MAX_LINK_BYTES {
+                            return Err(too_winding());
+                        }
                         rest = longer;
                         at = 0;
                         continue;
@@ -255,7 +272,7 @@ impl<'l> Merge<'l> {
         self.made += 1;
         self.made_bytes += name.len() as u64;
         if self.made > self.limits.entries || self.made_bytes > self.limits.name_bytes {
-            return Err(Error::failed(format!(
+            return Err(over(format!(
                 "the image has more than {} directories without an entry",
                 self.limits.entries
             )));

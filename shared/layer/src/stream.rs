@@ -1,7 +1,7 @@
 //! One layer's bytes, inflated in a thread of their own and handed over in large pieces.
 
 use crate::inflate::Inflate;
-use crate::limits::Limits;
+use crate::limits::{Limits, over};
 use crate::tar::Input;
 use crate::{Opener, Progress};
 use banger_doc::{Error, Result};
@@ -44,7 +44,7 @@ impl<'a> Shared<'a> {
 /// Adds to a count that has a limit.
 pub(crate) fn count(counter: &AtomicU64, more: u64, limit: u64, what: &str) -> Result<()> {
     if counter.fetch_add(more, Relaxed) + more > limit {
-        return Err(Error::failed(format!("the image has more than {limit} {what}")));
+        return Err(over(format!("the image has more than {limit} {what}")));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Takes one layer in: the content of its files goes to the disk at once, what it changes in the
 //! tree is remembered until the layers below it are there.
 
-use crate::limits::Limits;
+use crate::limits::{Limits, over};
 use crate::stream::{Shared, Stream, count};
 use crate::tar::{Entry, Input, Kind, Reader};
 use banger_doc::{Context, Error, Result};
@@ -195,13 +195,6 @@ impl Taking<'_> {
             .filter(|(name, _)| banger_ext4::is_known(name))
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
             .collect();
-        if xattrs.len() > self.shared.limits.xattrs {
-            return Err(Error::failed(format!(
-                "it has {} extended attributes, more than the limit of {}",
-                xattrs.len(),
-                self.shared.limits.xattrs
-            )));
-        }
         Ok(Meta {
             mode: entry.mode,
             uid: entry.uid,
@@ -215,7 +208,7 @@ impl Taking<'_> {
         let limits = self.shared.limits;
         let size = reader.entry().size;
         if size > limits.file_bytes {
-            return Err(Error::failed(format!(
+            return Err(over(format!(
                 "it has {size} bytes, more than the limit of {}",
                 limits.file_bytes
             )));
@@ -229,7 +222,7 @@ impl Taking<'_> {
             let written = grown + written(source);
             let came = came.load(Relaxed);
             if written > FREE && written / limits.ratio > came {
-                return Err(Error::failed(format!(
+                return Err(over(format!(
                     "the layer grows to more than {} times of what it came as",
                     limits.ratio
                 )));
@@ -323,14 +316,14 @@ fn clean(path: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(name);
     }
     if out.len() > limits.path_bytes {
-        return Err(Error::failed(format!(
+        return Err(over(format!(
             "its path has {} bytes, more than the limit of {}",
             out.len(),
             limits.path_bytes
         )));
     }
     if depth > limits.depth {
-        return Err(Error::failed(format!(
+        return Err(over(format!(
             "it is {depth} directories deep, more than the limit of {}",
             limits.depth
         )));

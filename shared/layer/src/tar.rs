@@ -2,7 +2,7 @@
 //! sparse files, numbers in octal or binary. What could be read in two ways is refused.
 
 use crate::header::{BLOCK, Header, Pieces, more_sparse, text};
-use crate::limits::Limits;
+use crate::limits::{Limits, over};
 use crate::pax;
 use banger_doc::{Context, Error, Result};
 
@@ -153,7 +153,7 @@ impl<'l, I: Input> Reader<'l, I> {
                 b'K' if long_link.is_some() => return twice("long link targets"),
                 b'x' => {
                     let body = self.small(header.size()?)?;
-                    extended = Some(Extended::read(&body)?);
+                    extended = Some(Extended::read(&body, self.limits.xattrs)?);
                 }
                 // What holds for all entries is a comment, in practice; all others pass over it too.
                 b'g' => {
@@ -372,7 +372,7 @@ impl<'l, I: Input> Reader<'l, I> {
     /// Reads the body of a header that announces something, with its padding.
     fn small(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > self.limits.header_bytes {
-            return Err(Error::failed(format!(
+            return Err(over(format!(
                 "an extended header has {size} bytes, more than the limit of {}",
                 self.limits.header_bytes
             )));
@@ -422,12 +422,17 @@ impl<'l, I: Input> Reader<'l, I> {
 }
 
 impl Extended {
-    fn read(body: &[u8]) -> Result<Self> {
+    fn read(body: &[u8], xattrs: usize) -> Result<Self> {
         let mut found = Self::default();
         pax::records(body, |key, value| {
-            found
-                .record(key, value)
-                .with_context(|| format!("the extended header's '{}' is wrong", key.escape_ascii()))
+            found.record(key, value).with_context(|| {
+                format!("the extended header's '{}' is wrong", key.escape_ascii())
+            })?;
+            // At once: each is compared with all before it.
+            if found.xattrs.len() > xattrs {
+                return Err(over(format!("an entry has more than {xattrs} extended attributes")));
+            }
+            Ok(())
         })?;
         Ok(found)
     }

@@ -11,6 +11,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -191,9 +192,10 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         let _ = stdin.write_all(server.as_bytes());
     }
     let stdout = child.stdout.take().expect("because it was asked for");
-    let reader = thread::spawn(move || {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || {
         let mut bytes = Vec::new();
-        stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes)
+        let _ = sender.send(stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes));
     });
     let end = Instant::now() + HELPER_LIMIT;
     let status = loop {
@@ -216,9 +218,10 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     if !status.success() {
         return Ok(None);
     }
-    let bytes = reader
-        .join()
-        .map_err(|_| Error::failed(format!("cannot read what '{program}' said")))?
+    // Something it left running may hold its stdout open.
+    let bytes = answer
+        .recv_timeout(end.saturating_duration_since(Instant::now()))
+        .map_err(|_| Error::failed(format!("'{program}' ended but its answer did not")))?
         .with_context(|| format!("cannot read what '{program}' said"))?;
     let answer: HelperAnswer = serde_json::from_slice(&bytes)
         .with_context(|| format!("cannot read what '{program}' said"))?;

@@ -1,7 +1,7 @@
 //! HTTP as a registry needs it: bounded waits, redirects that leak nothing, plain HTTP only where
 //! it is harmless or asked for, proxies and private certificate authorities.
 
-use crate::digest::shown;
+use crate::{digest::shown, pace::Pace};
 use banger_doc::{Error, Result};
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
     io::Read,
     net::IpAddr,
     sync::{Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use ureq::{
     Agent, Body, Proxy,
@@ -26,6 +26,8 @@ const MAX_REDIRECTS: u32 = 10;
 pub struct Settings {
     /// Registries, `host` or `host:port`, that may be spoken to without TLS; loopback always may.
     pub insecure: Vec<String>,
+    /// Registries and who is asked in their place, `host[:port][/path]`, in this order.
+    pub mirrors: Vec<(String, String)>,
     /// The longest wait for a name and a connection.
     pub connect: Duration,
     /// The longest silence.
@@ -40,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            mirrors: Vec::new(),
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             attempts: 5,
@@ -82,6 +85,11 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(settings: Settings) -> Self {
         Self { settings, agents: Mutex::default(), roots: OnceLock::new() }
+    }
+
+    /// Returns a measure of whether an answer gets on.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(self.settings.crawl)
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -333,11 +341,28 @@ fn is_no_tls(words: &str) -> bool {
     .any(|sign| words.contains(sign))
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(crate) fn read_body(body: Body, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
+/// Reads a body of at most `limit` bytes; one that crawls is an error.
+pub(crate) fn read_body(
+    body: Body,
+    limit: u64,
+    mut pace: Pace,
+) -> std::io::Result<Option<Vec<u8>>> {
+    let mut reader = body.into_reader().take(limit + 1);
     let mut bytes = Vec::new();
-    body.into_reader().take(limit + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+    let mut part = vec![0; 16 << 10];
+    loop {
+        let start = Instant::now();
+        let n = match reader.read(&mut part) {
+            Ok(0) => return Ok((bytes.len() as u64 <= limit).then_some(bytes)),
+            Ok(n) => n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        bytes.extend_from_slice(&part[..n]);
+        if !pace.step(start.elapsed(), n) {
+            return Err(std::io::Error::other(pace.words()));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::{
     cache::{Cache, Claim, Partial},
     digest::{Digest, Hasher},
     manifest::Blob,
+    pace::{CRAWL_BYTES, Pace},
     reference::Reference,
     registry::{Client, pause},
 };
@@ -17,12 +18,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 use ureq::BodyReader;
 
-/// A download is as good as stalled if it brings less than this in [`crate::Settings::crawl`].
-const CRAWL_BYTES: u64 = 64 << 10;
 /// The most times one blob is asked for, also if it gets on each time.
 const MAX_REQUESTS: u32 = 1000;
 
@@ -161,6 +160,7 @@ impl Layer {
                         position: 0,
                         hasher: Some(Hasher::default()),
                         body: None,
+                        from: reference.clone(),
                         requests: 0,
                         fruitless: 0,
                         gained: 0,
@@ -253,6 +253,8 @@ struct Download {
     position: u64,
     hasher: Option<Hasher>,
     body: Option<BodyReader<'static>>,
+    /// Where the last body came from: the registry or a mirror of it.
+    from: Reference,
     requests: u32,
     /// Failures since a worthwhile part came.
     fruitless: u32,
@@ -298,7 +300,12 @@ impl Read for Download {
 
 impl Download {
     fn name(&self) -> String {
-        format!("layer '{}' of '{}'", self.blob.digest, self.reference)
+        let name = format!("layer '{}' of '{}'", self.blob.digest, self.reference);
+        if self.from == self.reference {
+            name
+        } else {
+            format!("{name} from mirror '{}'", self.from.registry())
+        }
     }
 
     /// Reads what an earlier download left.
@@ -340,6 +347,11 @@ impl Download {
             };
             self.body = None;
             self.gained = 0;
+            if self.from != self.reference {
+                // The next place in line goes on where the mirror broke off.
+                self.client.pass_over(&self.from, &error);
+                continue;
+            }
             self.fruitless += 1;
             if self.fruitless >= self.client.settings().attempts
                 || self.requests >= MAX_REQUESTS
@@ -363,11 +375,7 @@ impl Download {
         let start = Instant::now();
         let n = body.read(buffer).map_err(|error| Trouble::Passing(reason(error)))?;
         if !self.pace.step(start.elapsed(), n) {
-            return Err(Trouble::Passing(Error::failed(format!(
-                "less than {} KiB came in {} s",
-                CRAWL_BYTES >> 10,
-                self.client.settings().crawl.as_secs_f32()
-            ))));
+            return Err(Trouble::Passing(Error::failed(self.pace.words())));
         }
         Ok(n)
     }
@@ -375,11 +383,12 @@ impl Download {
     /// Asks for the rest of the blob.
     fn request(&mut self) -> Result<BodyReader<'static>, Trouble> {
         self.requests += 1;
-        let response = self
+        let (response, from) = self
             .client
             .open_blob(&self.reference, &self.blob, self.position)
             .with_context(|| format!("cannot download {}", self.name()))
             .map_err(Trouble::Lasting)?;
+        self.from = from;
         let lie = |what: &str| {
             Trouble::Lasting(Error::failed(format!("cannot download {}: {what}", self.name())))
         };
@@ -457,34 +466,5 @@ fn reason(error: io::Error) -> Error {
         Error::failed("the registry stopped sending")
     } else {
         Error::failed("the connection broke off").because(error)
-    }
-}
-
-/// Notices a download that crawls. Only time spent waiting counts: a slow disk is not the
-/// registry's fault.
-struct Pace {
-    window: Duration,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(window: Duration) -> Self {
-        Self { window, waited: Duration::ZERO, bytes: 0 }
-    }
-
-    fn restart(&mut self) {
-        self.waited = Duration::ZERO;
-        self.bytes = 0;
-    }
-
-    /// Returns false if the window has passed with too little in it.
-    fn step(&mut self, waited: Duration, n: usize) -> bool {
-        self.waited += waited;
-        self.bytes += n as u64;
-        if self.bytes >= CRAWL_BYTES {
-            self.restart();
-        }
-        self.waited < self.window
     }
 }

@@ -28,6 +28,22 @@ impl Reference {
         &self.repository
     }
 
+    /// Returns where a mirror, `host[:port][/path]`, keeps the same image; `None` if it is no
+    /// address.
+    pub(crate) fn at(&self, mirror: &str) -> Option<Self> {
+        let (host, path) = mirror.split_once('/').unwrap_or((mirror, ""));
+        let repository = if path.is_empty() {
+            self.repository.clone()
+        } else {
+            format!("{path}/{}", self.repository)
+        };
+        (is_registry(host) && repository.split('/').all(is_component)).then(|| Self {
+            registry: host.to_ascii_lowercase(),
+            repository,
+            ..self.clone()
+        })
+    }
+
     /// Returns the digest, if the reference is pinned to one.
     pub fn digest(&self) -> Option<Digest> {
         self.digest

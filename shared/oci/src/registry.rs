@@ -5,6 +5,7 @@ use crate::{
     digest::{Digest, shown},
     http::{Failure, Http, Request, Settings, read_body},
     manifest::{ACCEPT, Blob, MAX_MANIFEST},
+    pace::Pace,
     reference::Reference,
 };
 use banger_doc::{Context, Error, Kind, Result};
@@ -28,6 +29,15 @@ pub struct Client {
     http: Http,
     schemes: Mutex<HashMap<String, &'static str>>,
     tickets: Mutex<HashMap<String, String>>,
+    passed: Mutex<Passed>,
+}
+
+/// Mirrors that were of no use.
+#[derive(Debug, Default)]
+struct Passed {
+    registries: Vec<String>,
+    /// Why, for whoever asks.
+    words: Vec<String>,
 }
 
 /// A manifest or an index as a registry sent it.
@@ -58,7 +68,12 @@ struct RefusalLine {
 impl Client {
     /// Makes a client.
     pub fn new(settings: Settings) -> Self {
-        Self { http: Http::new(settings), schemes: Mutex::default(), tickets: Mutex::default() }
+        Self {
+            http: Http::new(settings),
+            schemes: Mutex::default(),
+            tickets: Mutex::default(),
+            passed: Mutex::default(),
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -70,21 +85,74 @@ impl Client {
     pub(crate) fn head(&self, reference: &Reference) -> Result<Option<Digest>> {
         let path = format!("manifests/{}", reference.identifier());
         let request = Request { head: true, accept: ACCEPT.to_vec(), ..Request::default() };
-        let response = self.ask(reference, &path, request)?;
+        let (response, _) = self.first_of(reference, |place| {
+            let response = self.ask(place, &path, request.clone())?;
+            if place != reference && response.status() != 200 {
+                return Err(refused(place, &path, response, self.http.pace()));
+            }
+            Ok(response)
+        })?;
         if response.status() != 200 {
             return Ok(None);
         }
         Ok(header(&response, "docker-content-digest").and_then(|text| text.parse().ok()))
     }
 
+    /// Asks the mirrors of a registry, one after the other, and then the registry itself. Returns
+    /// the first answer and whose it is. A mirror that has failed is not asked again.
+    fn first_of<T>(
+        &self,
+        reference: &Reference,
+        ask: impl Fn(&Reference) -> Result<T>,
+    ) -> Result<(T, Reference)> {
+        let mirrors = self.settings().mirrors.iter();
+        for (_, mirror) in mirrors.filter(|(registry, _)| registry == reference.registry()) {
+            let place = reference.at(mirror).ok_or_else(|| {
+                Error::usage(format!("'{}' is no address of a mirror", shown(mirror)))
+                    .hint("write it as 'host', 'host:port' or 'host/path' in config.toml")
+            })?;
+            let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+            if passed.registries.iter().any(|one| one == place.registry()) {
+                continue;
+            }
+            drop(passed);
+            match ask(&place) {
+                Ok(answer) => return Ok((answer, place)),
+                Err(error) => self.pass_over(&place, &error),
+            }
+        }
+        Ok((ask(reference)?, reference.clone()))
+    }
+
+    /// Notes that a mirror was of no use, so that it is not asked again.
+    pub(crate) fn pass_over(&self, place: &Reference, why: &Error) {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        if passed.registries.iter().any(|one| one == place.registry()) {
+            return;
+        }
+        passed.registries.push(place.registry().to_owned());
+        passed.words.push(format!(
+            "mirror '{}' is of no use: {}; asking the next",
+            place.registry(),
+            why.chain()
+        ));
+    }
+
+    /// Takes what there is to say of mirrors that were of no use.
+    pub(crate) fn passed_over(&self) -> Vec<String> {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut passed.words)
+    }
+
     /// Fetches the manifest or index a tag or a digest leads to.
     pub(crate) fn manifest(&self, reference: &Reference, identifier: &str) -> Result<Fetched> {
         let path = format!("manifests/{identifier}");
         let request = Request { accept: ACCEPT.to_vec(), ..Request::default() };
-        let response = self.expect(reference, &path, request, &[200])?;
+        let (response, _) =
+            self.first_of(reference, |place| self.expect(place, &path, request.clone(), &[200]))?;
         let media_type = header(&response, "content-type").map(str::to_owned);
         let told = header(&response, "docker-content-digest").map(str::to_owned);
-        let bytes = read_body(response.into_body(), MAX_MANIFEST)
+        let bytes = read_body(response.into_body(), MAX_MANIFEST, self.http.pace())
             .with_context(|| format!("cannot read the manifest of '{reference}'"))?
             .ok_or_else(|| {
                 Error::failed(format!(
@@ -107,8 +175,9 @@ impl Client {
     /// Fetches a small blob whole and checks it.
     pub(crate) fn small_blob(&self, reference: &Reference, blob: &Blob) -> Result<Vec<u8>> {
         let path = format!("blobs/{}", blob.digest);
-        let response = self.expect(reference, &path, Request::default(), &[200])?;
-        let bytes = read_body(response.into_body(), blob.size)
+        let (response, _) = self
+            .first_of(reference, |place| self.expect(place, &path, Request::default(), &[200]))?;
+        let bytes = read_body(response.into_body(), blob.size, self.http.pace())
             .with_context(|| format!("cannot read blob '{}' of '{reference}'", blob.digest))?;
         match bytes {
             Some(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
@@ -119,16 +188,17 @@ impl Client {
         }
     }
 
-    /// Opens a blob from a byte on. The answer is 206, or 200 with the blob from its beginning.
+    /// Opens a blob from a byte on; says who answers. The answer is 206, or 200 with the blob from
+    /// its beginning.
     pub(crate) fn open_blob(
         &self,
         reference: &Reference,
         blob: &Blob,
         from: u64,
-    ) -> Result<Response<Body>> {
+    ) -> Result<(Response<Body>, Reference)> {
         let path = format!("blobs/{}", blob.digest);
-        let range_from = (from > 0).then_some(from);
-        self.expect(reference, &path, Request { range_from, ..Request::default() }, &[200, 206])
+        let request = Request { range_from: (from > 0).then_some(from), ..Request::default() };
+        self.first_of(reference, |place| self.expect(place, &path, request.clone(), &[200, 206]))
     }
 
     /// Asks until the answer is one of `wanted`, or certainly another.
@@ -149,7 +219,7 @@ impl Client {
             attempt += 1;
             let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
             if !passing || attempt >= self.settings().attempts {
-                return Err(refused(reference, path, response));
+                return Err(refused(reference, path, response, self.http.pace()));
             }
             let asked = header(&response, "retry-after").and_then(|text| text.parse().ok());
             pause(attempt, asked.map(Duration::from_secs));
@@ -263,22 +333,14 @@ impl Client {
                 shown(authority)
             )));
         }
-        let reply = read_body(response.into_body(), MAX_TOKEN)
+        let reply = read_body(response.into_body(), MAX_TOKEN, self.http.pace())
             .with_context(|| format!("cannot log in to '{registry}'"))?
             .ok_or_else(|| {
                 Error::failed(format!("cannot log in to '{registry}': the token is too long"))
             })?;
-        let reply: TokenReply = serde_json::from_slice(&reply)
-            .with_context(|| format!("cannot log in to '{registry}': the answer is no token"))?;
-        let token = reply.token.filter(|token| !token.is_empty()).or(reply.access_token);
-        match token {
-            Some(token) if token.bytes().all(|b| b.is_ascii_graphic()) && token.len() < 60_000 => {
-                Ok(format!("Bearer {token}"))
-            }
-            _ => Err(Error::failed(format!(
-                "cannot log in to '{registry}': the answer holds no usable token"
-            ))),
-        }
+        read_token(&reply)
+            .map(|token| format!("Bearer {token}"))
+            .with_context(|| format!("cannot log in to '{registry}'"))
     }
 
     /// Sends a request to where the registry is, by TLS, or without where that may be.
@@ -328,6 +390,17 @@ impl Client {
     }
 }
 
+/// Reads what a token server answers.
+pub(crate) fn read_token(reply: &[u8]) -> Result<String> {
+    let reply: TokenReply = serde_json::from_slice(reply).context("the answer is no token")?;
+    let token = reply.token.filter(|token| !token.is_empty()).or(reply.access_token);
+    token
+        // It becomes a line of a request.
+        .filter(|token| token.bytes().all(|b| b.is_ascii_graphic()) && token.len() < 60_000)
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| Error::failed("the answer holds no usable token"))
+}
+
 /// Says that a registry wants somebody else to ask.
 fn denied(reference: &Reference) -> Error {
     let registry = reference.registry();
@@ -371,10 +444,10 @@ pub(crate) fn pause(attempt: u32, asked: Option<Duration>) {
 }
 
 /// Turns an unwanted answer into an error, with the registry's own words.
-fn refused(reference: &Reference, path: &str, response: Response<Body>) -> Error {
+fn refused(reference: &Reference, path: &str, response: Response<Body>, pace: Pace) -> Error {
     let status = response.status().as_u16();
     let registry = reference.registry();
-    let bytes = read_body(response.into_body(), 64 << 10).ok().flatten().unwrap_or_default();
+    let bytes = read_body(response.into_body(), 64 << 10, pace).ok().flatten().unwrap_or_default();
     let words = serde_json::from_slice::<Refusal>(&bytes)
         .ok()
         .and_then(|refusal| refusal.errors.into_iter().next())

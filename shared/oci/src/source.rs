@@ -135,6 +135,11 @@ impl Puller {
         Self { client: Arc::new(client), cache: Arc::new(cache), platform }
     }
 
+    /// Takes what there is to say of mirrors that were of no use so far.
+    pub fn passed_over(&self) -> Vec<String> {
+        self.client.passed_over()
+    }
+
     /// Finds out what a source is, without fetching its layers.
     pub fn find(&self, source: &Source) -> Result<Found> {
         match source {

@@ -95,6 +95,7 @@ impl Home {
             attempts: 3,
             crawl: Duration::from_millis(1500),
             insecure: Vec::new(),
+            mirrors: Vec::new(),
         };
         Self { dir: tempfile::tempdir().unwrap(), settings }
     }
@@ -443,6 +444,130 @@ fn odd_tokens_are_refused_and_expired_ones_renewed() {
     });
     assert_eq!(pull(&Home::new(), &server).unwrap(), layer);
     assert_eq!(server.asked("/token").len(), 2);
+}
+
+#[test]
+fn a_document_that_crawls_is_given_up() {
+    for part in ["/manifests/", "/blobs/"] {
+        let image = Image::new(1000);
+        let config = Digest::of(&image.config).to_string();
+        let server = Server::start(move |asked| {
+            let reply = image.serve(asked);
+            let slow =
+                asked.path.contains(part) && (part != "/blobs/" || asked.path.ends_with(&config));
+            if slow { reply.drip() } else { reply }
+        });
+        refused(&server, "less than 64 KiB came in 1.5 s");
+    }
+}
+
+/// A registry with two mirrors before it.
+fn mirrored(home: &mut Home, registry: &Server, mirrors: &[&Server]) {
+    home.settings.mirrors = mirrors
+        .iter()
+        .map(|mirror| (registry.host.clone(), format!("{}/hub", mirror.host)))
+        .collect();
+}
+
+#[test]
+fn a_mirror_is_asked_in_place_of_its_registry() {
+    let image = Arc::new(Image::new(100_000));
+    let layer = image.layer.clone();
+    let (first, second) = (Arc::clone(&image), Arc::clone(&image));
+    let registry = Server::start(move |asked| first.serve(asked));
+    let mirror = Server::start(move |asked| second.serve(asked));
+    let mut home = Home::new();
+    mirrored(&mut home, &registry, &[&mirror]);
+    assert_eq!(pull(&home, &registry).unwrap(), layer);
+    assert_eq!(registry.asked("/").len(), 0);
+    assert!(mirror.asked("/").iter().all(|asked| asked.path.starts_with("/v2/hub/app/")));
+    // The same again asks the mirror whether the tag moved: this one answers only the second time.
+    let asked = mirror.asked("/").len();
+    assert_eq!(pull(&home, &registry).unwrap(), layer);
+    assert_eq!((registry.asked("/").len(), mirror.asked("/").len()), (0, asked + 2));
+}
+
+#[test]
+fn mirrors_that_fail_are_passed_over_one_after_the_other() {
+    let image = Arc::new(Image::new(100_000));
+    let layer = image.layer.clone();
+    let (first, second) = (Arc::clone(&image), Arc::clone(&image));
+    let registry = Server::start(move |asked| first.serve(asked));
+    let empty = Server::start(|_| Reply::of(b"").status(404));
+    // One that has the manifest and nothing else.
+    let half = Server::start(move |asked| {
+        if asked.path.contains("/blobs/") {
+            Reply::of(b"").status(403)
+        } else {
+            second.serve(asked)
+        }
+    });
+    let mut home = Home::new();
+    mirrored(&mut home, &registry, &[&empty, &half]);
+    assert_eq!(pull(&home, &registry).unwrap(), layer);
+    assert_eq!(empty.asked("/").len(), 1, "who failed is not asked again");
+    assert_eq!(half.asked("/blobs/").len(), 1);
+    assert_eq!(registry.asked("/manifests/").len(), 0);
+    assert_eq!(registry.asked("/blobs/").len(), 2);
+    home.settings.mirrors[0].1 = "not/an address".into();
+    let error = pull(&home, &registry).unwrap_err();
+    assert!(error.chain().contains("is no address of a mirror"), "{}", error.chain());
+}
+
+#[test]
+fn a_mirror_that_breaks_off_is_followed_by_the_registry_from_there() {
+    let image = Arc::new(Image::new(2_000_000));
+    let layer = image.layer.clone();
+    let (first, second) = (Arc::clone(&image), Arc::clone(&image));
+    let registry = Server::start(move |asked| first.serve(asked));
+    let mirror = Server::start(move |asked| {
+        let reply = second.serve(asked);
+        if reply.body.len() > 900_000 { reply.cut_after(700_000) } else { reply }
+    });
+    let mut home = Home::new();
+    home.settings.attempts = 1;
+    mirrored(&mut home, &registry, &[&mirror]);
+    assert_eq!(pull(&home, &registry).unwrap(), layer);
+    let asked = registry.asked("/");
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].range().is_some_and(|from| from >= 600_000), "{:?}", asked[0].range());
+}
+
+#[test]
+fn a_mirror_sees_no_ticket_of_its_registry_and_is_named_when_it_lies() {
+    let image = Arc::new(Image::new(100_000));
+    let (first, second) = (Arc::clone(&image), Arc::clone(&image));
+    let registry = Server::start(move |asked| {
+        if asked.path.starts_with("/token") {
+            return Reply::of(br#"{"token":"sesame"}"#);
+        }
+        if asked.header("authorization") != Some("Bearer sesame") {
+            let realm = format!("Bearer realm=\"http://{}/token\"", asked.host());
+            return Reply::of(b"").status(401).with("WWW-Authenticate", &realm);
+        }
+        first.serve(asked)
+    });
+    // It tells the truth about all but the layer.
+    let large = Digest::of(&image.layer).to_string();
+    let mirror = Server::start(move |asked| {
+        let mut reply = second.serve(asked);
+        if asked.path.contains(&large) {
+            reply.body[5] ^= 1;
+        }
+        reply
+    });
+    let mut home = Home::new();
+    let found = home.find(&format!("{}/app:1", registry.host)).unwrap();
+    assert!(found.layers.len() == 1 && !registry.asked("/token").is_empty());
+    drop(found);
+    mirrored(&mut home, &registry, &[&mirror]);
+    let error = pull(&home, &registry).unwrap_err().chain();
+    assert!(
+        error.contains("has the digest") && error.contains("from mirror '127.0.0.1"),
+        "{error}"
+    );
+    assert!(mirror.asked("/").iter().all(|asked| asked.header("authorization").is_none()));
+    assert_eq!(home.partials(), 0);
 }
 
 #[test]

@@ -1,17 +1,69 @@
-//! How inputs are broken.
+//! How inputs are broken: by libFuzzer, which knows what reaches new code, and by changes that know
+//! the format.
+
+use crate::seeds;
+use libfuzzer_sys::fuzzer_mutate;
+use std::sync::LazyLock;
+
+static ARCHIVES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(seeds::archives);
+static PACKED: LazyLock<Vec<Vec<u8>>> = LazyLock::new(seeds::packed);
+
+/// Breaks an archive; most of its headers' checksums are made right again.
+pub fn layer(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    let mut random = Random(u64::from(seed) << 1 | 1);
+    let size = if size < 512 || random.below(3) == 0 {
+        let mut stack = vec![data[..size].to_vec()];
+        stack.extend(ARCHIVES.iter().cloned());
+        replace(data, max_size, &blocks(&stack, &mut random))
+    } else {
+        fuzzer_mutate(data, size, max_size)
+    };
+    if random.below(10) > 0 {
+        sum(&mut data[..size]);
+    }
+    size
+}
+
+/// Breaks bytes of gzip and zstd.
+pub fn packed(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    let mut random = Random(u64::from(seed) << 1 | 1);
+    if random.below(3) > 0 {
+        return fuzzer_mutate(data, size, max_size);
+    }
+    let mut inputs = vec![data[..size].to_vec()];
+    inputs.extend(PACKED.iter().cloned());
+    replace(data, max_size, &bytes(&inputs, &mut random))
+}
+
+fn replace(data: &mut [u8], max_size: usize, input: &[u8]) -> usize {
+    let size = input.len().min(max_size);
+    data[..size].copy_from_slice(&input[..size]);
+    size
+}
+
+/// Makes the checksums of headers right.
+fn sum(input: &mut [u8]) {
+    for block in input.chunks_exact_mut(512) {
+        if &block[257..262] == b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+}
 
 /// A small generator of numbers; good enough to break things.
-pub(crate) struct Random(pub(crate) u64);
+struct Random(u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 }
@@ -50,7 +102,7 @@ const WORDS: [&[u8]; 30] = [
 ];
 
 /// Breaks bytes in a few random places.
-pub(crate) fn bytes(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+fn bytes(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut input = seeds[random.below(seeds.len())].clone();
     for _ in 0..1 + random.below(6) {
         let at = random.below(input.len());
@@ -88,26 +140,14 @@ pub(crate) fn bytes(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     input
 }
 
-/// Breaks an archive: bytes, and whole blocks; then most checksums are made right again.
-pub(crate) fn tar(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
-    let mut input = if random.below(4) == 0 { bytes(seeds, random) } else { blocks(seeds, random) };
-    if random.below(10) > 0 {
-        for block in input.chunks_exact_mut(512) {
-            if &block[257..262] == b"ustar" {
-                block[148..156].fill(b' ');
-                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-            }
-        }
-    }
-    input
-}
-
 /// Puts entries of several archives together, and changes fields of their headers.
 fn blocks(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut input = Vec::new();
     for _ in 0..1 + random.below(12) {
         let seed = &seeds[random.below(seeds.len())];
+        if seed.len() < 512 {
+            continue;
+        }
         let from = random.below(seed.len() / 512) * 512;
         let end = (from + (1 + random.below(6)) * 512).min(seed.len());
         input.extend_from_slice(&seed[from..end]);
@@ -126,6 +166,9 @@ fn blocks(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
         (345, 155),
         (386, 110),
     ];
+    if input.is_empty() {
+        return seeds[1].clone();
+    }
     for _ in 0..random.below(6) {
         let block = random.below(input.len() / 512) * 512;
         let (field, length) = FIELDS[random.below(FIELDS.len())];

@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod errors;
 mod firecracker;
+mod fuzz;
 mod install;
 mod run;
 mod setup;
@@ -29,6 +30,8 @@ usage: cargo xtask TASK
                     measure against a budget: boot, create, image, workspace; --debug: the
                     programs as tests use them
   soak NAME         try everything that tests try a selection of: kill, fault, load, model
+  fuzz [--seconds N] [TARGET...]
+                    throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]
                     build for release and install into DIR, /usr/local unless given
 ";
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         ["bench", name] => bench::run(name, false),
         ["bench", name, "--debug"] => bench::run(name, true),
         ["soak", name] => soak::run(name),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install"] => install::run("/usr/local"),
         ["install", "--prefix", prefix] => install::run(prefix),
         [] | ["help" | "--help" | "-h"] => {

@@ -41,6 +41,15 @@ impl Registry {
         Self::with(sandbox, &auth, "http: {addr: '127.0.0.1:0'}", &skopeo)
     }
 
+    /// Believes tokens that are signed with the key of `token.crt`, and says where they are had.
+    pub(crate) fn start_with_tokens(sandbox: &Sandbox, realm: &str) -> Option<Self> {
+        let auth = format!(
+            "auth: {{token: {{realm: '{realm}', service: test, issuer: test, rootcertbundle: '{}'}}}}",
+            sandbox.dir().join("token.crt").display()
+        );
+        Self::with(sandbox, &auth, "http: {addr: '127.0.0.1:0'}", &["--dest-tls-verify=false"])
+    }
+
     /// Serves TLS under a certificate of an authority made for the test, `ca.crt`.
     pub(crate) fn start_with_tls(sandbox: &Sandbox) -> Option<Self> {
         if !have("openssl") {

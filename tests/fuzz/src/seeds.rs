@@ -1,90 +1,34 @@
-//! What is fed, and what must hold.
+//! What fuzzing starts from: right inputs, with everything they can have.
 
-use crate::mutate::{self, Random};
-use banger_layer::{Layer, Limits, Progress, build};
 use flate2::{Compression, write::GzEncoder};
-use std::fs::File;
-use std::io::{Cursor, Read, Write};
-use std::os::fd::AsRawFd;
-use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::io::Write;
 
-pub(crate) struct Target {
-    pub(crate) name: &'static str,
-    pub(crate) seeds: fn() -> Vec<Vec<u8>>,
-    pub(crate) mutate: fn(&[Vec<u8>], &mut Random) -> Vec<u8>,
-    pub(crate) feed: fn(&[u8]) -> Result<(), String>,
+/// Returns the inputs of each target.
+pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    vec![
+        ("layer", archives()),
+        ("packed", packed()),
+        ("manifest", texts(&[MANIFEST, DOCKER])),
+        ("index", texts(&[INDEX])),
+        ("config", texts(&[CONFIG])),
+        ("reference", references()),
+        ("token", texts(&TOKENS)),
+    ]
 }
 
-pub(crate) const TARGETS: [Target; 4] = [
-    Target { name: "layer", seeds: archives, mutate: mutate::tar, feed: layer },
-    Target { name: "stack", seeds: archives, mutate: mutate::tar, feed: stack },
-    Target { name: "packed", seeds: packed, mutate: mutate::bytes, feed: layer },
-    Target { name: "reference", seeds: references, mutate: mutate::bytes, feed: reference },
+const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7023,"annotations":{"a":"b"}},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":32654,"urls":["https://x"]},{"mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1}],"subject":null,"annotations":{"org.opencontainers.image.created":"2020"}}"#;
+const DOCKER: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":1,"digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":2,"digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}]}"#;
+const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1,"platform":{"architecture":"amd64","os":"linux","os.version":"1","os.features":["x"],"variant":"v2"}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"platform":{"architecture":"arm64","os":"linux","variant":"v8"},"annotations":{"org.opencontainers.image.ref.name":"latest"}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"platform":{"architecture":"unknown","os":"unknown"}}]}"#;
+const CONFIG: &str = r#"{"created":"2015-10-31T22:22:56.015925234Z","author":"x","architecture":"amd64","variant":"v2","os":"linux","config":{"User":"alice:1","ExposedPorts":{"8080/tcp":{}},"Env":["PATH=/bin","A"],"Entrypoint":["/bin/x"],"Cmd":["--a","b"],"Volumes":{"/v":{}},"WorkingDir":"/home","Labels":{"a":"b"},"StopSignal":"SIGTERM"},"rootfs":{"diff_ids":["sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"],"type":"layers"},"history":[{"created":"2015-10-31T22:22:54.690851953Z","created_by":"/bin/sh","empty_layer":true}]}"#;
+const TOKENS: [&str; 4] = [
+    r#"{"token":"eyJhbGciOi.J9.x-_~+/=","expires_in":300,"issued_at":"2020-01-01T00:00:00Z"}"#,
+    r#"{"access_token":"abc","token":""}"#,
+    r#"Bearer realm="https://auth.example/token?x=1,2",service="a \"b\"",scope="repository:a/b:pull""#,
+    "Basic realm=x",
 ];
 
-fn layer(input: &[u8]) -> Result<(), String> {
-    disk(&[input])
-}
-
-fn stack(input: &[u8]) -> Result<(), String> {
-    let (first, second) = input.split_at(input.len() / 1024 * 512);
-    disk(&[&archives()[0], first, second])
-}
-
-fn reference(input: &[u8]) -> Result<(), String> {
-    let Ok(text) = std::str::from_utf8(input) else { return Ok(()) };
-    let Ok(reference) = text.parse::<banger_oci::Reference>() else { return Ok(()) };
-    // What was understood is written and understood the same again.
-    let written = reference.to_string();
-    match written.parse::<banger_oci::Reference>() {
-        Ok(again) if again.to_string() == written => Ok(()),
-        _ => Err(format!("'{text}' is written as '{written}', which is something else")),
-    }
-}
-
-/// Builds a disk of layers. Every disk that comes of it must be right.
-fn disk(layers: &[&[u8]]) -> Result<(), String> {
-    static BUILT: AtomicU64 = AtomicU64::new(0);
-    let limits = Limits {
-        entries: 5000,
-        bytes: 64 << 20,
-        file_bytes: 1 << 32,
-        extents: 100_000,
-        ..Limits::default()
-    };
-    let one = || -> Result<Option<File>, String> {
-        let file = tempfile::tempfile().map_err(|error| error.to_string())?;
-        let layers = layers.iter().enumerate().map(|(number, bytes)| {
-            let bytes = bytes.to_vec();
-            Layer {
-                name: format!("L{number}"),
-                diff_id: None,
-                size: Some(bytes.len() as u64),
-                open: Box::new(move || Ok(Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)),
-            }
-        });
-        Ok(build(layers.collect(), &file, &limits, &Progress::default()).is_ok().then_some(file))
-    };
-    let Some(file) = one()? else { return Ok(()) };
-    // The checker takes much longer than the build.
-    if BUILT.fetch_add(1, Relaxed) % 20 != 0 {
-        return Ok(());
-    }
-    let Some(again) = one()? else { return Err("the second build failed".to_owned()) };
-    let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let same = Command::new("cmp").args([path(&file), path(&again)]).status();
-    if !same.map_err(|error| format!("cmp: {error}"))?.success() {
-        return Err("two builds differ".to_owned());
-    }
-    let output = Command::new("timeout")
-        .args(["30", "e2fsck", "-fn", &path(&file)])
-        .output()
-        .map_err(|error| format!("e2fsck: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stdout).into_owned())
+fn texts(all: &[&str]) -> Vec<Vec<u8>> {
+    all.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 fn head(kind: u8, name: &str, size: usize, link: &str) -> Vec<u8> {
@@ -111,7 +55,7 @@ fn entry(tar: &mut Vec<u8>, kind: u8, name: &str, content: &[u8], link: &str) {
 }
 
 /// Archives with everything that an archive can have.
-fn archives() -> Vec<Vec<u8>> {
+pub(crate) fn archives() -> Vec<Vec<u8>> {
     let mut usual = Vec::new();
     for name in ["etc/", "usr/", "usr/bin/"] {
         entry(&mut usual, b'5', name, b"", "");
@@ -191,7 +135,7 @@ fn archives() -> Vec<Vec<u8>> {
     vec![usual, markers, extended, sparse, many]
 }
 
-fn packed() -> Vec<Vec<u8>> {
+pub(crate) fn packed() -> Vec<Vec<u8>> {
     archives()
         .iter()
         .flat_map(|archive| {

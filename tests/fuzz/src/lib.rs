@@ -1,0 +1,132 @@
+//! What is fed, and what must hold. See `README.md`.
+
+pub mod mutate;
+pub mod seeds;
+
+use banger_layer::{Layer, Limits, Progress, build};
+use banger_oci::{Platform, Reference, documents};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Feeds an archive: as the only layer, or cut into two over a fixed one.
+pub fn layer(input: &[u8]) {
+    if input.len() / 512 % 2 == 0 {
+        disk(&[input]);
+    } else {
+        let (first, second) = input.split_at(input.len() / 1024 * 512);
+        disk(&[&BASE, first, second]);
+    }
+}
+
+/// Feeds bytes of gzip and zstd.
+pub fn packed(input: &[u8]) {
+    disk(&[input]);
+}
+
+/// Feeds a manifest.
+pub fn manifest(input: &[u8]) {
+    let platform: Platform = "linux/amd64".parse().expect("a platform");
+    for told in [None, Some("application/vnd.oci.image.manifest.v1+json")] {
+        if let Ok(documents::Manifest::Image(layers)) = documents::manifest(input, told, &platform) {
+            assert!(layers.len() <= 512);
+        }
+    }
+}
+
+/// Feeds an index.
+pub fn index(input: &[u8]) {
+    for platform in ["linux/amd64", "linux/arm64/v8", "linux/arm/v7"] {
+        let platform: Platform = platform.parse().expect("a platform");
+        if let Ok(documents::Manifest::Index(Some(digest))) =
+            documents::manifest(input, None, &platform)
+        {
+            let hex = digest.hex();
+            assert!(hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+    }
+}
+
+/// Feeds an image's configuration: nothing in it may be what no process can be given.
+pub fn config(input: &[u8]) {
+    for layers in 0..3 {
+        let Ok(config) = documents::configuration(input, layers) else { continue };
+        let words = config.env.iter().chain(&config.entrypoint).chain(&config.cmd);
+        let words = words.chain(&config.working_dir).chain(&config.user);
+        assert!(words.clone().all(|word| !word.contains('\0')));
+        assert!(words.map(String::len).sum::<usize>() <= 1 << 20);
+        assert!(config.env.iter().all(|entry| !entry.starts_with('=')));
+    }
+}
+
+/// Feeds the name of an image: what is understood is written so that it is understood the same.
+pub fn reference(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(reference) = text.parse::<Reference>() else { return };
+    let written = reference.to_string();
+    let again: Reference = written.parse().unwrap_or_else(|_| panic!("'{text}' is '{written}'"));
+    assert_eq!(again, reference, "'{text}' is '{written}'");
+    // Both become part of an address.
+    for part in [reference.registry(), reference.repository()] {
+        assert!(!part.contains("..") && part.bytes().all(|b| b.is_ascii_graphic() && b != b'%' && b != b'?'));
+    }
+    if let Some(name) = reference.default_name() {
+        assert!(name.as_str().len() <= 63);
+    }
+}
+
+/// Feeds a token server's answer, and the header that leads to it.
+pub fn token(input: &[u8]) {
+    if let Ok(token) = documents::token(input) {
+        assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = documents::challenge(text);
+    }
+}
+
+static BASE: LazyLock<Vec<u8>> = LazyLock::new(|| seeds::archives().swap_remove(0));
+
+/// Builds a disk of layers. Every disk that comes of it must be right.
+fn disk(layers: &[&[u8]]) {
+    static BUILT: AtomicU64 = AtomicU64::new(0);
+    let limits = Limits {
+        entries: 5000,
+        bytes: 64 << 20,
+        file_bytes: 1 << 32,
+        extents: 100_000,
+        ..Limits::default()
+    };
+    let one = || -> Option<File> {
+        let file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile());
+        let file = file.expect("a file");
+        let layers = layers.iter().enumerate().map(|(number, bytes)| {
+            let bytes = bytes.to_vec();
+            Layer {
+                name: format!("L{number}"),
+                diff_id: None,
+                size: Some(bytes.len() as u64),
+                open: Box::new(move || Ok(Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)),
+            }
+        });
+        build(layers.collect(), &file, &limits, &Progress::default()).ok().map(|_| file)
+    };
+    let Some(file) = one() else { return };
+    // The checker takes much longer than the build.
+    if BUILT.fetch_add(1, Relaxed) % 20 != 0 {
+        return;
+    }
+    let again = one().expect("the second build is as good as the first");
+    let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let same = Command::new("cmp").args([path(&file), path(&again)]).status();
+    assert!(same.expect("cmp").success(), "two builds differ");
+    let output = Command::new("timeout")
+        .args(["30", "e2fsck", "-fn", &path(&file)])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .expect("e2fsck");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
