@@ -4,9 +4,11 @@
 
 mod escapes;
 mod exhaustion;
+mod memory;
 mod metadata;
 mod packing;
 mod random;
 mod stack;
 mod support;
 mod syntax;
+mod traced;

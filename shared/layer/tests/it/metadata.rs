@@ -186,6 +186,35 @@ fn devices_pipes_and_what_cannot_be() {
     assert_eq!(built(vec![Tar::new().entry(Head::new(b'6', "p"), b"").end()]).paths(), "p=p");
 }
 
+#[test]
+fn negative_device_numbers_are_refused() {
+    for at in [329, 337] {
+        let mut bytes = Head::new(b'3', "dev").encode();
+        bytes[at..at + 8].fill(0xff);
+        crate::support::sum(&mut bytes);
+        refused(vec![Tar::new().bytes(&bytes).end()], "negative device");
+    }
+}
+
+#[test]
+fn attributes_without_number_are_refused_at_once() {
+    let body: Vec<u8> =
+        (0..30_000).flat_map(|number| record(&format!("SCHILY.xattr.x{number:05}"), b"")).collect();
+    let start = std::time::Instant::now();
+    refused(
+        vec![Tar::new().pax_raw(b'x', &body).file("a", "").end()],
+        "more than 256 extended attributes",
+    );
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn capabilities_of_another_user_namespace_are_kept() {
+    let capability = [1, 0, 0, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0];
+    let image = built(vec![with(&[("SCHILY.xattr.security.capability", &capability)]).end()]);
+    assert_eq!(image.xattr("/a", "security.capability"), capability);
+}
+
 fn with(xattrs: &[(&str, &[u8])]) -> Tar {
     Tar::new().pax(xattrs).file("a", "content")
 }
@@ -227,7 +256,7 @@ fn attributes_with_any_bytes_on_anything() {
 }
 
 #[test]
-fn two_hundred_attributes_fill_a_block() {
+fn many_attributes_fill_a_block() {
     let names: Vec<String> =
         (0..150).map(|number| format!("SCHILY.xattr.user.{number:03}")).collect();
     let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"v"[..])).collect();
@@ -236,7 +265,7 @@ fn two_hundred_attributes_fill_a_block() {
     assert_eq!(image.debugfs("ea_list /a").matches("user.").count(), 150);
     let names: Vec<String> = (0..257).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
     let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
-    refused(vec![with(&records).end()], "257 extended attributes");
+    refused(vec![with(&records).end()], "more than 256 extended attributes");
 }
 
 #[test]

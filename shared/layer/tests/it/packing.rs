@@ -51,6 +51,34 @@ fn gzip_headers_may_have_every_field() {
 }
 
 #[test]
+fn a_gzip_header_may_have_a_checksum_of_its_own() {
+    let mut bytes = gzip(&plain());
+    bytes[3] |= 2;
+    bytes.splice(10..10, [0, 0]);
+    assert_eq!(built(vec![bytes]).paths(), "a:1");
+    let mut bytes = gzip(&plain());
+    bytes[3] |= 0x20;
+    refused(vec![bytes], "not gzip");
+    // A name without an end.
+    let mut bytes = gzip(&plain());
+    bytes[3] |= 8;
+    bytes.truncate(10);
+    bytes.extend(vec![b'x'; 100_000]);
+    refused(vec![bytes], "has no end");
+}
+
+#[test]
+fn a_zstd_frame_that_lies_about_its_size_is_refused() {
+    let content = plain();
+    let mut frame = zstd(&content);
+    // One segment, whose size has two bytes and counts from 256.
+    assert_eq!(frame[4] & 0xe0, 0x60);
+    let wrong = (content.len() - 256 + 512) as u16;
+    frame[5..7].copy_from_slice(&wrong.to_le_bytes());
+    refused(vec![frame], "zstd");
+}
+
+#[test]
 fn garbage_after_the_end_is_refused() {
     refused(vec![[gzip(&plain()), b"garbage more".to_vec()].concat()], "not gzip");
     refused(vec![[gzip(&plain()), b"x".to_vec()].concat()], "cut off");

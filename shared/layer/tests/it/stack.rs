@@ -94,6 +94,14 @@ fn an_opaque_marker_below_a_file_does_nothing() {
 }
 
 #[test]
+fn an_opaque_directory_over_a_file_and_over_a_link() {
+    let top = || Tar::new().dir("etc/x").file("etc/x/.wh..wh..opq", "").file("etc/x/new", "");
+    assert_eq!(over(top()), "etc/ etc/x/ etc/x/new: etc/y:2 l@/etc");
+    let top = Tar::new().file("l/.wh..wh..opq", "").dir("l").file("l/new", "");
+    assert_eq!(over(top), "etc/ etc/x:1 etc/y:2 l/ l/new:");
+}
+
+#[test]
 fn a_whiteout_spares_its_own_layer() {
     let expected = "etc/ etc/x:new etc/y:2 l@/etc";
     assert_eq!(over(Tar::new().file("etc/.wh.x", "").file("etc/x", "new")), expected);

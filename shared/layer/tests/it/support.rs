@@ -218,13 +218,32 @@ pub(crate) fn layers(stack: Vec<Vec<u8>>) -> Vec<Layer> {
         .collect()
 }
 
+/// Set in a process whose system calls are looked at: see `traced.rs`.
+pub(crate) const TRACED: &str = "BANGER_TEST_TRACED";
+
+pub(crate) fn is_traced() -> bool {
+    std::env::var_os(TRACED).is_some()
+}
+
+/// Runs a build; a trace shows where it begins and ends.
+fn marked<T>(build: impl FnOnce() -> T) -> T {
+    if !is_traced() {
+        return build();
+    }
+    assert!(!std::path::Path::new("/banger-begin").exists());
+    let value = build();
+    assert!(!std::path::Path::new("/banger-end").exists());
+    value
+}
+
 /// Builds and checks a disk.
 pub(crate) fn try_build(stack: Vec<Vec<u8>>, limits: &Limits) -> Result<Image> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk");
     let file =
         File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-    let summary = build(layers(stack), &file, limits, &Progress::default())?;
+    let layers = layers(stack);
+    let summary = marked(|| build(layers, &file, limits, &Progress::default()))?;
     // Nothing but the disk was made.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     let image = Image { _dir: dir, path, summary };
@@ -253,6 +272,9 @@ pub(crate) fn refused_by(stack: Vec<Vec<u8>>, limits: &Limits, part: &str) {
 impl Image {
     /// Asserts that the file system is right in every way that the usual tool knows.
     pub(crate) fn check(&self) {
+        if is_traced() {
+            return;
+        }
         let output = Command::new("timeout")
             .args(["60", "e2fsck", "-fn"])
             .arg(&self.path)
