@@ -388,12 +388,12 @@ fn mirrors_of_the_configuration_are_asked_first() {
         "[[mirrors]]\nregistry = \"{}\"\nmirror = \"{}/hub\"\n",
         registry.host, mirror.host
     ));
-    let pushed = mirror.count(&["GET /v2/hub/team"]);
+    let pushed = mirror.count(&["GET", "/v2/hub/team"]);
     let answer = pull(&sandbox, &[&reference]);
     assert_eq!(answer.document()["source"], reference);
     assert_eq!(answer.stderr, "");
     assert_eq!(registry.count(&["/v2/team"]), 0);
-    assert_eq!(mirror.count(&["GET /v2/hub/team"]) - pushed, 5);
+    assert_eq!(mirror.count(&["GET", "/v2/hub/team"]) - pushed, 5);
 
     // The mirror is gone, and nothing of it is needed.
     let host = mirror.host.clone();
