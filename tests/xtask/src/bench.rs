@@ -40,7 +40,12 @@ pub(crate) fn run(name: &str, debug: bool) -> Result {
         }
     };
     setup::run()?;
-    let bin = if debug { programs_for_tests()? } else { programs_for_speed()? };
+    let bin = match (debug, name) {
+        (true, _) => programs_for_tests()?,
+        // One program does it all.
+        (false, "image") => for_speed(&["--package", "banger-image-pull"])?,
+        (false, _) => programs_for_speed()?,
+    };
     let dir = target().join("bench");
     fs::create_dir_all(&dir)
         .map_err(|error| format!("cannot make '{}': {error}", dir.display()))?;
@@ -56,14 +61,18 @@ fn programs_for_tests() -> Result<PathBuf> {
 
 /// The profile `bench` is a release without its link time; cargo puts it where a release goes.
 fn programs_for_speed() -> Result<PathBuf> {
-    run::run(
-        "building for speed",
-        cargo().args(["build", "--workspace", "--quiet", "--profile", "bench"]),
-        Duration::from_hours(1),
-    )?;
-    let bin = target().join("release");
+    let bin = for_speed(&["--workspace"])?;
     build::guest("bench", &bin.join("guest"))?;
     Ok(bin)
+}
+
+fn for_speed(which: &[&str]) -> Result<PathBuf> {
+    run::run(
+        "building for speed",
+        cargo().args(["build", "--quiet", "--profile", "bench"]).args(which),
+        Duration::from_hours(1),
+    )?;
+    Ok(target().join("release"))
 }
 
 impl Bench {

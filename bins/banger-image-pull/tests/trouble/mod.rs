@@ -13,7 +13,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -156,17 +156,21 @@ fn no_path_of_a_layer_becomes_one_of_the_host() {
     let sandbox = Sandbox::new();
     // The layers that are refused come in images of their own.
     let script = |names: &[&str]| {
-        let mut script =
-            "echo evil > victim; mkdir a; ln -s /tmp a/l; ln -s ../../../.. a/up; layer gzip a\n"
-                .to_owned();
-        for name in names {
-            script.push_str(&format!(
-                "tar -P --transform 's,victim,{name},' -cf l.tar victim
-                 diffs=\"$diffs,\\\"sha256:$(digest l.tar)\\\"\"
-                 layers=\"$layers,$(descriptor application/vnd.oci.image.layer.v1.tar l.tar)\"\n"
-            ));
-        }
-        script + &format!("image {OURS}")
+        let layers: Vec<String> = names
+            .iter()
+            .map(|name| {
+                format!(
+                    "tar -P --transform 's,victim,{name},' -cf l.tar victim
+                     diffs=\"$diffs,\\\"sha256:$(digest l.tar)\\\"\"
+                     layers=\"$layers,$(descriptor application/vnd.oci.image.layer.v1.tar l.tar)\"\n"
+                )
+            })
+            .collect();
+        format!(
+            "echo evil > victim; mkdir a; ln -s /tmp a/l; ln -s ../../../.. a/up; layer gzip a
+             {}\nimage {OURS}",
+            layers.concat()
+        )
     };
     let inside = [
         "/victim-of-a-layer",
@@ -262,32 +266,61 @@ fn token_maker(sandbox: &Sandbox) -> String {
     .to_owned()
 }
 
-/// Answers every request with a token; returns its address, and how long tokens live and how many
-/// there were.
-fn token_server(sandbox: &Arc<Sandbox>) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/token", listener.local_addr().unwrap());
-    let (life, count) = (Arc::new(AtomicUsize::new(600)), Arc::new(AtomicUsize::new(0)));
-    let (seconds, issued, sandbox) = (Arc::clone(&life), Arc::clone(&count), Arc::clone(sandbox));
-    let script = token_maker(&sandbox);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::new();
-            while reader.read_line(&mut line).unwrap_or(0) > 0 && !line.ends_with("\r\n\r\n") {}
-            issued.fetch_add(1, Ordering::SeqCst);
-            // The registry takes a token for a minute longer than it says.
-            let left = seconds.load(Ordering::SeqCst) as i64 - 60;
-            let token = shell(&sandbox, &script.replace("SECONDS_LEFT", &format!("({left})")));
-            let body = format!("{{\"token\":\"{token}\"}}");
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all((head + &body).as_bytes());
-        }
+/// A server that answers every request with a token.
+struct Tokens {
+    realm: String,
+    /// How many seconds a token lives.
+    life: Arc<AtomicUsize>,
+    /// What it was asked, bodies included.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tokens {
+    fn serve(sandbox: &Arc<Sandbox>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tokens = Self {
+            realm: format!("http://{}/token", listener.local_addr().unwrap()),
+            life: Arc::new(AtomicUsize::new(600)),
+            asked: Arc::default(),
+        };
+        let (life, asked) = (Arc::clone(&tokens.life), Arc::clone(&tokens.asked));
+        let (sandbox, script) = (Arc::clone(sandbox), token_maker(sandbox));
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                asked.lock().unwrap().push(request(&stream));
+                // The registry takes a token for a minute longer than it says.
+                let left = life.load(Ordering::SeqCst) as i64 - 60;
+                let token = shell(&sandbox, &script.replace("SECONDS_LEFT", &format!("({left})")));
+                let body = format!("{{\"token\":\"{token}\"}}");
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                     Content-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all((head + &body).as_bytes());
+            }
+        });
+        tokens
+    }
+
+    /// Returns what it was asked since the last time.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+/// Reads a request with its body.
+fn request(stream: &TcpStream) -> String {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut text = String::new();
+    while reader.read_line(&mut text).unwrap_or(0) > 0 && !text.ends_with("\r\n\r\n") {}
+    let lower = text.to_ascii_lowercase();
+    let length = lower.split_once("content-length: ").map_or(0, |(_, rest)| {
+        rest.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
     });
-    (address, life, count)
+    let mut body = vec![0; length];
+    let _ = reader.read_exact(&mut body);
+    text + &String::from_utf8_lossy(&body)
 }
 
 /// Passes connections on; the first two that bring more than 8 MB stall for a while and break off.
@@ -331,29 +364,43 @@ fn a_token_that_expires_during_a_layer_is_renewed() {
         return;
     }
     let sandbox = Arc::new(Sandbox::new());
-    let (realm, life, count) = token_server(&sandbox);
-    let Some(registry) = Registry::start_with_tokens(&sandbox, &realm) else { return };
+    let tokens = Tokens::serve(&sandbox);
+    let Some(registry) = Registry::start_with_tokens(&sandbox, &tokens.realm) else { return };
     let direct = large(&sandbox, &registry);
     let whole = pull(&sandbox, &[&direct, "--name", "whole"]);
     whole.ok();
     fs::remove_dir_all(sandbox.state().join("cache")).unwrap();
 
-    life.store(4, Ordering::SeqCst);
-    count.store(0, Ordering::SeqCst);
+    tokens.life.store(4, Ordering::SeqCst);
+    tokens.take();
     let line = shaky_line(registry.host.clone());
     pull(&sandbox, &[&format!("{line}/large:1")]).ok();
-    let issued = count.load(Ordering::SeqCst);
+    let issued = tokens.take().len();
     // The registry's own words for a token that is over.
     let refused = registry.log().contains("token not to be used after");
     assert!(issued >= 2 && refused, "{issued} tokens, one refused: {refused}");
     assert!(disk(&sandbox, "large-1") == disk(&sandbox, "whole"), "the disks differ");
 
     // One that is over before it is used is an error, not a circle.
-    life.store(0, Ordering::SeqCst);
-    count.store(0, Ordering::SeqCst);
+    tokens.life.store(0, Ordering::SeqCst);
     let answer = pull(&sandbox, &[&direct, "--name", "never"]);
     answer.fails(1, "wants a login for it");
-    assert!(count.load(Ordering::SeqCst) <= 2, "{count:?}");
+    let asked = tokens.take();
+    assert!(asked.len() <= 2, "{asked:?}");
+
+    // A stored identity is traded for tokens, by a form.
+    tokens.life.store(600, Ordering::SeqCst);
+    let docker = sandbox.home().join(".docker");
+    fs::create_dir_all(&docker).unwrap();
+    let login = format!(r#"{{"auths":{{"{}":{{"identitytoken":"open sesame"}}}}}}"#, registry.host);
+    fs::write(docker.join("config.json"), login).unwrap();
+    pull(&sandbox, &[&direct, "--name", "traded"]).ok();
+    let asked = tokens.take();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let form = "grant_type=refresh_token&refresh_token=open+sesame";
+    assert!(asked[0].starts_with("POST /token"), "{asked:?}");
+    assert!(asked[0].contains(form) || asked[0].contains(&form.replace('+', "%20")), "{asked:?}");
+    assert!(asked[0].contains("scope=repository%3Alarge%3Apull"), "{asked:?}");
 }
 
 #[test]
