@@ -140,6 +140,41 @@ impl Guest {
         assert!(answer.stdout == bytes, "64 MiB came back changed");
     }
 
+    /// The fence round Firecracker, tried on the guest's kernel: the host's may have none.
+    pub(crate) fn landlock_holds(&self) {
+        let tests = program("banger").with_file_name("guest-tests").join("machine");
+        let tests = fs::read(&tests).expect("tests for a guest: run 'cargo xtask build' first");
+        let mut words = vec!["web", "--"];
+        words.extend(&self.shell);
+        words.push("cat > /tmp/machine && chmod +x /tmp/machine");
+        self.sandbox.feed(program("banger-vm-exec"), &words, &tests).ok();
+        let said = self.says("/tmp/machine confine:: --nocapture 2>&1; rm /tmp/machine");
+        assert!(said.contains("Landlock version") && said.contains("1 passed"), "{said}");
+    }
+
+    /// Held still, it does nothing; let go, it goes on where it was, with the right time.
+    pub(crate) fn pause_and_resume(&self) {
+        let ticks = "while sleep 0.1; do echo >> /root/ticks; done";
+        self.says(&format!("setsid sh -c '{ticks}' < /dev/null > /dev/null 2>&1 & sleep 1"));
+        let paused = self.run("vm-pause", &["web"]);
+        assert_eq!(paused.document()["status"], "paused", "{}", paused.all());
+        self.exec(&["true"]).fails(125, "is paused");
+        assert_eq!(self.run("vm-pause", &["web"]).document()["status"], "paused");
+        std::thread::sleep(Duration::from_secs(4));
+        let resumed = self.run("vm-resume", &["web"]);
+        assert_eq!(resumed.document()["status"], "running", "{}", resumed.all());
+        let begin: u32 = self.says("wc -l < /root/ticks").trim().parse().expect("a number");
+        std::thread::sleep(Duration::from_secs(2));
+        let end: u32 = self.says("wc -l < /root/ticks").trim().parse().expect("a number");
+        assert!(end > begin, "it does not go on: {begin}, {end}");
+        let guest: i64 = self.says("date +%s").trim().parse().expect("a time");
+        let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let host = host.expect("a time").as_secs() as i64;
+        assert!((host - guest).abs() <= 2, "the guest says {guest}, the host {host}");
+        assert_eq!(self.run("vm-resume", &["web"]).document()["status"], "running");
+        self.says("pkill -f 'sleep 0.1'; sleep 1; rm -f /root/ticks");
+    }
+
     /// The image's environment, its `/root`, its directories: there, and changeable.
     pub(crate) fn the_image_counts(&self) {
         assert_eq!(self.says("echo $FROM_IMAGE"), "yes\n");

@@ -4,6 +4,7 @@ use crate::{fail, pass, remedy, warn};
 use banger_config::Config;
 use banger_doc::Check;
 use banger_machine::{Kvm, kvm};
+use nix::unistd::geteuid;
 use std::{
     fs::{self, OpenOptions},
     io::ErrorKind,
@@ -15,9 +16,6 @@ use std::{
 
 /// How long a tool may take to tell its version.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// The oldest Firecracker that shows its disks to a distribution's kernel (by ACPI).
-const OLDEST_FIRECRACKER: (u32, u32) = (1, 8);
 
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
@@ -71,12 +69,15 @@ fn kvm_check(kvm: Kvm) -> Check {
         ),
         Kvm::Denied => warn(
             "kvm",
-            "/dev/kvm cannot be opened for reading and writing: guests run in software",
-            "sudo usermod -aG kvm $USER, then log in again",
+            format!(
+                "/dev/kvm is open only to the group '{}': guests run in software",
+                banger_machine::group()
+            ),
+            banger_machine::join_hint(),
         ),
         Kvm::NotReal => warn(
             "kvm",
-            "/dev/kvm opens, but the processor shows neither vmx nor svm: ordinary kernels do not run on it, so guests run in software",
+            "/dev/kvm opens, but the processor shows neither vmx nor svm: an imitation (PVM) on which ordinary kernels do not run, so guests run in software",
             "use a host with hardware virtualization (or nested virtualization) for speed",
         ),
     }
@@ -107,13 +108,16 @@ fn firecracker(config: &Config, kvm: Kvm) -> Check {
         Ok(line) => line,
         Err(reason) => return warn("firecracker", reason, advice),
     };
-    let number = line.split_whitespace().find_map(|word| {
-        let mut parts = word.trim_start_matches('v').split('.');
-        Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
-    });
-    match number {
-        Some(found) if found >= OLDEST_FIRECRACKER => pass("firecracker", line),
-        _ => warn("firecracker", format!("'{line}' is older than 1.8"), advice),
+    let number = line.split_whitespace().find(|word| word.starts_with('v')).unwrap_or_default();
+    if let Err(error) = banger_machine::check_version(number.trim_start_matches('v')) {
+        return warn("firecracker", error.chain(), advice);
+    }
+    if !geteuid().is_root() {
+        return pass("firecracker", line);
+    }
+    match locate("jailer", config.binaries.jailer.as_ref()) {
+        Some(jailer) => pass("firecracker", format!("{line}, under '{}'", jailer.display())),
+        None => warn("firecracker", "its 'jailer' is not installed, which root needs", advice),
     }
 }
 

@@ -65,6 +65,9 @@ struct Args {
     /// How long the guest may take to come up, in seconds [default: 90, emulated 300]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
+    /// Let the kernel tell all it does, and show the console on stderr meanwhile
+    #[arg(long, conflicts_with = "no_start")]
+    console: bool,
 }
 
 fn main() -> ExitCode {
@@ -109,6 +112,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         )));
     }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
+    start = start.args(args.console.then_some("--console"));
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

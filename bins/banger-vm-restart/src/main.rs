@@ -14,6 +14,9 @@ struct Args {
     /// How long a guest may take to shut down, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Let the kernel tell all it does, and show the console on stderr meanwhile
+    #[arg(long)]
+    console: bool,
 }
 
 fn main() -> ExitCode {
@@ -25,7 +28,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let act = |name: &Name| {
         let timeout = args.timeout.to_string();
         view("banger-vm-stop", &["--timeout", &timeout], name, quiet)?;
-        view("banger-vm-start", &[], name, quiet)
+        view("banger-vm-start", if args.console { &["--console"] } else { &[] }, name, quiet)
     };
     out.each(&args.vms, act, |_| String::new())
 }

@@ -60,6 +60,9 @@ struct Args {
     /// How long the guest may take to come up, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
+    /// Let the kernel tell all it does, and show the console on stderr meanwhile
+    #[arg(long)]
+    console: bool,
     /// Delete the VM afterwards; one that never came up is kept
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
@@ -144,6 +147,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
 
 fn start(args: &Args, name: &Name, quiet: bool) -> Result<View> {
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
+    start = start.args(args.console.then_some("--console"));
     if let Some(timeout) = &args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

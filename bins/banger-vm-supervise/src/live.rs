@@ -168,10 +168,11 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     };
     live.say_how()?;
     live.be_named();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     live.log.say(&format!(
-        "prepared after {} ms, the VMM began after {} ms",
-        prepared.as_millis(),
-        start.begun.elapsed().as_millis()
+        "prepared after {:.1} ms, the VMM began after {:.1} ms",
+        ms(prepared),
+        ms(start.begun.elapsed())
     ));
     let vmm_end = live.watch_over(&signals, &watch, &news);
     live.over.store(true, Ordering::Relaxed);
@@ -487,7 +488,7 @@ impl Live<'_> {
                         *self.why = Why::Guest(event);
                     }
                 }
-                Event::Complaint(words) => self.log.say(&words),
+                Event::Note(words) => self.log.say(&words),
             }
         }
         Ok(())

@@ -2,16 +2,20 @@
 
 use crate::line::read_line;
 use banger_doc::{Context, Error, Result};
-use nix::sys::{
-    socket::{
-        AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_fd, setsockopt, socket,
-        sockopt,
+use nix::{
+    fcntl::{OFlag, open as open_place},
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_fd, setsockopt, socket,
+            sockopt,
+        },
+        stat::{Mode, SFlag, fstat},
+        time::TimeVal,
     },
-    time::TimeVal,
 };
 use std::{
     io::Write,
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     time::{Duration, Instant},
 };
@@ -49,6 +53,13 @@ fn open(channel: &Path, limit: Duration) -> std::io::Result<UnixStream> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let micros = limit.as_micros().clamp(1, i64::MAX as u128) as i64;
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::new(micros / 1_000_000, micros % 1_000_000))?;
-    connect_fd(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(channel)?)?;
+    // A VMM that was broken out of can put a link to somebody else's socket in this place.
+    let place =
+        open_place(channel, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    if fstat(&place)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFSOCK.bits() {
+        return Err(std::io::Error::other("it is no socket"));
+    }
+    let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+    connect_fd(fd.as_raw_fd(), &UnixAddr::new(link.as_str())?)?;
     Ok(UnixStream::from(fd))
 }

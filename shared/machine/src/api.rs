@@ -119,7 +119,7 @@ impl Api {
                     });
                 }
             }
-            pause = (pause * 2).min(Duration::from_millis(5));
+            pause = (pause * 2).min(Duration::from_millis(1));
         }
     }
 

@@ -31,3 +31,61 @@ pub(crate) fn restrict(files: &[Seen]) -> Result<()> {
     }
     rules.restrict_self().map(drop).context("the rules are refused")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, io::Write, net::TcpStream, process::Command};
+
+    /// Asks the kernel for the version of its rules (landlock(7)).
+    fn version() -> i64 {
+        // SAFETY: with this flag the call only answers.
+        unsafe { nix::libc::syscall(nix::libc::SYS_landlock_create_ruleset, 0, 0, 1) }
+    }
+
+    /// Run by itself in a guest whose kernel has Landlock: a process cannot take it off again, so
+    /// what is restricted is a copy of this test.
+    #[test]
+    fn only_what_is_seen_can_be_reached() {
+        if version() < 1 {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this kernel has no Landlock");
+            return;
+        }
+        if std::env::var_os("BANGER_RESTRICTED").is_some() {
+            return restricted();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["read", "written", "hidden"] {
+            fs::write(dir.path().join(name), "words").unwrap();
+        }
+        let this = std::env::current_exe().unwrap();
+        let mut copy = Command::new(this);
+        copy.args(["--exact", "confine::tests::only_what_is_seen_can_be_reached", "--nocapture"]);
+        copy.env("BANGER_RESTRICTED", "1").current_dir(dir.path());
+        let output = copy.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{words}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(words.contains("1 passed"), "{words}");
+        let _ = writeln!(std::io::stdout(), "Landlock version {} was tried", version());
+    }
+
+    fn restricted() {
+        let dir = std::env::current_dir().unwrap();
+        let seen = |name: &str, writable| {
+            let inside = dir.join(name).strip_prefix("/").unwrap().to_str().unwrap().to_owned();
+            Seen { host: dir.join(name), inside, writable }
+        };
+        restrict(&[seen("read", false), seen("written", true)]).unwrap();
+        assert_eq!(fs::read_to_string("read").unwrap(), "words");
+        assert!(fs::write("read", "changed").is_err());
+        fs::write("written", "changed").unwrap();
+        assert!(fs::read("hidden").is_err());
+        assert!(fs::read_dir("/etc").is_err());
+        assert!(fs::write("new", "").is_err());
+        assert!(Command::new("/bin/true").status().is_err());
+        // Nobody listens there: refused by the rules, where the kernel has this one, or by nobody.
+        let error = TcpStream::connect("127.0.0.1:9").unwrap_err();
+        let by_rules = error.kind() == std::io::ErrorKind::PermissionDenied;
+        assert_eq!(by_rules, version() >= 4, "{error}");
+    }
+}

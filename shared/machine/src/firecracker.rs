@@ -92,8 +92,8 @@ impl Told {
     const LAUNCHED: u8 = b'L';
     const PAUSED: u8 = b'P';
     const RESUMED: u8 = b'R';
-    /// An order was refused; all goes on.
-    const COMPLAINT: u8 = b'C';
+    /// Something for the log, such as an order that was refused.
+    const NOTE: u8 = b'N';
     /// The machine cannot be.
     const FAILURE: u8 = b'E';
 
@@ -369,7 +369,7 @@ impl Machine for Firecracker {
                         return Err(Error::failed(text));
                     }
                     taken += 4 + words.len();
-                    Event::Complaint(text)
+                    Event::Note(text)
                 }
             });
             self.partial.drain(..taken);
@@ -393,8 +393,12 @@ impl Machine for Firecracker {
 
 /// Configures and starts the guest, then carries out orders until there are no more.
 fn drive(plan: &Plan, orders: &Receiver<Order>, mut teller: UnixStream) {
-    let mut api = match configure(plan) {
-        Ok(api) => api,
+    let begun = Instant::now();
+    let mut api = match configure(plan, begun) {
+        Ok((api, times)) => {
+            let _ = teller.write_all(&Told::with_words(Told::NOTE, &times));
+            api
+        }
         Err(error) => {
             let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
             let words = format!("{}{hint}", error.chain());
@@ -410,13 +414,16 @@ fn drive(plan: &Plan, orders: &Receiver<Order>, mut teller: UnixStream) {
         };
         let _ = match done {
             Ok(letter) => teller.write_all(&[letter]),
-            Err(error) => teller.write_all(&Told::with_words(Told::COMPLAINT, &error.chain())),
+            Err(error) => teller.write_all(&Told::with_words(Told::NOTE, &error.chain())),
         };
     }
 }
 
-fn configure(plan: &Plan) -> Result<Api> {
+/// Returns also how long each step took, in words.
+fn configure(plan: &Plan, begun: Instant) -> Result<(Api, String)> {
+    let passed = || begun.elapsed().as_secs_f64() * 1000.0;
     let mut api = Api::connect(Path::new(API), SOCKET_LIMIT)?;
+    let reached = passed();
     check_version(&api.version()?)?;
     api.machine_config(&MachineConfig { vcpu_count: plan.vcpu, mem_size_mib: plan.memory_mib })?;
     let extent = if plan.verbose { VERBOSE } else { QUIET };
@@ -443,8 +450,14 @@ fn configure(plan: &Plan) -> Result<Api> {
     }
     api.vsock(&Vsock { guest_cid: GUEST_CID, uds_path: "/run/channel.sock" })?;
     api.entropy()?;
+    let configured = passed();
     api.start()?;
-    Ok(api)
+    let times = format!(
+        "Firecracker: its socket after {reached:.1} ms, configured after {configured:.1} ms, the guest \
+         started after {:.1} ms",
+        passed()
+    );
+    Ok((api, times))
 }
 
 /// Finds what Firecracker wrote when it ended for a reason of its own, which its status does not
@@ -564,7 +577,7 @@ fn is_dynamic(program: &Path) -> bool {
 
 /// Refuses a Firecracker older than [`OLDEST`], one with another API, or one whose version cannot be
 /// told.
-fn check_version(text: &str) -> Result<()> {
+pub fn check_version(text: &str) -> Result<()> {
     let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
     let advice = "docs/install.md says which serve and where to get one; '--vmm qemu' does without";
     let refuse = |why: &str| {

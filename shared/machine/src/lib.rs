@@ -13,7 +13,7 @@ mod qemu;
 mod qmp;
 
 pub use cgroup::{forget, groups};
-pub use firecracker::{Firecracker, complaint};
+pub use firecracker::{Firecracker, check_version, complaint};
 pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
@@ -135,8 +135,8 @@ pub enum Event {
     GuestReset,
     /// The guest's kernel gave up.
     GuestPanic,
-    /// It would not do what it was told; why, in words.
-    Complaint(String),
+    /// Words for the log: how long its start took, or why it would not do what it was told.
+    Note(String),
 }
 
 /// A VMM: how it is started, what it tells, what it can be told.

@@ -4,6 +4,7 @@
 mod boot;
 mod create;
 mod image;
+mod start;
 mod workspace;
 
 use crate::{
@@ -34,9 +35,12 @@ pub(crate) fn run(name: &str, debug: bool) -> Result {
         "boot" => boot::measure,
         "create" => create::measure,
         "image" => image::measure,
+        "start" => start::measure,
         "workspace" => workspace::measure,
         _ => {
-            return Err(format!("no benchmark '{name}': there are boot, create, image, workspace"));
+            return Err(format!(
+                "no benchmark '{name}': there are boot, create, image, start, workspace"
+            ));
         }
     };
     setup::run()?;

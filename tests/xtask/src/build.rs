@@ -4,11 +4,17 @@ use crate::{
     Result,
     run::{self, cargo, target},
 };
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 /// The programs that run inside a guest, whatever its libraries are.
 const GUEST: &[&str] = &["banger-guest-init", "banger-guest-agent"];
 const LIMIT: Duration = Duration::from_mins(40);
+const STATIC: &str = "-C target-feature=+crt-static -C strip=symbols";
 
 pub(crate) fn run() -> Result {
     let mut build = cargo();
@@ -17,7 +23,28 @@ pub(crate) fn run() -> Result {
         build.arg("--locked");
     }
     run::run("building the programs", &mut build, LIMIT)?;
-    guest("dev", &target().join("debug/guest"))
+    guest("dev", &target().join("debug/guest"))?;
+    tests_for_a_guest(&target().join("debug/guest-tests"))
+}
+
+/// Builds unit tests that need a newer kernel than a host may have, to be run in a guest.
+fn tests_for_a_guest(to: &Path) -> Result {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut build = cargo();
+    build.args(["test", "--quiet", "--no-run", "--package", "banger-machine", "--lib"]);
+    build.args(["--target", &triple, "--message-format", "json"]);
+    build.env("RUSTFLAGS", STATIC);
+    run::say("== building tests for a guest");
+    let output = build.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
+    let words = String::from_utf8_lossy(&output.stdout);
+    let program = words.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    let program = program.ok_or("cargo built no tests for a guest")?;
+    fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
+    replace(&program, &to.join("machine"))
 }
 
 /// Builds the guest programs with a profile (`dev`, `release`, `bench`) and copies them into `to`.
@@ -29,7 +56,7 @@ pub(crate) fn guest(profile: &str, to: &Path) -> Result {
         build.args(["--package", name]);
     }
     build.args(["--profile", profile]);
-    build.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
+    build.env("RUSTFLAGS", STATIC);
     run::run("building the guest programs", &mut build, LIMIT)?;
     fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
     for name in GUEST {
