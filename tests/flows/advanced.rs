@@ -13,6 +13,34 @@ fn typed(sandbox: &Sandbox, line: &str) -> Answer {
     })
 }
 
+/// `vm create` by itself, and what there is to look at when a boot fails.
+#[test]
+fn a_vm_is_made_piece_by_piece() {
+    let sandbox = Sandbox::new();
+    sandbox.set_limit(Duration::from_mins(5));
+    fixture::kernel(&sandbox);
+    let registry = Registry::start();
+    let typed = |line: &str| typed(&sandbox, line);
+    typed(&format!(
+        "banger image pull {}/busybox:1 --kernel-ref generic-6.12 --name debian-bookworm",
+        registry.address
+    ))
+    .ok();
+    typed("banger vm create --image debian-bookworm --name testbox --no-start").ok();
+    let status = || typed("banger vm show testbox | jq -r .status").ok().text();
+    assert_eq!(status(), "created\n");
+    typed("banger vm start testbox").ok();
+    assert_eq!(status(), "running\n");
+    typed("banger vm logs testbox").ok();
+    typed("banger vm ports testbox").ok();
+    let pid = typed("banger vm show testbox | jq -r .running.vmm_process.pid").ok().text();
+    assert!(pid.trim().parse::<u32>().is_ok(), "{pid}");
+    typed("banger vm stop testbox").ok();
+    assert_eq!(status(), "stopped\n");
+    typed("banger vm delete testbox").ok();
+    typed("banger vm show testbox").fails(3, "no VM 'testbox'");
+}
+
 /// `image register` and `promote`: a stack that lies on the host, read and never written to.
 #[test]
 fn files_on_the_host_become_a_vm() {
@@ -33,6 +61,10 @@ fn files_on_the_host_become_a_vm() {
     let sum = typed("sha256sum rootfs.ext4").ok().text();
     typed("banger image register --name base --rootfs $PWD/rootfs.ext4 --kernel-ref generic-6.12")
         .ok();
+    typed("banger image register --name own --rootfs $PWD/rootfs.ext4 --kernel $PWD/vmlinux").ok();
+    let own = typed("banger image show own | jq -r .kernel").ok().text();
+    typed(&format!("banger kernel show {own} | jq -e '.format == \"elf\"'").replace('\n', "")).ok();
+    typed("banger image delete own").ok();
     let shown = typed("banger image show base | jq -c '[.managed, .kernel]'").ok().text();
     assert_eq!(shown, "[false,\"generic-6.12\"]\n");
     typed("banger vm run -d --image base --name testbox --memory 256M").ok();

@@ -23,5 +23,6 @@ mod ssh;
 mod stuck;
 mod survive;
 mod tape;
+mod terminal;
 mod workspace;
 mod wrong;

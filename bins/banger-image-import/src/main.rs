@@ -52,11 +52,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     interrupt::watch()?;
     let layer = Layer { name: args.archive.clone(), diff_id: None, size, open };
     let done = Progress::default();
-    let (staged, summary) = progress::stream(
+    let (staged, summary, took) = progress::stream(
         out,
         &done,
         || args.archive.clone(),
-        || write(&state, &name, vec![layer], &limits, &done, out),
+        || write(&state, &name, vec![layer], &limits, &done),
     )
     .map_err(|error| match error.hint_text() {
         Some(_) => error,
@@ -65,6 +65,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
              what 'docker save' wrote",
         ),
     })?;
+    if out.is_live() {
+        out.note(&took);
+    }
     let image = Image {
         name,
         source,

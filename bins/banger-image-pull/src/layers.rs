@@ -56,13 +56,16 @@ pub(crate) fn write(
     let shown: Vec<Shown<'_>> = layers.iter().map(Shown).collect();
     let done = Progress::default();
     let written = progress::downloads(out, &shown, &done, || {
-        banger_image::write(state, name, stack, limits, &done, out)
+        banger_image::write(state, name, stack, limits, &done)
     });
     match written {
-        Ok(written) => {
+        Ok((staged, summary, words)) => {
             // The writer may have stopped at the end of a tar, before the end of its blob.
             layers.iter().try_for_each(Layer::confirm)?;
-            Ok(written)
+            if out.is_live() {
+                out.note(&words);
+            }
+            Ok((staged, summary))
         }
         // The reader's own error has a kind and a hint; the writer's only tells of it.
         Err(error) => Err(layers.iter().find_map(Layer::failure).unwrap_or(error)),

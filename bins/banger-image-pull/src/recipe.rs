@@ -145,12 +145,16 @@ pub(crate) fn write(
     let done = Progress::default();
     let last = || last_line(&words);
     let result = progress::stream(out, &done, last, || {
-        banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done, out)
+        banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done)
     });
     // The tool's own words say more than that its stream broke off.
     let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
     interrupt::end(None);
-    ended.and(result)
+    let (staged, summary, took) = ended.and(result)?;
+    if out.is_live() {
+        out.note(&took);
+    }
+    Ok((staged, summary))
 }
 
 /// The running tool.

@@ -1,7 +1,6 @@
 //! A base disk nobody sees before it is whole, and nobody loses while it is used.
 
 use crate::interrupt;
-use banger_cli::Out;
 use banger_config::{ImageLimits, Size};
 use banger_doc::{Context, Error, Image, Name, Result};
 use banger_layer::{Layer, Limits, Progress, Summary};
@@ -36,15 +35,15 @@ pub fn limits(chosen: &ImageLimits) -> Limits {
     }
 }
 
-/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it.
+/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it. Returns also
+/// how long both took, in words for a person, when nothing moves on the screen any more.
 pub fn write(
     state: &State,
     name: &Name,
     layers: Vec<Layer>,
     limits: &Limits,
     progress: &Progress,
-    out: &Out,
-) -> Result<(Staged, Summary)> {
+) -> Result<(Staged, Summary, String)> {
     let (staged, file) = begin(state, name)?;
     let path = staged.path().join(place::IMAGE_DISK);
     let start = Instant::now();
@@ -54,14 +53,12 @@ pub fn write(
     file.sync_all()
         .with_context(|| format!("cannot sync '{}'", path.display()))
         .map_err(no_room)?;
-    if out.is_live() {
-        out.note(&format!(
-            "wrote the disk in {:.2} s, synced it in {:.2} s",
-            wrote.as_secs_f32(),
-            start.elapsed().as_secs_f32()
-        ));
-    }
-    Ok((staged, summary))
+    let words = format!(
+        "wrote the disk in {:.2} s, synced it in {:.2} s",
+        wrote.as_secs_f32(),
+        start.elapsed().as_secs_f32()
+    );
+    Ok((staged, summary, words))
 }
 
 /// Says what to do about a host's disk that is full.

@@ -75,6 +75,9 @@ pub fn downloads<T, D: Download>(
         last.tick();
     };
     let value = with_ticks(work, draw);
+    // A bar that is only dropped leaves its last line on the screen.
+    rows.iter().flatten().for_each(ProgressBar::finish_and_clear);
+    last.finish_and_clear();
     let _ = bars.clear();
     value
 }
