@@ -101,6 +101,7 @@ fn create_set_delete_and_prune_survive_a_kill_anywhere() {
         .survives();
     };
     let words = ["--no-start", "--image", "alpine", "--kernel", "generic-6.12", "--name", "web"];
+    let words: Vec<&str> = words.iter().copied().chain(["--ports", "auto"]).collect();
     case(
         &["banger-vm-create"],
         &|stage| sandbox.run(stage.program("banger-vm-create"), &words),

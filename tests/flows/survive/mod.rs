@@ -59,6 +59,8 @@ fn create(sandbox: &Sandbox, name: &str, image: &str) -> Answer {
         "64M",
         "--net",
         "none",
+        "--ports",
+        "auto",
         "--disk-size",
         "16M",
         "--overlay-size",
@@ -98,15 +100,21 @@ fn folder(sandbox: &Sandbox, name: &str) -> PathBuf {
 
 /// Starts the held VM, waits until its VMM is there, stops it; returns what the stop said.
 fn start_and_stop(sandbox: &Sandbox, stage: &Stage) -> Answer {
+    let running = || -> serde_json::Value {
+        let text = fs::read(sandbox.vm("web").join("running.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    };
+    // What a supervisor that was killed left behind.
+    let before = running()["supervisor"].clone();
     let mut start = sandbox.command(stage.program("banger-vm-start"));
     start.arg("web").stdout(Stdio::null()).stderr(Stdio::null());
     let mut start = start.spawn().expect("a start");
     let end = Instant::now() + Duration::from_secs(30);
     // Until the guest would run, or the start has failed.
     loop {
-        let running = fs::read(sandbox.vm("web").join("running.json")).unwrap_or_default();
-        let running: serde_json::Value = serde_json::from_slice(&running).unwrap_or_default();
-        if running["vmm_process"].is_object() || start.try_wait().expect("its status").is_some() {
+        let now = running();
+        let there = now["vmm_process"].is_object() && now["supervisor"] != before;
+        if there || start.try_wait().expect("its status").is_some() {
             break;
         }
         assert!(Instant::now() < end, "a start neither ends nor gets on");

@@ -70,7 +70,7 @@ fn commands_in_any_order_do_what_a_model_says() {
     fixture::kernel(&sandbox);
     sandbox.plant_image("empty");
     hold_guests(&sandbox);
-    let cases = if soak() { 200 } else { 10 };
+    let cases = if soak() { 300 } else { 20 };
     let config = ProptestConfig {
         cases,
         max_shrink_iters: 40,
