@@ -151,20 +151,17 @@ fn busybox() -> Vec<u8> {
 
 /// Debian with systemd in three layers, the upper two with everything that layers can say.
 fn debian_image(work: &Path, to: &Path) {
-    let base = cache().join("debian-ssh").join("bookworm.tar");
+    let base = cache().join("debian").join("bookworm.tar");
     once(&base.with_file_name("done"), || {
         let mut bootstrap = Command::new("mmdebstrap");
         bootstrap
-            .args([
-                "--quiet",
-                "--variant=minbase",
-                "--include=systemd-sysv,kmod,libcap2-bin,openssh-server,rsync",
-            ])
+            .args(["--quiet", "--variant=minbase", "--include=systemd-sysv,kmod,libcap2-bin"])
             .args(["--aptopt=Acquire::Retries \"3\"", "bookworm"])
             .arg(&base);
         tool(&mut bootstrap, Duration::from_mins(10));
     });
-    let middle = archive(&[
+    let mut middle = packages(&base);
+    middle.extend([
         Entry::dir("opt/app", 0o755),
         Entry::file("opt/app/kept", 0o640, "kept\n").owner(1000, 1001),
         Entry::file("opt/app/removed", 0o644, "removed\n"),
@@ -193,6 +190,7 @@ fn debian_image(work: &Path, to: &Path) {
             "#!/bin/sh\necho found by the PATH of the image\n",
         ),
     ]);
+    let middle = archive(&middle);
     let top = archive(&[
         Entry::file("opt/app/.wh.removed", 0o644, ""),
         Entry::dir("opt/opaque", 0o755),
@@ -224,6 +222,55 @@ fn debian_image(work: &Path, to: &Path) {
             "Cmd": ["/bin/bash"],
         }),
     );
+}
+
+/// What an ssh server and rsync need beside what the base has, as a repository of its own in the image:
+/// a first boot installs from there.
+fn packages(base: &Path) -> Vec<Entry> {
+    let dir = cache().join("debian-packages");
+    once(&dir.join("done"), || {
+        let mut list = Command::new("tar");
+        list.arg("-xOf").arg(base).arg("./var/lib/dpkg/status");
+        let status = dir.join("status");
+        fs::write(&status, tool(&mut list, Duration::from_mins(1))).expect("what the base has");
+        let mut wanted = Command::new("apt-get");
+        wanted.arg("-o").arg(format!("Dir::State::Status={}", status.display()));
+        wanted.args(["--print-uris", "-qq", "-y", "--no-install-recommends", "install"]);
+        wanted.args(["openssh-server", "rsync"]);
+        let lines = tool(&mut wanted, Duration::from_mins(1));
+        // `'URI' NAME_VERSION_ARCH.deb SIZE HASH`, a colon of the version as `%3a`.
+        let names = lines.lines().filter_map(|line| {
+            let mut parts = line.split(' ').nth(1)?.split('_');
+            Some(format!("{}={}", parts.next()?, parts.next()?.replace("%3a", ":")))
+        });
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-q", "-o", "APT::Sandbox::User=root"]).args(names);
+        tool(download.current_dir(&dir), Duration::from_mins(5));
+    });
+    let mut entries = vec![Entry::dir("opt/repo", 0o755)];
+    let mut index = String::new();
+    let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
+        .expect("the folder of the packages")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .collect();
+    debs.sort();
+    for deb in debs {
+        let control = tool(Command::new("dpkg-deb").arg("-f").arg(&deb), Duration::from_mins(1));
+        let name = deb.file_name().expect("a name").to_string_lossy().replace("%3a", "-");
+        let bytes = fs::read(&deb).expect("a package");
+        let (size, sum) = (bytes.len(), sha256(&deb));
+        let where_it_is = format!("Filename: ./{name}\nSize: {size}\nSHA256: {sum}\n\n");
+        index.extend([control, where_it_is]);
+        entries.push(Entry::file(&format!("opt/repo/{name}"), 0o644, bytes));
+    }
+    entries.push(Entry::file("opt/repo/Packages", 0o644, index));
+    entries.push(Entry::file(
+        "etc/apt/sources.list",
+        0o644,
+        "deb [trusted=yes] file:/opt/repo ./\n",
+    ));
+    entries
 }
 
 /// A machine in a megabyte: one binary, a link for each of its names, and busybox's own init.

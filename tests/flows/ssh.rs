@@ -17,6 +17,13 @@ pub(crate) const IMAGE_KEY: &str = "ssh-ed25519 \
 /// Everything that speaks ssh reaches the guest by its name.
 pub(crate) fn all_ways_lead_in(guest: &Guest) {
     let ssh = |args: &[&str]| guest.sandbox.raw(program("banger-vm-ssh"), args);
+    // The image has no server: the first boot is installing one, from packages that the image has.
+    let first = ssh(&["web", "--timeout", "280", "--", "echo", "in"]);
+    assert_eq!(first.ok().text(), "in\n", "{}", first.all());
+    let said = guest.sandbox.raw(program("banger-vm-logs"), &["web"]).ok().text();
+    assert!(said.contains("installing an ssh server with 'apt-get'"), "{said}");
+    guest.says("apt-get -q -o DPkg::Lock::Timeout=200 install -y rsync 2>&1");
+
     let answer = ssh(&["web", "--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
     assert_eq!((answer.status, &*answer.text()), (42, "out\n"), "{}", answer.all());
     assert_eq!(answer.stderr, "err\n");
@@ -38,7 +45,7 @@ pub(crate) fn all_ways_lead_in(guest: &Guest) {
     assert!(refused.status == 255, "a login without a key: {}", refused.all());
     assert!(refused.stderr.contains("Permission denied (publickey)"), "{}", refused.all());
 
-    a_server_that_comes_up_is_waited_for(guest);
+    a_server_that_lets_nobody_in_is_said(guest);
     files_are_carried(&shell);
     ports_are_carried(&shell);
     another_host_key_is_refused(&shell);
@@ -95,24 +102,32 @@ impl Drop for Stays {
 }
 
 /// What greets has to let banger's key in before anybody is sent there.
-fn a_server_that_comes_up_is_waited_for(guest: &Guest) {
-    let late = |fix: &str| {
-        guest.says("systemctl stop ssh.service ssh.socket 2>&1");
-        std::thread::scope(|scope| {
-            let ssh = scope.spawn(|| {
-                guest.sandbox.raw(program("banger-vm-ssh"), &["web", "--", "echo", "in"])
-            });
-            std::thread::sleep(Duration::from_secs(4));
-            guest.says(&format!("{fix} systemctl start ssh.service"));
-            ssh.join().expect("a thread")
-        })
-    };
-    let answer = late("");
-    assert_eq!(answer.ok().text(), "in\n");
-    assert!(answer.stderr.contains("waiting for the ssh server of 'web'"), "{}", answer.all());
-    let refused = late("mv /root/.ssh /root/away;");
+fn a_server_that_lets_nobody_in_is_said(guest: &Guest) {
+    guest.says("systemctl stop ssh.service ssh.socket 2>&1; mv /root/.ssh /root/away");
+    std::thread::scope(|scope| {
+        let ssh = scope
+            .spawn(|| guest.sandbox.raw(program("banger-vm-ssh"), &["web", "--", "echo", "in"]));
+        std::thread::sleep(Duration::from_secs(4));
+        guest.says("systemctl start ssh.service");
+        let refused = ssh.join().expect("a thread");
+        assert!(
+            refused.stderr.contains("waiting for the ssh server of 'web'"),
+            "{}",
+            refused.all()
+        );
+        refused.fails(125, "the ssh server of 'web.vm' lets no 'root' in");
+    });
     guest.says("mv /root/away /root/.ssh");
-    refused.fails(125, "the ssh server of 'web.vm' lets no 'root' in");
+}
+
+/// An image without a server and without a package manager: that is said, and all else works.
+pub(crate) fn no_server_is_said(guest: &Guest) {
+    let vm = ["web", "--timeout", "3", "--", "true"];
+    let answer = guest.sandbox.raw(program("banger-vm-ssh"), &vm);
+    answer.fails(125, "ssh did not come up within 3s").fails(125, "the VM is kept");
+    let said = guest.sandbox.raw(program("banger-vm-logs"), &["web"]).ok().text();
+    assert!(said.contains("no package manager that banger knows"), "{said}");
+    assert_eq!(guest.status(), "running");
 }
 
 fn files_are_carried(shell: &Shell<'_>) {
