@@ -275,6 +275,16 @@ fn packages(base: &Path) -> Vec<Entry> {
 
 /// A machine in a megabyte: one binary, a link for each of its names, and busybox's own init.
 fn busybox_image(work: &Path, to: &Path) {
+    let path = busybox_layer(work);
+    layout(to, &[(path, Pack::Gzip)], &busybox_config());
+}
+
+pub(crate) fn busybox_config() -> serde_json::Value {
+    json!({ "Env": ["PATH=/tools:/bin:/sbin", "FROM_IMAGE=yes"], "Cmd": ["/bin/sh"] })
+}
+
+/// Writes the one layer of that image; returns where.
+pub(crate) fn busybox_layer(work: &Path) -> PathBuf {
     let mut entries = vec![
         Entry::dir("bin", 0o755),
         Entry::file("bin/busybox", 0o755, busybox()),
@@ -303,11 +313,7 @@ fn busybox_image(work: &Path, to: &Path) {
     }
     let path = work.join("busybox.tar");
     fs::write(&path, archive(&entries)).expect("a layer");
-    layout(
-        to,
-        &[(path, Pack::Gzip)],
-        &json!({ "Env": ["PATH=/tools:/bin:/sbin", "FROM_IMAGE=yes"], "Cmd": ["/bin/sh"] }),
-    );
+    path
 }
 
 /// `FROM scratch` with one static binary and nothing else.

@@ -26,14 +26,18 @@ impl Guest {
 
     /// Pulls an image and creates a VM of it.
     pub(crate) fn create(image: &str, shell: &[&'static str]) -> Self {
+        let registry = Registry::start();
+        Self::create_of(&format!("{}/{image}", registry.address), shell)
+    }
+
+    /// Pulls an image from wherever it is and creates a VM of it.
+    pub(crate) fn create_of(reference: &str, shell: &[&'static str]) -> Self {
         let sandbox = Sandbox::new();
         // Emulated guests take their time; a stop has to be waited for as well.
         sandbox.set_limit(Duration::from_mins(5));
         fixture::kernel(&sandbox);
-        let registry = Registry::start();
         let guest = Self { sandbox, shell: shell.to_vec() };
-        let reference = format!("{}/{image}", registry.address);
-        let pulled = guest.run("image-pull", &[&reference]);
+        let pulled = guest.run("image-pull", &[reference]);
         let name = pulled.document()["name"].as_str().expect("a name").to_owned();
         guest.run("vm-create", &["--no-start", "--image", &name, "--name", "web"]).ok();
         guest

@@ -7,6 +7,7 @@ mod clock;
 mod copy;
 mod crash;
 mod debian;
+mod disks;
 mod firecracker;
 mod fixture;
 mod guest;
