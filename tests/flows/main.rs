@@ -13,6 +13,7 @@ mod fixture;
 mod guest;
 mod killed;
 mod many;
+mod network;
 mod oci;
 mod pages;
 mod parallel;
@@ -27,3 +28,14 @@ mod tape;
 mod terminal;
 mod workspace;
 mod wrong;
+
+/// What the world of [`network`] is made with, and its servers.
+#[path = "../../shared/net/tests/world/mod.rs"]
+#[expect(dead_code, reason = "the tests of banger-net use the rest")]
+mod world;
+
+/// Not a test of its own: what this binary does when a world starts it.
+#[test]
+fn play() {
+    network::play();
+}

@@ -209,9 +209,16 @@ fn serve_http(listener: TcpListener) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             thread::spawn(move || {
-                let mut request = [0; 1024];
-                let length = stream.read(&mut request).unwrap_or(0);
-                let words = String::from_utf8_lossy(&request[..length]).into_owned();
+                let mut request = Vec::new();
+                let mut piece = [0; 1024];
+                // To its end: a connection that is closed with bytes unread is reset.
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut piece) {
+                        Ok(count @ 1..) => request.extend_from_slice(&piece[..count]),
+                        _ => break,
+                    }
+                }
+                let words = String::from_utf8_lossy(&request).into_owned();
                 let mebibytes: usize = words
                     .strip_prefix("GET /")
                     .and_then(|rest| rest.split(' ').next()?.parse().ok())
@@ -289,7 +296,6 @@ pub fn fetch(server: &str, port: u16, path: &str) -> Result<Vec<u8>, String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))
         .map_err(|error| error.kind().to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // In one piece: the server reads once.
     let request = format!("GET /{path} HTTP/1.0\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
