@@ -50,7 +50,7 @@ struct Args {
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long)]
     allow_host: bool,
-    /// Port of this host that leads to one of the guest: [ADDRESS:]HOST-PORT:GUEST-PORT; may be repeated
+    /// Port of this host that leads to one of the guest, HOST:GUEST or ADDRESS:HOST:GUEST; may be repeated
     #[arg(long, short, value_name = "PORTS")]
     publish: Vec<Publish>,
     /// Whether what listens in the guest appears on a loopback address of this host: auto or none

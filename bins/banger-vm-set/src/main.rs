@@ -46,7 +46,7 @@ struct Args {
     /// Keep this host's loopback shut to the guest
     #[arg(long)]
     no_allow_host: bool,
-    /// Port of this host that leads to one of the guest: [ADDRESS:]HOST-PORT:GUEST-PORT; may be repeated
+    /// Port of this host that leads to one of the guest, HOST:GUEST or ADDRESS:HOST:GUEST; may be repeated
     #[arg(long, short, value_name = "PORTS")]
     publish: Vec<Publish>,
     /// Port of this host that leads to the guest no more, or 'all'; may be repeated

@@ -575,7 +575,7 @@ fn is_dynamic(program: &Path) -> bool {
     look().unwrap_or(false)
 }
 
-/// Refuses a Firecracker older than [`OLDEST`], one with another API, or one whose version cannot be
+/// Refuses a Firecracker older than `OLDEST`, one with another API, or one whose version cannot be
 /// told.
 pub fn check_version(text: &str) -> Result<()> {
     let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
