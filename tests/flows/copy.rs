@@ -42,7 +42,7 @@ pub(crate) fn files_go_both_ways(guest: &Guest) {
     // A disk of the guest that is full is said, and what was there is as it was.
     guest.says("mkdir /tmp/small && mount -t tmpfs -o size=1m none /tmp/small && echo kept >/tmp/small/file");
     fs::write(dir.join("large"), vec![1; 3 << 20]).expect("a file");
-    copy("large", "web:/tmp/small/file").fails(1, "No space left");
+    copy("large", "web:/tmp/small/file").fails(1, "no space left");
     assert_eq!(guest.says("cat /tmp/small/*; ls -A /tmp/small; umount /tmp/small"), "kept\nfile\n");
     guest.says("rm -r /root/tree /tmp/again");
     eprint(&given, &taken);
