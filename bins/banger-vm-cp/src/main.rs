@@ -18,7 +18,7 @@ use guest::Guest;
 use place::Side;
 use std::{ffi::OsString, process::ExitCode};
 
-/// Copy files and directories between this host and a running VM
+/// Copy files and directories into a running VM or out of it
 ///
 /// One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
 /// A path in a guest that does not begin with '/' is below root's home. A directory goes with all it
