@@ -198,8 +198,10 @@ impl Inside {
     /// Names of the programs that run on the host, those of the world itself left out.
     fn processes(&self) -> Vec<String> {
         let own = ["unshare", "bash", "sh", "ps", "flows-", "nsenter", "timeout", "sleep"];
-        let all = self.host("ps -eo comm= -eo stat= | grep -v ' Z' | awk '{print $1}'");
-        let others = all.lines().filter(|name| !own.iter().any(|own| name.starts_with(own)));
+        let all = self.host("ps -eo comm=,stat=");
+        let names = all.lines().filter_map(|line| line.trim().rsplit_once(' '));
+        let living = names.filter(|(_, stat)| !stat.starts_with('Z')).map(|(name, _)| name.trim());
+        let others = living.filter(|name| !own.iter().any(|own| name.starts_with(own)));
         others.map(str::to_owned).collect()
     }
 
