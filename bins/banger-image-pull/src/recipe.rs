@@ -26,7 +26,10 @@ pub(crate) struct Recipe {
     suite: String,
     #[serde(default = "main_only")]
     components: Vec<String>,
-    mirror: String,
+    /// Where the packages come from if the host has no mirror of the suite; else mmdebstrap's own
+    /// choice, which brings updates and security updates too.
+    #[serde(default)]
+    mirror: Option<String>,
     #[serde(default)]
     security_mirror: Option<String>,
     packages: Vec<String>,
@@ -56,7 +59,7 @@ impl Recipe {
                 )));
             }
         }
-        for text in [&self.mirror].into_iter().chain(&self.security_mirror) {
+        for text in self.mirror.iter().chain(&self.security_mirror) {
             if !url(text) {
                 return Err(Error::failed(format!("'{}' is not a mirror", text.escape_debug())));
             }
@@ -64,11 +67,14 @@ impl Recipe {
         Ok(())
     }
 
-    /// Returns the lines of `sources.list`: the host's own mirror if it has this suite.
+    /// Returns the lines of `sources.list`: the host's own mirror if it has this suite. Without
+    /// lines mmdebstrap takes its own.
     fn sources(&self) -> Vec<String> {
         let components = self.components.join(" ");
         let suite = &self.suite;
-        let mirror = host_mirror(suite).unwrap_or_else(|| self.mirror.clone());
+        let Some(mirror) = host_mirror(suite).or_else(|| self.mirror.clone()) else {
+            return Vec::new();
+        };
         let mut lines = vec![
             format!("deb {mirror} {suite} {components}"),
             format!("deb {mirror} {suite}-updates {components}"),
@@ -87,6 +93,7 @@ impl Recipe {
         command
             .args(["--variant=minbase", "--format=tar"])
             .arg(format!("--architectures={architecture}"))
+            .arg(format!("--components={}", self.components.join(",")))
             .arg(format!("--include={}", self.packages.join(",")))
             .args(
                 ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"]
