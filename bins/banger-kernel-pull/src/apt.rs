@@ -57,7 +57,8 @@ impl Apt {
         }
         let apt = Self { options, _lists: Some(dir) };
         output(apt.call("apt-get").args(RETRIES).args(["-q", "update"]), UPDATE)
-            .context("cannot fetch a list of packages")?;
+            .context("cannot fetch a list of packages")
+            .map_err(|error| error.or_hint("look at the network and at the sources of apt"))?;
         Ok(apt)
     }
 

@@ -60,7 +60,9 @@ fn lists_without_the_package_are_fetched_afresh() {
     assert!(answer.stderr.contains("banger kernel import"), "{}", answer.stderr);
     // They cannot be reached.
     script(&sandbox.dir(), "apt-get", "echo 'E: no route' >&2; exit 100");
-    pull(&sandbox, &sandbox.dir(), &[]).fails(1, "cannot fetch a list of packages");
+    let answer = pull(&sandbox, &sandbox.dir(), &[]);
+    answer.fails(1, "cannot fetch a list of packages");
+    assert!(answer.stderr.contains("hint: look at the network"), "{}", answer.stderr);
 }
 
 #[test]
