@@ -134,13 +134,15 @@ impl Vm {
         }
     }
 
-    /// Returns the processes whose directory is the VM's folder: its supervisor and all that it
-    /// starts. One that has ended, and nobody waited for, has none.
+    /// Returns the processes whose directory is the VM's folder, its supervisor and what it starts,
+    /// or that hold the lock of its disks, its VMM in a jail. One that has ended, and nobody waited
+    /// for, has neither.
     fn at_work(&self) -> Vec<String> {
         let folder = self.folder();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let there = |path: PathBuf| fs::read_link(path).is_ok_and(|it| it.starts_with(&folder));
         entries
-            .filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
+            .filter(|entry| ["cwd", "fd/0"].iter().any(|name| there(entry.path().join(name))))
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect()
     }

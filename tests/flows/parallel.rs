@@ -39,18 +39,17 @@ fn of_two_starts_of_one_vm_one_starts_it() {
     // The other one finds it running or on its way: a success or a conflict, never a second VM.
     assert!(answers.iter().any(|answer| answer.status == 0), "{}", answers[0].all());
     assert!(answers.iter().all(|answer| [0, 4].contains(&answer.status)), "{}", answers[1].all());
+    let mark = format!(" {}\0", guest.sandbox.state().display());
     let machines = std::fs::read_dir("/proc")
         .expect("/proc")
         .flatten()
         .filter(|entry| {
-            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).replace('\0', " ");
-            let name = words.split(' ').next().unwrap_or("");
-            name.contains("qemu-system")
-                && words.contains(guest.sandbox.state().to_str().expect("text"))
+            let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let environment = String::from_utf8_lossy(&read("environ")).into_owned() + "\0";
+            read("comm").starts_with(b"qemu-system") && environment.contains(&mark)
         })
         .count();
-    assert!(machines <= 1, "{machines} machines run for one VM");
+    assert_eq!(machines, 1, "one VM, one machine");
     assert_eq!(guest.status(), "running");
     assert_eq!(guest.says("echo alive"), "alive\n");
     guest.run("vm-delete", &["--force", "web"]).ok();

@@ -13,7 +13,7 @@ mod tiny;
 pub use answer::Answer;
 pub use page::{Page, pages};
 pub use process::{Ended, run_bounded};
-pub use tiny::{GREETING, Then, tiny_kernel};
+pub use tiny::{GREETING, Then, pvh_kernel, tiny_kernel};
 
 use std::{
     ffi::OsStr,

@@ -124,13 +124,12 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot open the VMM's output")?;
     let launch = machine.launch()?;
     let prepared = start.begun.elapsed();
-    let stub = Stub::start(launch, network.as_ref(), &output_end.into(), disks.share()?)?;
+    let mut stub = Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?)?;
+    drop(launch);
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);
     running.vmm_process = process_of(stub.vmm.as_raw() as u32);
-    if let Some(why) = &stub.weaker {
-        running.notes.push(format!("no PID namespace ({why}): a parent-death signal stands in"));
-    }
+    running.notes.append(&mut stub.weaker);
 
     if let (Some(why), Some(wish)) = (&stub.no_network, &network) {
         running.notes.push(weaker_network(&wish.plan, why));

@@ -2,7 +2,7 @@
 //! the kernel ends everything (pid_namespaces(7)).
 
 use banger_doc::{Context, Error, Result};
-use banger_machine::{Jail, Launch};
+use banger_machine::{Launch, Way};
 use banger_net::{Network, Options, Tools};
 use banger_state::place;
 use nix::{
@@ -57,8 +57,8 @@ pub(crate) enum VmmEnd {
 pub(crate) struct Stub {
     pub(crate) pid: Pid,
     pub(crate) vmm: Pid,
-    /// Why there is no PID namespace, if there is none.
-    pub(crate) weaker: Option<String>,
+    /// What the user is to know of fences that are not there.
+    pub(crate) weaker: Vec<String>,
     /// Why there is no network namespace, if one was asked for and is not there.
     pub(crate) no_network: Option<String>,
     /// Whether it was waited for.
@@ -70,16 +70,13 @@ pub(crate) struct Stub {
 
 /// The VMM's process, not yet made.
 struct Child<'a> {
-    command: &'a Command,
-    without_tap: Option<&'a Command>,
+    way: &'a Way,
     network: Option<&'a Wish>,
-    inherit: Vec<OwnedFd>,
+    inherit: &'a [OwnedFd],
     /// Says that the disks are in use, as long as anybody has it.
-    stdin: OwnedFd,
+    stdin: &'a OwnedFd,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
-    jail: Option<&'a Jail>,
-    user: Option<Uid>,
 }
 
 /// The network namespace that the VMM is to run in.
@@ -102,41 +99,48 @@ impl Stub {
     /// Starts the VMM; its output goes to `output`, and `disks` is what says that the disks are in
     /// use.
     pub(crate) fn start(
-        launch: Launch,
+        launch: &Launch,
         network: Option<&Wish>,
         output: &OwnedFd,
-        disks: OwnedFd,
+        disks: &OwnedFd,
     ) -> Result<Self> {
         let mut namespace = CloneFlags::CLONE_NEWPID;
         if !geteuid().is_root() {
             namespace |= CloneFlags::CLONE_NEWUSER;
         }
-        let stdout = launch.stdout.as_ref().unwrap_or(output);
-        let child = Child {
-            command: &launch.command,
-            without_tap: launch.without_tap.as_ref(),
+        let child = |way| Child {
+            way,
             network,
-            inherit: launch.inherit,
+            inherit: &launch.inherit,
             // The one descriptor that every VMM keeps, Firecracker's jailer included.
             stdin: disks,
-            stdout,
+            stdout: launch.stdout.as_ref().unwrap_or(output),
             stderr: output,
-            jail: launch.jail.as_ref(),
-            user: launch.user,
         };
-        match attempt(&child, namespace)? {
-            Ok(stub) => Ok(stub),
-            Err(why) if child.jail.is_some() => {
-                Err(Error::unavailable("cannot make namespaces for the VMM")
-                    .because(io::Error::other(why))
-                    .hint("'banger doctor' says how to allow them; '--vmm qemu' does without"))
+        let mut weaker = Vec::new();
+        let mut failed = None;
+        for way in &launch.ways {
+            if let Some(why) = failed.take() {
+                weaker.push(format!("the VMM runs without its jail ({why}): it sees what you see"));
             }
-            Err(why) => {
-                let mut stub = attempt(&child, CloneFlags::empty())?.map_err(Error::failed)?;
-                stub.weaker = Some(why);
-                Ok(stub)
+            match attempt(&child(way), namespace)? {
+                Ok(mut stub) => {
+                    stub.weaker = weaker;
+                    return Ok(stub);
+                }
+                Err(why) => failed = Some(why),
             }
         }
+        let why = failed.unwrap_or_default();
+        let last = launch.ways.last().filter(|way| way.jail.is_none()).ok_or_else(|| {
+            Error::unavailable("cannot make the VMM's jail")
+                .because(io::Error::other(why.clone()))
+                .hint("'banger doctor' says how to allow it; '--vmm qemu' does without")
+        })?;
+        weaker.push(format!("no PID namespace ({why}): a parent-death signal stands in"));
+        let mut stub = attempt(&child(last), CloneFlags::empty())?.map_err(Error::failed)?;
+        stub.weaker = weaker;
+        Ok(stub)
     }
 
     /// Returns what is readable when the VMM has ended.
@@ -212,7 +216,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
     let ids = (geteuid(), getegid());
     let child = || {
         let mut keep = vec![report_end.as_raw_fd(), life_end.as_raw_fd()];
-        keep.extend([&vmm.stdin, vmm.stdout, vmm.stderr].map(AsRawFd::as_raw_fd));
+        keep.extend([vmm.stdin, vmm.stdout, vmm.stderr].map(AsRawFd::as_raw_fd));
         keep.extend(vmm.inherit.iter().map(AsRawFd::as_raw_fd));
         close_others(&keep);
         be_stub(vmm, &report_end, &life_end, flags, ids)
@@ -233,7 +237,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
                 return Ok(Ok(Stub {
                     pid,
                     vmm,
-                    weaker: None,
+                    weaker: Vec::new(),
                     no_network,
                     gone: Cell::new(false),
                     report,
@@ -248,7 +252,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
             First::Failed(why) => {
                 let _ = kill(pid, Signal::SIGKILL);
                 reap(pid, BEGIN_LIMIT);
-                let program = vmm.command.get_program().display();
+                let program = vmm.way.command.get_program().display();
                 return Err(Error::failed(format!("cannot start '{program}'"))
                     .because(io::Error::other(why)));
             }
@@ -320,12 +324,12 @@ fn be_stub(
         }
     };
     let network = vmm.network.map(|wish| wish.grant(vmm.stderr)).transpose();
-    let (network, plan) = match (network, vmm.without_tap) {
-        (Ok(network), _) => (network, vmm.command),
-        (Err(error), Some(without_tap)) => {
+    let (network, plan, jail) = match (network, &vmm.way.without_tap) {
+        (Ok(network), _) => (network, &vmm.way.command, &vmm.way.jail),
+        (Err(error), Some((without_tap, jail))) => {
             let words = error.chain();
             say(b'W', &words.as_bytes()[..words.len().min(WORDS)]);
-            (None, without_tap)
+            (None, without_tap, jail)
         }
         (Err(error), None) => {
             let words = error.chain();
@@ -339,7 +343,7 @@ fn be_stub(
     let mut die = end_with_parent(std::process::id());
     let inherited: Vec<RawFd> = vmm.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let report_fd = report.as_raw_fd();
-    let jail = vmm.jail.cloned();
+    let jail = jail.clone();
     let begin = move || {
         let fenced = match &jail {
             Some(jail) => jail.enter(),
@@ -348,7 +352,7 @@ fn be_stub(
         if let Err(error) = fenced {
             let words = error.chain();
             let words = &words.as_bytes()[..words.len().min(WORDS)];
-            let _ = send(report_fd, &[b"E", words].concat(), MsgFlags::MSG_NOSIGNAL);
+            let _ = send(report_fd, &[b"N", words].concat(), MsgFlags::MSG_NOSIGNAL);
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
         die()?;
@@ -361,7 +365,7 @@ fn be_stub(
     };
     if let Some(network) = &network {
         network.enter(&mut command);
-        if let Some(user) = vmm.user {
+        if let Some(user) = vmm.way.user {
             network.give(&mut command, user);
         }
     }

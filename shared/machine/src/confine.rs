@@ -11,13 +11,15 @@ use landlock::{
 /// none.
 const RULES: ABI = ABI::V6;
 
-/// Allows the calling process what it sees, as it sees it, and no connection over TCP, no signal to
-/// others, no abstract socket of others.
-pub(crate) fn restrict(files: &[Seen]) -> Result<()> {
+/// Allows the calling process what it sees, as it sees it, and no signal to others, no abstract
+/// socket of others, no connection over TCP unless it `connects`.
+pub(crate) fn restrict(files: &[Seen], connects: bool) -> Result<()> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(RULES)))
+        .and_then(|rules| {
+            if connects { Ok(rules) } else { rules.handle_access(AccessNet::from_all(RULES)) }
+        })
         .and_then(|rules| rules.scope(Scope::from_all(RULES)))
         .and_then(Ruleset::create)
         .context("no rules can be made")?;
@@ -75,7 +77,7 @@ mod tests {
             let inside = dir.join(name).strip_prefix("/").unwrap().to_str().unwrap().to_owned();
             Seen { host: dir.join(name), inside, writable }
         };
-        restrict(&[seen("read", false), seen("written", true)]).unwrap();
+        restrict(&[seen("read", false), seen("written", true)], false).unwrap();
         assert_eq!(fs::read_to_string("read").unwrap(), "words");
         assert!(fs::write("read", "changed").is_err());
         fs::write("written", "changed").unwrap();

@@ -1,17 +1,18 @@
 //! Firecracker, where KVM works.
 
 use crate::{
-    Accelerator, Event, Kvm, Launch, Machine, OUTPUT, Plan,
+    Accelerator, Event, Kvm, Launch, Machine, OUTPUT, Plan, Way,
     api::{Api, BootSource, Drive, MachineConfig, NetworkInterface, Vsock},
     cgroup,
-    jail::{Jail, Seen, weak_root},
+    elf::{is_dynamic, is_elf},
+    jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
     kvm,
 };
 use banger_config::Binaries;
 use banger_doc::{Context, Error, Result, Vmm};
 use nix::{
     sys::stat::Mode,
-    unistd::{Gid, Uid, chown, geteuid, getpid, mkfifo},
+    unistd::{Gid, Uid, chown, geteuid, mkfifo},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,7 +20,7 @@ use std::{
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{
-            fs::{FileExt, OpenOptionsExt, PermissionsExt},
+            fs::{OpenOptionsExt, PermissionsExt},
             net::UnixStream,
         },
     },
@@ -34,8 +35,6 @@ use std::{
 const API: &str = "run/api.sock";
 /// Where it writes its metrics, a pipe below the VM's folder.
 const METRICS: &str = "run/metrics";
-/// Where its jail is laid out, an empty folder below the VM's.
-const JAIL: &str = "run/jail";
 /// The guest's address on its vsock. Every VM has a vsock of its own, so all use the same.
 const GUEST_CID: u32 = 3;
 /// The oldest version that describes its devices by ACPI, as a distribution's kernel needs.
@@ -46,12 +45,6 @@ const TOO_NEW: (u32, u32) = (2, 0);
 const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to tell its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
-/// The first user a jailed Firecracker may run as: those from here to 2^31 are nobody's (systemd's
-/// UIDS-GIDS.md). The supervisor's process number is added, which no other VM has meanwhile.
-const FIRST_UID: u32 = 0x7000_0000;
-/// What a dynamically linked Firecracker needs besides the VM's files.
-const LIBRARIES: &[&str] =
-    &["lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib", "nix/store", "gnu/store"];
 
 /// What the kernel is told; `docs/boot.md` has the reason of each word.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off \
@@ -124,7 +117,7 @@ impl Firecracker {
                 ))
                 .hint("docs/install.md says where to get one that is; '--vmm qemu' does without"));
             }
-            Some((jailer, Uid::from_raw(FIRST_UID + getpid().as_raw() as u32)))
+            Some((jailer, own_user()))
         } else {
             plan.namespaces.clone().map_err(|why| {
                 Error::unavailable(format!("Firecracker needs namespaces of its own, and {why}"))
@@ -180,20 +173,14 @@ impl Firecracker {
         if cfg!(target_arch = "aarch64") {
             see("/sys/devices/system/cpu".into(), "sys/devices/system/cpu", false);
         }
-        if is_dynamic(&self.program) {
-            for inside in LIBRARIES {
-                let host = Path::new("/").join(inside);
-                if host.is_dir() {
-                    see(host, inside, false);
-                }
-            }
-        }
+        files.extend(libraries(&self.program));
         let jail = Jail {
             files,
             base: JAIL.into(),
             root: PathBuf::new(),
             unplugged: plan.tap.is_none(),
-            jailer: false,
+            connects: false,
+            end: End::Own(None),
         };
         (command, jail)
     }
@@ -233,7 +220,8 @@ impl Firecracker {
             base: JAIL.into(),
             root: Path::new(file).join(id).join("root"),
             unplugged: plan.tap.is_none(),
-            jailer: true,
+            connects: false,
+            end: End::Jailer,
         };
         Ok((command, jail))
     }
@@ -302,12 +290,9 @@ impl Machine for Firecracker {
             None => (self.own_jail(plan), None),
         };
         Ok(Launch {
-            command,
-            without_tap: None,
+            ways: vec![Way { command, jail: Some(jail), without_tap: None, user }],
             inherit: Vec::new(),
             stdout: Some(end.into()),
-            jail: Some(jail),
-            user,
         })
     }
 
@@ -541,38 +526,13 @@ fn require_kvm(kvm: Kvm) -> Result<()> {
 
 /// Refuses a kernel that Firecracker cannot load.
 fn require_elf(kernel: &Path) -> Result<()> {
-    let mut magic = [0; 4];
-    let read = File::open(kernel).and_then(|file| file.read_exact_at(&mut magic, 0));
-    read.with_context(|| format!("cannot read the kernel '{}'", kernel.display()))?;
-    let arm = cfg!(target_arch = "aarch64");
-    if arm || magic == *b"\x7fELF" {
+    let elf =
+        is_elf(kernel).with_context(|| format!("cannot read the kernel '{}'", kernel.display()))?;
+    if elf || cfg!(target_arch = "aarch64") {
         return Ok(());
     }
     Err(Error::failed(format!("Firecracker needs '{}' as an ELF file", kernel.display()))
         .hint("import the kernel again, from its package; '--vmm qemu' takes it as it is"))
-}
-
-/// Says whether a program needs a loader and libraries: an ELF file of 64 bits with a `PT_INTERP`
-/// (elf(5)).
-fn is_dynamic(program: &Path) -> bool {
-    let look = || -> Option<bool> {
-        let file = File::open(program).ok()?;
-        let mut header = [0; 64];
-        file.read_exact_at(&mut header, 0).ok()?;
-        let offset = u64::from_le_bytes(header[0x20..0x28].try_into().ok()?);
-        let size = u16::from_le_bytes(header[0x36..0x38].try_into().ok()?);
-        let count = u16::from_le_bytes(header[0x38..0x3a].try_into().ok()?);
-        for number in 0..count {
-            let mut kind = [0; 4];
-            let at = offset.checked_add(u64::from(number) * u64::from(size))?;
-            file.read_exact_at(&mut kind, at).ok()?;
-            if u32::from_le_bytes(kind) == 3 {
-                return Some(true);
-            }
-        }
-        Some(false)
-    };
-    look().unwrap_or(false)
 }
 
 /// Refuses a Firecracker older than `OLDEST`, one with another API, or one whose version cannot be

@@ -1,24 +1,39 @@
 //! What a VMM gets to see of the host: a root with the VM's own files, and nothing else.
 //!
-//! An ordinary user's VMM is put there by [`Jail::enter`]: a mount namespace whose root is an empty
-//! memory file system with the VM's files bound into it, no new privileges, Landlock where the kernel
-//! has it. A root's VMM is put there by Firecracker's own jailer, which also gives it a user and a
-//! control group of its own; [`Jail::enter`] then only lays the files out for it. Either way all of it
+//! A VMM is put there by [`Jail::enter`]: a mount namespace whose root is an empty memory file system
+//! with the VM's files bound into it, no privileges, no new ones, Landlock where the kernel has it; a
+//! root's becomes a user of its own. A root's Firecracker is put there by its own jailer, which also
+//! gives it a control group; [`Jail::enter`] then only lays the files out for it. Either way all of it
 //! is in a namespace of the process's own, so nothing is left of it when the process ends.
 
-use crate::confine;
+use crate::{confine, elf::is_dynamic};
 use banger_doc::{Context, Error, Result};
 use nix::{
     errno::Errno,
+    libc,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
-    sys::{prctl, resource, stat::Mode, statvfs},
-    unistd::{chdir, mkdir, pivot_root},
+    sys::{
+        prctl, resource,
+        stat::{Mode, SFlag, mknod, umask},
+        statvfs,
+    },
+    unistd::{Gid, Uid, chdir, chown, getpid, mkdir, pivot_root, setgroups, setresgid, setresuid},
 };
 use std::{
     fs::{self, File},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
+
+/// Where a jail is laid out, an empty folder below the VM's.
+pub(crate) const JAIL: &str = "run/jail";
+/// The first user a root's VMM may run as: those from here to 2^31 are nobody's (systemd's
+/// UIDS-GIDS.md). The supervisor's process number is added, which no other VM has meanwhile.
+const FIRST_UID: u32 = 0x7000_0000;
+/// What a dynamically linked program needs besides the VM's files.
+const LIBRARIES: &[&str] =
+    &["lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib", "nix/store", "gnu/store"];
 
 /// The most that the root of a jail may hold; the jailer copies Firecracker into it.
 const ROOT: &str = "size=64m,mode=0755";
@@ -44,16 +59,22 @@ pub struct Jail {
     pub(crate) root: PathBuf,
     /// Whether the VMM is in no network at all.
     pub(crate) unplugged: bool,
-    /// Whether Firecracker's jailer makes `root` the root.
-    pub(crate) jailer: bool,
+    /// Whether the VMM carries the guest's connections itself.
+    pub(crate) connects: bool,
+    /// Who makes `root` the root.
+    pub(crate) end: End,
+}
+
+/// What comes after the files are laid out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// Firecracker's jailer does the rest.
+    Jailer,
+    /// The process itself does, and becomes this user, to whom its devices belong then.
+    Own(Option<Uid>),
 }
 
 impl Jail {
-    /// Says whether the jail is made of namespaces that its maker has to own: an ordinary user's.
-    pub fn needs_user_namespace(&self) -> bool {
-        !self.jailer
-    }
-
     /// Puts the calling process into the jail. It is to have one thread; it is of no use for
     /// anything but running the VMM afterwards. The error names the step.
     pub fn enter(&self) -> Result<()> {
@@ -67,23 +88,83 @@ impl Jail {
         let base = fs::canonicalize(&self.base)
             .with_context(|| format!("cannot find '{}'", self.base.display()))?;
         let mut flags = MsFlags::MS_NOSUID;
-        if !self.jailer {
+        if self.end == End::Own(None) {
             flags |= MsFlags::MS_NODEV;
         }
         mount(Some("banger"), &base, Some("tmpfs"), flags, Some(ROOT))
             .context("cannot mount the VMM's root")?;
         let root = base.join(&self.root);
+        // What is made here is for another user too, who sees nothing but this.
+        let mask = umask(Mode::from_bits_truncate(0o022));
         fs::create_dir_all(&root).context("cannot make the VMM's root")?;
         for file in &self.files {
-            bind(file, &root)
+            self.show(file, &root)
                 .with_context(|| format!("cannot show '{}' to the VMM", file.host.display()))?;
         }
-        if !self.jailer {
-            turn_round(&root).context("cannot change the VMM's root")?;
-            confine::restrict(&self.files).context("cannot restrict the VMM with Landlock")?;
-        }
-        plain()
+        umask(mask);
+        let End::Own(user) = self.end else { return plain() };
+        turn_round(&root, user.is_some()).context("cannot change the VMM's root")?;
+        drop_powers(user).context("cannot give up privileges")?;
+        plain()?;
+        confine::restrict(&self.files, self.connects)
+            .context("cannot restrict the VMM with Landlock")
     }
+
+    /// Shows one file; a device to a user of the VMM's own as a device of that user's own.
+    fn show(&self, file: &Seen, root: &Path) -> Result<()> {
+        let meta = fs::metadata(&file.host).context("it is not there")?;
+        match self.end {
+            End::Own(Some(user)) if meta.file_type().is_char_device() => {
+                let to = root.join(&file.inside);
+                let parent = to.parent().expect("because every file is below the root");
+                fs::create_dir_all(parent).context("no folder for it")?;
+                let mode = Mode::from_bits_truncate(0o600);
+                mknod(&to, SFlag::S_IFCHR, mode, meta.rdev())
+                    .and_then(|()| chown(&to, Some(user), Some(Gid::from_raw(user.as_raw()))))
+                    .context("it cannot be made anew")
+            }
+            _ => bind(file, root),
+        }
+    }
+}
+
+/// Returns the user that a root's VMM becomes: one of the VM's own.
+pub(crate) fn own_user() -> Uid {
+    Uid::from_raw(FIRST_UID + getpid().as_raw() as u32)
+}
+
+/// Returns what a program needs to be loaded.
+pub(crate) fn libraries(program: &Path) -> Vec<Seen> {
+    if !is_dynamic(program) {
+        return Vec::new();
+    }
+    let all = LIBRARIES.iter().map(|inside| Path::new("/").join(inside));
+    all.filter(|host| host.is_dir()).map(|host| Seen::as_it_is(&host)).collect()
+}
+
+impl Seen {
+    /// Something of the system's, seen to read where it lies.
+    pub(crate) fn as_it_is(host: &Path) -> Self {
+        let inside = host.strip_prefix("/").unwrap_or(host).to_string_lossy().into_owned();
+        Self { host: host.to_owned(), inside, writable: false }
+    }
+}
+
+/// Takes every capability from what this process becomes, and makes it another user.
+fn drop_powers(user: Option<Uid>) -> nix::Result<()> {
+    for number in 0..64 {
+        // SAFETY: it takes a number, and one that no capability has is refused.
+        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+        match Errno::result(done) {
+            Ok(_) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let Some(user) = user else { return Ok(()) };
+    let group = Gid::from_raw(user.as_raw());
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)
 }
 
 /// Takes from the calling process what no VMM needs: new privileges, and a dump of the guest's memory.
@@ -133,17 +214,18 @@ fn bind(file: &Seen, root: &Path) -> Result<()> {
     change(None, &to, flags).context("it cannot be protected")
 }
 
-/// Makes a folder the root and forgets the one before (pivot_root(2)).
-fn turn_round(root: &Path) -> nix::Result<()> {
+/// Makes a folder the root and forgets the one before (pivot_root(2)); `devices`, there are some of
+/// its own in it.
+fn turn_round(root: &Path, devices: bool) -> nix::Result<()> {
     chdir(root)?;
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
-    let flags = MsFlags::MS_REMOUNT
-        | MsFlags::MS_BIND
-        | MsFlags::MS_RDONLY
-        | MsFlags::MS_NOSUID
-        | MsFlags::MS_NODEV;
+    let mut flags =
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+    if !devices {
+        flags |= MsFlags::MS_NODEV;
+    }
     change(None, "/", flags)
 }
 

@@ -6,6 +6,7 @@
 mod api;
 mod cgroup;
 mod confine;
+mod elf;
 mod firecracker;
 mod jail;
 mod kvm;
@@ -105,17 +106,25 @@ impl fmt::Display for Accelerator {
 /// How to start a VMM.
 #[derive(Debug)]
 pub struct Launch {
-    /// The command, without its standard streams.
-    pub command: Command,
-    /// The same for a host on which no tap can be had after all; none if the VMM needs one.
-    pub without_tap: Option<Command>,
-    /// Descriptors that the command line names by number; the VMM has to inherit them, and nobody
+    /// The ways to start it, the first of which that works is taken: a later one is for a host that
+    /// does not allow the jail of the one before.
+    pub ways: Vec<Way>,
+    /// Descriptors that the command lines name by number; the VMM has to inherit them, and nobody
     /// else.
     pub inherit: Vec<OwnedFd>,
     /// What becomes its standard output, if that is the console; a log of the caller's otherwise.
     pub stdout: Option<OwnedFd>,
-    /// What it is put into just before it begins, if it can be.
+}
+
+/// One way to start a VMM.
+#[derive(Debug)]
+pub struct Way {
+    /// The command, without its standard streams.
+    pub command: Command,
+    /// What it is put into just before it begins.
     pub jail: Option<Jail>,
+    /// The same for a host on which no tap can be had after all; none if the VMM needs one.
+    pub without_tap: Option<(Command, Option<Jail>)>,
     /// The user it becomes, who therefore has to own its tap; none, it stays the caller's.
     pub user: Option<Uid>,
 }
@@ -191,24 +200,33 @@ pub fn machine(
     wanted: Vmm,
     plan: Plan,
     binaries: &Binaries,
-) -> Result<(Box<dyn Machine>, Option<String>)> {
-    let note = match (wanted, kvm()) {
+) -> Result<(Box<dyn Machine>, Vec<String>)> {
+    let mut notes = Vec::new();
+    match (wanted, kvm()) {
         (Vmm::Firecracker, found) => {
-            let note = (found == Kvm::NotReal).then(|| {
-                "KVM here is an imitation that runs only kernels made for it: an ordinary one stops \
-                 early ('--vmm qemu' runs it in software)"
-                    .to_owned()
-            });
-            return Ok((Box::new(Firecracker::new(plan, binaries)?), note));
+            if found == Kvm::NotReal {
+                notes.push(
+                    "KVM here is an imitation that runs only kernels made for it: an ordinary one \
+                     stops early ('--vmm qemu' runs it in software)"
+                        .to_owned(),
+                );
+            }
+            return Ok((Box::new(Firecracker::new(plan, binaries)?), notes));
         }
         (Vmm::Auto, Kvm::Works) => match firecracker::usable(&plan, binaries) {
-            Ok(()) => return Ok((Box::new(Firecracker::new(plan, binaries)?), None)),
-            Err(error) => Some(format!("QEMU instead of Firecracker: {}", error.chain())),
+            Ok(()) => return Ok((Box::new(Firecracker::new(plan, binaries)?), notes)),
+            Err(error) => {
+                notes.push(format!("QEMU instead of Firecracker: {}", error.chain()));
+            }
         },
-        (Vmm::Auto, Kvm::Denied) => {
-            Some(format!("/dev/kvm is open only to the group '{}' ({})", group(), join_hint()))
-        }
-        _ => None,
-    };
-    Ok((Box::new(Qemu::new(plan, binaries)?), note))
+        (Vmm::Auto, Kvm::Denied) => notes.push(format!(
+            "/dev/kvm is open only to the group '{}' ({})",
+            group(),
+            join_hint()
+        )),
+        _ => {}
+    }
+    let qemu = Qemu::new(plan, binaries)?;
+    notes.extend(qemu.unjailed());
+    Ok((Box::new(qemu), notes))
 }

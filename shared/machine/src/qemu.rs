@@ -1,11 +1,19 @@
 //! QEMU: with KVM where it works, else in software.
 
-use crate::{Accelerator, Disk, Event, Launch, Machine, Plan, kvm, qmp::Qmp};
+use crate::{
+    Accelerator, Disk, Event, Launch, Machine, Plan, Way,
+    elf::is_elf,
+    jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
+    kvm,
+    qmp::Qmp,
+};
 use banger_config::Binaries;
 use banger_doc::{Context, Error, Result, Vmm};
+use nix::unistd::{Uid, chown, geteuid};
 use std::{
+    fs::{self, File},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -14,11 +22,28 @@ use std::{
 
 /// The virtio-serial port that the guest's agent speaks on.
 const PORT: &str = "banger.0";
+/// Kernel and initramfs in the jail.
+const KERNEL: &str = "/kernel";
+const INITRAMFS: &str = "/initramfs";
+/// Where QEMU's firmware lies, below `/usr` or wherever else QEMU was installed to.
+const FIRMWARE: &[&str] = &[
+    "share/qemu",
+    "share/qemu-kvm",
+    "share/seabios",
+    "share/seavgabios",
+    "share/sgabios",
+    "share/ipxe",
+    "share/edk2",
+];
+/// Where packages lie as a whole, programs with what they need.
+const STORES: &[&str] = &["/nix/store", "/gnu/store"];
 
 /// QEMU, about to run or running.
 #[derive(Debug)]
 pub struct Qemu {
     program: PathBuf,
+    /// The program as its jail has it, unless it can have none.
+    jailed: Option<PathBuf>,
     accelerator: Accelerator,
     plan: Plan,
     qmp: Qmp,
@@ -26,6 +51,14 @@ pub struct Qemu {
     channel: Option<UnixStream>,
     /// QEMU's ends of the three sockets: qmp, console, channel.
     ends: Option<[OwnedFd; 3]>,
+}
+
+/// Descriptors that QEMU inherits, by number.
+struct Inherited {
+    /// Sockets: qmp, console, channel.
+    sockets: [RawFd; 3],
+    /// Those of each disk: one to read, and one to write unless the guest may only read.
+    disks: Vec<Vec<RawFd>>,
 }
 
 impl Qemu {
@@ -39,6 +72,7 @@ impl Qemu {
             (pair()?, pair()?, pair()?);
         console.set_nonblocking(true).context("cannot read the console")?;
         Ok(Self {
+            jailed: in_jail(&program)?,
             program,
             accelerator,
             plan,
@@ -61,21 +95,46 @@ impl Machine for Qemu {
 
     fn launch(&mut self) -> Result<Launch> {
         let ends = self.ends.take().expect("because a machine is launched once");
-        let command = |plan: &Plan| {
-            let mut command = Command::new(&self.program);
-            command.args(words(plan, self.accelerator, ends.each_ref().map(OwnedFd::as_fd)));
+        let disks = self.plan.disks.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let numbers = |files: &[OwnedFd]| files.iter().map(AsRawFd::as_raw_fd).collect();
+        let inherited = Inherited {
+            sockets: ends.each_ref().map(AsRawFd::as_raw_fd),
+            disks: disks.iter().map(|files| numbers(files)).collect(),
+        };
+        let command = |program: &Path, plan: &Plan| {
+            let mut command = Command::new(program);
+            command.args(words(plan, self.accelerator, &inherited));
             command
         };
-        let with_tap = command(&self.plan);
-        let without_tap = command(&Plan { tap: None, ..self.plan.clone() });
-        Ok(Launch {
-            command: with_tap,
-            without_tap: Some(without_tap),
-            inherit: ends.into(),
-            stdout: None,
+        let mut ways = Vec::new();
+        if let Some(program) = &self.jailed {
+            fs::create_dir(JAIL).with_context(|| format!("cannot make '{JAIL}'"))?;
+            let user = (geteuid().is_root() && weak_root().is_ok()).then(own_user);
+            if let Some(user) = user {
+                chown(&self.plan.initramfs, Some(user), None)
+                    .context("cannot give the initramfs to the VMM")?;
+            }
+            let way = |tap: Option<String>| {
+                let plan = Plan {
+                    kernel: KERNEL.into(),
+                    initramfs: INITRAMFS.into(),
+                    tap,
+                    ..self.plan.clone()
+                };
+                (command(program, &plan), Some(self.jail(program, &plan, user)))
+            };
+            let (command, jail) = way(self.plan.tap.clone());
+            ways.push(Way { command, jail, without_tap: Some(way(None)), user });
+        }
+        let without_tap = Plan { tap: None, ..self.plan.clone() };
+        ways.push(Way {
+            command: command(&self.program, &self.plan),
             jail: None,
+            without_tap: Some((command(&self.program, &without_tap), None)),
             user: None,
-        })
+        });
+        let inherit = ends.into_iter().chain(disks.into_iter().flatten()).collect();
+        Ok(Launch { ways, inherit, stdout: None })
     }
 
     fn channel(&mut self) -> Option<UnixStream> {
@@ -105,6 +164,90 @@ impl Machine for Qemu {
     fn press_power(&mut self) -> Result<bool> {
         self.qmp.execute("system_powerdown").map(|()| true)
     }
+}
+
+impl Qemu {
+    /// What the user is to know of a QEMU that has no jail.
+    pub(crate) fn unjailed(&self) -> Option<String> {
+        self.jailed.is_none().then(|| {
+            format!(
+                "QEMU runs without its jail: '{}' is no program but a script",
+                self.program.display()
+            )
+        })
+    }
+
+    /// What QEMU sees: itself and what it is loaded with, kernel and initramfs, and the devices it
+    /// needs. The disks are open already.
+    fn jail(&self, program: &Path, plan: &Plan, user: Option<Uid>) -> Jail {
+        let mut files = libraries(program);
+        if in_store(program) && files.is_empty() {
+            files.extend(STORES.iter().map(Path::new).filter(|s| s.is_dir()).map(Seen::as_it_is));
+        }
+        let own = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+        let mut places: Vec<PathBuf> = [Path::new("/usr"), own]
+            .iter()
+            .flat_map(|prefix| FIRMWARE.iter().map(move |dir| prefix.join(dir)))
+            .collect();
+        places.extend(["lib", "lib64"].map(|dir| own.join(dir)));
+        places.extend([program.to_owned(), "/etc/ld.so.cache".into()]);
+        for place in places {
+            let host = |seen: &Seen| place.starts_with(&seen.host);
+            if place.exists() && !files.iter().any(host) {
+                files.push(Seen::as_it_is(&place));
+            }
+        }
+        let mut see = |host: PathBuf, inside: &str, writable| {
+            files.push(Seen { host, inside: inside.to_owned(), writable });
+        };
+        see(self.plan.kernel.clone(), KERNEL.trim_start_matches('/'), false);
+        see(self.plan.initramfs.clone(), INITRAMFS.trim_start_matches('/'), false);
+        see("/dev/urandom".into(), "dev/urandom", false);
+        if self.accelerator == Accelerator::Kvm {
+            see("/dev/kvm".into(), "dev/kvm", true);
+        }
+        let by_itself = plan.mac.is_some() && plan.tap.is_none();
+        if plan.tap.is_some() {
+            see("/dev/net/tun".into(), "dev/net/tun", true);
+        } else if by_itself && Path::new("/etc/resolv.conf").exists() {
+            see("/etc/resolv.conf".into(), "etc/resolv.conf", false);
+        }
+        Jail {
+            files,
+            base: JAIL.into(),
+            root: PathBuf::new(),
+            unplugged: plan.mac.is_none(),
+            connects: by_itself,
+            end: End::Own(user),
+        }
+    }
+}
+
+/// Returns a program as a jail has it; none where it is a script, which needs what nobody knows, unless
+/// it lies in a store, of which a jail has all.
+fn in_jail(program: &Path) -> Result<Option<PathBuf>> {
+    let program = fs::canonicalize(program)
+        .with_context(|| format!("cannot find '{}'", program.display()))?;
+    let known = in_store(&program)
+        || is_elf(&program).with_context(|| format!("cannot read '{}'", program.display()))?;
+    Ok(known.then_some(program))
+}
+
+fn in_store(program: &Path) -> bool {
+    STORES.iter().any(|store| program.starts_with(store))
+}
+
+/// Opens a disk as often as QEMU has to: for writing it reads the disk's beginning first.
+fn open(disk: &Disk) -> Result<Vec<OwnedFd>> {
+    let path = &disk.path;
+    let open = || -> std::io::Result<Vec<OwnedFd>> {
+        let mut files = vec![File::open(path)?.into()];
+        if !disk.read_only {
+            files.push(File::options().read(true).write(true).open(path)?.into());
+        }
+        Ok(files)
+    };
+    open().with_context(|| format!("cannot open the {} disk '{}'", disk.role, path.display()))
 }
 
 /// The host's processor in the OCI image specification's words.
@@ -142,9 +285,9 @@ fn find(architecture: &str, binaries: &Binaries) -> Result<PathBuf> {
     })
 }
 
-/// The command line after the program. The descriptors are qmp, console, channel.
-fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec<String> {
-    let [qmp, console, channel] = fds.map(|fd| fd.as_raw_fd());
+/// The command line after the program.
+fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<String> {
+    let [qmp, console, channel] = inherited.sockets;
     let arm = plan.architecture == "arm64";
     let mut words: Vec<String> = Vec::with_capacity(64);
     let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
@@ -169,14 +312,17 @@ fn words(plan: &Plan, accelerator: Accelerator, fds: [BorrowedFd<'_>; 3]) -> Vec
     add("-kernel", plain(&plan.kernel));
     add("-initrd", plain(&plan.initramfs));
     add("-append", command_line(arm, plan.verbose));
-    for Disk { role, path, read_only } in &plan.disks {
+    for (set, (disk, fds)) in plan.disks.iter().zip(&inherited.disks).enumerate() {
+        let Disk { role, read_only, .. } = disk;
+        for fd in fds {
+            add("-add-fd", format!("fd={fd},set={set}"));
+        }
         let access = if *read_only { "read-only=on" } else { "read-only=off,discard=unmap" };
         add(
             "-drive",
             format!(
-                "if=none,id={role},file.driver=file,file.filename={},format=raw,cache=writeback,\
-                 {access}",
-                escaped(path)
+                "if=none,id={role},file.driver=file,file.filename=/dev/fdset/{set},format=raw,\
+                 cache=writeback,{access}",
             ),
         );
         add("-device", format!("virtio-blk-pci,drive={role}"));
@@ -227,11 +373,6 @@ fn plain(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Doubles commas, which end a value in QEMU's options.
-fn escaped(path: &Path) -> String {
-    path.to_string_lossy().replace(',', ",,")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,29 +400,31 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_the_plan_says() {
-        let (a, b) = UnixStream::pair().unwrap();
-        let line = words(&plan(), Accelerator::Tcg, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        let inherited = Inherited { sockets: [3, 4, 5], disks: vec![vec![6], vec![7, 8]] };
+        let line = words(&plan(), Accelerator::Tcg, &inherited).join(" ");
         assert!(line.contains("-accel tcg,thread=multi -cpu max -smp 2 -m 512M"), "{line}");
-        assert!(line.contains("file.filename=/a,,b/rootfs.ext4,"), "{line}");
+        assert!(line.contains("-add-fd fd=6,set=0 -drive if=none,id=base,"), "{line}");
+        assert!(line.contains("-add-fd fd=7,set=1 -add-fd fd=8,set=1 -drive "), "{line}");
+        assert!(line.contains("id=overlay,file.driver=file,file.filename=/dev/fdset/1,"), "{line}");
         assert!(line.contains("cache=writeback,read-only=on"), "{line}");
         assert!(line.contains("read-only=off,discard=unmap"), "{line}");
-        assert!(line.contains(&format!("id=console,fd={}", b.as_raw_fd())), "{line}");
+        assert!(line.contains("id=console,fd=4"), "{line}");
         assert!(!line.contains("-netdev"), "{line}");
         assert!(line.contains(" quiet ") && !line.contains("earlyprintk"), "{line}");
         let told = Plan { verbose: true, ..plan() };
-        let told = words(&told, Accelerator::Tcg, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        let told = words(&told, Accelerator::Tcg, &inherited).join(" ");
         assert!(told.contains("earlyprintk=ttyS0") && !told.contains(" quiet"), "{told}");
         let base = line.find("drive=base").unwrap();
         assert!(base < line.find("drive=overlay").unwrap(), "the order is the guest's");
 
         let mut plan = plan();
         plan.mac = Some("02:00:00:00:00:01".into());
-        let line = words(&plan, Accelerator::Kvm, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        let line = words(&plan, Accelerator::Kvm, &inherited).join(" ");
         assert!(line.contains("-accel kvm -cpu host"), "{line}");
         assert!(line.contains("virtio-net-pci,netdev=net,mac=02:00:00:00:00:01"), "{line}");
         assert!(line.contains("-netdev user,id=net,net=192.0.2.0/24 "), "{line}");
         plan.tap = Some("tap0".into());
-        let line = words(&plan, Accelerator::Kvm, [a.as_fd(), b.as_fd(), a.as_fd()]).join(" ");
+        let line = words(&plan, Accelerator::Kvm, &inherited).join(" ");
         assert!(line.contains("-netdev tap,id=net,ifname=tap0,script=no"), "{line}");
     }
 
