@@ -2,7 +2,7 @@
 
 use crate::Ended;
 use serde_json::Value;
-use std::{io::Write, path::Path, process::Command, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 /// What a program answered.
 #[must_use]
@@ -25,11 +25,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(command: &Command, dir: &Path, ended: Ended) -> Self {
-        let mut words = vec![command.get_program().display().to_string()];
-        words.extend(command.get_args().map(|arg| arg.display().to_string()));
+    pub(crate) fn new(command: String, dir: &Path, ended: Ended) -> Self {
         Self {
-            command: words.join(" "),
+            command,
             status: ended.status,
             documents: Vec::new(),
             stdout: ended.stdout,

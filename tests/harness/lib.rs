@@ -4,6 +4,7 @@
 //! somebody else's program would. What a test leaves running is ended with its sandbox.
 
 mod answer;
+mod guest;
 mod page;
 mod plant;
 mod process;
@@ -11,6 +12,7 @@ mod stage;
 mod tiny;
 
 pub use answer::Answer;
+pub use guest::Running;
 pub use page::{Page, pages};
 pub use process::{Ended, run_bounded};
 pub use tiny::{GREETING, Then, pvh_kernel, tiny_kernel};
@@ -35,6 +37,16 @@ pub struct Sandbox {
     dir: TempDir,
     state: PathBuf,
     limit_ms: AtomicU64,
+    elsewhere: Option<Elsewhere>,
+}
+
+/// Where commands run instead of right here.
+#[derive(Debug)]
+struct Elsewhere {
+    /// What a command begins with.
+    words: Vec<String>,
+    /// Where banger's programs lie there.
+    programs: PathBuf,
 }
 
 impl Default for Sandbox {
@@ -51,7 +63,19 @@ impl Sandbox {
             fs::create_dir(dir.path().join(part)).expect("a directory in the sandbox");
         }
         let state = dir.path().join("state");
-        Self { dir, state, limit_ms: AtomicU64::new(60_000) }
+        Self { dir, state, limit_ms: AtomicU64::new(60_000), elsewhere: None }
+    }
+
+    /// Has every command from now on begin with `words`, which lead to another namespace or user:
+    /// there banger's programs lie in `programs`.
+    pub fn go_elsewhere(&mut self, mut words: Vec<String>, programs: &Path) {
+        words.extend(["env".to_owned(), format!("--chdir={}", self.dir().display())]);
+        self.elsewhere = Some(Elsewhere { words, programs: programs.to_owned() });
+    }
+
+    /// Returns the folder of banger's programs, where commands run.
+    pub fn programs(&self) -> PathBuf {
+        self.elsewhere.as_ref().map_or_else(own_programs, |elsewhere| elsewhere.programs.clone())
     }
 
     /// Changes how long one program may run, 60 s at first.
@@ -88,7 +112,17 @@ impl Sandbox {
 
     /// Returns a command with the sandbox's environment, for what [`Sandbox::run`] does not offer.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match &self.elsewhere {
+            None => Command::new(program),
+            Some(Elsewhere { words, programs }) => {
+                let program = Path::new(program.as_ref());
+                let own = program.strip_prefix(own_programs());
+                let program = own.map_or_else(|_| program.to_owned(), |name| programs.join(name));
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]).arg(program);
+                command
+            }
+        };
         command
             .env_clear()
             .env("PATH", SYSTEM_PATH)
@@ -154,7 +188,15 @@ impl Sandbox {
         shell.args(["-c", command]).env("TERM", "xterm").env("NO_COLOR", "1");
         change(&mut shell);
         let ended = process::run_on_terminal(&mut shell, columns, self.limit());
-        Answer::new(&shell, self.dir.path(), ended)
+        Answer::new(self.own_words(&shell), self.dir.path(), ended)
+    }
+
+    /// Returns what a command says but for what leads elsewhere.
+    fn own_words(&self, command: &Command) -> String {
+        let before = self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.words.len());
+        let program = std::iter::once(command.get_program());
+        let words = program.chain(command.get_args()).skip(before);
+        words.map(|word| word.display().to_string()).collect::<Vec<_>>().join(" ")
     }
 
     fn limit(&self) -> Duration {
@@ -172,7 +214,7 @@ impl Sandbox {
         command.args(args);
         change(&mut command);
         let ended = run_bounded(&mut command, stdin, self.limit());
-        Answer::new(&command, self.dir.path(), ended)
+        Answer::new(self.own_words(&command), self.dir.path(), ended)
     }
 }
 
@@ -187,11 +229,14 @@ impl Drop for Sandbox {
 /// Returns the path of one of banger's programs for tests of several programs, which have no
 /// `CARGO_BIN_EXE_...` of them.
 pub fn program(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("the path of the test");
-    let dir = exe.parent().and_then(Path::parent).expect("the folder of the build");
-    let path = dir.join(name);
+    let path = own_programs().join(name);
     assert!(path.is_file(), "'{}' is missing: run 'cargo xtask build' first", path.display());
     path
+}
+
+fn own_programs() -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of the test");
+    exe.parent().and_then(Path::parent).expect("the folder of the build").to_owned()
 }
 
 /// Says whether a program of the system is there. Where `CI` is set an absent one fails the test;

@@ -5,7 +5,7 @@ use crate::{
     place::{How, Kind, Source, decide, is_contents},
     progress::{Counted, bar},
 };
-use banger_channel::files::{Put, relay};
+use banger_channel::files::{Put, Whole, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result};
 use indicatif::ProgressBar;
@@ -210,33 +210,12 @@ impl Sent<'_> {
             let after = file.metadata()?;
             let same = (after.len(), after.mtime(), after.mtime_nsec())
                 == (meta.len(), meta.mtime(), meta.mtime_nsec());
+            let changed = || std::io::Error::other("it changed while it was read");
             return if same { Ok(()) } else { Err(changed()) };
         }
         header.set_size(meta.len());
-        let whole = Whole { from: file, left: meta.len() };
+        let whole = Whole::new(file, meta.len());
         builder.append_data(&mut header, to, Counted { inner: whole, bar: self.bar })
-    }
-}
-
-fn changed() -> std::io::Error {
-    std::io::Error::other("it changed while it was read")
-}
-
-/// A file that has to be as long as it was said to be; what it grows by is left.
-struct Whole {
-    from: File,
-    left: u64,
-}
-
-impl Read for Whole {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.from.read(&mut buffer[..most])?;
-        if count == 0 && most > 0 {
-            return Err(changed());
-        }
-        self.left -= count as u64;
-        Ok(count)
     }
 }
 

@@ -3,19 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_channel::bridge;
-use banger_tests::{Answer, Sandbox, have, program};
-use serde_json::Value;
+use banger_tests::{Answer, Running, Sandbox, have};
+use serde_json::{Value, json};
 use std::{
     fs::{self, File, Permissions},
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{FileExt, MetadataExt, PermissionsExt, symlink},
-        net::{UnixListener, UnixStream},
+        net::UnixStream,
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -25,69 +25,26 @@ const CP: &str = env!("CARGO_BIN_EXE_banger-vm-cp");
 /// A VM that runs as far as anybody can tell: its lock is held, its agent answers.
 struct Guest {
     sandbox: Sandbox,
-    agent: Option<Child>,
-    _lock: nix::fcntl::Flock<File>,
+    _running: Running,
 }
 
 impl Guest {
     /// Starts one with the real agent.
     fn new() -> Self {
-        let mut guest = Self::bare();
-        let folder = guest.sandbox.vm("web");
-        let document = folder.join("guest.json");
-        fs::write(
-            &document,
-            r#"{"schema":"banger.guest/1","hostname":"web","machine_id":"0","clock_unix_ms":0,
-                "disks":{"base":"a","overlay":"b","work":"c"},"channel":"banger.0","config":{}}"#,
-        )
-        .unwrap();
-        let port = UnixListener::bind(folder.join("run/port.sock")).unwrap();
-        let agent = guest
-            .sandbox
-            .command(program("banger-guest-agent"))
-            .arg("--guest")
-            .arg(document)
-            .arg("--device")
-            .arg(folder.join("run/port.sock"))
-            .spawn()
-            .unwrap();
-        guest.agent = Some(agent);
-        let (device, _) = port.accept().unwrap();
-        let listener = UnixListener::bind(folder.join("run/channel.sock")).unwrap();
-        thread::spawn(move || bridge::run(listener, device));
-        guest
+        let sandbox = Sandbox::new();
+        let mut running = sandbox.plant_running("web", &json!({}));
+        let bridge = |listener, device| drop(bridge::run(listener, device));
+        running.start_agent(&sandbox, &json!({}), bridge);
+        Self { sandbox, _running: running }
     }
 
     /// Starts one whose agent knows one directory, `/srv/tree`, and answers a request for it with
     /// these bytes, then with silence.
     fn lying(answer: Vec<u8>) -> Self {
-        let guest = Self::bare();
-        let listener =
-            UnixListener::bind(guest.sandbox.vm("web").join("run/channel.sock")).unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let answer = answer.clone();
-                thread::spawn(move || lie(stream.unwrap(), &answer));
-            }
-        });
-        guest
-    }
-
-    fn bare() -> Self {
         let sandbox = Sandbox::new();
-        sandbox.plant_vm("web", "alpine", "generic-6.12");
-        let folder = sandbox.vm("web");
-        fs::create_dir(folder.join("run")).unwrap();
-        fs::write(
-            folder.join("running.json"),
-            r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":1,"start_ticks":1},
-                "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#,
-        )
-        .unwrap();
-        let lock = File::create(folder.join("lock")).unwrap();
-        let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
-        let lock = nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap();
-        Self { sandbox, agent: None, _lock: lock }
+        let running = sandbox.plant_running("web", &json!({}));
+        running.answer(move |stream| lie(stream, &answer));
+        Self { sandbox, _running: running }
     }
 
     fn cp(&self, args: &[&str]) -> Answer {
@@ -109,21 +66,8 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-    }
-}
-
-fn lie(stream: UnixStream, answer: &[u8]) {
-    let mut reader = BufReader::new(stream);
+fn lie(reader: &mut BufReader<UnixStream>, answer: &[u8]) {
     let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    reader.get_mut().write_all(b"OK 1\n").unwrap();
-    line.clear();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
         return;
     }

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_channel::bridge;
-use banger_tests::{Answer, Sandbox, have, program};
+use banger_tests::{Answer, Running, Sandbox, have};
+use serde_json::json;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Write},
-    os::unix::net::UnixListener,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,49 +18,19 @@ const EXEC: &str = env!("CARGO_BIN_EXE_banger-vm-exec");
 /// A VM that runs as far as anybody can tell: its lock is held, its agent answers.
 struct Guest {
     sandbox: Sandbox,
-    agent: Child,
-    _lock: nix::fcntl::Flock<File>,
+    running: Running,
 }
 
 impl Guest {
     /// Starts one whose image says so much of how to run it.
     fn new(config: &str) -> Self {
         let sandbox = Sandbox::new();
-        sandbox.plant_vm("web", "alpine", "generic-6.12");
-        let folder = sandbox.vm("web");
-        fs::create_dir(folder.join("run")).unwrap();
-        fs::write(
-            folder.join("running.json"),
-            r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":1,"start_ticks":1},
-                "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#,
-        )
-        .unwrap();
-        let lock = File::create(folder.join("lock")).unwrap();
-        let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
-        let lock = nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap();
-        let document = folder.join("guest.json");
-        fs::write(
-            &document,
-            format!(
-                r#"{{"schema":"banger.guest/1","hostname":"web","machine_id":"0","clock_unix_ms":0,
-                     "disks":{{"base":"a","overlay":"b","work":"c"}},"channel":"banger.0",
-                     "config":{config}}}"#
-            ),
-        )
-        .unwrap();
-        let port = UnixListener::bind(folder.join("run/port.sock")).unwrap();
-        let agent = sandbox
-            .command(program("banger-guest-agent"))
-            .arg("--guest")
-            .arg(document)
-            .arg("--device")
-            .arg(folder.join("run/port.sock"))
-            .spawn()
-            .unwrap();
-        let (device, _) = port.accept().unwrap();
-        let listener = UnixListener::bind(folder.join("run/channel.sock")).unwrap();
-        thread::spawn(move || bridge::run(listener, device));
-        Self { sandbox, agent, _lock: lock }
+        let mut running = sandbox.plant_running("web", &json!({}));
+        let config = serde_json::from_str(config).unwrap();
+        running.start_agent(&sandbox, &config, |listener, device| {
+            drop(bridge::run(listener, device));
+        });
+        Self { sandbox, running }
     }
 
     fn exec(&self, args: &[&str]) -> Answer {
@@ -75,13 +45,6 @@ impl Guest {
     fn start(&self, args: &[&str]) -> Child {
         let mut command = self.sandbox.command(EXEC);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.agent.kill();
-        let _ = self.agent.wait();
     }
 }
 
@@ -320,13 +283,14 @@ fn many_at_once_do_not_mix() {
 
 #[test]
 fn the_agent_stays_small() {
-    let guest = Guest::new("{}");
+    let mut guest = Guest::new("{}");
+    let agent = guest.running.agent().id();
     guest.feed(&["web", "cat"], &vec![1; 8 << 20]).ok();
     for _ in 0..20 {
         guest.exec(&["web", "true"]).ok();
     }
     let field = |name: &str| {
-        let status = fs::read_to_string(format!("/proc/{}/status", guest.agent.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{agent}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
         line.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
@@ -341,7 +305,7 @@ fn an_agent_that_dies_is_an_own_failure() {
     let mut guest = Guest::new("{}");
     let child = guest.start(&["web", "sleep", "20.125"]);
     until("it runs", || runs("20.125"));
-    guest.agent.kill().unwrap();
+    guest.running.agent().kill().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     Command::new("pkill").args(["-f", "^sleep 20.125$"]).status().unwrap();

@@ -2,13 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
-use banger_tests::{Sandbox, have};
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::unix::net::UnixListener,
-    thread,
-};
+use banger_tests::{Running, Sandbox, have};
+use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-vm-ssh");
 
@@ -42,33 +37,13 @@ fn a_wrong_command_line_is_a_usage_error() {
 
 /// Plants a VM that runs as far as anybody can tell, whose agent answers each wish for a connection
 /// with these words. Returns what holds its lock.
-fn running(sandbox: &Sandbox, answer: &'static [u8]) -> impl Drop {
-    sandbox.plant_vm("web", "alpine", "generic-6.12");
+fn running(sandbox: &Sandbox, answer: &'static [u8]) -> Running {
+    let running = sandbox.plant_running("web", &serde_json::json!({}));
     let folder = sandbox.vm("web");
-    for dir in ["run", "ssh"] {
-        fs::create_dir(folder.join(dir)).unwrap();
-    }
+    fs::create_dir(folder.join("ssh")).unwrap();
     fs::write(folder.join("ssh/known_host"), "web.vm ssh-ed25519 AAAA web.vm\n").unwrap();
-    fs::write(
-        folder.join("running.json"),
-        r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":1,"start_ticks":1},
-            "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#,
-    )
-    .unwrap();
-    let listener = UnixListener::bind(folder.join("run/channel.sock")).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            let _ = stream.get_mut().write_all(b"OK 1\n");
-            let _ = stream.read_line(&mut line);
-            let _ = stream.get_mut().write_all(answer);
-        }
-    });
-    let lock = File::create(folder.join("lock")).unwrap();
-    let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
-    nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap()
+    running.pretend(answer);
+    running
 }
 
 #[test]

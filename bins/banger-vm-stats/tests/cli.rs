@@ -3,21 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_channel::bridge;
-use banger_tests::{Sandbox, program};
+use banger_tests::{Running, Sandbox};
 use serde_json::json;
-use std::{
-    fs::{self, File},
-    io::{Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
-    process::Child,
-    thread,
-};
+use std::{fs, process::Child};
 
 const STATS: &str = env!("CARGO_BIN_EXE_banger-vm-stats");
 
 /// A VM whose lock is held, and whose VMM and supervisor are one process.
 struct Live {
-    _lock: nix::fcntl::Flock<File>,
+    running: Running,
     process: Child,
 }
 
@@ -29,57 +23,23 @@ impl Drop for Live {
 }
 
 fn running(sandbox: &Sandbox, name: &str) -> Live {
-    sandbox.plant_vm(name, "alpine", "generic-6.12");
-    let folder = sandbox.vm(name);
-    fs::create_dir(folder.join("run")).unwrap();
     let process = sandbox.command("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
     let start: u64 = stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap();
     let this = json!({ "pid": process.id(), "start_ticks": start });
-    let document = json!({
-        "schema": "banger.running/1", "phase": "ready", "supervisor": this, "vmm_process": this,
-        "vmm": "qemu", "accelerator": "tcg", "started_unix_ms": 1,
-    });
-    fs::write(folder.join("running.json"), document.to_string()).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
-    let lock = nix::fcntl::Flock::lock(lock, exclusive).map_err(|(_, error)| error).unwrap();
-    Live { _lock: lock, process }
-}
-
-/// Answers a connection after its handshake with bytes of our choice.
-fn pretend(sandbox: &Sandbox, name: &str, answer: String) {
-    let listener = UnixListener::bind(sandbox.vm(name).join("run/channel.sock")).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream: UnixStream = stream.unwrap();
-            let _ = stream.read(&mut [0; 64]);
-            let _ = stream.write_all(b"OK 1\n");
-            let _ = stream.read(&mut [0; 512]);
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
+    let running = sandbox.plant_running(name, &json!({ "supervisor": this, "vmm_process": this }));
+    Live { running, process }
 }
 
 #[test]
 fn a_running_vm_has_all_figures() {
     let sandbox = Sandbox::new();
     sandbox.plant_image("alpine");
-    let _live = running(&sandbox, "web");
-    let run = sandbox.vm("web").join("run");
-    let port = UnixListener::bind(run.join("port.sock")).unwrap();
-    let mut agent = sandbox
-        .command(program("banger-guest-agent"))
-        .arg("--device")
-        .arg(run.join("port.sock"))
-        .spawn()
-        .unwrap();
-    let (device, _) = port.accept().unwrap();
-    let listener = UnixListener::bind(run.join("channel.sock")).unwrap();
-    thread::spawn(move || bridge::run(listener, device));
+    let mut live = running(&sandbox, "web");
+    live.running.start_agent(&sandbox, &json!({}), |listener, device| {
+        drop(bridge::run(listener, device));
+    });
     let answer = sandbox.run(STATS, &["web", "web"]);
-    let _ = agent.kill();
-    let _ = agent.wait();
     answer.ok();
     assert_eq!(answer.documents.len(), 1, "{}", answer.all());
     let stats = answer.document().clone();
@@ -104,12 +64,10 @@ fn a_running_vm_has_all_figures() {
 #[test]
 fn a_hostile_guest_is_cut_to_size_and_a_silent_one_is_absent() {
     let sandbox = Sandbox::new();
-    let _live = running(&sandbox, "web");
+    let web = running(&sandbox, "web");
     let disk = r#"{"path":"/\u001b[2J","total_bytes":1,"free_bytes":9}"#;
     let disks = vec![disk; 100].join(",");
-    pretend(
-        &sandbox,
-        "web",
+    web.running.pretend(
         format!(
             "{{\"memory_total_bytes\":1,\"memory_available_bytes\":18446744073709551615,\"load1\":0,\
              \"processes\":1,\"cpu_busy_ms\":18446744073709551615,\"cpu_idle_ms\":1,\"disks\":[{disks}]}}\n"
@@ -121,8 +79,8 @@ fn a_hostile_guest_is_cut_to_size_and_a_silent_one_is_absent() {
     assert_eq!(guest["disks"].as_array().unwrap().len(), 8);
     assert_eq!(guest["disks"][0], json!({"path": "/[2J", "total_bytes": 1, "used_bytes": 0}));
 
-    let _live = running(&sandbox, "bad");
-    pretend(&sandbox, "bad", "x".repeat(2 << 20));
+    let bad = running(&sandbox, "bad");
+    bad.running.pretend("x".repeat(2 << 20));
     let answer = sandbox.run(STATS, &["bad"]);
     assert!(answer.document()["guest"].is_null(), "{}", answer.all());
     assert!(answer.document()["host"].is_object(), "{}", answer.all());

@@ -9,11 +9,13 @@ mod relay;
 mod serve;
 mod take;
 mod turn;
+mod whole;
 mod wire;
 
 pub use relay::relay;
 pub use serve::serve;
 pub use take::{Skipped, Take, Taken};
+pub use whole::Whole;
 pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
 
 use banger_doc::{Context, Error, Kind, Result};

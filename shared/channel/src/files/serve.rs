@@ -3,6 +3,7 @@
 
 use super::holes;
 use super::turn::Turn;
+use super::whole::Whole;
 use super::wire::{MARK, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
@@ -378,7 +379,7 @@ impl Tree {
                 }
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_size(size);
-                builder.append_data(&mut header, full, Whole { from: file, left: size })
+                builder.append_data(&mut header, full, Whole::new(file, size))
             }
             SFlag::S_IFLNK => {
                 header.set_entry_type(tar::EntryType::Symlink);
@@ -731,25 +732,6 @@ pub(super) fn plain_path(mut path: &[u8]) -> &[u8] {
 fn device_of(header: &tar::Header) -> std::io::Result<u64> {
     let number = |part: Option<u32>| part.map(u64::from).ok_or(ErrorKind::InvalidData);
     Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
-}
-
-/// A file that has to be as long as it was said to be: one that shrinks meanwhile is an error, never
-/// filled up.
-struct Whole {
-    from: File,
-    left: u64,
-}
-
-impl Read for Whole {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.from.read(&mut buffer[..most])?;
-        if count == 0 && most > 0 {
-            return Err(std::io::Error::other("it shrank while it was read"));
-        }
-        self.left -= count as u64;
-        Ok(count)
-    }
 }
 
 fn kind(stat: &FileStat) -> SFlag {
