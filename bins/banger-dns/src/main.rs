@@ -5,6 +5,7 @@
 //! it; it leaves when the last share in `dns.users` ends, which each of them holds.
 
 mod message;
+mod stream;
 
 use banger_cli::Out;
 use banger_doc::{Context, Error, Name, Result};
@@ -13,9 +14,10 @@ use message::{Answer, Question};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::OpenOptions,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     process::ExitCode,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -31,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(clap::Parser)]
 #[command(name = "banger-dns", version)]
 struct Args {
-    /// Where to answer, over UDP
+    /// Where to answer, over UDP and TCP
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:42069")]
     listen: SocketAddr,
 }
@@ -54,8 +56,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         .truncate(false)
         .open(&users)
         .with_context(|| format!("cannot open '{}'", users.display()))?;
-    let begin = move || serve(&state, args.listen);
-    thread::Builder::new().spawn(begin).context("cannot start a thread")?;
+    let state = Arc::new(state);
+    let (by_packets, by_streams) = (Arc::clone(&state), state);
+    let packets = move || serve(&by_packets, args.listen);
+    let streams = move || stream::serve(&by_streams, &bound(|| TcpListener::bind(args.listen)));
+    thread::Builder::new().spawn(packets).context("cannot start a thread")?;
+    thread::Builder::new().spawn(streams).context("cannot start a thread")?;
     // Waits until nobody has a share, however they ended; then this program ends, threads and all.
     match Flock::lock(users, FlockArg::LockExclusive) {
         Ok(_nobody) => Ok(()),
@@ -63,14 +69,19 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
 }
 
-fn serve(state: &State, listen: SocketAddr) {
-    let socket = loop {
-        match UdpSocket::bind(listen) {
-            Ok(socket) => break socket,
-            // Another state's, or another program's: its turn ends one day.
+/// Waits for an address that another state's `banger-dns` may have, or another program: its turn ends
+/// one day.
+fn bound<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    loop {
+        match bind() {
+            Ok(socket) => return socket,
             Err(_) => thread::sleep(AGAIN),
         }
-    };
+    }
+}
+
+fn serve(state: &State, listen: SocketAddr) {
+    let socket = bound(|| UdpSocket::bind(listen));
     let mut bytes = [0; QUESTION_BYTES];
     loop {
         match socket.recv_from(&mut bytes) {

@@ -1,14 +1,20 @@
-//! Messages of DNS (RFC 1035, section 4; RFC 6891 for OPT): one question, at most one address.
+//! Messages of DNS (RFC 1035, section 4; RFC 6891 for OPT): one question, at most one address. That there is
+//! none is said with the record that lets a resolver keep it (RFC 2308).
 
 use std::net::IpAddr;
 
 const HEADER: usize = 12;
 const TYPE_A: u16 = 1;
+const TYPE_SOA: u16 = 6;
 const TYPE_AAAA: u16 = 28;
 const TYPE_ANY: u16 = 255;
 const TYPE_OPT: u16 = 41;
 const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
+/// The zone, as a name in a message.
+const ZONE: &[u8] = b"\x02vm\0";
+/// The zone's person, `nobody` there, as a name in a message.
+const PERSON: &[u8] = b"\x06nobody\x02vm\0";
 /// How long an answer may be kept, in seconds: a VM may end at any moment.
 const KEEP_S: u32 = 1;
 
@@ -108,11 +114,14 @@ impl<'a> Question<'a> {
             _ => None,
         };
         let data = data.filter(|_| self.is_plain);
+        let is_zone = self.labels == ["vm"] && self.asks_for(TYPE_SOA) && self.is_plain;
+        let is_absent = authority && data.is_none() && !is_zone;
         let flags =
             0x8000_u16 | u16::from(authority) << 10 | u16::from(self.wants_recursion) << 8 | code;
         let mut bytes = self.id.to_vec();
         bytes.extend(flags.to_be_bytes());
-        for count in [1, u16::from(data.is_some()), 0, u16::from(self.extended)] {
+        let answers = u16::from(data.is_some() || is_zone);
+        for count in [1, answers, u16::from(is_absent), u16::from(self.extended)] {
             bytes.extend(count.to_be_bytes());
         }
         bytes.extend(self.section);
@@ -124,6 +133,9 @@ impl<'a> Question<'a> {
             bytes.extend(KEEP_S.to_be_bytes());
             bytes.extend((data.len() as u16).to_be_bytes());
             bytes.extend(data);
+        }
+        if is_zone || is_absent {
+            bytes.extend(authority_record());
         }
         if self.extended {
             bytes.push(0);
@@ -137,6 +149,21 @@ impl<'a> Question<'a> {
     fn asks_for(&self, kind: u16) -> bool {
         [CLASS_IN, CLASS_ANY].contains(&self.class) && [kind, TYPE_ANY].contains(&self.kind)
     }
+}
+
+/// The record of the zone (RFC 1035, section 3.3.13). Its last number says how long an absence may be kept.
+fn authority_record() -> Vec<u8> {
+    let mut data = [ZONE, PERSON].concat();
+    for number in [1, 3600, 600, 86_400, KEEP_S] {
+        data.extend(number.to_be_bytes());
+    }
+    let mut bytes = ZONE.to_vec();
+    bytes.extend(TYPE_SOA.to_be_bytes());
+    bytes.extend(CLASS_IN.to_be_bytes());
+    bytes.extend(KEEP_S.to_be_bytes());
+    bytes.extend((data.len() as u16).to_be_bytes());
+    bytes.extend(data);
+    bytes
 }
 
 #[cfg(test)]
@@ -166,7 +193,31 @@ mod tests {
         let bytes = ask("web.vm", TYPE_AAAA);
         let question = Question::read(&bytes).unwrap();
         let said = question.answer(&Answer::Address("127.64.1.2".parse().unwrap()));
-        assert_eq!(said[..12], [7, 9, 0x85, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(said[..12], [7, 9, 0x85, 0, 0, 1, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(said[bytes.len()..], authority_record());
+    }
+
+    #[test]
+    fn what_is_absent_may_be_kept_as_long_as_the_zone_says() {
+        let bytes = ask("web.vm", TYPE_A);
+        let question = Question::read(&bytes).unwrap();
+        for (answer, counts) in [
+            (Answer::Nothing, [0, 0, 0, 1]),
+            (Answer::NoSuchName, [0, 0, 0, 1]),
+            (Answer::NotOurs, [0, 0, 0, 0]),
+        ] {
+            let said = question.answer(&answer);
+            assert_eq!(said[6..10], counts, "{answer:?}");
+        }
+        let record = authority_record();
+        assert_eq!(record[..4], *b"\x02vm\0");
+        assert_eq!(record[4..14], [0, 6, 0, 1, 0, 0, 0, 1, 0, 35]);
+        assert_eq!((record.len(), &record[45..]), (49, &[0, 0, 0, 1][..]));
+        // The zone itself has that record, and nothing else.
+        let bytes = ask("vm", TYPE_SOA);
+        let said = Question::read(&bytes).unwrap().answer(&Answer::Nothing);
+        assert_eq!(said[6..10], [0, 1, 0, 0]);
+        assert_eq!(said[bytes.len()..], record);
     }
 
     #[test]
@@ -188,7 +239,7 @@ mod tests {
         bytes[11] = 1;
         bytes.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
         let said = Question::read(&bytes).unwrap().answer(&Answer::Nothing);
-        assert_eq!((said[11], said.len()), (1, plain + 11));
+        assert_eq!((said[11], said.len()), (1, plain + 49 + 11));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The contract of `banger-dns`: over real sockets, with VMs that run as far as anybody can tell.
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
-use banger_tests::Sandbox;
+use banger_tests::{Running, Sandbox};
 use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
 use std::{
-    fs::{self, File},
-    net::UdpSocket,
+    fs::File,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
     process::Child,
     thread,
     time::{Duration, Instant},
@@ -19,17 +21,10 @@ fn hold(path: std::path::PathBuf, how: FlockArg) -> Flock<File> {
 }
 
 /// Plants a VM that runs, with an address if one is named.
-fn running(sandbox: &Sandbox, name: &str, loopback: Option<&str>) -> Flock<File> {
-    sandbox.plant_vm(name, "alpine", "generic-6.12");
-    let mut document = serde_json::json!({
-        "schema": "banger.running/1", "phase": "ready", "supervisor": {"pid": 1, "start_ticks": 1},
-        "vmm": "qemu", "accelerator": "tcg", "started_unix_ms": 1,
-    });
-    if let Some(loopback) = loopback {
-        document["ports"] = serde_json::json!({ "auto": true, "loopback": loopback });
-    }
-    fs::write(sandbox.vm(name).join("running.json"), document.to_string()).unwrap();
-    hold(sandbox.vm(name).join("lock"), FlockArg::LockExclusiveNonblock)
+fn running(sandbox: &Sandbox, name: &str, loopback: Option<&str>) -> Running {
+    let ports = loopback.map(|loopback| json!({ "auto": true, "loopback": loopback }));
+    let more = ports.map_or(json!({}), |ports| json!({ "ports": ports }));
+    sandbox.plant_running(name, &more)
 }
 
 fn start(sandbox: &Sandbox, port: u16) -> Child {
@@ -37,18 +32,29 @@ fn start(sandbox: &Sandbox, port: u16) -> Child {
     sandbox.command(DNS).args(["--quiet", "--listen", &listen]).spawn().unwrap()
 }
 
+/// Returns a port that is free for packets and for streams.
 fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
-/// Asks for a name; returns the code and the addresses.
-fn ask(port: u16, name: &str, kind: u8) -> (u8, Vec<u8>) {
+fn question(name: &str, kind: u8) -> Vec<u8> {
     let mut question = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         question.push(label.len() as u8);
         question.extend(label.bytes());
     }
     question.extend([0, 0, kind, 0, 1]);
+    question
+}
+
+/// Asks for a name; returns the code and the addresses.
+fn ask(port: u16, name: &str, kind: u8) -> (u8, Vec<u8>) {
+    let question = question(name, kind);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let end = Instant::now() + LIMIT;
@@ -59,6 +65,8 @@ fn ask(port: u16, name: &str, kind: u8) -> (u8, Vec<u8>) {
         if let Ok(size) = socket.recv(&mut answer) {
             assert_eq!(answer[..2], [1, 2]);
             let data = &answer[question.len()..size];
+            // What is not there comes with the record of the zone.
+            assert_eq!(answer[9], u8::from(answer[3] & 0xf != 5 && answer[7] == 0), "{name}");
             let address = if answer[7] == 1 { data[12..].to_vec() } else { Vec::new() };
             return (answer[3] & 0xf, address);
         }
@@ -101,6 +109,72 @@ fn names_of_vms_that_run_have_their_addresses() {
     sandbox.run(DNS, &["--listen", &format!("127.0.0.1:{}", free_port())]).ok();
     assert!(dns.try_wait().unwrap().is_none());
     drop(share);
+    ends(&mut dns);
+}
+
+/// Connects, once something listens.
+fn dial(port: u16) -> TcpStream {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            return stream;
+        }
+        assert!(Instant::now() < end, "nobody listens");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn framed(question: &[u8]) -> Vec<u8> {
+    [&(question.len() as u16).to_be_bytes(), question].concat()
+}
+
+fn hear(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn streams_are_answered_within_bounds() {
+    let sandbox = Sandbox::new();
+    let _web = running(&sandbox, "web", Some("127.77.1.4"));
+    let share = hold(sandbox.state().join("dns.users"), FlockArg::LockSharedNonblock);
+    let port = free_port();
+    let mut dns = start(&sandbox, port);
+    // Several questions at once, in pieces; the answers in their order.
+    let mut stream = dial(port);
+    let both = [framed(&question("web.vm", 1)), framed(&question("nobody.vm", 1))].concat();
+    let (first, rest) = both.split_at(3);
+    stream.write_all(first).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    stream.write_all(rest).unwrap();
+    let said = hear(&mut stream);
+    assert_eq!((said[3] & 0xf, &said[said.len() - 4..]), (0, &[127, 77, 1, 4][..]));
+    assert_eq!(hear(&mut stream)[3] & 0xf, 3);
+    // Nonsense, a question that is too long, an end in the middle: the stream is closed.
+    for bad in [&[0, 3, 1, 2, 3][..], &[0xff, 0xff, 0], &[0, 0]] {
+        let mut stream = dial(port);
+        stream.write_all(bad).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)), "{bad:?}");
+    }
+    // Many who say nothing keep nobody out for long, and packets are answered all the while.
+    let silent: Vec<_> = (0..40).map(|_| dial(port)).collect();
+    assert_eq!(ask(port, "web.vm", 1), (0, vec![127, 77, 1, 4]));
+    let begun = Instant::now();
+    let answered = || {
+        let mut stream = dial(port);
+        let mut byte = [0];
+        stream.write_all(&framed(&question("web.vm", 1))).is_ok()
+            && matches!(stream.read(&mut byte), Ok(1))
+    };
+    while !answered() {
+        assert!(begun.elapsed() < LIMIT, "those who are silent are waited for");
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop((silent, share));
     ends(&mut dns);
 }
 

@@ -61,6 +61,20 @@ impl Lock {
         }
     }
 
+    /// Waits until nobody holds the exclusive lock on a file, made if missing, for however long that is.
+    pub fn await_free(path: &Path) -> Result<()> {
+        let mut file = open(path)?;
+        loop {
+            match Flock::lock(file, FlockArg::LockShared) {
+                Ok(_free) => return Ok(()),
+                Err((again, nix::errno::Errno::EINTR)) => file = again,
+                Err((_, errno)) => {
+                    return Err(errno).context(format!("cannot lock '{}'", path.display()));
+                }
+            }
+        }
+    }
+
     /// Says whether somebody holds the exclusive lock now. Makes nothing; absent means no.
     pub fn is_held(path: &Path) -> Result<bool> {
         let file = match File::open(path) {
