@@ -3,11 +3,14 @@
 pub mod mutate;
 pub mod seeds;
 
+use banger_channel::files::{MARK, Take};
 use banger_layer::{Layer, Limits, Progress, build};
 use banger_oci::{Platform, Reference, documents};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{Cursor, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Component, Path};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,6 +88,83 @@ pub fn token(input: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(input) {
         let _ = documents::challenge(text);
+    }
+}
+
+/// Feeds a guest's tar stream to what makes files of the host of it. Nothing is made or changed outside the
+/// directory that was named, whatever is in there; and nothing is left that a copy does not bring.
+pub fn take(input: &[u8]) {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let dir = dir.expect("a directory");
+    let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+    for dir in [&root, &outside, &root.join("etc")] {
+        fs::create_dir(dir).expect("a directory");
+    }
+    for file in [outside.join("file"), root.join("old")] {
+        fs::write(file, "kept").expect("a file");
+    }
+    // What a guest would like to be followed.
+    symlink("../outside", root.join("way")).expect("a link");
+    symlink("../outside/file", root.join("x")).expect("a link");
+    let (asked, name, archive): (&[u8], &[u8], bool) = match input.len() / 512 % 4 {
+        0 => (b"usr", b"taken", false),
+        1 => (b".", b".", true),
+        _ => (b".", b".", false),
+    };
+    let fresh = asked == b"." && input.len() / 512 % 4 == 3;
+    let stop = std::sync::Arc::default();
+    let take = Take { asked, name, fresh, archive, entries: 5000, stop };
+    let done = take.unpack(&mut &*input, &root);
+
+    let mut names: Vec<_> = fs::read_dir(dir.path()).expect("it").flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["outside", "root"]);
+    assert_eq!(fs::read_dir(&outside).expect("it").count(), 1);
+    assert_eq!(fs::read(outside.join("file")).expect("it"), b"kept");
+    let file = fs::metadata(outside.join("file")).expect("it");
+    assert_eq!((file.nlink(), file.mode() & 0o7777), (1, 0o644 & file.mode()));
+    walk(&root, &root, &|path, meta| {
+        let said = path.display();
+        let kind = meta.file_type();
+        let special = kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket();
+        assert!(!special, "'{said}' is no file");
+        let name = path.file_name().expect("a name").as_encoded_bytes();
+        assert!(done.is_err() || !name.starts_with(MARK.as_bytes()), "'{said}' is left");
+        let planted = path == root.join("way") || path == root.join("x");
+        if archive || planted {
+            return;
+        }
+        assert!(kind.is_symlink() || meta.mode() & 0o6000 == 0, "'{said}' has rights");
+        if kind.is_symlink() {
+            let target = fs::read_link(path).expect("a target");
+            assert!(!leads_out(path.strip_prefix(&root).expect("below"), &target), "'{said}' leads out");
+        }
+    });
+}
+
+/// Says whether a link leads above the directory its path is relative to.
+fn leads_out(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() as i64 - 1;
+    target.components().any(|part| {
+        depth += match part {
+            Component::ParentDir => -1,
+            Component::Normal(_) => 1,
+            Component::CurDir => 0,
+            Component::RootDir | Component::Prefix(_) => return true,
+        };
+        depth < 0
+    })
+}
+
+/// Looks at all below a directory, whatever modes there are.
+fn walk(root: &Path, dir: &Path, look: &dyn Fn(&Path, &fs::Metadata)) {
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).expect("a mode");
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        let meta = entry.metadata().expect("what is there");
+        look(&entry.path(), &meta);
+        if meta.is_dir() {
+            walk(root, &entry.path(), look);
+        }
     }
 }
 

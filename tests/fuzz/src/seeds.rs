@@ -8,6 +8,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
         ("layer", archives()),
         ("packed", packed()),
+        ("take", taken()),
         ("manifest", texts(&[MANIFEST, DOCKER])),
         ("index", texts(&[INDEX])),
         ("config", texts(&[CONFIG])),
@@ -133,6 +134,38 @@ pub(crate) fn archives() -> Vec<Vec<u8>> {
         entry(&mut many, b'0', &format!("many/a-rather-long-name-{number}"), b"x", "");
     }
     vec![usual, markers, extended, sparse, many]
+}
+
+/// Archives as a guest sends them, those that lie included.
+pub(crate) fn taken() -> Vec<Vec<u8>> {
+    let mut honest = Vec::new();
+    entry(&mut honest, b'5', "./", b"", "");
+    entry(&mut honest, b'5', "./etc/", b"", "");
+    entry(&mut honest, b'0', "./etc/x", b"x", "");
+    entry(&mut honest, b'1', "./etc/y", b"", "./etc/x");
+    entry(&mut honest, b'2', "./etc/z", b"", "../old");
+    let mut asked = Vec::new();
+    entry(&mut asked, b'5', "usr", b"", "");
+    entry(&mut asked, b'0', "usr/x", b"x", "");
+    entry(&mut asked, b'1', "usr/y", b"", "usr/x");
+    let mut hostile = Vec::new();
+    for name in ["../outside/new", "/dev/shm/new", "way/new", "x", "old", "etc/../../outside/file"] {
+        let mut one = Vec::new();
+        entry(&mut one, b'0', name, b"new", "");
+        hostile.push(one);
+    }
+    for (kind, link) in [(b'2', "../../.."), (b'2', "/etc"), (b'1', "way/file"), (b'1', "old")] {
+        let mut one = Vec::new();
+        entry(&mut one, kind, "link", b"", link);
+        entry(&mut one, b'0', "link/new", b"new", "");
+        hostile.push(one);
+    }
+    let mut changing = Vec::new();
+    entry(&mut changing, b'5', "a", b"", "");
+    entry(&mut changing, b'2', "a", b"", "etc");
+    entry(&mut changing, b'0', "a/x", b"x", "");
+    entry(&mut changing, b'0', "a", b"x", "");
+    [archives(), vec![honest, asked, changing], hostile].concat()
 }
 
 pub(crate) fn packed() -> Vec<Vec<u8>> {
