@@ -2,7 +2,7 @@
 
 use crate::{
     guest::{Guest, LIMITS, text},
-    place::{How, Kind, Source, decide, is_contents},
+    place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
 };
 use banger_channel::files::{Put, Whole, relay};
@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::{self, File, Metadata},
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{MetadataExt, OpenOptionsExt},
@@ -34,7 +34,8 @@ pub(crate) fn files(
     let real = real_path(from)?;
     let is_dir = real.is_dir();
     if !is_dir && !real.is_file() {
-        return Err(Error::conflict(format!("'{}' is neither file nor directory", from.display())));
+        return Err(Error::conflict(format!("'{}' is neither file nor directory", from.display()))
+            .hint(NO_FILE));
     }
     let source = Source {
         name: from.file_name().or_else(|| real.file_name()).map(OsStr::to_owned),
@@ -43,7 +44,9 @@ pub(crate) fn files(
         many,
     };
     let said = || format!("cannot copy '{}' to VM '{}'", from.display(), guest.name());
-    let (path, how) = decide(&source, Path::new(to), |path| guest.look(path)).with_context(said)?;
+    let (path, how) = decide(&source, Path::new(to), |path| guest.look(path))
+        .with_context(said)
+        .map_err(|error| error.or_hint(guest.mkdir(Path::new(to))))?;
     let total = weigh(&real)?;
     let bar = bar(out, Some(total));
     let mut sent = Sent { bar: &bar, seen: HashMap::new(), copy: empty(guest, from, &path), out };
@@ -62,7 +65,13 @@ pub(crate) fn files(
         builder.finish().context("cannot write to the guest's agent")
     });
     bar.finish_and_clear();
-    done.with_context(said)?;
+    done.with_context(said).map_err(|error| {
+        error.or_hint(format!(
+            "'banger vm exec {} -- df -h {root}' shows what room there is; no file is there half",
+            guest.name(),
+            root = root.display()
+        ))
+    })?;
     Ok(sent.copy)
 }
 
@@ -72,11 +81,13 @@ pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
     match kind {
         Kind::Dir => {}
         Kind::Missing => {
-            let (vm, path) = (guest.name(), path.display());
-            return Err(Error::not_found(format!("no directory '{path}' in VM '{vm}'"))
-                .hint(format!("'banger vm exec {vm} -- mkdir -p {path}' makes it")));
+            let words = format!("no directory '{}' in VM '{}'", path.display(), guest.name());
+            return Err(Error::not_found(words).hint(guest.mkdir(&path)));
         }
-        _ => return Err(Error::conflict(format!("'{}' is no directory", guest.said(&path)))),
+        _ => {
+            return Err(Error::conflict(format!("'{}' is no directory", guest.said(&path)))
+                .hint("name a directory: a tar stream is unpacked in one"));
+        }
     }
     let mut copy = empty(guest, Path::new("-"), &path);
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
@@ -86,7 +97,14 @@ pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
         copy.size_bytes = counted.size;
         Ok(())
     });
-    done.with_context(|| format!("cannot unpack stdin in VM '{}'", guest.name()))?;
+    done.with_context(|| format!("cannot unpack stdin in VM '{}'", guest.name())).map_err(
+        |error| {
+            error.or_hint(format!(
+                "'tar -tv' shows what the stream holds; what came before is in '{}'",
+                guest.said(&path)
+            ))
+        },
+    )?;
     Ok(copy)
 }
 
@@ -103,10 +121,13 @@ fn empty(guest: &Guest, from: &Path, to: &Path) -> Copy {
 
 fn real_path(from: &Path) -> Result<PathBuf> {
     fs::canonicalize(from).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
+        if error.kind() == ErrorKind::NotFound {
             Error::not_found(format!("no '{}'", from.display()))
+                .hint("'VM:PATH' is a path in a VM, all else one of this host")
         } else {
-            Error::failed(format!("cannot look at '{}'", from.display())).because(error)
+            Error::failed(format!("cannot look at '{}'", from.display()))
+                .because(error)
+                .hint(ls(from))
         }
     })
 }
@@ -118,15 +139,21 @@ fn weight(meta: &Metadata) -> u64 {
 
 fn weigh(path: &Path) -> Result<u64> {
     let said = || format!("cannot look at '{}'", path.display());
-    let meta = fs::symlink_metadata(path).with_context(said)?;
+    let hinted = |error: Error| error.or_hint(ls(path));
+    let meta = fs::symlink_metadata(path).with_context(said).map_err(hinted)?;
     if !meta.is_dir() {
         return Ok(weight(&meta));
     }
     let mut sum = 0;
-    for entry in fs::read_dir(path).with_context(said)? {
-        sum += weigh(&entry.with_context(said)?.path())?;
+    for entry in fs::read_dir(path).with_context(said).map_err(hinted)? {
+        sum += weigh(&entry.with_context(said).map_err(hinted)?.path())?;
     }
     Ok(sum)
+}
+
+/// Returns how one sees who may read something.
+fn ls(path: &Path) -> String {
+    format!("'ls -ld {}' shows who may read it", path.display())
 }
 
 /// What was sent so far.
@@ -177,7 +204,10 @@ impl Sent<'_> {
         }
         if kind.is_file() {
             self.copy.size_bytes += meta.len();
-            return self.add_file(builder, header, from, to).with_context(said);
+            let done = self.add_file(builder, header, from, to);
+            let denied = matches!(&done, Err(error) if error.kind() == ErrorKind::PermissionDenied);
+            let hinted = |error: Error| if denied { error.or_hint(ls(from)) } else { error };
+            return done.with_context(said).map_err(hinted);
         }
         builder.append_data(&mut header, to, std::io::empty()).with_context(said)?;
         for entry in fs::read_dir(from).with_context(said)? {

@@ -69,7 +69,8 @@ impl Guest {
             let (dir, name) = (&bytes[..at.max(1)], &bytes[at + 1..]);
             if !is_inside(name) {
                 // `/`, or a name such as `..`: a directory if it is anything.
-                self.files().stat(text(&path)?, &[], LIMITS)?;
+                let there = self.files().stat(text(&path)?, &[], LIMITS);
+                there.map_err(|error| error.or_hint(self.ls(Path::new(HOME))))?;
                 return Ok((path, Kind::Dir));
             }
             let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
@@ -90,16 +91,26 @@ impl Guest {
                 }
             }
         }
-        Err(Error::failed(format!("too many links at '{}'", self.said(&path))))
+        Err(Error::failed(format!("too many links at '{}'", self.said(&path)))
+            .hint("they may lead in a circle: name the place itself"))
     }
 
     fn no_directory(&self, dir: &Path, error: Error) -> Error {
         if error.kind() != banger_doc::Kind::NotFound {
-            return error;
+            return error.or_hint(self.ls(dir));
         }
-        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name())).hint(
-            format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), dir.display()),
-        )
+        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name()))
+            .hint(self.mkdir(dir))
+    }
+
+    /// Returns how a directory is made.
+    pub(crate) fn mkdir(&self, dir: &Path) -> String {
+        format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), dir.display())
+    }
+
+    /// Returns how one sees what is at a place.
+    pub(crate) fn ls(&self, path: &Path) -> String {
+        format!("'banger vm exec {} -- ls -la {}' shows what is there", self.name(), path.display())
     }
 }
 

@@ -32,7 +32,8 @@ impl Side {
         }
         let end = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
         match end.filter(|at| bytes[*at] == b':') {
-            None if bytes.is_empty() => Err(Error::usage("an empty path names nothing")),
+            None if bytes.is_empty() => Err(Error::usage("an empty path names nothing")
+                .hint("'.' is the directory you are in, 'VM:' is '/root' of a VM")),
             None => Ok(Self::Host(PathBuf::from(word))),
             Some(at) => {
                 let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
@@ -59,9 +60,13 @@ pub(crate) fn wrong(from: &Side, to: &Side) -> Error {
         .hint(format!(
             "'banger vm cp {from}:{path} - | banger vm cp - {to}:{into}' copies from one to another"
         )),
-        (Side::Stream, _) | (_, Side::Stream) => {
-            Error::usage("'-' stands alone on its side, and the other side is one VM:PATH")
-        }
+        (Side::Stream, _) | (_, Side::Stream) => Error::usage(
+            "'-' stands alone on its side, and the other side is one VM:PATH",
+        )
+        .hint(
+            "'tar -c . | banger vm cp - VM:/tmp' and 'banger vm cp VM:/etc - | tar -t' are the two \
+                 ways",
+        ),
         _ => Error::usage("no path is in a VM")
             .hint("'VM:PATH' names one, as in 'banger vm cp notes.txt web:'"),
     }
@@ -88,6 +93,9 @@ pub(crate) struct Source {
     /// Whether others are copied to the same place.
     pub(crate) many: bool,
 }
+
+/// What can be done about a thing that is not copied.
+pub(crate) const NO_FILE: &str = "name a file, a directory, or a link to one";
 
 /// How a copy lands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -120,7 +128,13 @@ pub(crate) fn decide(
     } else if needs_dir {
         return Err(match kind {
             Kind::Missing => Error::not_found(format!("no directory '{}'", to.display())),
-            _ => Error::conflict(format!("'{}' is no directory", to.display())),
+            _ => Error::conflict(format!("'{}' is no directory", to.display())).hint(
+                if source.many {
+                    "several things can only be copied into a directory: name one"
+                } else {
+                    "name a directory, or leave the '/' at the end out"
+                },
+            ),
         });
     }
     match (source.is_dir, kind) {
@@ -129,13 +143,16 @@ pub(crate) fn decide(
         (true, _) => Err(Error::conflict(format!(
             "'{}' is no directory, so none can be put in its place",
             path.display()
-        ))),
+        ))
+        .hint("name another place, or move what is there away")),
         (false, Kind::Missing | Kind::File) => Ok((path, How::File)),
-        (false, Kind::Dir) => Err(Error::conflict(format!("'{}' is a directory", path.display()))),
+        (false, Kind::Dir) => Err(Error::conflict(format!("'{}' is a directory", path.display()))
+            .hint("name another place, or a file in that directory")),
         (false, Kind::Other) => Err(Error::conflict(format!(
             "'{}' is neither file nor directory; it is left as it is",
             path.display()
-        ))),
+        ))
+        .hint("name another place")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     guest::{Guest, LIMITS, text},
-    place::{How, Kind, Source, decide, is_contents},
+    place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
     signals::Signals,
 };
@@ -34,11 +34,19 @@ pub(crate) fn files(
         contents: from.is_empty() || is_contents(from.as_bytes()),
         many,
     };
-    let (path, how) = decide(&source, to, look)?;
+    let (path, how) = decide(&source, to, look)
+        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", to.display())))?;
     let signals = Signals::watch()?;
     let taken = take(guest, &real, &path, how, archive, out, &signals)
         .inspect_err(|_| signals.obey())
-        .with_context(|| format!("cannot copy '{}'", guest.said(Path::new(from))))?;
+        .with_context(|| format!("cannot copy '{}'", guest.said(Path::new(from))))
+        .map_err(|error| {
+            error.or_hint(format!(
+                "'banger vm cp {} - | tar -tv' shows what the guest sends, 'df -h {}' what room there is",
+                guest.said(Path::new(from)),
+                path.parent().unwrap_or(&path).display()
+            ))
+        })?;
     for skipped in &taken.first_skipped {
         let (path, why) = (skipped.path.escape_ascii(), skipped.why);
         out.note(&format!("note: '{path}' is {why}; left out"));
@@ -70,7 +78,12 @@ pub(crate) fn stream(guest: &Guest, from: &str) -> Result<()> {
         return Ok(());
     }
     done.map_err(|error| tar.failure().unwrap_or(error))
-        .with_context(|| format!("cannot copy '{}'", guest.said(Path::new(from))))?;
+        .with_context(|| format!("cannot copy '{}'", guest.said(Path::new(from))))
+        .map_err(|error| {
+            error.or_hint(
+                "the stream is not whole: throw away what was made of it; the guest may lie",
+            )
+        })?;
     stdout.flush().context("cannot write to stdout")
 }
 
@@ -98,10 +111,13 @@ fn existing(guest: &Guest, from: &str) -> Result<(PathBuf, bool)> {
         (path, Kind::Dir) => Ok((path, true)),
         (path, Kind::File) => Ok((path, false)),
         (path, Kind::Missing) => {
-            Err(Error::not_found(format!("no '{}' in VM '{}'", path.display(), guest.name())))
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            Err(Error::not_found(format!("no '{}' in VM '{}'", path.display(), guest.name()))
+                .hint(guest.ls(dir)))
         }
         (path, Kind::Other) => {
-            Err(Error::conflict(format!("'{}' is neither file nor directory", guest.said(&path))))
+            Err(Error::conflict(format!("'{}' is neither file nor directory", guest.said(&path)))
+                .hint(NO_FILE))
         }
     }
 }

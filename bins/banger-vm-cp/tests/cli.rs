@@ -48,7 +48,10 @@ impl Guest {
     }
 
     fn cp(&self, args: &[&str]) -> Answer {
-        self.sandbox.run(CP, args)
+        let answer = self.sandbox.run(CP, args);
+        // Whatever is refused, somebody is told what to do about it.
+        assert!(answer.status == 0 || answer.stderr.contains("\nhint: "), "{}", answer.all());
+        answer
     }
 
     /// Returns a directory of the guest.
