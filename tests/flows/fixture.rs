@@ -4,6 +4,7 @@
 use crate::{
     oci::{Pack, layout, sha256},
     tape::{CHARACTER, DIRECTORY, Entry, FIFO, HARD_LINK, SYMLINK, archive},
+    world::NAME,
 };
 use banger_tests::{Sandbox, program};
 use serde_json::json;
@@ -122,12 +123,14 @@ fn kernel_package() -> PathBuf {
     debs.pop().expect("a package")
 }
 
-/// Makes the three images and pushes them as an ordinary client would.
+/// Makes the images and pushes them as an ordinary client would.
 pub(crate) fn push_images(registry: &str) {
     let work = tempfile::tempdir_in(cache()).expect("a folder");
     let debian = work.path().join("debian");
-    debian_image(work.path(), &debian);
+    let served = work.path().join("served");
+    debian_images(work.path(), &debian, &served);
     push(&debian, registry, "debian:bookworm");
+    push(&served, registry, "debian:served");
     let busybox = work.path().join("busybox");
     busybox_image(work.path(), &busybox);
     push(&busybox, registry, "busybox:1");
@@ -149,19 +152,12 @@ fn busybox() -> Vec<u8> {
     fs::read("/bin/busybox").expect("busybox-static")
 }
 
-/// Debian with systemd in three layers, the upper two with everything that layers can say.
-fn debian_image(work: &Path, to: &Path) {
-    let base = cache().join("debian").join("bookworm.tar");
-    once(&base.with_file_name("done"), || {
-        let mut bootstrap = Command::new("mmdebstrap");
-        bootstrap
-            .args(["--quiet", "--variant=minbase", "--include=systemd-sysv,kmod,libcap2-bin"])
-            .args(["--aptopt=Acquire::Retries \"3\"", "bookworm"])
-            .arg(&base);
-        tool(&mut bootstrap, Duration::from_mins(10));
-    });
-    let mut middle = packages(&base);
-    middle.extend([
+/// Debian with systemd in three layers, the upper two with everything that layers can say; and the same
+/// with a fourth that names the [`repository`] as the internet of a world serves it.
+fn debian_images(work: &Path, to: &Path, to_served: &Path) {
+    let middle = archive(&[
+        // Nobody's packages: a VM of a test asks no server outside.
+        Entry::file("etc/apt/sources.list", 0o644, ""),
         Entry::dir("opt/app", 0o755),
         Entry::file("opt/app/kept", 0o640, "kept\n").owner(1000, 1001),
         Entry::file("opt/app/removed", 0o644, "removed\n"),
@@ -190,7 +186,6 @@ fn debian_image(work: &Path, to: &Path) {
             "#!/bin/sh\necho found by the PATH of the image\n",
         ),
     ]);
-    let middle = archive(&middle);
     let top = archive(&[
         Entry::file("opt/app/.wh.removed", 0o644, ""),
         Entry::dir("opt/opaque", 0o755),
@@ -205,32 +200,50 @@ fn debian_image(work: &Path, to: &Path) {
         fs::write(&path, bytes).expect("a layer");
         path
     };
-    let layers = [
-        (base, Pack::Gzip),
+    let served = archive(&[Entry::file(
+        "etc/apt/sources.list",
+        0o644,
+        format!("deb [trusted=yes] http://{NAME}:8080/ ./\n"),
+    )]);
+    let mut layers = vec![
+        (debian_base(), Pack::Gzip),
         (tar("middle.tar", &middle), Pack::Zstd),
         (tar("top.tar", &top), Pack::None),
     ];
-    layout(
-        to,
-        &layers,
-        &json!({
-            "Env": [
-                "PATH=/opt/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "FROM_IMAGE=yes",
-            ],
-            "WorkingDir": "/opt/app",
-            "Cmd": ["/bin/bash"],
-        }),
-    );
+    let config = json!({
+        "Env": [
+            "PATH=/opt/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "FROM_IMAGE=yes",
+        ],
+        "WorkingDir": "/opt/app",
+        "Cmd": ["/bin/bash"],
+    });
+    layout(to, &layers, &config);
+    layers.push((tar("served.tar", &served), Pack::Gzip));
+    layout(to_served, &layers, &config);
 }
 
-/// What an ssh server and rsync need beside what the base has, as a repository of its own in the image:
-/// a first boot installs from there.
-fn packages(base: &Path) -> Vec<Entry> {
-    let dir = cache().join("debian-packages");
+/// Bootstraps the Debian that the images begin with, once; returns its archive.
+fn debian_base() -> PathBuf {
+    let base = cache().join("debian").join("bookworm.tar");
+    once(&base.with_file_name("done"), || {
+        let mut bootstrap = Command::new("mmdebstrap");
+        bootstrap
+            .args(["--quiet", "--variant=minbase", "--include=systemd-sysv,kmod,libcap2-bin"])
+            .args(["--aptopt=Acquire::Retries \"3\"", "bookworm"])
+            .arg(&base);
+        tool(&mut bootstrap, Duration::from_mins(10));
+    });
+    base
+}
+
+/// Returns a repository of packages: what an ssh server and rsync need beside what the Debian of the
+/// images has. A first boot installs from there.
+pub(crate) fn repository() -> PathBuf {
+    let dir = cache().join("debian-repository");
     once(&dir.join("done"), || {
         let mut list = Command::new("tar");
-        list.arg("-xOf").arg(base).arg("./var/lib/dpkg/status");
+        list.arg("-xOf").arg(debian_base()).arg("./var/lib/dpkg/status");
         let status = dir.join("status");
         fs::write(&status, tool(&mut list, Duration::from_mins(1))).expect("what the base has");
         let mut wanted = Command::new("apt-get");
@@ -246,31 +259,22 @@ fn packages(base: &Path) -> Vec<Entry> {
         let mut download = Command::new("apt-get");
         download.args(["download", "-q", "-o", "APT::Sandbox::User=root"]).args(names);
         tool(download.current_dir(&dir), Duration::from_mins(5));
+        let mut index = String::new();
+        for entry in fs::read_dir(&dir).expect("the folder of the packages") {
+            let deb = entry.expect("an entry").path();
+            if deb.extension().is_none_or(|ending| ending != "deb") {
+                continue;
+            }
+            let mut control = Command::new("dpkg-deb");
+            index += &tool(control.arg("-f").arg(&deb), Duration::from_mins(1));
+            let name = deb.file_name().expect("a name").to_string_lossy().replace("%3a", "-");
+            let (size, sum) = (fs::metadata(&deb).expect("a package").len(), sha256(&deb));
+            index.extend([format!("Filename: ./{name}\nSize: {size}\nSHA256: {sum}\n\n")]);
+            fs::rename(&deb, dir.join(name)).expect("a name without a colon");
+        }
+        fs::write(dir.join("Packages"), index).expect("the list of the packages");
     });
-    let mut entries = vec![Entry::dir("opt/repo", 0o755)];
-    let mut index = String::new();
-    let mut debs: Vec<PathBuf> = fs::read_dir(&dir)
-        .expect("the folder of the packages")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
-        .collect();
-    debs.sort();
-    for deb in debs {
-        let control = tool(Command::new("dpkg-deb").arg("-f").arg(&deb), Duration::from_mins(1));
-        let name = deb.file_name().expect("a name").to_string_lossy().replace("%3a", "-");
-        let bytes = fs::read(&deb).expect("a package");
-        let (size, sum) = (bytes.len(), sha256(&deb));
-        let where_it_is = format!("Filename: ./{name}\nSize: {size}\nSHA256: {sum}\n\n");
-        index.extend([control, where_it_is]);
-        entries.push(Entry::file(&format!("opt/repo/{name}"), 0o644, bytes));
-    }
-    entries.push(Entry::file("opt/repo/Packages", 0o644, index));
-    entries.push(Entry::file(
-        "etc/apt/sources.list",
-        0o644,
-        "deb [trusted=yes] file:/opt/repo ./\n",
-    ));
-    entries
+    dir
 }
 
 /// A machine in a megabyte: one binary, a link for each of its names, and busybox's own init.
@@ -335,13 +339,13 @@ fn scratch_image(work: &Path, to: &Path) {
 #[test]
 fn the_registry_serves_what_the_layers_say() {
     let registry = crate::registry::Registry::start();
-    for image in ["debian:bookworm", "busybox:1", "scratch:1"] {
+    let images = [("debian:bookworm", 3), ("debian:served", 4), ("busybox:1", 1), ("scratch:1", 1)];
+    for (image, layers) in images {
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["--insecure-policy", "inspect", "--tls-verify=false"]);
         skopeo.arg(format!("docker://{}/{image}", registry.address));
         let said = tool(&mut skopeo, Duration::from_mins(1));
         let said: serde_json::Value = serde_json::from_str(&said).expect("what skopeo says");
-        let layers = if image.starts_with("debian") { 3 } else { 1 };
         assert_eq!(said["Layers"].as_array().map(Vec::len), Some(layers), "{said}");
     }
 }

@@ -36,11 +36,16 @@ impl Guest {
         // Emulated guests take their time; a stop has to be waited for as well.
         sandbox.set_limit(Duration::from_mins(5));
         fixture::kernel(&sandbox);
-        let guest = Self { sandbox, shell: shell.to_vec() };
+        let guest = Self::to_be(sandbox, shell);
         let pulled = guest.run("image-pull", &[reference]);
         let name = pulled.document()["name"].as_str().expect("a name").to_owned();
         guest.run("vm-create", &["--no-start", "--image", &name, "--name", "web"]).ok();
         guest
+    }
+
+    /// Returns one for a VM that is yet to be made in a sandbox.
+    pub(crate) fn to_be(sandbox: Sandbox, shell: &[&'static str]) -> Self {
+        Self { sandbox, shell: shell.to_vec() }
     }
 
     /// Runs a program of banger's that prints documents.

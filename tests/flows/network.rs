@@ -3,6 +3,7 @@
 
 use crate::{
     fixture,
+    guest::Guest,
     registry::Registry,
     world::{
         self, GATEWAY4, HOST4, LOOPBACK_PORT, NAME, OPEN_PORT, PROGRAMS, SERVER4, SERVER6, World,
@@ -13,6 +14,7 @@ use serde_json::Value;
 use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -30,6 +32,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const SERVICE: &str = "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0', \
      LocalPort => 8000, Listen => 1024, ReuseAddr => 1) or die; \
      while ($c = $s->accept) { print $c \"hello\\n\"; close $c }";
+
+/// Takes a guest's interface down (netdevice(7), `SIOCSIFFLAGS`).
+const TAKE_DOWN: &str = "perl -e 'socket($s, 2, 2, 0) or die; \
+     $r = pack(\"Z16sx14\", \"eth0\", 0); ioctl($s, 0x8914, $r) or die \"$!\"'";
 
 /// What this binary plays in a world.
 pub(crate) fn play() {
@@ -95,10 +101,11 @@ fn play_asker(name: &str) {
     }
 }
 
-/// A sandbox in a world.
+/// A sandbox in a world, with guests.
 struct Inside {
     world: World,
-    sandbox: Sandbox,
+    /// The guest `web`, once it is booted.
+    guest: Guest,
     user: u32,
     image: String,
 }
@@ -106,9 +113,9 @@ struct Inside {
 impl Inside {
     /// Pulls an image outside, and gives all there is to `user`.
     fn new(user: u32, image: &str) -> Option<Self> {
-        let world = World::new(GATEWAY4)?;
-        let sandbox = Sandbox::new();
-        sandbox.set_limit(Duration::from_mins(5));
+        let world = World::serving(GATEWAY4, Some(&fixture::repository()))?;
+        let mut sandbox = Sandbox::new();
+        sandbox.set_limit(Duration::from_mins(10));
         fixture::kernel(&sandbox);
         let registry = Registry::start();
         let reference = format!("{}/{image}", registry.address);
@@ -122,28 +129,18 @@ impl Inside {
         let mut shell = Command::new("sh");
         shell.args(["-c", give, "sh"]).arg(all).arg(user.to_string());
         fixture::tool(&mut shell, Duration::from_mins(1));
-        Some(Self { world, sandbox, user, image })
-    }
-
-    fn words(&self, name: &str, args: &[&str]) -> Vec<String> {
-        let mut words = self.world.words(self.user);
-        words.push(format!("{PROGRAMS}/banger-{name}"));
-        words.extend(args.iter().map(|word| (*word).to_owned()));
-        words
+        sandbox.go_elsewhere(world.words(user), Path::new(PROGRAMS));
+        Some(Self { world, guest: Guest::to_be(sandbox, &["sh", "-c"]), user, image })
     }
 
     /// Runs a program of banger's that prints documents.
     fn run(&self, name: &str, args: &[&str]) -> Answer {
-        let words = self.words(name, args);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        self.sandbox.run(words[0], &words[1..])
+        self.guest.run(name, args)
     }
 
     /// Runs a script in a guest; what it printed, whatever became of it.
     fn script(&self, vm: &str, script: &str) -> Answer {
-        let words = self.words("vm-exec", &[vm, "--", "sh", "-c", script]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        self.sandbox.raw(words[0], &words[1..])
+        self.guest.sandbox.raw(program("banger-vm-exec"), &[vm, "--", "sh", "-c", script])
     }
 
     fn says(&self, vm: &str, script: &str) -> String {
@@ -197,7 +194,8 @@ impl Inside {
 
     /// Names of the programs that run on the host, those of the world itself left out.
     fn processes(&self) -> Vec<String> {
-        let own = ["unshare", "bash", "sh", "ps", "flows-", "nsenter", "timeout", "sleep"];
+        let own =
+            ["unshare", "bash", "busybox", "sh", "ps", "flows-", "nsenter", "timeout", "sleep"];
         let all = self.host("ps -eo comm=,stat=");
         let names = all.lines().filter_map(|line| line.trim().rsplit_once(' '));
         let living = names.filter(|(_, stat)| !stat.starts_with('Z')).map(|(name, _)| name.trim());
@@ -248,7 +246,7 @@ fn fetch(server: &str, port: u16, path: &str) -> String {
 
 #[test]
 fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
-    let Some(inside) = Inside::new(USER, "debian:bookworm") else { return };
+    let Some(inside) = Inside::new(USER, "debian:served") else { return };
     let before = inside.traces();
     let view = inside.boot("web", &["--ports", "auto", "--publish", "8080:8000"]);
     assert!(view["running"]["notes"].to_string().find("network").is_none(), "{view}");
@@ -298,10 +296,13 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
     Inside::until("all connections are gone", || {
         inside.host(&open).parse::<usize>().ok().filter(|sockets| *sockets < 40)
     });
-    // The name leads to the address.
-    let output = inside.world.play("asker", inside.user, "web.vm");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains(&format!("address={loopback}\n")), "{said}");
+    // The name leads to the address, also after who answers it was killed.
+    for _ in 0..2 {
+        let output = inside.world.play("asker", inside.user, "web.vm");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(&format!("address={loopback}\n")), "{said}");
+        inside.host("pkill -9 -x banger-dns");
+    }
 
     // Changed while it runs: closed, opened elsewhere, a taken one refused.
     inside.run("vm-set", &["web", "--unpublish", "8080", "--publish", "0.0.0.0:8081:8000"]).ok();
@@ -314,12 +315,22 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
     inside.says("web", "pkill perl || kill $(pidof perl)");
     Inside::until("the port is gone", || inside.forwards("web", 8000).len().eq(&1).then_some(()));
 
+    // All that goes through the channel, as the same user.
+    crate::ssh::all_ways_lead_in(&inside.guest);
+    crate::copy::files_go_both_ways(&inside.guest);
+    crate::clock::a_clock_is_put_right(&inside.guest);
+
     // pasta killed: it comes again. The supervisor killed: nothing is left.
     inside.host(&format!("pkill -9 '{PASTA}'"));
     Inside::until("the way out is back", || {
         inside.script("web", &fetch(SERVER4, 80, "")).text().contains("hello").then_some(())
     });
     assert!(inside.leads_out());
+    // ssh needs no network in the guest: it goes through the channel.
+    inside.says("web", TAKE_DOWN);
+    let words = ["web", "--", "cat", "/sys/class/net/eth0/operstate"];
+    let answer = inside.guest.sandbox.raw(program("banger-vm-ssh"), &words);
+    assert_eq!(answer.ok().text(), "down\n", "{}", answer.all());
     inside.host(&format!("kill -9 {supervisor}"));
     inside.nothing_remains(&before);
     assert_eq!(inside.run("vm-show", &["web"]).document()["status"], "error");
@@ -395,4 +406,27 @@ fn without_a_network_nothing_leaves_and_ports_serve_all_the_same() {
     assert!(kib.parse::<u64>().is_ok_and(|kib| kib < 6 << 10), "the supervisor takes {kib} KiB");
     inside.run("vm-stop", &["web"]).ok();
     inside.nothing_remains(&before);
+}
+
+#[test]
+fn whoever_of_it_is_killed_nothing_of_a_network_is_left() {
+    let Some(inside) = Inside::new(USER, "busybox:1") else { return };
+    let before = inside.traces();
+    inside.boot("web", &["--ports", "auto", "--publish", "8080:80"]);
+    crate::ssh::no_server_is_said(&inside.guest);
+    for role in ["vmm_process", "stub", "supervisor"] {
+        let running = inside.run("vm-show", &["web"]).document()["running"].clone();
+        let pid = running[role]["pid"].as_u64().unwrap_or_else(|| panic!("no {role}: {running}"));
+        assert!(inside.leads_out());
+        let during = inside.traces();
+        assert!(during.contains(":8080") && during.contains(":42069"), "{during}");
+        inside.host(&format!("pkill -9 '{PASTA}'; kill -9 {pid}"));
+        Inside::until("the end of it", || {
+            (inside.run("vm-show", &["web"]).document()["status"] == "error").then_some(())
+        });
+        inside.nothing_remains(&before);
+        if role != "supervisor" {
+            inside.run("vm-start", &["web"]).ok();
+        }
+    }
 }

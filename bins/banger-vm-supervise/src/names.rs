@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// One that served as long as this ended for a reason of its own.
 const SERVED: Duration = Duration::from_secs(5);
-const STACK: usize = 64 << 10;
+const STACK: usize = 256 << 10;
 
 /// A share in `banger-dns`: it stays as long as anybody holds one.
 #[derive(Debug)]

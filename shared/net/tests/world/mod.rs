@@ -6,6 +6,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     process::{Child, ChildStdin, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -28,14 +29,15 @@ const ROLE: &str = "BANGER_NET_ROLE";
 /// Where the programs of the build lie in a world: an ordinary user may not enter the folder they are in.
 pub const PROGRAMS: &str = "/mnt/programs";
 
-/// Makes the cable and its two ends. `$1` is this binary. Ends when its stdin closes.
+/// Makes the cable and its two ends. `$1` is this binary, `$2` the host's name server, `$3` what the
+/// internet serves on port 8080, if anything. Ends when its stdin closes.
 const SCRIPT: &str = r#"
 set -e
 build=$(dirname "$(dirname "$1")")
 mount -t tmpfs -o mode=755 none /mnt
 mkdir /mnt/programs
 mount --bind "$build" /mnt/programs
-set -- "/mnt/programs/deps/$(basename "$1")" "$2"
+set -- "/mnt/programs/deps/$(basename "$1")" "$2" "$3"
 mknod -m 666 /mnt/tun c 10 200
 mount --bind /mnt/tun /dev/net/tun
 echo "nameserver $2" > /mnt/resolv.conf
@@ -56,6 +58,7 @@ ip link set cable up
 $inside ip addr add 203.0.113.1/24 dev cable
 $inside ip addr add 2001:db8::1/64 dev cable nodad
 $inside ip link set cable up
+test -z "$3" || $inside busybox httpd -p 8080 -h "$3"
 ip route add default via 203.0.113.1
 ip route add default via 2001:db8::1
 BANGER_NET_ROLE=host "$1" --exact play --nocapture > /mnt/host 2>&1 < /dev/zero &
@@ -78,6 +81,11 @@ pub struct World {
 impl World {
     /// Makes a world whose host asks `resolver` for names; `None`, said aloud, where this machine cannot.
     pub fn new(resolver: &str) -> Option<Self> {
+        Self::serving(resolver, None)
+    }
+
+    /// Makes one whose internet serves a folder by HTTP, on port 8080.
+    pub fn serving(resolver: &str, files: Option<&Path>) -> Option<Self> {
         let lacks = |what: &str| {
             assert!(std::env::var_os("CI").is_none(), "the test needs {what}");
             println!("skipped: the test needs {what}");
@@ -97,6 +105,7 @@ impl World {
             .args(["--mount-proc", "--propagation", "private", "bash", "-c", SCRIPT, "world"])
             .arg(std::env::current_exe().unwrap())
             .arg(resolver)
+            .arg(files.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -150,6 +159,8 @@ impl World {
             words.extend(["setpriv", "--reuid", &id, "--regid", &id].map(str::to_owned));
             words.extend(["--clear-groups", "--bounding-set", "-all"].map(str::to_owned));
             words.push("--no-new-privs".to_owned());
+            // `nsenter` may be killed, and what it started is to end with it.
+            words.extend(["--pdeathsig", "KILL"].map(str::to_owned));
         }
         words
     }
@@ -236,34 +247,26 @@ fn serve_http(listener: TcpListener) {
     });
 }
 
-/// Answers every question of type A for [`NAME`] with [`SERVER4`], of type AAAA with [`SERVER6`].
+/// Answers every question of type A for [`NAME`] with [`SERVER4`], of type AAAA with [`SERVER6`], all
+/// others with nothing.
 fn serve_names(socket: UdpSocket) {
     thread::spawn(move || {
         let mut packet = [0; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut packet) {
             let question = &packet[..length];
             let mut answer = question.to_vec();
-            let record: Vec<u8> = match question[length - 3] {
+            let kind = question[length - 3];
+            let record: Vec<u8> = match kind {
                 1 => SERVER4.parse::<std::net::Ipv4Addr>().unwrap().octets().to_vec(),
-                _ => SERVER6.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec(),
+                28 => SERVER6.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec(),
+                _ => Vec::new(),
             };
             answer[2] |= 0x80;
-            answer[7] = 1;
-            answer.extend([
-                0xc0,
-                12,
-                0,
-                question[length - 3],
-                0,
-                1,
-                0,
-                0,
-                0,
-                9,
-                0,
-                record.len() as u8,
-            ]);
-            answer.extend(record);
+            if !record.is_empty() {
+                answer[7] = 1;
+                answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 9, 0, record.len() as u8]);
+                answer.extend(record);
+            }
             let _ = socket.send_to(&answer, peer);
         }
     });
