@@ -59,13 +59,18 @@ impl Mirror {
             return Err(Error::usage(format!(
                 "registry '{}' has to be 'host' or 'host:port'",
                 self.registry.escape_debug()
-            )));
+            ))
+            .hint("write it as in the names of images: registry = \"docker.io\""));
         }
         if !plain(&self.mirror) || self.mirror.starts_with('/') || self.mirror.ends_with('/') {
             return Err(Error::usage(format!(
                 "mirror '{}' has to be 'host', 'host:port' or 'host/path', without a scheme",
                 self.mirror.escape_debug()
-            )));
+            ))
+            .hint(
+                "write it as mirror = \"mirror.lan:5000/hub\"; it is reached by HTTPS unless its \
+                 host is in insecure_registries",
+            ));
         }
         Ok(())
     }

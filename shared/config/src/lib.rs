@@ -21,6 +21,8 @@ use std::{
 pub const DEFAULT_IMAGE: &str = "debian-bookworm";
 /// The kernel of an image that names none.
 pub const DEFAULT_KERNEL: &str = "generic-6.12";
+/// Where to look for what is right.
+const HINT: &str = "docs/config.md lists every key with an example";
 /// The largest file that is read as a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -164,14 +166,15 @@ impl Config {
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
         let bad = |error: toml::de::Error| {
-            Error::usage(format!("cannot read '{}'", path.display()))
-                .because(error)
-                .hint("docs/config.md lists every key with an example")
+            Error::usage(format!("cannot read '{}'", path.display())).because(error).hint(HINT)
         };
         let table: toml::Table = text.parse().map_err(bad)?;
         check_keys(&table, "", path)?;
         let config: Self = toml::from_str(text).map_err(bad)?;
-        config.check().with_context(|| format!("cannot use '{}'", path.display()))?;
+        config
+            .check()
+            .map_err(|error| error.or_hint(HINT))
+            .with_context(|| format!("cannot use '{}'", path.display()))?;
         Ok(config)
     }
 
@@ -394,7 +397,18 @@ mod tests {
             "[image_limits]\nbytes = 'lots'",
             "= 1",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            let error = parse(text).unwrap_err();
+            assert!(error.hint_text().is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_wrong_mirror_is_told_how_to_be_written() {
+        let text = "[[mirrors]]\nregistry = 'docker.io'\nmirror = 'https://mirror.lan'";
+        let error = parse(text).unwrap_err();
+        assert!(
+            error.hint_text().unwrap().contains("mirror = \"mirror.lan:5000/hub\""),
+            "{error:?}"
+        );
     }
 }
