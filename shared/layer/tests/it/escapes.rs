@@ -3,14 +3,36 @@
 use crate::support::{Head, Tar, built, refused};
 use std::fs;
 
-#[test]
-fn a_path_that_goes_up_is_refused() {
-    for name in
-        ["../victim/x", "/../victim/x", "a/../../x", "a/..", "..", "a/../b", "dne/../.wh.etc"]
-    {
+mod a_path_that_goes_up_is_refused {
+    use super::*;
+
+    fn file(name: &str) {
         refused(vec![Tar::new().dir("a").file(name, "x").end()], "goes up with '..'");
+    }
+
+    fn link(name: &str) {
         refused(vec![Tar::new().dir("a").symlink(name, "/etc/").end()], "goes up with '..'");
     }
+
+    each! { file {
+        relative: "../victim/x";
+        absolute: "/../victim/x";
+        out_of_a_directory: "a/../../x";
+        to_the_root: "a/..";
+        alone: "..";
+        within_the_image: "a/../b";
+        before_a_marker: "dne/../.wh.etc";
+    } }
+
+    each! { link {
+        link_relative: "../victim/x";
+        link_absolute: "/../victim/x";
+        link_out_of_a_directory: "a/../../x";
+        link_to_the_root: "a/..";
+        link_alone: "..";
+        link_within_the_image: "a/../b";
+        link_before_a_marker: "dne/../.wh.etc";
+    } }
 }
 
 #[test]
@@ -18,20 +40,45 @@ fn a_hard_link_s_target_that_goes_up_is_refused() {
     refused(vec![Tar::new().hard("p", "../../etc/passwd").end()], "goes up with '..'");
 }
 
-#[test]
-fn slashes_and_dots_in_a_path_mean_nothing() {
-    for name in ["/abs/x", "//abs//x", "./abs/./x", "abs/x", "/./abs/x"] {
-        assert_eq!(built(vec![Tar::new().file(name, "1").end()]).paths(), "abs/ abs/x:1", "{name}");
+mod slashes_and_dots_in_a_path_mean_nothing {
+    use super::*;
+
+    fn same(name: &str) {
+        assert_eq!(built(vec![Tar::new().file(name, "1").end()]).paths(), "abs/ abs/x:1");
     }
-    assert_eq!(built(vec![Tar::new().dir("a/").dir("a//b/").end()]).paths(), "a/ a/b/");
+
+    each! { same {
+        absolute: "/abs/x";
+        double_slashes: "//abs//x";
+        dots: "./abs/./x";
+        plain: "abs/x";
+        a_dot_after_the_root: "/./abs/x";
+    } }
+
+    #[test]
+    fn at_the_end_of_directories() {
+        assert_eq!(built(vec![Tar::new().dir("a/").dir("a//b/").end()]).paths(), "a/ a/b/");
+    }
 }
 
-#[test]
-fn only_a_directory_has_no_name() {
-    for name in ["", ".", "./", "/"] {
+mod only_a_directory_has_no_name {
+    use super::*;
+
+    fn link(name: &str) {
         refused(vec![Tar::new().symlink(name, "/etc/").end()], "no name");
     }
-    refused(vec![Tar::new().file("", "x").end()], "no name");
+
+    each! { link {
+        link_without_a_name: "";
+        link_named_dot: ".";
+        link_named_dot_slash: "./";
+        link_named_slash: "/";
+    } }
+
+    #[test]
+    fn file_without_a_name() {
+        refused(vec![Tar::new().file("", "x").end()], "no name");
+    }
 }
 
 #[test]
@@ -42,14 +89,27 @@ fn absolute_links_stay_inside() {
     assert_eq!(image.paths(), "etc/ etc/unbroken:1 localetc@/etc");
 }
 
-#[test]
-fn links_that_climb_stop_at_the_root() {
-    for target in ["/dummy/../etc", "../../../../etc", "/../../etc", "dummy/../etc"] {
+mod links_that_climb_stop_at_the_root {
+    use super::*;
+
+    fn through(target: &str) {
         let one = Tar::new().dir("dummy").dir("etc").symlink("l", target).file("l/x", "1").end();
-        assert!(built(vec![one]).paths().contains("etc/x:1"), "{target}");
+        assert!(built(vec![one]).paths().contains("etc/x:1"));
     }
-    let one = Tar::new().dir("a").dir("a/b").symlink("a/b/l", "../..").file("a/b/l/x", "").end();
-    assert!(built(vec![one]).paths().ends_with("x:"));
+
+    each! { through {
+        over_another_directory: "/dummy/../etc";
+        far_above: "../../../../etc";
+        above_the_root: "/../../etc";
+        relative: "dummy/../etc";
+    } }
+
+    #[test]
+    fn an_empty_file_truncates_nothing_outside() {
+        let one =
+            Tar::new().dir("a").dir("a/b").symlink("a/b/l", "../..").file("a/b/l/x", "").end();
+        assert!(built(vec![one]).paths().ends_with("x:"));
+    }
 }
 
 #[test]
@@ -69,21 +129,43 @@ fn a_dead_link_s_target_is_made() {
     assert_eq!(built(vec![one]).paths(), "l@/new/deep new/ new/deep/ new/deep/x:1");
 }
 
-#[test]
-fn circles_of_links_are_refused() {
-    let part = "too many symbolic links";
-    refused(vec![Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "").end()], part);
-    refused(vec![Tar::new().symlink("a", "a/b").file("a/x", "").end()], part);
-    refused(vec![Tar::new().symlink("a", ".//a").hard("x", "a/y").end()], part);
-    let chain = |length: usize| {
+mod circles_of_links_are_refused {
+    use super::*;
+
+    const PART: &str = "too many symbolic links";
+
+    #[test]
+    fn two_links_to_each_other() {
+        refused(vec![Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", "").end()], PART);
+    }
+
+    #[test]
+    fn a_link_below_itself() {
+        refused(vec![Tar::new().symlink("a", "a/b").file("a/x", "").end()], PART);
+    }
+
+    #[test]
+    fn a_hard_link_through_a_link_to_itself() {
+        refused(vec![Tar::new().symlink("a", ".//a").hard("x", "a/y").end()], PART);
+    }
+
+    fn chain(length: usize) -> Vec<u8> {
         let mut tar = Tar::new().dir("l0");
         for number in 1..=length {
             tar = tar.symlink(format!("l{number}"), format!("l{}", number - 1));
         }
         tar.file(format!("l{length}/x"), "").end()
-    };
-    assert!(built(vec![chain(40)]).paths().contains("l0/x:"));
-    refused(vec![chain(41)], part);
+    }
+
+    #[test]
+    fn a_chain_of_40_is_none() {
+        assert!(built(vec![chain(40)]).paths().contains("l0/x:"));
+    }
+
+    #[test]
+    fn a_chain_of_41() {
+        refused(vec![chain(41)], PART);
+    }
 }
 
 #[test]
@@ -106,17 +188,39 @@ fn a_marker_in_a_circle_does_nothing() {
 fn a_hard_link_gets_the_image_s_file() {
     let one = Tar::new().dir("etc").file("etc/passwd", "image").hard("p", "/etc/passwd").end();
     assert!(built(vec![one]).paths().ends_with("p:image"));
+}
+
+#[test]
+fn a_hard_link_to_the_host_s_file_is_refused() {
     refused(vec![Tar::new().hard("p", "/etc/passwd").end()], "'etc/passwd' is not there");
+}
+
+#[test]
+fn a_hard_link_to_the_host_s_file_through_a_link_is_refused() {
     let one = Tar::new().symlink("d", "../../etc").hard("p", "d/passwd").end();
     refused(vec![one], "is not there");
 }
 
 #[test]
-fn a_link_that_leads_out_is_no_way_in() {
+fn a_file_below_a_hard_link_that_leads_out_is_refused() {
     let one = Tar::new().hard("loophole", "../victim").file("loophole/file", "x").end();
     refused(vec![one], "goes up");
+}
+
+#[test]
+fn a_hard_link_through_a_link_that_leads_out_is_refused() {
     let one = Tar::new().symlink("loophole", "../victim").hard("x", "loophole/hello").end();
     refused(vec![one], "is not there");
+}
+
+#[test]
+fn a_link_through_a_link_that_leads_out_stays_a_link() {
+    let one = Tar::new().symlink("loophole", "../victim").symlink("x", "loophole/hello").end();
+    assert_eq!(built(vec![one]).paths(), "loophole@../victim x@loophole/hello");
+}
+
+#[test]
+fn a_file_over_a_link_that_leads_out_takes_its_place() {
     let one = Tar::new().symlink("loophole", "../victim").file("loophole", "1").end();
     assert_eq!(built(vec![one]).paths(), "loophole:1");
 }
@@ -153,56 +257,86 @@ fn a_directory_swapped_for_a_link_and_back() {
 }
 
 #[test]
-fn a_parent_swapped_between_layers() {
-    let etc = || Tar::new().dir("etc").file("etc/x", "old");
+fn a_directory_swapped_for_a_link_by_the_next_layer() {
     let image = built(vec![
-        etc().dir("a").dir("a/b").end(),
+        Tar::new().dir("etc").file("etc/x", "old").dir("a").dir("a/b").end(),
         Tar::new().symlink("a", "/etc").file("a/b/x", "1").end(),
     ]);
     assert_eq!(image.paths(), "a@/etc etc/ etc/b/ etc/b/x:1 etc/x:old");
-    let image =
-        built(vec![etc().symlink("a", "/etc").end(), Tar::new().dir("a").file("a/x", "new").end()]);
+}
+
+#[test]
+fn a_link_swapped_for_a_directory_by_the_next_layer() {
+    let image = built(vec![
+        Tar::new().dir("etc").file("etc/x", "old").symlink("a", "/etc").end(),
+        Tar::new().dir("a").file("a/x", "new").end(),
+    ]);
     assert_eq!(image.paths(), "a/ a/x:new etc/ etc/x:old");
 }
 
-#[test]
-fn names_that_a_shell_would_run_are_names() {
-    let one = Tar::new()
-        .file("-rf", "x")
-        .file("$(touch /tmp/victim)", "x")
-        .file("\"\nrm /etc/passwd\n", "x");
-    assert_eq!(built(vec![one.end()]).tree().len(), 7);
+mod names_that_a_shell_would_run_are_names {
+    use super::*;
+
+    fn kept(name: &str) {
+        let tree = built(vec![Tar::new().file(name, "x").end()]).tree();
+        assert_eq!(tree[name.as_bytes()].content, b"x");
+    }
+
+    each! { kept {
+        an_option: "-rf";
+        a_substitution: "$(touch /tmp/victim)";
+        a_command_of_debugfs: "\"\nrm /etc/passwd\n";
+    } }
 }
 
-#[test]
-fn what_hosts_have_in_these_places_is_not_looked_at() {
-    for (link, file) in [
-        ("/tmp", "l/victim"),
-        ("../../../../../../tmp", "l/victim"),
-        ("/proc/self", "l/mem"),
-        ("/dev", "l/sda"),
-        ("/etc/ssl", "l/openssl.cnf"),
-    ] {
+mod what_hosts_have_in_these_places_is_not_looked_at {
+    use super::*;
+
+    fn through(link: &str, file: &str) {
         let image = built(vec![Tar::new().symlink("l", link).file(file, "x").end()]);
         assert!(image.paths().contains(&format!("{}:x", &file[2..])), "{}", image.paths());
     }
-    // What was a link, another name or a device becomes a file of its own.
-    let one = Tar::new().symlink("l", "/etc/passwd").file("l", "x").end();
-    assert_eq!(built(vec![one]).paths(), "l:x");
-    let one = Tar::new().symlink("p", "/etc/passwd").hard("q", "p").file("q", "x").end();
-    assert_eq!(built(vec![one]).paths(), "p@/etc/passwd q:x");
-    let disk = Head { device: (8, 0), ..Head::new(b'4', "dev/sda") };
-    let one = Tar::new().entry(disk, b"").file("dev/sda", "x").end();
-    assert_eq!(built(vec![one]).paths(), "dev/ dev/sda:x");
+
+    each! { through {
+        the_folder_of_everybody: "/tmp", "l/victim";
+        the_same_from_far_below: "../../../../../../tmp", "l/victim";
+        a_process: "/proc/self", "l/mem";
+        a_disk: "/dev", "l/sda";
+        a_configuration: "/etc/ssl", "l/openssl.cnf";
+    } }
+
+    #[test]
+    fn a_link_to_a_file_becomes_a_file() {
+        let one = Tar::new().symlink("l", "/etc/passwd").file("l", "x").end();
+        assert_eq!(built(vec![one]).paths(), "l:x");
+    }
+
+    #[test]
+    fn another_name_of_a_link_becomes_a_file() {
+        let one = Tar::new().symlink("p", "/etc/passwd").hard("q", "p").file("q", "x").end();
+        assert_eq!(built(vec![one]).paths(), "p@/etc/passwd q:x");
+    }
+
+    #[test]
+    fn a_device_becomes_a_file() {
+        let disk = Head { device: (8, 0), ..Head::new(b'4', "dev/sda") };
+        let one = Tar::new().entry(disk, b"").file("dev/sda", "x").end();
+        assert_eq!(built(vec![one]).paths(), "dev/ dev/sda:x");
+    }
 }
 
-#[test]
-fn markers_through_a_link_to_the_root_stay_inside() {
-    let below = Tar::new().symlink("a", "/").dir("etc").file("etc/x", "").end();
-    let top = Tar::new().file("a/.wh.etc", "").end();
-    assert_eq!(built(vec![below.clone(), top]).paths(), "a@/");
-    let top = Tar::new().file("a/.wh..wh..opq", "").end();
-    assert_eq!(built(vec![below, top]).paths(), "");
+mod markers_through_a_link_to_the_root_stay_inside {
+    use super::*;
+
+    fn left_by(marker: &str, left: &str) {
+        let below = Tar::new().symlink("a", "/").dir("etc").file("etc/x", "").end();
+        assert_eq!(built(vec![below, Tar::new().file(marker, "").end()]).paths(), left);
+    }
+
+    each! { left_by {
+        whiteout: "a/.wh.etc", "a@/";
+        opaque: "a/.wh..wh..opq", "";
+    } }
 }
 
 #[test]

@@ -17,9 +17,14 @@ fn bomb(size: u64, piece: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn zeros_stop_at_the_limit_of_bytes() {
+fn zeros_packed_by_gzip_stop_at_the_limit_of_bytes() {
     let limits = Limits { bytes: 16 << 20, ..Limits::default() };
     refused_by(vec![bomb(64 << 20, &[0; 1 << 20])], &limits, "more than 16777216 bytes");
+}
+
+#[test]
+fn zeros_packed_by_zstd_stop_at_the_limit_of_bytes() {
+    let limits = Limits { bytes: 16 << 20, ..Limits::default() };
     let zeros = vec![0u8; 64 << 20];
     let packed = zstd::encode_all(
         &[&Head { size: 64 << 20, ..Head::new(b'0', "b") }.encode()[..], &zeros].concat()[..],
@@ -46,16 +51,24 @@ fn what_grows_too_much_is_refused() {
     );
 }
 
-#[test]
-fn entries_have_a_limit() {
-    let limits = Limits { entries: 100, ..Limits::default() };
-    let many =
-        |count| (0..count).fold(Tar::new(), |tar, number| tar.file(format!("f{number}"), "")).end();
-    refused_by(vec![many(101)], &limits, "more than 100 entries");
-    refused_by(vec![many(60), many(41)], &limits, "more than 100 entries");
-    let markers =
-        (0..101).fold(Tar::new(), |tar, number| tar.file(format!(".wh.f{number}"), "")).end();
-    refused_by(vec![markers], &limits, "more than 100 entries");
+mod entries_have_a_limit {
+    use super::*;
+
+    fn many(count: usize, name: &str) -> Vec<u8> {
+        (0..count).fold(Tar::new(), |tar, number| tar.file(format!("{name}{number}"), "")).end()
+    }
+
+    fn over(stack: Vec<Vec<u8>>) {
+        let limits = Limits { entries: 100, ..Limits::default() };
+        refused_by(stack, &limits, "more than 100 entries");
+    }
+
+    each! { over {
+        in_one_layer: vec![many(101, "f")];
+        in_two_layers: vec![many(60, "f"), many(41, "f")];
+        of_markers: vec![many(101, ".wh.f")];
+        of_one_name: vec![(0..101).fold(Tar::new(), |tar, _| tar.file("same", "")).end()];
+    } }
 }
 
 #[test]
@@ -65,36 +78,45 @@ fn directories_that_no_entry_made_have_a_limit() {
     refused_by(vec![deep], &limits, "directories without an entry");
 }
 
-#[test]
-fn names_and_attributes_in_memory_have_a_limit() {
-    let limits = Limits { name_bytes: 10_000, ..Limits::default() };
-    let names =
-        (0..100).fold(Tar::new(), |tar, number| tar.file(format!("{number:0200}"), "")).end();
-    refused_by(vec![names], &limits, "bytes of names and attributes");
-    let links = (0..100)
-        .fold(Tar::new(), |tar, number| tar.symlink(format!("{number}"), "t".repeat(200)))
-        .end();
-    refused_by(vec![links], &limits, "bytes of names and attributes");
-    let xattrs = (0..100u8)
-        .fold(Tar::new(), |tar, number| {
-            tar.pax(&[("SCHILY.xattr.user.x", &[number; 60])]).file(format!("{number}"), "")
-        })
-        .end();
-    refused_by(vec![xattrs], &limits, "bytes of names and attributes");
+mod what_is_kept_in_memory_has_a_limit {
+    use super::*;
+
+    fn over(add: impl Fn(Tar, u8) -> Tar) {
+        let limits = Limits { name_bytes: 10_000, ..Limits::default() };
+        let tar = (0..100u8).fold(Tar::new(), add);
+        refused_by(vec![tar.end()], &limits, "bytes of names and attributes");
+    }
+
+    each! { over {
+        names: |tar, number| tar.file(format!("{number:0200}"), "");
+        targets: |tar, number| tar.symlink(format!("{number}"), "t".repeat(200));
+        attributes: |tar, number| tar
+            .pax(&[("SCHILY.xattr.user.x", &[number; 60])])
+            .file(format!("{number}"), "");
+    } }
 }
 
-#[test]
-fn extended_headers_have_a_limit() {
-    let body = vec![b'x'; (1 << 20) + 1];
-    for kind in *b"xgLK" {
-        refused(
-            vec![Tar::new().pax_raw(kind, &body).file("a", "").end()],
-            "more than the limit of 1048576",
-        );
+mod extended_headers_have_a_limit {
+    use super::*;
+
+    fn over(kind: u8) {
+        let body = vec![b'x'; (1 << 20) + 1];
+        let one = Tar::new().pax_raw(kind, &body).file("a", "").end();
+        refused(vec![one], "more than the limit of 1048576");
     }
-    let mut head = Head::new(b'x', "x");
-    head.size = 1 << 40;
-    refused(vec![Tar::new().raw(&head, b"").end()], "more than the limit of 1048576");
+
+    each! { over {
+        for_an_entry: b'x';
+        for_all_entries: b'g';
+        for_a_name: b'L';
+        for_a_target: b'K';
+    } }
+
+    #[test]
+    fn before_any_of_it_came() {
+        let head = Head { size: 1 << 40, ..Head::new(b'x', "x") };
+        refused(vec![Tar::new().raw(&head, b"").end()], "more than the limit of 1048576");
+    }
 }
 
 #[test]
@@ -121,10 +143,14 @@ fn the_longest_file_there_can_be() {
     let limits = Limits { file_bytes: u64::MAX, ..Limits::default() };
     let map: &[(&str, &[u8])] =
         &[("GNU.sparse.map", b"17592186040316,4"), ("GNU.sparse.size", b"17592186040320")];
-    let image =
-        crate::support::try_build(vec![Tar::new().pax(map).file("a", "1234").end()], &limits)
-            .unwrap();
+    let tar = Tar::new().pax(map).file("a", "1234").end();
+    let image = crate::support::try_build(vec![tar], &limits).unwrap();
     assert!(image.debugfs("stat /a").contains("Size: 17592186040320"));
+}
+
+#[test]
+fn a_file_longer_than_there_can_be_is_refused() {
+    let limits = Limits { file_bytes: u64::MAX, ..Limits::default() };
     let map: &[(&str, &[u8])] = &[("GNU.sparse.map", b""), ("GNU.sparse.size", b"17592186044417")];
     refused_by(vec![Tar::new().pax(map).file("a", "").end()], &limits, "16 TiB or more");
 }
@@ -172,20 +198,29 @@ fn duplicates_leave_room_behind() {
 fn layers_have_a_limit() {
     let limits = Limits { layers: 10, ..Limits::default() };
     refused_by(vec![Vec::new(); 11], &limits, "11 layers");
+}
+
+#[test]
+fn one_layer_three_hundred_times_is_one_layer() {
     let same = Tar::new().file("a", "1").end();
     assert_eq!(built(vec![same; 300]).paths(), "a:1");
 }
 
+fn links(count: u32) -> Vec<u8> {
+    let mut tar = Tar::new().file("a", "1");
+    for number in 0..count {
+        tar = tar.hard(format!("{number}"), "a");
+    }
+    tar.end()
+}
+
 #[test]
-fn links_have_a_limit() {
-    let links = |count: u32| {
-        let mut tar = Tar::new().file("a", "1");
-        for number in 0..count {
-            tar = tar.hard(format!("{number}"), "a");
-        }
-        tar.end()
-    };
+fn sixty_five_thousand_names_of_one_file() {
     assert_eq!(built(vec![links(64_999)]).links("/a"), 65_000);
+}
+
+#[test]
+fn one_name_more_than_a_file_can_have_is_refused() {
     refused(vec![links(65_000)], "more than 65000 names");
 }
 

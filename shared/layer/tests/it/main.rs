@@ -2,6 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// One test for each case: what checks it, then names and what is checked.
+macro_rules! each {
+    ($check:path { $($name:ident: $($argument:expr),+;)+ }) => {
+        $(#[test]
+        fn $name() {
+            $check($($argument),+);
+        })+
+    };
+}
+
 mod escapes;
 mod exhaustion;
 mod memory;

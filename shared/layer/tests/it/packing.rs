@@ -19,52 +19,76 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
-#[test]
-fn every_packing_gives_the_same_disk() {
-    let disk = |bytes| std::fs::read(&built(vec![bytes]).path).unwrap();
-    let expected = disk(plain());
-    assert!(disk(gzip(&plain())) == expected);
-    assert!(disk(zstd(&plain())) == expected);
+mod every_packing_gives_the_same_disk {
+    use super::*;
+
+    fn same(packed: Vec<u8>) {
+        let disk = |bytes| std::fs::read(&built(vec![bytes]).path).unwrap();
+        assert!(disk(packed) == disk(plain()));
+    }
+
+    each! { same {
+        by_gzip: gzip(&plain());
+        by_zstd: zstd(&plain());
+    } }
 }
 
 #[test]
-fn several_members_and_frames_are_one_layer() {
+fn several_gzip_members_one_of_them_empty_are_one_layer() {
     let whole = plain();
     let (first, second) = whole.split_at(700);
     assert_eq!(built(vec![[gzip(first), gzip(b""), gzip(second)].concat()]).paths(), "a:1");
+}
+
+#[test]
+fn several_zstd_frames_some_to_skip_are_one_layer() {
+    let whole = plain();
+    let (first, second) = whole.split_at(700);
     let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
-    assert_eq!(
-        built(vec![[skipped.clone(), zstd(first), skipped, zstd(second)].concat()]).paths(),
-        "a:1"
-    );
+    let packed = [skipped.clone(), zstd(first), skipped, zstd(second)].concat();
+    assert_eq!(built(vec![packed]).paths(), "a:1");
 }
 
-#[test]
-fn gzip_headers_may_have_every_field() {
-    let mut out = GzBuilder::new()
-        .extra(vec![1; 300])
-        .filename("name")
-        .comment("comment")
-        .write(Vec::new(), Compression::fast());
-    out.write_all(&plain()).unwrap();
-    assert_eq!(built(vec![out.finish().unwrap()]).paths(), "a:1");
-}
+mod a_gzip_header {
+    use super::*;
 
-#[test]
-fn a_gzip_header_may_have_a_checksum_of_its_own() {
-    let mut bytes = gzip(&plain());
-    bytes[3] |= 2;
-    bytes.splice(10..10, [0, 0]);
-    assert_eq!(built(vec![bytes]).paths(), "a:1");
-    let mut bytes = gzip(&plain());
-    bytes[3] |= 0x20;
-    refused(vec![bytes], "not gzip");
-    // A name without an end.
-    let mut bytes = gzip(&plain());
-    bytes[3] |= 8;
-    bytes.truncate(10);
-    bytes.extend(vec![b'x'; 100_000]);
-    refused(vec![bytes], "has no end");
+    fn read(builder: GzBuilder) {
+        let mut out = builder.write(Vec::new(), Compression::fast());
+        out.write_all(&plain()).unwrap();
+        assert_eq!(built(vec![out.finish().unwrap()]).paths(), "a:1");
+    }
+
+    each! { read {
+        with_a_name: GzBuilder::new().filename("name");
+        with_a_comment: GzBuilder::new().comment("comment");
+        with_an_extra_field: GzBuilder::new().extra(vec![1; 300]);
+        with_every_field:
+            GzBuilder::new().extra(vec![1; 300]).filename("name").comment("comment");
+    } }
+
+    #[test]
+    fn with_a_checksum_of_its_own() {
+        let mut bytes = gzip(&plain());
+        bytes[3] |= 2;
+        bytes.splice(10..10, [0, 0]);
+        assert_eq!(built(vec![bytes]).paths(), "a:1");
+    }
+
+    #[test]
+    fn with_an_unknown_flag_is_refused() {
+        let mut bytes = gzip(&plain());
+        bytes[3] |= 0x20;
+        refused(vec![bytes], "not gzip");
+    }
+
+    #[test]
+    fn with_a_name_without_an_end_is_refused() {
+        let mut bytes = gzip(&plain());
+        bytes[3] |= 8;
+        bytes.truncate(10);
+        bytes.extend(vec![b'x'; 100_000]);
+        refused(vec![bytes], "has no end");
+    }
 }
 
 #[test]
@@ -78,50 +102,76 @@ fn a_zstd_frame_that_lies_about_its_size_is_refused() {
     refused(vec![frame], "zstd");
 }
 
-#[test]
-fn garbage_after_the_end_is_refused() {
-    refused(vec![[gzip(&plain()), b"garbage more".to_vec()].concat()], "not gzip");
-    refused(vec![[gzip(&plain()), b"x".to_vec()].concat()], "cut off");
-    refused(vec![[zstd(&plain()), b"garbage".to_vec()].concat()], "not valid zstd");
+mod garbage_after_the_end_is_refused {
+    use super::*;
+
+    each! { after {
+        of_gzip: gzip(&plain()), b"garbage more", "not gzip";
+        of_gzip_one_byte: gzip(&plain()), b"x", "cut off";
+        of_zstd: zstd(&plain()), b"garbage", "not valid zstd";
+    } }
+
+    fn after(packed: Vec<u8>, garbage: &[u8], part: &str) {
+        refused(vec![[&packed, garbage].concat()], part);
+    }
 }
 
-#[test]
-fn packed_layers_cut_off_anywhere_are_refused() {
-    for whole in [gzip(&plain()), zstd(&plain())] {
+mod a_packed_layer_cut_off_is_refused {
+    use super::*;
+
+    fn anywhere(whole: Vec<u8>) {
         for length in (4..whole.len()).step_by(3) {
             refused(vec![whole[..length].to_vec()], "L1");
         }
     }
-    refused(vec![gzip(&plain())[..40].to_vec()], "cut off");
+
+    each! { anywhere {
+        anywhere_in_gzip: gzip(&plain());
+        anywhere_in_zstd: zstd(&plain());
+    } }
+
+    #[test]
+    fn and_that_is_said() {
+        refused(vec![gzip(&plain())[..40].to_vec()], "cut off");
+    }
 }
 
-#[test]
-fn broken_packing_is_refused() {
-    let mut wrong = gzip(&plain());
-    let end = wrong.len();
-    wrong[end - 6] ^= 1;
-    refused(vec![wrong], "checksum is wrong");
-    let mut wrong = gzip(&plain());
-    wrong[end - 1] ^= 1;
-    refused(vec![wrong], "checksum is wrong");
-    let mut wrong = gzip(&plain());
-    wrong[10] = 0xff;
-    refused(vec![wrong], "not valid gzip");
+mod broken_packing_is_refused {
+    use super::*;
+
+    fn wrong(change: impl Fn(&mut [u8]), part: &str) {
+        let mut bytes = gzip(&plain());
+        change(&mut bytes);
+        refused(vec![bytes], part);
+    }
+
+    each! { wrong {
+        a_checksum: |bytes| bytes[bytes.len() - 6] ^= 1, "checksum is wrong";
+        a_length: |bytes| bytes[bytes.len() - 1] ^= 1, "checksum is wrong";
+        a_block: |bytes| bytes[10] = 0xff, "not valid gzip";
+    } }
 }
 
-#[test]
-fn a_zstd_window_has_a_limit() {
+fn looking_back_16_mib() -> Vec<u8> {
     let mut out = zstd::Encoder::new(Vec::new(), 1).unwrap();
     out.window_log(24).unwrap();
     out.write_all(&plain()).unwrap();
-    let packed = out.finish().unwrap();
-    assert_eq!(built(vec![packed.clone()]).paths(), "a:1");
-    refused_by(
-        vec![packed],
-        &Limits { window_log: 23, ..Limits::default() },
-        "window of 16777216 bytes",
-    );
-    // A frame that asks for 2 GiB.
+    out.finish().unwrap()
+}
+
+#[test]
+fn a_zstd_window_within_the_limit() {
+    assert_eq!(built(vec![looking_back_16_mib()]).paths(), "a:1");
+}
+
+#[test]
+fn a_zstd_window_over_a_limit_of_the_user_is_refused() {
+    let limits = Limits { window_log: 23, ..Limits::default() };
+    refused_by(vec![looking_back_16_mib()], &limits, "window of 16777216 bytes");
+}
+
+#[test]
+fn a_zstd_window_of_2_gib_is_refused() {
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0, 0, 0, 0];
     refused(vec![frame.to_vec()], "over the limit");
 }
@@ -149,20 +199,33 @@ fn with_diff_id(diff_id: &str) -> banger_doc::Result<()> {
     build(vec![layer], &disk, &Limits::default(), &Progress::default()).map(|_| ())
 }
 
-#[test]
-fn the_content_must_have_its_digest() {
+fn right() -> String {
     use sha2::{Digest, Sha256};
-    let right = format!("{:x}", Hex(&Sha256::digest(plain())));
-    with_diff_id(&format!("sha256:{right}")).unwrap();
-    for wrong in
-        [format!("sha256:{}", "0".repeat(64)), format!("sha512:{right}"), right, String::new()]
-    {
-        let error = with_diff_id(&wrong).unwrap_err().chain();
+    format!("{:x}", Hex(&Sha256::digest(plain())))
+}
+
+#[test]
+fn the_right_digest_of_the_content_is_accepted() {
+    with_diff_id(&format!("sha256:{}", right())).unwrap();
+}
+
+mod a_wrong_digest_of_the_content_is_refused {
+    use super::*;
+
+    fn wrong(diff_id: &str) {
+        let error = with_diff_id(diff_id).unwrap_err().chain();
         assert!(
             error.contains("the layer 'L1'") && error.contains("but the image says"),
             "{error}"
         );
     }
+
+    each! { wrong {
+        another: &format!("sha256:{}", "0".repeat(64));
+        of_another_kind: &format!("sha512:{}", right());
+        without_a_kind: &right();
+        nothing: "";
+    } }
 }
 
 #[test]
@@ -221,4 +284,10 @@ fn progress_is_told() {
         (bytes_in.into_inner(), bytes_out.into_inner(), entries.into_inner()),
         (length, plain().len() as u64, 1)
     );
+}
+
+#[test]
+fn what_was_packed_for_nobody_is_read_by_its_first_bytes() {
+    // The first bytes tell, whatever media type an image names.
+    assert_eq!(built(vec![plain(), gzip(&plain()), zstd(&plain())]).paths(), "a:1");
 }

@@ -32,107 +32,145 @@ fn an_image_without_layers_is_an_empty_disk() {
     assert_eq!(built(vec![]).paths(), "");
 }
 
-#[test]
-fn a_whiteout_takes_away_below() {
-    assert_eq!(over(Tar::new().file("etc/.wh.x", "")), "etc/ etc/y:2 l@/etc");
-    assert_eq!(over(Tar::new().file(".wh.etc", "")), "l@/etc");
-}
+mod a_whiteout {
+    use super::*;
 
-#[test]
-fn a_whiteout_goes_through_a_link_and_takes_only_the_link() {
-    assert_eq!(over(Tar::new().file("l/.wh.x", "")), "etc/ etc/y:2 l@/etc");
-    assert_eq!(over(Tar::new().file(".wh.l", "")), "etc/ etc/x:1 etc/y:2");
-}
+    const SAME: &str = "etc/ etc/x:1 etc/y:2 l@/etc";
 
-#[test]
-fn a_whiteout_below_a_replaced_link_spares_what_it_pointed_to() {
-    let top = || Tar::new().dir("l").file("l/.wh.x", "");
-    assert_eq!(over(top()), "etc/ etc/x:1 etc/y:2 l/");
-    assert_eq!(over(Tar::new().file("l/.wh..wh..opq", "").dir("l")), "etc/ etc/x:1 etc/y:2 l/");
-}
+    fn leaves(marker: &str, left: &str) {
+        assert_eq!(over(Tar::new().file(marker, "")), left);
+    }
 
-#[test]
-fn a_whiteout_of_nothing_does_nothing() {
-    let same = "etc/ etc/x:1 etc/y:2 l@/etc";
-    assert_eq!(over(Tar::new().file("dead/.wh.x", "")), same);
-    assert_eq!(over(Tar::new().file("etc/x/.wh.y", "")), same);
-    assert_eq!(over(Tar::new().file(".wh.none", "")), same);
-    let dead = Tar::new().symlink("dead", "/nowhere").end();
-    let top = Tar::new().file("dead/.wh.x", "").end();
-    assert_eq!(built(vec![dead, top]).paths(), "dead@/nowhere");
-}
+    each! { leaves {
+        takes_a_file: "etc/.wh.x", "etc/ etc/y:2 l@/etc";
+        takes_a_directory: ".wh.etc", "l@/etc";
+        goes_through_a_link: "l/.wh.x", "etc/ etc/y:2 l@/etc";
+        takes_only_the_link: ".wh.l", "etc/ etc/x:1 etc/y:2";
+        in_a_missing_directory_does_nothing: "dead/.wh.x", SAME;
+        below_a_file_does_nothing: "etc/x/.wh.y", SAME;
+        of_nothing_does_nothing: ".wh.none", SAME;
+    } }
 
-#[test]
-fn an_opaque_marker_works_wherever_it_stands() {
-    let expected = "etc/ etc/a: l@/etc";
-    let opaque = "etc/.wh..wh..opq";
-    assert_eq!(over(Tar::new().dir("etc").file("etc/a", "").file(opaque, "")), expected);
-    assert_eq!(over(Tar::new().file(opaque, "").dir("etc").file("etc/a", "")), expected);
-    assert_eq!(over(Tar::new().dir("etc").file(opaque, "").file("etc/a", "")), expected);
-}
+    #[test]
+    fn through_a_dead_link_does_nothing() {
+        let dead = Tar::new().symlink("dead", "/nowhere").end();
+        let top = Tar::new().file("dead/.wh.x", "").end();
+        assert_eq!(built(vec![dead, top]).paths(), "dead@/nowhere");
+    }
 
-#[test]
-fn an_opaque_root_keeps_only_what_is_new() {
-    assert_eq!(
-        built(vec![base(), Tar::new().file("a", "").file(".wh..wh..opq", "").end()]).paths(),
-        "a:"
-    );
-}
+    #[test]
+    fn below_a_replaced_link_spares_what_it_pointed_to() {
+        let top = Tar::new().dir("l").file("l/.wh.x", "");
+        assert_eq!(over(top), "etc/ etc/x:1 etc/y:2 l/");
+    }
 
-#[test]
-fn an_opaque_marker_goes_through_a_link() {
-    assert_eq!(over(Tar::new().file("l/.wh..wh..opq", "")), "etc/ l@/etc");
-}
+    #[test]
+    fn before_its_own_layer_s_file_spares_that() {
+        let top = Tar::new().file("etc/.wh.x", "").file("etc/x", "new");
+        assert_eq!(over(top), "etc/ etc/x:new etc/y:2 l@/etc");
+    }
 
-#[test]
-fn an_opaque_marker_below_a_file_does_nothing() {
-    assert_eq!(over(Tar::new().file("etc/x/.wh..wh..opq", "")), "etc/ etc/x:1 etc/y:2 l@/etc");
-    assert_eq!(
-        over(Tar::new().file("a/b/.wh..wh..opq", "").file("a/b/c", "")),
-        "a/ a/b/ a/b/c: etc/ etc/x:1 etc/y:2 l@/etc"
-    );
-}
+    #[test]
+    fn after_its_own_layer_s_file_spares_that() {
+        let top = Tar::new().file("etc/x", "new").file("etc/.wh.x", "");
+        assert_eq!(over(top), "etc/ etc/x:new etc/y:2 l@/etc");
+    }
 
-#[test]
-fn an_opaque_directory_over_a_file_and_over_a_link() {
-    let top = || Tar::new().dir("etc/x").file("etc/x/.wh..wh..opq", "").file("etc/x/new", "");
-    assert_eq!(over(top()), "etc/ etc/x/ etc/x/new: etc/y:2 l@/etc");
-    let top = Tar::new().file("l/.wh..wh..opq", "").dir("l").file("l/new", "");
-    assert_eq!(over(top), "etc/ etc/x:1 etc/y:2 l/ l/new:");
-}
+    #[test]
+    fn of_a_directory_leaves_what_is_new_after_it() {
+        let top = Tar::new().file(".wh.etc", "").file("etc/new", "");
+        assert_eq!(over(top), "etc/ etc/new: l@/etc");
+    }
 
-#[test]
-fn a_whiteout_spares_its_own_layer() {
-    let expected = "etc/ etc/x:new etc/y:2 l@/etc";
-    assert_eq!(over(Tar::new().file("etc/.wh.x", "").file("etc/x", "new")), expected);
-    assert_eq!(over(Tar::new().file("etc/x", "new").file("etc/.wh.x", "")), expected);
-}
+    #[test]
+    fn of_a_directory_leaves_what_is_new_before_it() {
+        let top = Tar::new().file("etc/new", "").file(".wh.etc", "");
+        assert_eq!(over(top), "etc/ etc/new: l@/etc");
+    }
 
-#[test]
-fn a_whiteout_of_a_directory_leaves_only_what_is_new_in_it() {
-    let expected = "etc/ etc/new: l@/etc";
-    assert_eq!(over(Tar::new().file(".wh.etc", "").file("etc/new", "")), expected);
-    assert_eq!(over(Tar::new().file("etc/new", "").file(".wh.etc", "")), expected);
-}
-
-#[test]
-fn a_whiteout_of_a_file_and_one_below_it_are_both_taken() {
-    assert_eq!(over(Tar::new().file(".wh.etc", "").file("etc/.wh.x", "")), "l@/etc");
-}
-
-#[test]
-fn markers_for_no_name_are_refused() {
-    for name in [".wh.", ".wh..", ".wh...", "etc/.wh.", "etc/.wh..", "etc/.wh..."] {
-        refused(vec![base(), Tar::new().file(name, "").end()], "a marker for no name");
+    #[test]
+    fn of_a_directory_and_one_below_it_are_both_taken() {
+        assert_eq!(over(Tar::new().file(".wh.etc", "").file("etc/.wh.x", "")), "l@/etc");
     }
 }
 
-#[test]
-fn only_files_are_markers() {
-    refused(vec![Tar::new().dir(".wh.x").end()], "a marker is not a file");
-    refused(vec![Tar::new().symlink(".wh.x", "y").end()], "a marker is not a file");
-    refused(vec![Tar::new().dir("a/.wh..wh..opq").end()], "a marker is not a file");
-    refused(vec![Tar::new().file(".wh.etc/file", "").end()], "below a marker");
+mod an_opaque_marker {
+    use super::*;
+
+    const MARKER: &str = "etc/.wh..wh..opq";
+
+    fn leaves(top: Tar, left: &str) {
+        assert_eq!(over(top), left);
+    }
+
+    each! { leaves {
+        at_the_end:
+            Tar::new().dir("etc").file("etc/a", "").file(MARKER, ""), "etc/ etc/a: l@/etc";
+        at_the_beginning:
+            Tar::new().file(MARKER, "").dir("etc").file("etc/a", ""), "etc/ etc/a: l@/etc";
+        in_the_middle:
+            Tar::new().dir("etc").file(MARKER, "").file("etc/a", ""), "etc/ etc/a: l@/etc";
+        through_a_link: Tar::new().file("l/.wh..wh..opq", ""), "etc/ l@/etc";
+        below_a_replaced_link:
+            Tar::new().file("l/.wh..wh..opq", "").dir("l"), "etc/ etc/x:1 etc/y:2 l/";
+        below_a_file:
+            Tar::new().file("etc/x/.wh..wh..opq", ""), "etc/ etc/x:1 etc/y:2 l@/etc";
+        below_directories_that_are_missing:
+            Tar::new().file("a/b/.wh..wh..opq", "").file("a/b/c", ""),
+            "a/ a/b/ a/b/c: etc/ etc/x:1 etc/y:2 l@/etc";
+        over_a_file:
+            Tar::new().dir("etc/x").file("etc/x/.wh..wh..opq", "").file("etc/x/new", ""),
+            "etc/ etc/x/ etc/x/new: etc/y:2 l@/etc";
+        over_a_link:
+            Tar::new().file("l/.wh..wh..opq", "").dir("l").file("l/new", ""),
+            "etc/ etc/x:1 etc/y:2 l/ l/new:";
+        and_another_below_it:
+            Tar::new().file("etc/d/.wh..wh..opq", "").file("etc/d/a", "").file(MARKER, ""),
+            "etc/ etc/d/ etc/d/a: l@/etc";
+    } }
+
+    #[test]
+    fn in_the_root_keeps_only_what_is_new() {
+        let top = Tar::new().file("a", "").file(".wh..wh..opq", "").end();
+        assert_eq!(built(vec![base(), top]).paths(), "a:");
+    }
+}
+
+mod a_marker_for_no_name_is_refused {
+    use super::*;
+
+    fn marker(name: &str) {
+        refused(vec![base(), Tar::new().file(name, "").end()], "a marker for no name");
+    }
+
+    each! { marker {
+        nothing: ".wh.";
+        a_dot: ".wh..";
+        two_dots: ".wh...";
+        nothing_in_a_directory: "etc/.wh.";
+        a_dot_in_a_directory: "etc/.wh..";
+        two_dots_in_a_directory: "etc/.wh...";
+    } }
+}
+
+mod only_files_are_markers {
+    use super::*;
+
+    fn no_file(tar: Tar) {
+        refused(vec![tar.end()], "a marker is not a file");
+    }
+
+    each! { no_file {
+        a_directory: Tar::new().dir(".wh.x");
+        a_link: Tar::new().symlink(".wh.x", "y");
+        a_device: Tar::new().entry(Head::new(b'3', ".wh.x"), b"");
+        an_opaque_directory: Tar::new().dir("a/.wh..wh..opq");
+    } }
+
+    #[test]
+    fn nothing_lies_below_one() {
+        refused(vec![Tar::new().file(".wh.etc/file", "").end()], "below a marker");
+    }
 }
 
 #[test]
@@ -174,11 +212,12 @@ fn a_directory_over_a_directory_keeps_what_is_in_it() {
 }
 
 #[test]
-fn types_change_over_layers() {
-    assert_eq!(
-        over(Tar::new().file("etc", "now a file")),
-        "etc:now\\ a\\ file l@/etc".replace("\\ ", " ")
-    );
+fn a_directory_becomes_a_file_over_layers() {
+    assert_eq!(over(Tar::new().file("etc", "now")), "etc:now l@/etc");
+}
+
+#[test]
+fn a_directory_becomes_a_file_and_a_directory_again_over_layers() {
     let image = built(vec![
         Tar::new().dir("a").file("a/b", "").end(),
         Tar::new().file("a", "f").end(),
@@ -187,21 +226,20 @@ fn types_change_over_layers() {
     assert_eq!(image.paths(), "a/ a/c:");
 }
 
-#[test]
-fn types_change_within_a_layer() {
-    let one = Tar::new()
-        .file("a", vec![b'1'; 9000])
-        .file("a", "2")
-        .file("b", "")
-        .dir("b")
-        .file("b/x", "")
-        .dir("c")
-        .file("c/x", "")
-        .file("c", "3")
-        .symlink("d", "a")
-        .dir("d")
-        .end();
-    assert_eq!(built(vec![one]).paths(), "a:2 b/ b/x: c:3 d/");
+mod within_a_layer {
+    use super::*;
+
+    fn is(tar: Tar, paths: &str) {
+        assert_eq!(built(vec![tar.end()]).paths(), paths);
+    }
+
+    each! { is {
+        a_file_becomes_a_shorter_one: Tar::new().file("a", vec![b'1'; 9000]).file("a", "2"), "a:2";
+        a_file_becomes_a_directory: Tar::new().file("b", "").dir("b").file("b/x", ""), "b/ b/x:";
+        a_directory_becomes_a_file: Tar::new().dir("c").file("c/x", "").file("c", "3"), "c:3";
+        a_link_becomes_a_directory: Tar::new().dir("a").symlink("d", "a").dir("d"), "a/ d/";
+        a_file_becomes_a_link: Tar::new().file("e", "1").symlink("e", "a"), "e@a";
+    } }
 }
 
 #[test]
@@ -220,9 +258,14 @@ fn files_go_through_linked_directories() {
     let paths = image.paths();
     assert!(paths.contains("usr/bin/foo:foo") && paths.contains("etc/z:z"), "{paths}");
     assert!(paths.contains("bin@usr/bin"), "{paths}");
+}
+
+#[test]
+fn a_linked_directory_becomes_one_of_its_own() {
     let image =
         built(vec![base(), Tar::new().file("bin/foo", "foo").end(), Tar::new().dir("bin").end()]);
     assert!(image.paths().starts_with("bin/ etc/"), "{}", image.paths());
+    assert!(image.paths().contains("usr/bin/foo:foo"), "{}", image.paths());
 }
 
 #[test]
@@ -235,25 +278,39 @@ fn parents_that_no_layer_has_are_made() {
 
 #[test]
 fn a_file_is_no_parent() {
-    refused(
-        vec![Tar::new().file("a", "").file("a/b", "").end()],
-        "'a' on its path is not a directory",
-    );
-    refused(vec![base(), Tar::new().file("etc/x/y", "").end()], "'etc/x/y'");
+    let one = Tar::new().file("a", "").file("a/b", "").end();
+    refused(vec![one], "'a' on its path is not a directory");
 }
 
 #[test]
-fn the_root_has_its_own_metadata() {
-    for name in ["./", ".", "/", ""] {
+fn a_file_of_a_lower_layer_is_no_parent() {
+    refused(vec![base(), Tar::new().file("etc/x/y", "").end()], "'etc/x/y'");
+}
+
+mod the_root_has_its_own_metadata {
+    use super::*;
+
+    fn named(name: &str) {
         let image = built(vec![Tar::new().dir_mode(name, 0o700).file("a", "").end()]);
-        assert_eq!(image.root().mode, 0o700, "{name}");
+        assert_eq!(image.root().mode, 0o700);
     }
+
+    each! { named {
+        as_dot_slash: "./";
+        as_dot: ".";
+        as_slash: "/";
+        as_nothing: "";
+    } }
 }
 
 #[test]
 fn hard_links_share_a_file_over_layers() {
     let image = built(vec![base(), Tar::new().hard("copy", "etc/x").hard("more", "copy").end()]);
     assert_eq!(image.links("/copy"), 3);
+}
+
+#[test]
+fn a_hard_link_keeps_what_its_target_was() {
     let image = built(vec![
         base(),
         Tar::new().hard("copy", "etc/x").end(),
@@ -261,6 +318,14 @@ fn hard_links_share_a_file_over_layers() {
     ]);
     assert_eq!(image.links("/copy"), 1);
     assert!(image.paths().starts_with("bin@usr/bin copy:1 etc/ etc/x:changed"));
+}
+
+#[test]
+fn a_whiteout_of_one_of_two_names_leaves_the_other() {
+    let below = Tar::new().file("a", "data").hard("b", "a").end();
+    let image = built(vec![below, Tar::new().file(".wh.a", "").end()]);
+    assert_eq!(image.paths(), "b:data");
+    assert_eq!(image.links("/b"), 1);
 }
 
 #[test]
@@ -284,19 +349,34 @@ fn a_hard_link_may_take_the_place_of_its_target_s_directory() {
     assert_eq!(image.paths(), "d:1");
 }
 
-#[test]
-fn hard_links_to_what_is_not_there_are_refused() {
-    refused(vec![Tar::new().hard("a", "later").file("later", "").end()], "'later' is not there");
-    refused(
-        vec![base(), Tar::new().file("etc/.wh.x", "").hard("a", "etc/x").end()],
-        "is not there",
-    );
-    refused(vec![Tar::new().hard("a", "").end()], "is not there");
+mod a_hard_link_to_what_is_not_there_is_refused {
+    use super::*;
+
+    fn missing(tar: Tar) {
+        refused(vec![base(), tar.end()], "is not there");
+    }
+
+    each! { missing {
+        to_a_later_entry: Tar::new().hard("a", "later").file("later", "");
+        to_what_its_layer_took_away: Tar::new().file("etc/.wh.x", "").hard("a", "etc/x");
+        to_no_name: Tar::new().hard("a", "");
+    } }
+
+    #[test]
+    fn to_what_a_lower_layer_took_away() {
+        let stack = [Tar::new().file("etc/.wh.x", ""), Tar::new().hard("a", "etc/x")];
+        let stack = [base()].into_iter().chain(stack.into_iter().map(Tar::end)).collect();
+        refused(stack, "is not there");
+    }
 }
 
 #[test]
-fn hard_links_to_directories_are_refused() {
+fn a_hard_link_to_a_directory_is_refused() {
     refused(vec![base(), Tar::new().hard("a", "etc").end()], "second name");
+}
+
+#[test]
+fn a_hard_link_to_a_directory_in_place_of_a_file_is_refused() {
     refused(vec![base(), Tar::new().file("a", "").hard("a", "etc").end()], "second name");
 }
 
@@ -309,14 +389,19 @@ fn a_hard_link_to_a_link_is_that_link() {
     assert_eq!(image.links("/s1"), 2);
 }
 
-#[test]
-fn lost_and_found_belongs_to_the_image() {
-    assert_eq!(
-        built(vec![Tar::new().dir("lost+found").file("lost+found/a", "").end()]).paths(),
-        "lost+found/ lost+found/a:"
-    );
-    assert_eq!(built(vec![Tar::new().file("lost+found", "f").end()]).paths(), "lost+found:f");
-    assert_eq!(built(vec![Tar::new().symlink("lost+found", "x").end()]).paths(), "lost+found@x");
+mod lost_and_found_belongs_to_the_image {
+    use super::*;
+
+    fn is(tar: Tar, paths: &str) {
+        assert_eq!(built(vec![tar.end()]).paths(), paths);
+    }
+
+    each! { is {
+        as_a_directory:
+            Tar::new().dir("lost+found").file("lost+found/a", ""), "lost+found/ lost+found/a:";
+        as_a_file: Tar::new().file("lost+found", "f"), "lost+found:f";
+        as_a_link: Tar::new().symlink("lost+found", "x"), "lost+found@x";
+    } }
 }
 
 #[test]

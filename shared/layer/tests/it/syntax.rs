@@ -7,7 +7,7 @@ fn head(name: &str, size: u64) -> Head {
 }
 
 #[test]
-fn an_extended_size_counts_for_content_and_for_skipping() {
+fn an_extended_size_above_the_header_s_hides_no_entry() {
     // The content looks like an entry; who believes the header's size sees it.
     let fake = Tar::new().file("evil", "x").0;
     let one = Tar::new()
@@ -20,89 +20,113 @@ fn an_extended_size_counts_for_content_and_for_skipping() {
         paths.starts_with("a:") && paths.ends_with(" b:2") && !paths.contains(" evil"),
         "{paths}"
     );
+}
+
+#[test]
+fn an_extended_size_of_nothing_counts() {
     let one = Tar::new().pax(&[("size", b"0")]).raw(&head("a", 1024), b"").file("b", "2").end();
     assert_eq!(built(vec![one]).paths(), "a: b:2");
+}
+
+#[test]
+fn an_extended_size_below_the_header_s_counts() {
     let one = Tar::new().pax(&[("size", b"3")]).raw(&head("a", 700), b"abc").file("b", "2").end();
     assert_eq!(built(vec![one]).paths(), "a:abc b:2");
 }
 
-#[test]
-fn an_extended_header_is_for_the_file_after_it_in_any_order() {
-    let long = "n".repeat(150);
-    let one = |tar: Tar| built(vec![tar.raw(&head("x", 1), b"1").file("b", "2").end()]).paths();
-    let size: &[(&str, &[u8])] = &[("size", b"1")];
-    assert_eq!(one(Tar::new().pax(size).gnu_long(b'L', long.as_bytes())), format!("b:2 {long}:1"));
-    assert_eq!(one(Tar::new().gnu_long(b'L', long.as_bytes()).pax(size)), format!("b:2 {long}:1"));
-    assert_eq!(one(Tar::new().pax_raw(b'g', &record("path", b"all")).pax(size)), "b:2 x:1");
-}
+mod an_extended_header_is_for_the_file_after_it {
+    use super::*;
 
-#[test]
-fn announcements_without_an_entry_are_refused() {
-    let part = "before the entry that was announced";
-    refused(vec![Tar::new().pax(&[("path", b"a")]).end()], part);
-    refused(vec![Tar::new().gnu_long(b'K', b"a").end()], part);
-    refused(vec![Tar::new().gnu_long(b'L', b"a").0], part);
-}
+    const SIZE: &[(&str, &[u8])] = &[("size", b"1")];
 
-#[test]
-fn two_announcements_of_one_kind_are_refused() {
-    let tar = || Tar::new().file("a", "");
-    refused(
-        vec![tar().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("c", "").end()],
-        "two extended headers",
-    );
-    refused(
-        vec![tar().gnu_long(b'L', b"a").gnu_long(b'L', b"b").file("c", "").end()],
-        "two long names",
-    );
-    refused(
-        vec![tar().gnu_long(b'K', b"a").gnu_long(b'K', b"b").file("c", "").end()],
-        "two long link targets",
-    );
-}
-
-#[test]
-fn malformed_extended_headers_are_refused() {
-    for body in [
-        "0 a=b\n",
-        "99 a=b\n",
-        "6 ab\n",
-        "6 a=bc",
-        "06 a=b\n",
-        " 6 a=b\n",
-        "x a=b\n",
-        "-6 a=b\n",
-        "6 a=b\n\0\0",
-    ] {
-        refused(
-            vec![Tar::new().pax_raw(b'x', body.as_bytes()).file("a", "").end()],
-            "extended header",
-        );
-        refused(
-            vec![Tar::new().pax_raw(b'g', body.as_bytes()).file("a", "").end()],
-            "extended header",
-        );
+    fn read(tar: Tar, name: &str) {
+        let one = tar.raw(&head("x", 1), b"1").file("b", "2").end();
+        assert_eq!(built(vec![one]).paths(), format!("b:2 {name}:1"));
     }
+
+    fn long() -> String {
+        "n".repeat(150)
+    }
+
+    each! { read {
+        before_a_long_name: Tar::new().pax(SIZE).gnu_long(b'L', long().as_bytes()), &long();
+        after_a_long_name: Tar::new().gnu_long(b'L', long().as_bytes()).pax(SIZE), &long();
+        after_one_for_all: Tar::new().pax_raw(b'g', &record("path", b"all")).pax(SIZE), "x";
+    } }
 }
 
-#[test]
-fn extended_values_that_are_none_are_refused() {
-    for (key, value) in [
-        ("size", "-1"),
-        ("size", "x"),
-        ("size", "99999999999999999999"),
-        ("uid", "1.5"),
-        ("mtime", "nan"),
-        ("mtime", "1e9"),
-        ("path", "a\0b"),
-        ("linkpath", "\0"),
-    ] {
+mod an_announcement_without_an_entry_is_refused {
+    use super::*;
+
+    fn alone(archive: Vec<u8>) {
+        refused(vec![archive], "before the entry that was announced");
+    }
+
+    each! { alone {
+        an_extended_header: Tar::new().pax(&[("path", b"a")]).end();
+        a_long_target: Tar::new().gnu_long(b'K', b"a").end();
+        a_long_name_without_an_end: Tar::new().gnu_long(b'L', b"a").0;
+    } }
+}
+
+mod two_announcements_of_one_kind_are_refused {
+    use super::*;
+
+    fn two(tar: Tar, part: &str) {
+        refused(vec![tar.file("c", "").end()], part);
+    }
+
+    each! { two {
+        extended_headers:
+            Tar::new().pax(&[("path", b"a")]).pax(&[("path", b"b")]), "two extended headers";
+        names: Tar::new().gnu_long(b'L', b"a").gnu_long(b'L', b"b"), "two long names";
+        targets: Tar::new().gnu_long(b'K', b"a").gnu_long(b'K', b"b"), "two long link targets";
+    } }
+}
+
+mod a_malformed_extended_header_is_refused {
+    use super::*;
+
+    /// For one entry, and for all.
+    fn body(body: &str) {
+        for kind in *b"xg" {
+            let one = Tar::new().pax_raw(kind, body.as_bytes()).file("a", "").end();
+            refused(vec![one], "extended header");
+        }
+    }
+
+    each! { body {
+        length_0: "0 a=b\n";
+        length_beyond_the_end: "99 a=b\n";
+        without_an_equals_sign: "6 ab\n";
+        without_a_newline: "6 a=bc";
+        leading_zero: "06 a=b\n";
+        leading_space: " 6 a=b\n";
+        length_that_is_no_number: "x a=b\n";
+        negative_length: "-6 a=b\n";
+        zeros_after_it: "6 a=b\n\0\0";
+    } }
+}
+
+mod an_extended_value_that_is_none_is_refused {
+    use super::*;
+
+    fn value(key: &str, value: &str) {
         let body = record(key, value.as_bytes());
-        refused(
-            vec![Tar::new().pax_raw(b'x', &body).file("a", "").end()],
-            &format!("'{key}' is wrong"),
-        );
+        let one = Tar::new().pax_raw(b'x', &body).file("a", "").end();
+        refused(vec![one], &format!("'{key}' is wrong"));
     }
+
+    each! { value {
+        negative_size: "size", "-1";
+        size_that_is_no_number: "size", "x";
+        size_beyond_64_bits: "size", "99999999999999999999";
+        uid_with_a_fraction: "uid", "1.5";
+        time_that_is_no_number: "mtime", "nan";
+        time_with_an_exponent: "mtime", "1e9";
+        path_with_a_nul: "path", "a\0b";
+        target_with_a_nul: "linkpath", "\0";
+    } }
 }
 
 #[test]
@@ -115,15 +139,19 @@ fn an_empty_value_takes_back_what_was_said() {
     assert_eq!(image.tree()[&b"a"[..]].uid, 0);
 }
 
-#[test]
-fn a_prefix_is_one_only_where_the_format_has_it() {
-    let prefixed = |magic: &[u8; 8], prefix: &str| {
-        let head = Head { magic: *magic, prefix: prefix.into(), ..Head::new(b'0', "n") };
-        built(vec![Tar::new().raw(&head, b"").end()]).paths()
-    };
-    assert_eq!(prefixed(b"ustar\x0000", "a/b"), "a/ a/b/ a/b/n:");
-    assert_eq!(prefixed(b"ustar  \0", "a/b"), "n:");
-    assert_eq!(prefixed(b"\0\0\0\0\0\0\0\0", "a/b"), "n:");
+mod a_prefix_is_one_only_where_the_format_has_it {
+    use super::*;
+
+    fn prefixed(magic: [u8; 8], paths: &str) {
+        let head = Head { magic, prefix: b"a/b".to_vec(), ..Head::new(b'0', "n") };
+        assert_eq!(built(vec![Tar::new().raw(&head, b"").end()]).paths(), paths);
+    }
+
+    each! { prefixed {
+        in_posix_archives: *b"ustar\x0000", "a/ a/b/ a/b/n:";
+        not_in_gnu_archives: *b"ustar  \0", "n:";
+        not_in_old_archives: *b"\0\0\0\0\0\0\0\0", "n:";
+    } }
 }
 
 #[test]
@@ -135,8 +163,7 @@ fn star_has_a_shorter_prefix() {
     assert_eq!(built(vec![Tar::new().bytes(&bytes).end()]).paths(), "a/ a/n:");
 }
 
-#[test]
-fn checksums_must_be_right_in_one_way_of_summing() {
+fn summed_as_signed() -> [u8; 512] {
     let mut bytes = Head::new(b'0', b"\xff\xfe").encode();
     let signed: i32 = bytes
         .iter()
@@ -144,88 +171,152 @@ fn checksums_must_be_right_in_one_way_of_summing() {
         .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { i32::from(*byte as i8) })
         .sum();
     bytes[148..156].copy_from_slice(format!("{signed:06o}\0 ").as_bytes());
-    assert_eq!(built(vec![Tar::new().bytes(&bytes).end()]).paths(), "\\xff\\xfe:");
+    bytes
+}
+
+#[test]
+fn a_checksum_of_signed_bytes_is_right() {
+    let one = Tar::new().bytes(&summed_as_signed()).end();
+    assert_eq!(built(vec![one]).paths(), "\\xff\\xfe:");
+}
+
+#[test]
+fn a_wrong_checksum_is_refused() {
+    let mut bytes = summed_as_signed();
     bytes[0] = b'x';
     refused(vec![Tar::new().bytes(&bytes).end()], "wrong checksum");
 }
 
-#[test]
-fn numbers_with_garbage_are_refused() {
-    for (at, field) in [
-        (100, &b"64x4   \0"[..]),
-        (108, b"99     \0"),
-        (124, b"1 1        \0"),
-        (136, b"garbage    \0"),
-    ] {
+mod a_number_with_garbage_is_refused {
+    use super::*;
+
+    fn field(at: usize, field: &[u8]) {
         let mut bytes = Head::new(b'0', "a").encode();
         bytes[at..at + field.len()].copy_from_slice(field);
         sum(&mut bytes);
         refused(vec![Tar::new().bytes(&bytes).end()], "that is no number");
     }
+
+    each! { field {
+        mode: 100, b"64x4   \0";
+        uid: 108, b"99     \0";
+        size: 124, b"1 1        \0";
+        time: 136, b"garbage    \0";
+    } }
 }
 
-#[test]
-fn sizes_beyond_all_bounds_are_refused() {
-    for field in [
-        &b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"[..],
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-        b"\x80\0\0\x01\0\0\0\0\0\0\0\0",
-    ] {
+mod a_number_may_be_padded {
+    use super::*;
+
+    fn size(field: &[u8; 12]) {
+        let mut bytes = head("a", 1).encode();
+        bytes[124..136].copy_from_slice(field);
+        sum(&mut bytes);
+        let one = Tar::new().bytes(&bytes).bytes(&[b'x'; 1]).bytes(&[0; 511]).end();
+        assert_eq!(built(vec![one]).paths(), "a:x");
+    }
+
+    each! { size {
+        by_spaces_before: b"          1\0";
+        by_spaces_after: b"1          \0";
+        by_nuls_after: b"1\0\0\0\0\0\0\0\0\0\0\0";
+        without_an_end: b"000000000001";
+    } }
+}
+
+mod a_size_beyond_all_bounds_is_refused {
+    use super::*;
+
+    fn size(field: &[u8; 12], part: &str) {
         let mut bytes = Head::new(b'0', "a").encode();
         bytes[124..136].copy_from_slice(field);
         sum(&mut bytes);
-        refused(vec![Tar::new().bytes(&bytes).end()], "size");
+        refused(vec![Tar::new().bytes(&bytes).end()], part);
     }
-    let mut bytes = Head::new(b'0', "a").encode();
-    bytes[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
-    sum(&mut bytes);
-    refused(vec![Tar::new().bytes(&bytes).end()], "more than the limit");
+
+    each! { size {
+        above_63_bits: b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "size";
+        negative: b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "size";
+        above_64_bits: b"\x80\0\0\x01\0\0\0\0\0\0\0\0", "size";
+        of_63_bits: b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", "more than the limit";
+    } }
 }
 
-#[test]
-fn only_files_have_content() {
-    for kind in [b'1', b'2', b'3', b'4', b'5', b'6'] {
+mod only_files_have_content {
+    use super::*;
+
+    fn of(kind: u8) {
         let head = Head { size: 1000, ..Head::new(kind, "b").link("a") };
         let one = Tar::new().file("a", "").raw(&head, b"").file("c", "").end();
         let paths = built(vec![one]).paths();
         assert!(paths.starts_with("a: b") && paths.ends_with(" c:"), "{paths}");
     }
+
+    each! { of {
+        not_hard_links: b'1';
+        not_links: b'2';
+        not_characters: b'3';
+        not_disks: b'4';
+        not_directories: b'5';
+        not_pipes: b'6';
+    } }
 }
 
 #[test]
 fn a_slash_makes_a_directory_of_an_empty_file() {
-    assert_eq!(
-        built(vec![Tar::new().raw(&Head { kind: 0, ..head("d/", 0) }, b"").end()]).paths(),
-        "d/"
-    );
+    let head = Head { kind: 0, ..head("d/", 0) };
+    assert_eq!(built(vec![Tar::new().raw(&head, b"").end()]).paths(), "d/");
+}
+
+#[test]
+fn a_slash_after_a_file_with_content_is_refused() {
     refused(vec![Tar::new().file("d/", "x").end()], "ends with a slash");
 }
 
 #[test]
-fn old_files_have_a_nul_for_a_type() {
+fn an_old_file_has_a_nul_for_a_type() {
     let head = Head { kind: 0, magic: [0; 8], ..head("a", 1) };
     assert_eq!(built(vec![Tar::new().raw(&head, b"1").end()]).paths(), "a:1");
-    assert_eq!(
-        built(vec![Tar::new().raw(&Head { kind: b'7', ..head }, b"1").end()]).paths(),
-        "a:1"
-    );
 }
 
 #[test]
-fn unknown_types_are_refused() {
-    for kind in *b"VMDNAZ89" {
+fn a_contiguous_file_is_a_file() {
+    let head = Head { kind: b'7', ..head("a", 1) };
+    assert_eq!(built(vec![Tar::new().raw(&head, b"1").end()]).paths(), "a:1");
+}
+
+mod an_unknown_type_is_refused {
+    use super::*;
+
+    fn of(kind: u8) {
         refused(vec![Tar::new().raw(&Head::new(kind, "a"), b"").end()], "its type");
     }
+
+    each! { of {
+        volume: b'V';
+        continued: b'M';
+        dumped_directory: b'D';
+        old_long_name: b'N';
+        access_list: b'A';
+        star_s: b'Z';
+        eight: b'8';
+        nine: b'9';
+    } }
 }
 
 #[test]
 fn the_end_may_be_missing() {
-    let body = Tar::new().file("a", "1").0;
-    assert_eq!(built(vec![body.clone()]).paths(), "a:1");
-    let mut one = body.clone();
-    one.extend_from_slice(&[0; 512]);
-    assert_eq!(built(vec![one.clone()]).paths(), "a:1");
-    one.extend_from_slice(&Tar::new().file("b", "").0);
+    assert_eq!(built(vec![Tar::new().file("a", "1").0]).paths(), "a:1");
+}
+
+#[test]
+fn half_of_the_end_may_be_missing() {
+    assert_eq!(built(vec![Tar::new().file("a", "1").bytes(&[0; 512]).0]).paths(), "a:1");
+}
+
+#[test]
+fn a_block_of_zeros_between_entries_is_refused() {
+    let one = Tar::new().file("a", "1").bytes(&[0; 512]).file("b", "").0;
     refused(vec![one], "zeros stands between");
 }
 
@@ -238,31 +329,55 @@ fn what_follows_the_end_is_not_read() {
 }
 
 #[test]
-fn empty_layers_are_empty() {
+fn a_layer_without_a_byte_is_empty() {
     assert_eq!(built(vec![vec![]]).paths(), "");
-    assert_eq!(built(vec![vec![0; 1024]]).paths(), "");
 }
 
 #[test]
-fn archives_cut_off_anywhere_are_refused() {
-    let whole = Tar::new().pax(&[("path", &[b'n'; 200])]).file("a", vec![b'x'; 700]).0;
-    for length in [1, 511, 513, 1000, 1030, 1537, 2000, 2559] {
+fn a_layer_of_the_end_alone_is_empty() {
+    assert_eq!(built(vec![vec![0; 1024]]).paths(), "");
+}
+
+mod an_archive_cut_off_is_refused {
+    use super::*;
+
+    fn after(length: usize) {
+        let whole = Tar::new().pax(&[("path", &[b'n'; 200])]).file("a", vec![b'x'; 700]).0;
         refused(vec![whole[..length].to_vec()], "the archive ends");
     }
+
+    each! { after {
+        after_its_first_byte: 1;
+        before_the_end_of_its_first_header: 511;
+        after_a_byte_of_an_extended_header: 513;
+        in_an_extended_header: 1000;
+        in_the_next_header: 1030;
+        after_a_byte_of_content: 1537;
+        in_content: 2000;
+        in_padding: 2559;
+    } }
 }
 
 #[test]
 fn garbage_is_refused() {
     refused(vec![vec![b'x'; 5000]], "wrong checksum");
+}
+
+#[test]
+fn a_sentence_is_refused() {
     refused(vec![b"not an archive".to_vec()], "ends within a header");
 }
 
 #[test]
-fn errors_name_the_layer_and_the_entry() {
+fn an_error_between_entries_names_the_layer_and_the_entry_before() {
     refused(
         vec![Tar::new().end(), Tar::new().file("good", "").raw(&Head::new(b'Z', "bad"), b"").end()],
         "the layer 'L2' cannot be used: after the entry 'good'",
     );
+}
+
+#[test]
+fn an_error_in_an_entry_names_the_layer_and_the_entry() {
     refused(
         vec![Tar::new().file("d/evil", "").hard("d/x", "none").end()],
         "the layer 'L1' cannot be used: the entry 'd/x' cannot be used",
@@ -283,12 +398,23 @@ fn expected() -> Vec<u8> {
 
 const STORED: &[u8] = b"0123456789abcdefghij";
 
-#[test]
-fn sparse_files_of_every_kind() {
-    let mut map = b"2\n5\n10\n100000\n10\n".to_vec();
-    map.resize(512, 0);
-    map.extend_from_slice(STORED);
-    let kinds = [
+mod a_sparse_file {
+    use super::*;
+
+    fn read(tar: Tar) {
+        let image = built(vec![tar.file("z", "").end()]);
+        let tree = image.tree();
+        assert_eq!(tree.len(), 2);
+        assert!(tree[&b"s"[..]].content == expected());
+        // Two blocks of data, the rest is holes.
+        let said = image.debugfs("stat /s");
+        assert!(said.contains("Blockcount: 16"), "{said}");
+    }
+
+    fn with_its_map_before_its_content() -> Tar {
+        let mut map = b"2\n5\n10\n100000\n10\n".to_vec();
+        map.resize(512, 0);
+        map.extend_from_slice(STORED);
         sparse_pax(
             &[
                 ("GNU.sparse.major", b"1"),
@@ -297,8 +423,12 @@ fn sparse_files_of_every_kind() {
                 ("GNU.sparse.realsize", b"200000"),
             ],
             &map,
-        ),
-        sparse_pax(
+        )
+    }
+
+    each! { read {
+        of_version_1_0: with_its_map_before_its_content();
+        of_version_0_1: sparse_pax(
             &[
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"2"),
@@ -306,8 +436,8 @@ fn sparse_files_of_every_kind() {
                 ("GNU.sparse.map", b"5,10,100000,10"),
             ],
             STORED,
-        ),
-        sparse_pax(
+        );
+        of_version_0_0: sparse_pax(
             &[
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"2"),
@@ -318,23 +448,11 @@ fn sparse_files_of_every_kind() {
                 ("path", b"s"),
             ],
             STORED,
-        ),
-        Tar::new()
-            .bytes(&old_sparse(&[(5, 10), (100_000, 10)], 20, 200_000))
-            .bytes(&[STORED, &[0; 492]].concat()),
-    ];
-    for tar in kinds {
-        let image = built(vec![tar.file("z", "").end()]);
-        let tree = image.tree();
-        assert_eq!(tree.len(), 2);
-        assert!(tree[&b"s"[..]].content == expected());
-        // Two blocks of data, the rest is holes.
-        assert!(
-            image.debugfs("stat /s").contains("Blockcount: 16"),
-            "{}",
-            image.debugfs("stat /s")
         );
-    }
+        of_old_gnu_archives: Tar::new()
+            .bytes(&old_sparse(&[(5, 10), (100_000, 10)], 20, 200_000))
+            .bytes(&[STORED, &[0; 492]].concat());
+    } }
 }
 
 fn old_sparse(pieces: &[(u64, u64)], stored: u64, size: u64) -> Vec<u8> {
@@ -378,41 +496,47 @@ fn old_sparse_files_have_more_map_blocks() {
     );
 }
 
-#[test]
-fn sparse_maps_that_lie_are_refused() {
-    let part = "does not fit";
-    for (map, size) in [
-        ("5,10,10,10", "200000"),
-        ("100,10,5,10", "200000"),
-        ("5,10,100000,10", "100005"),
-        ("5,10", "200000"),
-        ("5,10,18446744073709551615,10", "200000"),
-        ("5,5,10,5,20,5,25,6", "200000"),
-    ] {
+mod a_sparse_map_that_lies_is_refused {
+    use super::*;
+
+    fn map(map: &str, size: &str) {
         let tar = sparse_pax(
             &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())],
             STORED,
         );
-        refused(vec![tar.end()], part);
+        refused(vec![tar.end()], "does not fit");
     }
-    for (records, part) in [
-        (vec![("GNU.sparse.map", &b"5,10,100"[..]), ("GNU.sparse.size", b"200000")], "cut off"),
-        (vec![("GNU.sparse.map", b"5,10,100000,10")], "size is not told"),
-        (
-            vec![
+
+    each! { map {
+        overlapping: "5,10,10,10", "200000";
+        out_of_order: "100,10,5,10", "200000";
+        behind_the_end: "5,10,100000,10", "100005";
+        shorter_than_the_content: "5,10", "200000";
+        at_the_end_of_numbers: "5,10,18446744073709551615,10", "200000";
+        longer_than_the_content: "5,5,10,5,20,5,25,6", "200000";
+    } }
+
+    fn records(records: &[(&str, &[u8])], part: &str) {
+        refused(vec![sparse_pax(records, STORED).end()], part);
+    }
+
+    each! { records {
+        cut_off:
+            &[("GNU.sparse.map", b"5,10,100"), ("GNU.sparse.size", b"200000")], "cut off";
+        without_a_size: &[("GNU.sparse.map", b"5,10,100000,10")], "size is not told";
+        of_another_length:
+            &[
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"3"),
                 ("GNU.sparse.map", b"5,10,100000,10"),
             ],
-            "wrong length",
-        ),
-        (vec![("GNU.sparse.numbytes", b"5")], "out of order"),
-        (vec![("GNU.sparse.major", b"2"), ("GNU.sparse.size", b"5")], "not known"),
-        (vec![("GNU.sparse.map", b"x")], "no number"),
-    ] {
-        refused(vec![sparse_pax(&records, STORED).end()], part);
-    }
-    for map in ["", "x\n", "2\n5\n10\n", "99999999999999999999999\n", "999999999\n"] {
+            "wrong length";
+        with_a_length_before_its_place: &[("GNU.sparse.numbytes", b"5")], "out of order";
+        of_version_2: &[("GNU.sparse.major", b"2"), ("GNU.sparse.size", b"5")], "not known";
+        without_a_number: &[("GNU.sparse.map", b"x")], "no number";
+    } }
+
+    fn stored(map: &str) {
         let tar = sparse_pax(
             &[
                 ("GNU.sparse.major", b"1"),
@@ -423,4 +547,12 @@ fn sparse_maps_that_lie_are_refused() {
         );
         refused(vec![tar.end()], "sparse");
     }
+
+    each! { stored {
+        stored_as_nothing: "";
+        stored_as_no_number: "x\n";
+        stored_and_cut_off: "2\n5\n10\n";
+        stored_with_a_number_beyond_64_bits: "99999999999999999999999\n";
+        stored_with_too_many_pieces: "999999999\n";
+    } }
 }
