@@ -43,7 +43,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("ssh2", &["banger-vm-ssh"]),
     ("strsim", &["banger", "banger-config", "banger-state"]),
     ("tar", &["banger-channel", "banger-kernel", "banger-oci", "banger-vm-cp", "banger-workspace"]),
-    ("tempfile", &["banger-kernel-pull", "banger-workspace"]),
+    ("tempfile", &["banger-kernel-pull", "banger-oci", "banger-workspace"]),
     ("terminal_size", &["banger-cli"]),
     ("toml", &["banger-config"]),
     ("ureq", &["banger-oci"]),

@@ -5,7 +5,7 @@ use banger_cli::{Out, human_bytes};
 use banger_config::Config;
 use banger_doc::{Context, Error, Image, ImageConfig, Name, Result};
 use banger_image::{interrupt, limits, progress, publish, write};
-use banger_layer::{Layer, Opener, Progress};
+use banger_layer::{Layer, Opener, Progress, other_packing};
 use banger_state::{State, place};
 use clap::Parser;
 use std::{
@@ -129,14 +129,7 @@ fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + 
         .take(6)
         .read_to_end(&mut head)
         .with_context(|| format!("cannot read '{name}'"))?;
-    let others: [(&[u8], &str); 5] = [
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh", "bzip2"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"LZIP", "lzip"),
-        (b"PK\x03\x04", "zip"),
-    ];
-    if let Some((_, tool)) = others.iter().find(|(magic, _)| head.starts_with(magic)) {
+    if let Some(tool) = other_packing(&head) {
         return Err(Error::failed(format!("'{name}' is compressed by {tool}")).hint(format!(
             "pipe it through '{tool} -dc' into 'banger image import - --name NAME'"
         )));

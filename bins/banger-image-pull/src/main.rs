@@ -9,7 +9,7 @@ mod turn;
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
 use banger_doc::{Error, Image, Name, Result};
-use banger_image::{Limits, interrupt};
+use banger_image::{Limits, interrupt, progress};
 use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
 use banger_state::{State, place, rewrite_document};
 use catalog::Way;
@@ -22,8 +22,9 @@ use std::{
 /// Pull an image and make it a bootable disk
 ///
 /// The image is a name of the catalog (`debian-bookworm`), a reference to a registry
-/// (`debian:12`, `registry.example/team/app:1.2`), a directory (`oci:PATH[:TAG]`) or a file that
-/// `docker save` wrote (`docker-archive:PATH[:TAG]`).
+/// (`debian:12`, `registry.example/team/app:1.2`), a directory (`oci:PATH[:TAG]`), the same in a file
+/// (`oci-archive:PATH[:TAG]`) or a file that `docker save` wrote (`docker-archive:PATH[:TAG]`); files
+/// as they are or compressed by gzip or zstd.
 #[derive(Parser)]
 #[command(name = "banger-image-pull", version)]
 struct Args {
@@ -139,8 +140,20 @@ fn from_oci(
     if let Some(image) = there.as_ref().filter(|image| image.source != text) {
         return Err(taken(image));
     }
-    let puller = Puller::new(Client::new(settings), Cache::open(state)?, wish.platform.clone());
-    let found = puller.find(source);
+    let puller = Puller::new(
+        Client::new(settings),
+        Cache::open(state)?,
+        wish.platform.clone(),
+        wish.limits.clone(),
+    );
+    let found = match source.archive() {
+        None => puller.find(source),
+        Some(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            progress::unpacking(out, &name, puller.unpacked(), || puller.find(source))
+                .map_err(banger_image::no_room)
+        }
+    };
     tell(&puller, out);
     let found = found?;
     let digest = found.digest.to_string();

@@ -198,8 +198,29 @@ fn layouts_and_archives_are_sources_too() {
     let named = pull(&sandbox, &["docker-archive:saved.tar:docker.io/team/app:2"]);
     named.ok();
     assert_eq!(named.document()["name"], "app-2");
-    shell(&sandbox, "gzip -k saved.tar");
-    pull(&sandbox, &["docker-archive:saved.tar.gz"]).fails(1, "is compressed");
+    shell(&sandbox, "gzip -c saved.tar >gz.tar.gz; zstd -qc saved.tar >zst.tar.zst");
+    for name in ["gz.tar.gz", "zst.tar.zst"] {
+        let packed = pull(&sandbox, &[&format!("docker-archive:{name}")]);
+        assert_eq!(packed.document()["digest"], saved.document()["digest"]);
+        let name = name.split('.').next().unwrap();
+        assert_eq!(packed.document()["name"], name);
+        assert_eq!(disk(&sandbox, name), disk(&sandbox, "saved"));
+    }
+    shell(&sandbox, "head -c 700 gz.tar.gz >cut.tar.gz; xz -k saved.tar");
+    pull(&sandbox, &["docker-archive:cut.tar.gz"]).fails(1, "cut off");
+    pull(&sandbox, &["docker-archive:saved.tar.xz"]).fails(1, "is compressed by xz");
+    // The same in an archive of its own.
+    shell(&sandbox, "tar -C gzip -cf o.tar . && tar -C image -czf many.tgz .");
+    let layout = pull(&sandbox, &["oci-archive:o.tar"]);
+    assert_eq!(layout.document()["name"], "o");
+    pull(&sandbox, &["oci:gzip:latest"]).ok();
+    assert_eq!(disk(&sandbox, "o"), disk(&sandbox, "gzip"));
+    pull(&sandbox, &["oci-archive:many.tgz:latest"]).ok();
+    assert_eq!(disk(&sandbox, "many"), disk(&sandbox, "image"));
+    pull(&sandbox, &["oci-archive:many.tgz:other"]).fails(3, "has no image 'other'");
+    pull(&sandbox, &["oci-archive:saved.tar", "--name", "no"])
+        .fails(1, "is not an OCI image layout");
+    no_litter(&sandbox);
     pull(&sandbox, &["docker-archive:none.tar"]).fails(1, "cannot read the archive");
 }
 
@@ -405,7 +426,9 @@ fn mirrors_of_the_configuration_are_asked_first() {
     assert!(answer.ok().stderr.contains(&words), "{}", answer.stderr);
     assert!(disk(&sandbox, "again") == disk(&sandbox, "app-1"), "the disks differ");
     sandbox.config("[[mirrors]]\nregistry = \"docker.io\"\nmirror = \"https://m.lan\"\n");
-    pull(&sandbox, &[&reference]).fails(2, "without a scheme");
+    let answer = pull(&sandbox, &[&reference]);
+    answer.fails(2, "without a scheme");
+    assert!(answer.stderr.contains("hint: write it as mirror = "), "{}", answer.stderr);
 }
 
 #[test]

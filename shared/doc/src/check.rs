@@ -47,8 +47,7 @@ impl Document for Check {
 /// `banger.removed/1`: something that was removed, or would be with `--dry-run`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Removed {
-    /// What sort of thing: `vm`, `image`, `kernel`, `blob`, `litter`, `socket`, `process`, `lease`,
-    /// `control group`.
+    /// What sort of thing: `vm`, `image`, `kernel`, `blob`, `litter`, `socket`, `process`, `lease`.
     pub what: String,
     /// Its name, or its path below the state directory.
     pub name: String,

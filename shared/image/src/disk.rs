@@ -62,7 +62,7 @@ pub fn write(
 }
 
 /// Says what to do about a host's disk that is full.
-fn no_room(error: Error) -> Error {
+pub fn no_room(error: Error) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(one) = cause {
         let kind = one.downcast_ref::<io::Error>().map(io::Error::kind);

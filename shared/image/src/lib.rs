@@ -8,4 +8,4 @@ pub mod progress;
 pub use banger_cli::interrupt;
 pub use banger_layer::Limits;
 pub use check::{Checked, check};
-pub use disk::{copy, freed_bytes, limits, publish, republish, users, write};
+pub use disk::{copy, freed_bytes, limits, no_room, publish, republish, users, write};

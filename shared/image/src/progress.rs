@@ -102,6 +102,21 @@ pub fn stream<T>(
     value
 }
 
+/// Runs `work` and shows meanwhile how much of an archive it has unpacked, if it has to be.
+pub fn unpacking<T>(out: &Out, archive: &str, done: &Progress, work: impl FnOnce() -> T) -> T {
+    if !out.is_live() {
+        return work();
+    }
+    let bar = line();
+    let value = with_ticks(work, || {
+        let bytes = human_bytes(done.bytes_out.load(Ordering::Relaxed));
+        bar.set_message(format!("reading {archive}: {bytes} unpacked"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    value
+}
+
 fn line() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner());

@@ -16,6 +16,18 @@ const LARGE_WINDOW: u64 = 8 << 20;
 const MAX_FRAME_HEADER: usize = 18;
 static LARGE: Mutex<()> = Mutex::new(());
 
+/// Names the tool that unpacks what begins with these bytes, where we do not.
+pub fn other_packing(head: &[u8]) -> Option<&'static str> {
+    let others: [(&[u8], &str); 5] = [
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"LZIP", "lzip"),
+        (b"PK\x03\x04", "zip"),
+    ];
+    others.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, tool)| *tool)
+}
+
 /// A layer's bytes on their way out of whatever packs them.
 pub(crate) struct Inflate<R> {
     feed: Feed<R>,

@@ -4,6 +4,7 @@
 //! put on the disk as it comes. When all is there the trees are merged, lowest first, and written.
 //! No name in a layer ever becomes a path on the host.
 
+mod archive;
 mod header;
 mod inflate;
 mod limits;
@@ -13,7 +14,9 @@ mod stream;
 mod take;
 mod tar;
 
+pub use archive::{Member, members, unpack};
 pub use banger_ext4::Summary;
+pub use inflate::other_packing;
 pub use limits::Limits;
 
 use banger_doc::{Context, Error, Result};

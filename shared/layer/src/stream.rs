@@ -50,9 +50,9 @@ pub(crate) fn count(counter: &AtomicU64, more: u64, limit: u64, what: &str) -> R
 }
 
 /// Counts what comes in.
-struct Counted<'a> {
-    input: Box<dyn Read + Send>,
-    here: &'a AtomicU64,
+pub(crate) struct Counted<'a> {
+    pub(crate) input: Box<dyn Read + Send>,
+    pub(crate) here: &'a AtomicU64,
 }
 
 /// The receiving end: plain bytes and the digest of those that were seen.

@@ -15,6 +15,19 @@ pub(crate) trait Input {
     fn fill(&mut self) -> Result<&[u8]>;
     /// Passes over that many of them.
     fn consume(&mut self, count: usize);
+    /// Passes over that many bytes, at hand or not; says whether there were so many.
+    fn skip(&mut self, mut count: u64) -> Result<bool> {
+        while count > 0 {
+            let bytes = self.fill()?.len() as u64;
+            if bytes == 0 {
+                return Ok(false);
+            }
+            let step = bytes.min(count);
+            self.consume(step as usize);
+            count -= step;
+        }
+        Ok(true)
+    }
 }
 
 impl Input for &[u8] {
@@ -122,6 +135,11 @@ impl<'l, I: Input> Reader<'l, I> {
     /// Returns the entry in hand.
     pub(crate) fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    /// Returns where the entry's content comes from next.
+    pub(crate) fn input(&self) -> &I {
+        &self.input
     }
 
     /// Goes to the next entry; says whether there is one.
@@ -407,17 +425,12 @@ impl<'l, I: Input> Reader<'l, I> {
         Ok(done)
     }
 
-    fn pass(&mut self, mut count: u64) -> Result<()> {
-        while count > 0 {
-            let bytes = self.input.fill()?.len() as u64;
-            if bytes == 0 {
-                return Err(Error::failed("the archive ends within the content"));
-            }
-            let step = bytes.min(count);
-            self.input.consume(step as usize);
-            count -= step;
+    fn pass(&mut self, count: u64) -> Result<()> {
+        if self.input.skip(count)? {
+            Ok(())
+        } else {
+            Err(Error::failed("the archive ends within the content"))
         }
-        Ok(())
     }
 }
 

@@ -1,35 +1,54 @@
-//! Images in files: OCI image layouts and the archives that `docker save` writes.
+//! Images in files: OCI image layouts, as directories and as archives, and the archives that
+//! `docker save` writes.
 
 use crate::{
     digest::{Digest, shown},
+    layer::Origin,
     manifest::Blob,
 };
 use banger_doc::{Context, Error, Result};
+use banger_layer::{Limits, Member, Progress, other_packing};
 use banger_state::read_limited;
 use serde::Deserialize;
 use std::{
     collections::HashMap,
     fs::File,
-    io::BufReader,
+    io::Read,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// The most entries an archive has. An image has a few for each of its layers.
-const MAX_ENTRIES: usize = 100_000;
 /// The largest `manifest.json` of an archive and `index.json` of a layout.
 const MAX_INDEX: u64 = 4 << 20;
 
-/// A directory with an OCI image layout (OCI image-spec, `image-layout.md`).
+/// An OCI image layout (OCI image-spec, `image-layout.md`).
 #[derive(Debug)]
-pub(crate) struct Layout(PathBuf);
+pub(crate) enum Layout {
+    /// A directory.
+    Directory(PathBuf),
+    /// The same in an archive.
+    Archive(Archive),
+}
 
 impl Layout {
+    /// Opens a directory.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let bytes = read_limited(&path.join("oci-layout"), 64 << 10)
-            .with_context(|| format!("'{}' is not an OCI image layout", path.display()))?;
-        let mark: serde_json::Value = serde_json::from_slice(&bytes)
-            .with_context(|| format!("'{}' is not an OCI image layout", path.display()))?;
+        Self::Directory(path.to_owned()).checked(path)
+    }
+
+    /// Reads the layout that is in an archive.
+    pub(crate) fn within(archive: Archive) -> Result<Self> {
+        let path = archive.path.clone();
+        Self::Archive(archive)
+            .checked(&path)
+            .map_err(|error| error.or_hint("'docker-archive:PATH' takes what 'docker save' wrote"))
+    }
+
+    fn checked(self, path: &Path) -> Result<Self> {
+        let context = || format!("'{}' is not an OCI image layout", path.display());
+        let bytes = self.read("oci-layout", 64 << 10).with_context(context)?;
+        let mark: serde_json::Value = serde_json::from_slice(&bytes).with_context(context)?;
         let version = mark["imageLayoutVersion"].as_str().unwrap_or_default();
         if !version.starts_with("1.") {
             return Err(Error::failed(format!(
@@ -38,36 +57,50 @@ impl Layout {
                 shown(version)
             )));
         }
-        Ok(Self(path.to_owned()))
+        Ok(self)
+    }
+
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
+        match self {
+            Self::Directory(path) => read_limited(&path.join(name), limit),
+            Self::Archive(archive) => archive.read(name, limit),
+        }
     }
 
     pub(crate) fn index(&self) -> Result<Vec<u8>> {
-        read_limited(&self.0.join("index.json"), MAX_INDEX)
-    }
-
-    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.0.join("blobs/sha256").join(digest.hex())
+        self.read("index.json", MAX_INDEX)
     }
 
     /// Reads a small blob whole and checks it.
     pub(crate) fn small(&self, blob: &Blob, limit: u64) -> Result<Vec<u8>> {
-        let path = self.blob_path(&blob.digest);
-        let bytes = read_limited(&path, limit.min(blob.size))?;
+        let name = blob_name(&blob.digest);
+        let bytes = self.read(&name, limit.min(blob.size))?;
         if Blob::of(&bytes) != *blob {
-            return Err(Error::failed(format!(
-                "'{}' is not what its digest and size say",
-                path.display()
-            )));
+            return Err(Error::failed(format!("'{name}' is not what its digest and size say")));
         }
         Ok(bytes)
     }
+
+    /// Returns where a layer is.
+    pub(crate) fn origin(&self, blob: &Blob) -> Result<Origin> {
+        let name = blob_name(&blob.digest);
+        let digest = Some(blob.digest);
+        Ok(match self {
+            Self::Directory(path) => Origin::File { path: path.join(name), digest },
+            Self::Archive(archive) => archive.part(&name, digest)?.0,
+        })
+    }
 }
 
-/// An archive as `docker save` and `podman save` write it.
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// An archive as `docker save`, `podman save` and `skopeo copy` write it.
 #[derive(Debug)]
 pub(crate) struct Archive {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     entries: HashMap<String, Entry>,
 }
 
@@ -87,43 +120,75 @@ pub(crate) struct Listed {
     pub layers: Vec<String>,
 }
 
+/// Where an archive that is packed, or comes through a pipe, is unpacked to, and what it may ask
+/// for.
+pub(crate) struct Room<'a> {
+    pub dir: &'a Path,
+    pub limits: &'a Limits,
+    pub progress: &'a Progress,
+}
+
 impl Archive {
-    /// Reads where in the archive its files lie. Nothing is unpacked.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Reads where in the archive its files lie. One that is packed is unpacked to a file without a
+    /// name, which is gone with the process.
+    pub(crate) fn open(path: &Path, room: &Room<'_>) -> Result<Self> {
         let context = || format!("cannot read the archive '{}'", path.display());
-        let file = File::open(path).with_context(context)?;
-        let mut magic = [0; 4];
-        if file.read_at(&mut magic, 0).is_ok_and(|n| n == 4)
-            && (magic[..2] == [0x1f, 0x8b] || magic == [0x28, 0xb5, 0x2f, 0xfd])
-        {
-            return Err(Error::failed(format!("the archive '{}' is compressed", path.display()))
-                .hint("unpack it with gunzip or unzstd first"));
+        let mut file = File::open(path).with_context(context)?;
+        let meta = file.metadata().with_context(context)?;
+        if meta.is_dir() {
+            return Err(Error::usage(format!(
+                "'{}' is a directory, not an archive",
+                path.display()
+            ))
+            .hint(format!("a directory with an image layout is 'oci:{}'", path.display())));
         }
-        let copy = file.try_clone().with_context(context)?;
-        let mut tar = tar::Archive::new(BufReader::with_capacity(64 << 10, copy));
+        let mut head = Vec::new();
+        file.by_ref().take(6).read_to_end(&mut head).with_context(context)?;
+        if let Some(tool) = other_packing(&head) {
+            return Err(Error::failed(format!(
+                "the archive '{}' is compressed by {tool}",
+                path.display()
+            ))
+            .hint(format!("unpack it with '{tool} -d' first, or compress it by gzip or zstd")));
+        }
+        let packed = head.starts_with(&[0x1f, 0x8b])
+            || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+            || (head.len() >= 4 && head[0] & 0xf0 == 0x50 && head[1..4] == [0x2a, 0x4d, 0x18]);
+        if packed || !meta.is_file() {
+            let plain = tempfile::tempfile_in(room.dir)
+                .with_context(|| format!("cannot make a file in '{}'", room.dir.display()))?;
+            let input = std::io::Cursor::new(head).chain(file);
+            banger_layer::unpack(Box::new(input), &plain, room.limits, room.progress)
+                .with_context(context)?;
+            file = plain;
+        }
         let mut entries = HashMap::new();
-        for (count, entry) in tar.entries_with_seek().with_context(context)?.enumerate() {
-            if count >= MAX_ENTRIES {
-                return Err(Error::failed(format!(
-                    "the archive '{}' has more than {MAX_ENTRIES} entries",
-                    path.display()
-                )));
-            }
-            let entry = entry.with_context(context)?;
-            let kind = entry.header().entry_type();
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let mut note = |name: &[u8], member: Member<'_>| {
+            let name = String::from_utf8_lossy(name);
             let name = name.trim_start_matches("./").to_owned();
-            if kind.is_file() {
-                let (offset, size) = (entry.raw_file_position(), entry.size());
-                entries.insert(name, Entry::File { offset, size });
-            } else if kind.is_symlink() || kind.is_hard_link() {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                let target = String::from_utf8_lossy(&target).into_owned();
-                let base = if kind.is_symlink() { parent(&name) } else { "" };
-                entries.extend(inside(base, &target).map(|target| (name, Entry::Link(target))));
+            match member {
+                Member::File { offset, size } => {
+                    entries.insert(name, Entry::File { offset, size });
+                }
+                Member::Symlink(target) => {
+                    let target = inside(parent(&name), &String::from_utf8_lossy(target));
+                    entries.extend(target.map(|target| (name, Entry::Link(target))));
+                }
+                Member::Hardlink(target) => {
+                    let target = inside("", &String::from_utf8_lossy(target));
+                    entries.extend(target.map(|target| (name, Entry::Link(target))));
+                }
             }
-        }
-        Ok(Self { path: path.to_owned(), file, entries })
+            Ok(())
+        };
+        banger_layer::members(&file, room.limits, &mut note).with_context(context)?;
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), entries })
+    }
+
+    /// Returns a file as the origin of a layer, and its size.
+    pub(crate) fn part(&self, name: &str, digest: Option<Digest>) -> Result<(Origin, u64)> {
+        let (offset, size) = self.find(name)?;
+        Ok((Origin::Part { file: Arc::clone(&self.file), offset, digest }, size))
     }
 
     /// Returns offset and size of a file, following links inside the archive.
@@ -162,7 +227,10 @@ impl Archive {
     /// Chooses an image of the archive.
     pub(crate) fn image(&self, tag: Option<&str>) -> Result<Listed> {
         let bytes = self.read("manifest.json", MAX_INDEX).map_err(|error| {
-            error.hint("an archive is what 'docker save' writes; 'banger image import' takes a root file system")
+            error.hint(
+                "it has to be what 'docker save' wrote; 'oci-archive:PATH' takes an image layout, \
+                 'banger image import PATH' a root file system",
+            )
         })?;
         let mut images: Vec<Listed> = serde_json::from_slice(&bytes).with_context(|| {
             format!("cannot read 'manifest.json' in the archive '{}'", self.path.display())
@@ -185,12 +253,6 @@ impl Archive {
             None => format!("the archive '{}' holds {} images", self.path.display(), images.len()),
         };
         Err(Error::not_found(sentence).hint(format!("name one of: {}", all.join(", "))))
-    }
-}
-
-impl Archive {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -239,6 +301,65 @@ mod tests {
         path
     }
 
+    /// Opens an archive in a folder of its own.
+    fn open(path: &Path) -> Result<Archive> {
+        let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+        let progress = Progress::default();
+        let dir = path.parent().unwrap();
+        Archive::open(path, &Room { dir, limits: &limits, progress: &progress })
+    }
+
+    #[test]
+    fn an_archive_that_is_packed_is_unpacked_to_a_file_without_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = archive(dir.path(), &[("a", None, b"first"), ("b", None, b"second")]);
+        for tool in ["gzip", "zstd"] {
+            let packed = dir.path().join("packed");
+            let to = File::create(&packed).unwrap();
+            let from = File::open(&path).unwrap();
+            let mut pack = std::process::Command::new(tool);
+            assert!(pack.arg("-c").stdin(from).stdout(to).status().unwrap().success());
+            let archive = open(&packed).unwrap();
+            assert_eq!(archive.read("b", 10).unwrap(), b"second");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn an_archive_comes_through_a_pipe_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = archive(dir.path(), &[("a", None, b"first")]);
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let found = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| open(&pipe));
+            std::fs::copy(&path, &pipe).unwrap();
+            reader.join().unwrap()
+        });
+        assert_eq!(found.unwrap().read("a", 10).unwrap(), b"first");
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tar.xz");
+        std::fs::write(&path, b"\xfd7zXZ\0rest").unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(error.to_string().ends_with("is compressed by xz"), "{error}");
+        assert!(error.hint_text().unwrap().contains("'xz -d'"));
+        let error = open(dir.path()).unwrap_err();
+        assert!(error.to_string().ends_with("is a directory, not an archive"), "{error}");
+        let too_large = archive(dir.path(), &[("a", None, &vec![7; 2 << 20])]);
+        assert!(open(&too_large).is_ok(), "what is not unpacked takes no room");
+        let packed = dir.path().join("large.gz");
+        let mut pack = std::process::Command::new("gzip");
+        pack.arg("-c").stdin(File::open(&too_large).unwrap());
+        assert!(pack.stdout(File::create(&packed).unwrap()).status().unwrap().success());
+        let error = open(&packed).unwrap_err();
+        assert!(error.chain().contains("more than 1048576 bytes when unpacked"), "{error}");
+        assert!(error.hint_text().unwrap().contains("image_limits"));
+    }
+
     #[test]
     fn files_are_found_through_links_that_stay_inside() {
         let dir = tempfile::tempdir().unwrap();
@@ -252,7 +373,7 @@ mod tests {
                 ("loop", Some("loop"), b""),
             ],
         );
-        let archive = Archive::open(&path).unwrap();
+        let archive = open(&path).unwrap();
         assert_eq!(archive.read("b/layer.tar", 10).unwrap(), b"layer");
         for bad in ["out", "abs", "loop", "../../etc/passwd", "/etc/passwd", "missing"] {
             assert!(archive.find(bad).is_err(), "{bad}");
@@ -269,7 +390,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let manifest = br#"[{"Config":"c","RepoTags":["a:1"],"Layers":[]},{"Config":"d","RepoTags":null,"Layers":["x"]}]"#;
         let path = archive(dir.path(), &[("manifest.json", None, manifest)]);
-        let archive = Archive::open(&path).unwrap();
+        let archive = open(&path).unwrap();
         assert_eq!(archive.image(Some("a:1")).unwrap().config, "c");
         let error = archive.image(None).unwrap_err();
         assert_eq!(error.hint_text(), Some("name one of: a:1"));

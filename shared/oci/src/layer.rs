@@ -50,8 +50,10 @@ pub struct Progress {
 pub(crate) enum Origin {
     /// A blob of a registry, or of the cache if it is there.
     Registry { client: Arc<Client>, cache: Arc<Cache>, reference: Reference, blob: Blob },
-    /// A part of a file, with its digest if one is known.
-    File { path: PathBuf, offset: u64, digest: Option<Digest> },
+    /// A file, with its digest if one is known.
+    File { path: PathBuf, digest: Option<Digest> },
+    /// A part of an archive, from this byte on.
+    Part { file: Arc<File>, offset: u64, digest: Option<Digest> },
 }
 
 impl Progress {
@@ -117,32 +119,27 @@ impl Layer {
         progress.received.store(0, Ordering::Relaxed);
         self.given_up.store(false, Ordering::Relaxed);
         progress.begun.store(true, Ordering::Relaxed);
+        let slice = |file, start, digest| Slice {
+            file,
+            start,
+            position: 0,
+            size: self.size,
+            hasher: Hasher::default(),
+            digest,
+            name: self.name.clone(),
+            progress: self.progress(),
+        };
         match &self.origin {
-            Origin::File { path, offset, digest } => {
+            Origin::File { path, digest } => {
                 let file = File::open(path)
                     .with_context(|| format!("cannot open '{}'", path.display()))?;
-                Ok(Box::new(Slice {
-                    file,
-                    start: *offset,
-                    position: 0,
-                    size: self.size,
-                    hasher: Hasher::default(),
-                    digest: *digest,
-                    name: self.name.clone(),
-                    progress,
-                }))
+                Ok(Box::new(slice(Arc::new(file), 0, *digest)))
+            }
+            Origin::Part { file, offset, digest } => {
+                Ok(Box::new(slice(Arc::clone(file), *offset, *digest)))
             }
             Origin::Registry { client, cache, reference, blob } => match cache.claim(blob)? {
-                Claim::Whole(file) => Ok(Box::new(Slice {
-                    file,
-                    start: 0,
-                    position: 0,
-                    size: blob.size,
-                    hasher: Hasher::default(),
-                    digest: None,
-                    name: self.name.clone(),
-                    progress,
-                })),
+                Claim::Whole(file) => Ok(Box::new(slice(Arc::new(file), 0, None))),
                 Claim::Partial(partial) => {
                     let path = partial.path().display();
                     let begun = partial
@@ -198,7 +195,7 @@ impl Layer {
 
 /// A part of a local file.
 struct Slice {
-    file: File,
+    file: Arc<File>,
     start: u64,
     position: u64,
     size: u64,

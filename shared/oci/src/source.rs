@@ -1,7 +1,7 @@
 //! Where an image comes from, and how that becomes layers and a configuration.
 
 use crate::{
-    archive::{Archive, Layout},
+    archive::{Archive, Layout, Room},
     cache::Cache,
     digest::{Digest, shown},
     layer::{Layer, Origin},
@@ -11,6 +11,7 @@ use crate::{
     registry::{Client, Fetched},
 };
 use banger_doc::{Context, Error, ImageConfig, Name, Result};
+use banger_layer::{Limits, Progress};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -33,6 +34,13 @@ pub enum Source {
         /// The name of one of its images.
         tag: Option<String>,
     },
+    /// `oci-archive:PATH[:TAG]`: a file with such a directory.
+    LayoutArchive {
+        /// The file.
+        path: PathBuf,
+        /// The name of one of its images.
+        tag: Option<String>,
+    },
     /// `docker-archive:PATH[:TAG]`: a file that `docker save` wrote.
     Archive {
         /// The file.
@@ -47,8 +55,11 @@ impl Source {
     pub fn default_name(&self) -> Option<Name> {
         match self {
             Self::Registry(reference) => reference.default_name(),
-            Self::Layout { path, tag } => {
-                let folder = path.file_name()?.to_string_lossy();
+            Self::Layout { path, tag } | Self::LayoutArchive { path, tag } => {
+                let folder = match self {
+                    Self::Layout { .. } => path.file_name()?.to_string_lossy().into_owned(),
+                    _ => stem(path)?,
+                };
                 match tag.as_deref().filter(|tag| *tag != "latest") {
                     // A layout that is a cache holds whole references.
                     Some(tag) if tag.contains('/') => tag.parse::<Reference>().ok()?.default_name(),
@@ -58,10 +69,40 @@ impl Source {
             }
             Self::Archive { path, tag } => match tag.as_deref().map(str::parse::<Reference>) {
                 Some(Ok(reference)) => reference.default_name(),
-                _ => Name::from_lossy(&path.file_stem()?.to_string_lossy()),
+                _ => Name::from_lossy(&stem(path)?),
             },
         }
     }
+
+    /// Returns the same place without the name of an image.
+    fn untagged(&self) -> Self {
+        let mut all = self.clone();
+        match &mut all {
+            Self::Registry(_) => {}
+            Self::Layout { tag, .. }
+            | Self::LayoutArchive { tag, .. }
+            | Self::Archive { tag, .. } => *tag = None,
+        }
+        all
+    }
+
+    /// Returns the file that has to be read, and unpacked if it is packed, to know what is in it.
+    pub fn archive(&self) -> Option<&Path> {
+        match self {
+            Self::LayoutArchive { path, .. } | Self::Archive { path, .. } => Some(path),
+            Self::Registry(_) | Self::Layout { .. } => None,
+        }
+    }
+}
+
+/// Returns the name of an archive without the endings that say what it is.
+fn stem(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_string_lossy();
+    let mut stem = file.as_ref();
+    for ending in [".gz", ".zst", ".tgz", ".tar"] {
+        stem = stem.strip_suffix(ending).unwrap_or(stem);
+    }
+    Some(stem.to_owned())
 }
 
 impl FromStr for Source {
@@ -87,6 +128,10 @@ impl FromStr for Source {
             let (path, tag) = local(rest)?;
             return Ok(Self::Layout { path, tag });
         }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            let (path, tag) = local(rest)?;
+            return Ok(Self::LayoutArchive { path, tag });
+        }
         if let Some(rest) = text.strip_prefix("docker-archive:") {
             let (path, tag) = local(rest)?;
             return Ok(Self::Archive { path, tag });
@@ -101,6 +146,7 @@ impl fmt::Display for Source {
         let (kind, path, tag) = match self {
             Self::Registry(reference) => return reference.fmt(f),
             Self::Layout { path, tag } => ("oci", path, tag),
+            Self::LayoutArchive { path, tag } => ("oci-archive", path, tag),
             Self::Archive { path, tag } => ("docker-archive", path, tag),
         };
         write!(f, "{kind}:{}", path.display())?;
@@ -109,11 +155,13 @@ impl fmt::Display for Source {
 }
 
 /// Turns sources into images.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Puller {
     client: Arc<Client>,
     cache: Arc<Cache>,
     platform: Platform,
+    limits: Limits,
+    unpacked: Progress,
 }
 
 /// An image whose manifest and configuration are known and checked.
@@ -130,9 +178,15 @@ pub struct Found {
 }
 
 impl Puller {
-    /// Makes a puller for one platform.
-    pub fn new(client: Client, cache: Cache, platform: Platform) -> Self {
-        Self { client: Arc::new(client), cache: Arc::new(cache), platform }
+    /// Makes a puller for one platform. The limits are those of archives; layers are read by others.
+    pub fn new(client: Client, cache: Cache, platform: Platform, limits: Limits) -> Self {
+        let (client, cache) = (Arc::new(client), Arc::new(cache));
+        Self { client, cache, platform, limits, unpacked: Progress::default() }
+    }
+
+    /// Returns how far the unpacking of an archive has come.
+    pub fn unpacked(&self) -> &Progress {
+        &self.unpacked
     }
 
     /// Takes what there is to say of mirrors that were of no use so far.
@@ -142,12 +196,20 @@ impl Puller {
 
     /// Finds out what a source is, without fetching its layers.
     pub fn find(&self, source: &Source) -> Result<Found> {
+        self.look(source).with_context(|| format!("cannot pull '{source}'"))
+    }
+
+    fn look(&self, source: &Source) -> Result<Found> {
         match source {
             Source::Registry(reference) => self.in_registry(reference),
-            Source::Layout { path, tag } => self.in_layout(path, tag.as_deref()),
-            Source::Archive { path, tag } => self.in_archive(path, tag.as_deref()),
+            Source::Layout { path, tag } => {
+                self.in_layout(source, &Layout::open(path)?, tag.as_deref())
+            }
+            Source::LayoutArchive { path, tag } => {
+                self.in_layout(source, &Layout::within(self.archive(path)?)?, tag.as_deref())
+            }
+            Source::Archive { path, tag } => self.in_archive(&self.archive(path)?, tag.as_deref()),
         }
-        .with_context(|| format!("cannot pull '{source}'"))
     }
 
     fn in_registry(&self, reference: &Reference) -> Result<Found> {
@@ -179,12 +241,18 @@ impl Puller {
         Ok((now == Some(blob.digest)).then_some((blob, bytes)))
     }
 
-    fn in_layout(&self, path: &Path, tag: Option<&str>) -> Result<Found> {
-        let layout = Layout::open(path)?;
+    fn archive(&self, path: &Path) -> Result<Archive> {
+        let room =
+            Room { dir: self.cache.scratch(), limits: &self.limits, progress: &self.unpacked };
+        Archive::open(path, &room)
+    }
+
+    fn in_layout(&self, source: &Source, layout: &Layout, tag: Option<&str>) -> Result<Found> {
+        let all = source.untagged();
         let Manifest::Index(entries) = manifest::parse(&layout.index()?, None)
-            .with_context(|| format!("cannot read 'index.json' in '{}'", path.display()))?
+            .with_context(|| format!("cannot read 'index.json' of '{all}'"))?
         else {
-            return Err(Error::failed(format!("'index.json' in '{}' is no index", path.display())));
+            return Err(Error::failed(format!("'index.json' of '{all}' is no index")));
         };
         let entry = match tag {
             Some(tag) => entries.iter().find(|entry| entry.name.as_deref() == Some(tag)),
@@ -198,20 +266,18 @@ impl Puller {
             let names: Vec<String> =
                 entries.iter().filter_map(|e| e.name.as_deref()).map(shown).take(20).collect();
             let sentence = match tag {
-                Some(tag) => {
-                    format!("the layout '{}' has no image '{}'", path.display(), shown(tag))
-                }
-                None => format!("the layout '{}' holds {} images", path.display(), entries.len()),
+                Some(tag) => format!("the layout '{all}' has no image '{}'", shown(tag)),
+                None => format!("the layout '{all}' holds {} images", entries.len()),
             };
             return Err(Error::not_found(sentence).hint(match names.as_slice() {
                 [] => "its images have no names; copy the one you want into a layout of its own"
                     .into(),
-                names => format!("name one: oci:{}:{}", path.display(), names.join(" or ")),
+                names => format!("name one: {all}:{}", names.join(" or ")),
             }));
         };
         let bytes = layout.small(&entry.blob, MAX_MANIFEST)?;
         let parsed = manifest::parse(&bytes, Some(&entry.media_type))?;
-        self.follow(&Place::Layout(&layout), entry.blob, parsed)
+        self.follow(&Place::Layout(layout), entry.blob, parsed)
     }
 
     /// Goes from a manifest, through indexes, to an image.
@@ -254,15 +320,15 @@ impl Puller {
             .iter()
             .zip(diff_ids)
             .map(|(blob, diff_id)| {
-                Layer::new(blob.digest.to_string(), blob.size, Some(diff_id), place.origin(blob))
+                let origin = place.origin(blob)?;
+                Ok(Layer::new(blob.digest.to_string(), blob.size, Some(diff_id), origin))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         Layer::join(&mut layers);
         Ok(Found { digest: manifest.digest, platform, config, layers })
     }
 
-    fn in_archive(&self, path: &Path, tag: Option<&str>) -> Result<Found> {
-        let archive = Archive::open(path)?;
+    fn in_archive(&self, archive: &Archive, tag: Option<&str>) -> Result<Found> {
         let image = archive.image(tag)?;
         let bytes = archive.read(&image.config, MAX_CONFIG)?;
         let Config { platform, diff_ids, run: config } =
@@ -273,8 +339,7 @@ impl Puller {
             .iter()
             .zip(diff_ids)
             .map(|(name, diff_id)| {
-                let (offset, size) = archive.find(name)?;
-                let origin = Origin::File { path: archive.path().to_owned(), offset, digest: None };
+                let (origin, size) = archive.part(name, None)?;
                 Ok(Layer::new(shown(name), size, Some(diff_id), origin))
             })
             .collect::<Result<_>>()?;
@@ -339,19 +404,15 @@ impl Place<'_> {
         }
     }
 
-    fn origin(&self, blob: &Blob) -> Origin {
+    fn origin(&self, blob: &Blob) -> Result<Origin> {
         match self {
-            Self::Layout(layout) => Origin::File {
-                path: layout.blob_path(&blob.digest),
-                offset: 0,
-                digest: Some(blob.digest),
-            },
-            Self::Registry(puller, reference) => Origin::Registry {
+            Self::Layout(layout) => layout.origin(blob),
+            Self::Registry(puller, reference) => Ok(Origin::Registry {
                 client: Arc::clone(&puller.client),
                 cache: Arc::clone(&puller.cache),
                 reference: (*reference).clone(),
                 blob: *blob,
-            },
+            }),
         }
     }
 }
@@ -382,6 +443,9 @@ mod tests {
         assert_eq!(read("oci:/no/such:1.2").default_name().unwrap().as_str(), "such-1-2");
         assert_eq!(read("docker-archive:/no/x.tar:a:1").default_name().unwrap().as_str(), "a-1");
         assert_eq!(read("docker-archive:/no/app.tar").default_name().unwrap().as_str(), "app");
+        assert_eq!(read("docker-archive:/no/a-1.tar.gz").default_name().unwrap().as_str(), "a-1");
+        assert_eq!(read("oci-archive:/no/x.tar:2").default_name().unwrap().as_str(), "x-2");
+        assert_eq!(read("oci-archive:/no/x.tar:2").to_string(), "oci-archive:/no/x.tar:2");
         assert!(read("oci:x").to_string().starts_with("oci:/"));
         assert!("oci:".parse::<Source>().is_err());
     }

@@ -6,6 +6,7 @@
 mod scripted;
 
 use banger_doc::{Error, Result};
+use banger_layer::Limits;
 use banger_oci::{Cache, Client, Digest, Found, Layer, Puller, Settings, Source};
 use banger_state::State;
 use scripted::{Asked, Reply, Server};
@@ -104,7 +105,7 @@ impl Home {
         let state = State::at(self.dir.path().join("state"))?;
         let client = Client::new(self.settings.clone());
         let source: Source = reference.parse()?;
-        Puller::new(client, Cache::open(&state)?, "amd64".parse()?).find(&source)
+        Puller::new(client, Cache::open(&state)?, "amd64".parse()?, Limits::default()).find(&source)
     }
 
     fn blobs(&self) -> usize {

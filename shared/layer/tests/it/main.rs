@@ -12,6 +12,7 @@ macro_rules! each {
     };
 }
 
+mod archives;
 mod escapes;
 mod exhaustion;
 mod memory;
