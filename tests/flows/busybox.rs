@@ -14,7 +14,6 @@ fn busybox_is_a_machine() {
     assert_eq!(guest.says("readlink /proc/1/exe"), "/bin/busybox\n");
     assert_eq!(guest.says("stat -c '%a %u %g' /root/from-the-image"), "600 0 0\n");
     guest.pause_and_resume();
-    guest.landlock_holds();
     guest.stop_and_start_lose_nothing();
     guest.nothing_remains(&[]);
 }

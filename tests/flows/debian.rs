@@ -12,6 +12,7 @@ fn debian_with_systemd_is_what_its_layers_say() {
     layers_are_merged(&guest);
     guest.base_directories_and_modules("/opt/base-dir");
     guest.much_passes_through();
+    guest.fences_hold();
     crate::ssh::packages_that_are_not_to_be_had_are_said(&guest);
     // The guest's own tools see the machine as it is.
     assert_eq!(

@@ -149,16 +149,42 @@ impl Guest {
         assert!(answer.stdout == bytes, "64 MiB came back changed");
     }
 
-    /// The fence round Firecracker, tried on the guest's kernel: the host's may have none.
-    pub(crate) fn landlock_holds(&self) {
-        let tests = program("banger").with_file_name("guest-tests").join("machine");
-        let tests = fs::read(&tests).expect("tests for a guest: run 'cargo xtask build' first");
+    /// What stands round a VMM, tried on the guest's kernel, since the host's may lack it: Landlock, and
+    /// control groups of version 2 with the real jailer.
+    pub(crate) fn fences_hold(&self) {
+        self.put("/tmp/machine", &program("banger").with_file_name("guest-tests").join("machine"));
+        let said = self.says("/tmp/machine confine:: --nocapture 2>&1");
+        assert!(said.contains("Landlock version") && said.contains("1 passed"), "{said}");
+        if let Some(vmm) = banger_tests::firecracker() {
+            self.says("mkdir -p /tmp/vmm");
+            for name in ["firecracker", "jailer"] {
+                self.put(&format!("/tmp/vmm/{name}"), &vmm.join(name));
+            }
+            for (test, word) in [
+                ("cgroup::tests::the_real_jailer_limits_a_vm_in_version_2", "version 2"),
+                (
+                    "firecracker::tests::the_real_firecracker_takes_a_machine_behind_landlock",
+                    "Firecracker",
+                ),
+            ] {
+                let words =
+                    format!("BANGER_VMM=/tmp/vmm /tmp/machine --exact {test} --nocapture 2>&1");
+                let said = self.says(&words);
+                assert!(said.contains(&format!("{word} was tried")), "{said}");
+                assert!(said.contains("1 passed"), "{said}");
+            }
+        }
+        self.says("rm -r /tmp/machine /tmp/vmm");
+    }
+
+    /// Puts a program into the guest.
+    fn put(&self, to: &str, from: &Path) {
+        let bytes = fs::read(from).expect("a program for the guest: run 'cargo xtask build' first");
         let mut words = vec!["web", "--"];
         words.extend(&self.shell);
-        words.push("cat > /tmp/machine && chmod +x /tmp/machine");
-        self.sandbox.feed(program("banger-vm-exec"), &words, &tests).ok();
-        let said = self.says("/tmp/machine confine:: --nocapture 2>&1; rm /tmp/machine");
-        assert!(said.contains("Landlock version") && said.contains("1 passed"), "{said}");
+        let script = format!("cat > {to} && chmod +x {to}");
+        words.push(&script);
+        self.sandbox.feed(program("banger-vm-exec"), &words, &bytes).ok();
     }
 
     /// Held still, it does nothing; let go, it goes on where it was, with the right time.

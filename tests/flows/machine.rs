@@ -37,6 +37,8 @@ const USER: &str = "65534";
 enum As {
     Root,
     User,
+    /// A user of a host that gives no namespaces to its users.
+    Shut,
 }
 
 /// What runs it.
@@ -51,7 +53,7 @@ use Vmm::{Firecracker, Qemu};
 /// Runs a command with devices that everybody may open, as desktops have them, without changing the
 /// host's; and with the programs where everybody can reach them. `$1` is whom to become.
 const DEVICES: &str = r#"
-who=$1 bin=$2 vmm=$3 to=$4; shift 4
+who=$1 user=$2 bin=$3 vmm=$4 to=$5; shift 5
 mount -t tmpfs banger /mnt
 mknod -m 666 /mnt/kvm c 10 232; mknod -m 666 /mnt/tun c 10 200; chmod 666 /mnt/kvm /mnt/tun
 if [ -e /dev/kvm ]; then mount --bind /mnt/kvm /dev/kvm; fi
@@ -59,7 +61,13 @@ mount --bind /mnt/tun /dev/net/tun; umount -l /mnt
 mount --bind "$bin" "$to/bin"; mount --bind "$vmm" "$to/vmm"
 program=$1; shift
 if [ "$who" = root ]; then exec "$to/bin/$program" "$@"; fi
-exec setpriv --reuid "$who" --regid "$who" --clear-groups -- "$to/bin/$program" "$@"
+set -- "$to/bin/$program" "$@"
+if [ "$who" = shut ]; then
+  shut='echo 0 > /proc/sys/user/max_user_namespaces
+    exec setpriv --ambient-caps -all --inh-caps -all -- "$@"'
+  set -- unshare --user --map-current-user --keep-caps sh -euc "$shut" sh "$@"
+fi
+exec setpriv --reuid "$user" --regid "$user" --clear-groups -- "$@"
 "#;
 
 struct Host {
@@ -84,7 +92,7 @@ impl Host {
     fn bare(who: As, vmm: Vmm) -> Option<Self> {
         let programs = program("banger").parent().expect("a folder").to_owned();
         let programs = if vmm == Qemu { programs } else { banger_tests::firecracker()? };
-        if !geteuid().is_root() && who == As::Root {
+        if !geteuid().is_root() && who != As::User {
             let _ = writeln!(std::io::stderr(), "SKIPPED: this needs root");
             return None;
         }
@@ -121,7 +129,7 @@ impl Host {
 
     /// Gives all to the user who starts the VM.
     fn settle(&self) {
-        if geteuid().is_root() && self.who == As::User {
+        if geteuid().is_root() && self.who != As::Root {
             fs::set_permissions(self.top(), fs::Permissions::from_mode(0o711)).expect("a mode");
             let mut chown = Command::new("chown");
             chown.args(["-R", &format!("{USER}:{USER}")]);
@@ -137,9 +145,13 @@ impl Host {
         if !geteuid().is_root() {
             return self.sandbox.command(dir.join(name));
         }
-        let who = if self.who == As::Root { "root" } else { USER };
+        let who = match self.who {
+            As::Root => "root",
+            As::User => "user",
+            As::Shut => "shut",
+        };
         let mut command = self.sandbox.command("unshare");
-        command.args(["-m", "bash", "-euc", DEVICES, "sh", who]);
+        command.args(["-m", "bash", "-euc", DEVICES, "sh", who, USER]);
         command.arg(dir).arg(&self.programs).arg(self.top()).arg(name);
         command
     }
@@ -637,6 +649,30 @@ fn refused(host: &Host) {
         answer.fails(5, "Firecracker needs a tap device for the network");
     }
     host.nothing_remains("net");
+}
+
+#[test]
+fn a_host_that_gives_no_namespaces_has_no_jail_and_says_so() {
+    let Some(host) = Host::new(As::Shut, Qemu, Then::Halts) else { return };
+    host.create("web", "user");
+    let view = host.start("web");
+    let notes = view["running"]["notes"].to_string();
+    for note in ["the VMM runs without its jail", "no PID namespace", "network: QEMU's own"] {
+        assert!(notes.contains(note), "{notes}");
+    }
+    let proc = PathBuf::from(format!("/proc/{}", pid(&view, "vmm_process")));
+    assert_eq!(names(proc.join("root/etc")), names("/etc"));
+    let status = fs::read_to_string(proc.join("status")).expect("its status");
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    // Whoever holds the lock is gone, however: so is all it started.
+    end(&view["running"]["supervisor"]["pid"]);
+    host.rests(&Namespaces::default(), "the supervisor");
+
+    let Some(host) = Host::new(As::Shut, Firecracker, Then::Halts) else { return };
+    host.create("web", "none");
+    let answer = host.run("vm-start", &["web"]);
+    answer.fails(5, "needs namespaces of its own, and user namespaces are switched off");
+    host.nothing_remains("web");
 }
 
 #[test]

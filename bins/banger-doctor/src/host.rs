@@ -151,7 +151,11 @@ fn user_namespaces() -> Check {
     } else {
         "sudo sysctl user.max_user_namespaces=10000"
     };
-    warn(name, "cannot be made: a VM has no network and process namespaces of its own", remedy)
+    warn(
+        name,
+        "cannot be made: no jail round a VMM, no network of a VM's own, no Firecracker",
+        remedy,
+    )
 }
 
 fn tool(name: &str, chosen: Option<PathBuf>, package: &remedy::Package, without: &str) -> Check {

@@ -10,7 +10,7 @@ use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
 use banger_doc::{Context, Error, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports};
 use banger_state::{State, VmFolder, place, rewrite_document};
-use std::{fmt::Write, fs::File, path::Path, process::ExitCode};
+use std::{fmt::Write, fs::File, path::PathBuf, process::ExitCode};
 
 /// Change VMs: processors, memory, disks, network, VMM, ports
 ///
@@ -121,11 +121,16 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     if let Some(vmm) = args.vmm {
         spec.vmm = vmm;
     }
-    if let Some(size) = args.disk_size {
-        spec.disk_bytes = grow(&folder.join(place::VM_WORK), size, "--disk-size")?;
+    // Both are looked at before either grows.
+    let open = |size, place, option| Growth::open(folder.join(place), size, option);
+    let work = args.disk_size.map(|size| open(size, place::VM_WORK, "--disk-size"));
+    let overlay = args.overlay_size.map(|size| open(size, place::VM_OVERLAY, "--overlay-size"));
+    let (work, overlay) = (work.transpose()?, overlay.transpose()?);
+    if let Some(work) = work {
+        spec.disk_bytes = work.grow()?;
     }
-    if let Some(size) = args.overlay_size {
-        spec.overlay_bytes = grow(&folder.join(place::VM_OVERLAY), size, "--overlay-size")?;
+    if let Some(overlay) = overlay {
+        spec.overlay_bytes = overlay.grow()?;
     }
     if args.allow_host || args.no_allow_host {
         spec.allow_host = args.allow_host;
@@ -137,26 +142,40 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     folder.view()
 }
 
-/// Lengthens a disk's file. A file that is longer than its file system is a valid disk, so a crash
-/// before the spec is replaced loses nothing.
-fn grow(path: &Path, size: Size, option: &str) -> Result<u64> {
-    let bytes = limits::disk_bytes(size.bytes(), option)?;
-    let file = File::options()
-        .write(true)
-        .open(path)
-        .with_context(|| format!("cannot open the disk '{}'", path.display()))?;
-    let now = file
-        .metadata()
-        .with_context(|| format!("cannot look at the disk '{}'", path.display()))?
-        .len();
-    if bytes < now {
-        return Err(Error::usage(format!("'{option}' is less than the disk has"))
-            .hint(format!("it has {}; disks only grow", human_bytes(now))));
+/// A disk that is to grow, and may.
+struct Growth {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Growth {
+    fn open(path: PathBuf, size: Size, option: &str) -> Result<Self> {
+        let bytes = limits::disk_bytes(size.bytes(), option)?;
+        let file = File::options()
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open the disk '{}'", path.display()))?;
+        let now = file
+            .metadata()
+            .with_context(|| format!("cannot look at the disk '{}'", path.display()))?
+            .len();
+        if bytes < now {
+            return Err(Error::usage(format!("'{option}' is less than the disk has"))
+                .hint(format!("it has {}; disks only grow", human_bytes(now))));
+        }
+        Ok(Self { path, file, bytes })
     }
-    file.set_len(bytes)
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot grow the disk '{}'", path.display()))?;
-    Ok(bytes)
+
+    /// Lengthens the file. One that is longer than its file system is a valid disk, so a crash before
+    /// the spec is replaced loses nothing.
+    fn grow(self) -> Result<u64> {
+        self.file
+            .set_len(self.bytes)
+            .and_then(|()| self.file.sync_all())
+            .with_context(|| format!("cannot grow the disk '{}'", self.path.display()))?;
+        Ok(self.bytes)
+    }
 }
 
 fn words(view: &View) -> String {

@@ -69,6 +69,9 @@ fn absurd_values_are_refused_and_change_nothing() {
         let answer = sandbox.run(SET, &["web", option, value]);
         assert_eq!(answer.status, 2, "{option} {value}: {answer:?}");
     }
+    // One good and one bad: nothing grows.
+    let answer = sandbox.run(SET, &["web", "--disk-size", "2G", "--overlay-size", "512M"]);
+    answer.fails(2, "'--overlay-size' is less than the disk has");
     sandbox.run(SET, &["web"]).fails(2, "nothing to set");
     assert_eq!(spec(&sandbox), before);
     assert_eq!(fs::metadata(sandbox.vm("web").join("work.ext4")).unwrap().len(), 1 << 30);

@@ -126,6 +126,11 @@ fn remove(group: &Path) -> nix::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+        time::Instant,
+    };
 
     const V1: &str = "cgroup /c/memory cgroup rw,memory 0 0\ncgroup /c/pids cgroup rw,pids 0 0\n\
                       none /c/unified cgroup2 rw 0 0\nproc /proc proc rw 0 0\n";
@@ -155,5 +160,45 @@ mod tests {
     #[test]
     fn a_group_that_is_not_there_is_forgotten() {
         assert!(forget("no-such-machine-of-bangers").is_ok());
+    }
+
+    /// Run by itself in a guest whose control groups are of version 2, with the real Firecracker and
+    /// its jailer in the folder that `BANGER_VMM` names.
+    #[test]
+    fn the_real_jailer_limits_a_vm_in_version_2() {
+        let Some(programs) = std::env::var_os("BANGER_VMM").map(PathBuf::from) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this is for a guest");
+            return;
+        };
+        let id = "0123456789abcdef0123456789abcdef";
+        let limits = words(id, 2, 64).unwrap();
+        assert_eq!(limits[..2], ["--cgroup-version", "2"]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut jailer = Command::new(programs.join("jailer"));
+        jailer.args(["--id", id, "--uid", "1879048193", "--gid", "1879048193"]);
+        jailer.arg("--exec-file").arg(programs.join("firecracker"));
+        jailer.arg("--chroot-base-dir").arg(dir.path()).args(limits);
+        jailer.args(["--", "--api-sock", "/api.sock"]);
+        jailer.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut vmm = jailer.spawn().unwrap();
+        let socket = dir.path().join("firecracker").join(id).join("root/api.sock");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !socket.exists() {
+            assert!(Instant::now() < end && vmm.try_wait().unwrap().is_none(), "no Firecracker");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let group = groups(id).pop().unwrap();
+        let place = fs::read_to_string(format!("/proc/{}/cgroup", vmm.id())).unwrap();
+        assert!(place.contains(&format!("0::/{PARENT}/{id}\n")), "{place}");
+        let limit = |name| fs::read_to_string(group.join(name)).unwrap().trim().to_owned();
+        assert_eq!(limit("memory.max"), ((64_u64 + 256) << 20).to_string());
+        assert_eq!(limit("pids.max"), "34");
+        // A VM that runs keeps its group; one that has ended leaves none.
+        assert!(forget(id).is_err());
+        vmm.kill().unwrap();
+        vmm.wait().unwrap();
+        forget(id).unwrap();
+        assert_eq!(groups(id), Vec::<PathBuf>::new());
+        let _ = writeln!(std::io::stdout(), "version 2 was tried");
     }
 }

@@ -410,6 +410,19 @@ fn configure(plan: &Plan, begun: Instant) -> Result<(Api, String)> {
     let mut api = Api::connect(Path::new(API), SOCKET_LIMIT)?;
     let reached = passed();
     check_version(&api.version()?)?;
+    describe(&mut api, plan)?;
+    let configured = passed();
+    api.start()?;
+    let times = format!(
+        "Firecracker: its socket after {reached:.1} ms, configured after {configured:.1} ms, the guest \
+         started after {:.1} ms",
+        passed()
+    );
+    Ok((api, times))
+}
+
+/// Tells what the machine is made of.
+fn describe(api: &mut Api, plan: &Plan) -> Result<()> {
     api.machine_config(&MachineConfig { vcpu_count: plan.vcpu, mem_size_mib: plan.memory_mib })?;
     let extent = if plan.verbose { VERBOSE } else { QUIET };
     api.boot_source(&BootSource {
@@ -434,15 +447,7 @@ fn configure(plan: &Plan, begun: Instant) -> Result<(Api, String)> {
         })?;
     }
     api.vsock(&Vsock { guest_cid: GUEST_CID, uds_path: "/run/channel.sock" })?;
-    api.entropy()?;
-    let configured = passed();
-    api.start()?;
-    let times = format!(
-        "Firecracker: its socket after {reached:.1} ms, configured after {configured:.1} ms, the guest \
-         started after {:.1} ms",
-        passed()
-    );
-    Ok((api, times))
+    api.entropy()
 }
 
 /// Finds what Firecracker wrote when it ended for a reason of its own, which its status does not
@@ -567,10 +572,95 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_the_reason_of_each_word() {
+        let page = include_str!("../../../docs/boot.md");
+        for words in [COMMAND_LINE, QUIET, VERBOSE] {
+            for word in words.split_whitespace() {
+                assert!(page.contains(word), "docs/boot.md says nothing of '{word}'");
+            }
+        }
+    }
+
+    #[test]
     fn missing_kvm_names_the_remedy() {
         let hint = |kvm| require_kvm(kvm).unwrap_err().hint_text().unwrap().to_owned();
         assert!(hint(Kvm::Denied).contains("usermod -aG"));
         assert!(hint(Kvm::Absent).contains("--vmm qemu"));
         assert!(require_kvm(Kvm::Works).is_ok());
+    }
+
+    /// Run by itself in a guest whose kernel has Landlock, with the real Firecracker in the folder that
+    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. There is no KVM in
+    /// a guest, so the last step, running it, is refused for that reason and no other.
+    #[test]
+    fn the_real_firecracker_takes_a_machine_behind_landlock() {
+        let Some(programs) = std::env::var_os("BANGER_VMM").map(PathBuf::from) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this is for a guest");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at(JAIL)).unwrap();
+        fs::write(at("run/initramfs"), [0; 4096]).unwrap();
+        fs::write(at("kernel"), banger_tests::tiny_kernel(banger_tests::Then::Halts)).unwrap();
+        for disk in ["base", "overlay"] {
+            fs::write(at(disk), [0; 4096]).unwrap();
+        }
+        for pipe in [METRICS, OUTPUT] {
+            mkfifo(&at(pipe), Mode::from_bits_truncate(0o600)).unwrap();
+        }
+        let open = |pipe| File::options().read(true).write(true).open(at(pipe)).unwrap();
+        let _pipes = [METRICS, OUTPUT].map(open);
+        let disk = |role, read_only| crate::Disk { role, path: role.into(), read_only };
+        let plan = Plan {
+            name: "web".into(),
+            id: "0123".into(),
+            architecture: "amd64".into(),
+            vcpu: 1,
+            memory_mib: 64,
+            kernel: "kernel".into(),
+            initramfs: "run/initramfs".into(),
+            disks: vec![disk("base", true), disk("overlay", false)],
+            mac: None,
+            tap: None,
+            user_network: String::new(),
+            verbose: false,
+            namespaces: Ok(()),
+        };
+        let (console, told) = UnixStream::pair().unwrap();
+        let machine = Firecracker {
+            program: programs.join("firecracker"),
+            jailer: None,
+            plan: None,
+            console,
+            console_end: None,
+            metrics: None,
+            told,
+            teller: None,
+            orders: None,
+            partial: Vec::new(),
+        };
+        let (mut command, mut jail) = machine.own_jail(&plan);
+        jail.files.retain(|file| file.inside != "dev/kvm");
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let enter = move || jail.enter().map_err(|error| std::io::Error::other(error.chain()));
+        // SAFETY: in a guest this runs alone, so the child may do all it may do.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) };
+        let mut vmm = command.spawn().unwrap();
+        let refused = Api::connect(&at(API), SOCKET_LIMIT).and_then(|mut api| {
+            check_version(&api.version()?)?;
+            describe(&mut api, &plan)?;
+            api.start()
+        });
+        let status = fs::read_to_string(format!("/proc/{}/status", vmm.id())).unwrap();
+        vmm.kill().unwrap();
+        vmm.wait().unwrap();
+        let words = refused.unwrap_err().chain();
+        assert!(words.starts_with("Firecracker refused PUT /actions: "), "{words}");
+        assert!(words.to_lowercase().contains("kvm"), "{words}");
+        for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{status}");
+        }
+        let _ = writeln!(std::io::stdout(), "Firecracker was tried");
     }
 }

@@ -429,6 +429,18 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_the_reason_of_each_word() {
+        let page = include_str!("../../../docs/boot.md");
+        for (arm, verbose) in [(true, true), (true, false), (false, true), (false, false)] {
+            for word in command_line(arm, verbose).split_whitespace() {
+                // `console=ttyS0` (`ttyAMA0` on arm64)
+                let word = word.strip_prefix("console=").unwrap_or(word);
+                assert!(page.contains(word), "docs/boot.md says nothing of '{word}'");
+            }
+        }
+    }
+
+    #[test]
     fn a_missing_emulator_is_unavailable() {
         let binaries = Binaries { qemu: Some("/nowhere/qemu".into()), ..Binaries::default() };
         let error = find(host_architecture(), &binaries).unwrap_err();
