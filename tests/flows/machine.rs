@@ -39,6 +39,8 @@ enum As {
     User,
     /// A user of a host that gives no namespaces to its users.
     Shut,
+    /// The root of an ordinary user's namespace, as in a container without privileges.
+    Lesser,
 }
 
 /// What runs it.
@@ -58,6 +60,8 @@ mount -t tmpfs banger /mnt
 mknod -m 666 /mnt/kvm c 10 232; mknod -m 666 /mnt/tun c 10 200; chmod 666 /mnt/kvm /mnt/tun
 if [ -e /dev/kvm ]; then mount --bind /mnt/kvm /dev/kvm; fi
 mount --bind /mnt/tun /dev/net/tun; umount -l /mnt
+# Something below the system's libraries, as some hosts have it.
+if [ -e /usr/lib/os-release ]; then mount --bind /usr/lib/os-release /usr/lib/os-release; fi
 mount --bind "$bin" "$to/bin"; mount --bind "$vmm" "$to/vmm"
 program=$1; shift
 if [ "$who" = root ]; then exec "$to/bin/$program" "$@"; fi
@@ -67,6 +71,7 @@ if [ "$who" = shut ]; then
     exec setpriv --ambient-caps -all --inh-caps -all -- "$@"'
   set -- unshare --user --map-current-user --keep-caps sh -euc "$shut" sh "$@"
 fi
+if [ "$who" = lesser ]; then set -- unshare --user --map-root-user -- "$@"; fi
 exec setpriv --reuid "$user" --regid "$user" --clear-groups -- "$@"
 "#;
 
@@ -149,6 +154,7 @@ impl Host {
             As::Root => "root",
             As::User => "user",
             As::Shut => "shut",
+            As::Lesser => "lesser",
         };
         let mut command = self.sandbox.command("unshare");
         command.args(["-m", "bash", "-euc", DEVICES, "sh", who, USER]);
@@ -464,7 +470,7 @@ fn confined(host: &Host, view: &Value) {
     let root = proc.join("root");
     match host.vmm {
         Firecracker => firecracker_sees(host, &root),
-        Qemu => qemu_sees(&proc, &host.sandbox.vm("web")),
+        Qemu => qemu_sees(host.who, &proc, &host.sandbox.vm("web"), view["spec"]["net"] != "none"),
     }
     if (host.who, host.vmm) == (As::Root, Firecracker) {
         limited(host, &proc);
@@ -472,7 +478,7 @@ fn confined(host: &Host, view: &Value) {
 }
 
 /// QEMU sees what it is loaded with, the kernel, and devices; nothing of it can be written.
-fn qemu_sees(proc: &Path, folder: &Path) {
+fn qemu_sees(who: As, proc: &Path, folder: &Path, tap: bool) {
     let root = proc.join("root");
     let allowed =
         set(&["dev", "etc", "initramfs", "kernel", "lib", "lib64", "usr", "nix", "gnu", "opt"]);
@@ -481,7 +487,10 @@ fn qemu_sees(proc: &Path, folder: &Path) {
     assert_eq!(names(root.join("etc")), set(&["ld.so.cache"]));
     let devices = names(root.join("dev"));
     assert!(devices.is_subset(&set(&["kvm", "net", "urandom"])), "{devices:?}");
-    assert_eq!(names(root.join("dev/net")), set(&["tun"]));
+    assert_eq!(devices.contains("net"), tap);
+    if tap {
+        assert_eq!(names(root.join("dev/net")), set(&["tun"]));
+    }
     let usr = names(root.join("usr"));
     assert!(usr.is_subset(&set(&["bin", "lib", "lib64", "libexec", "local", "share"])), "{usr:?}");
     let programs = names(root.join("usr/bin"));
@@ -500,6 +509,10 @@ fn qemu_sees(proc: &Path, folder: &Path) {
         assert!(place.starts_with("/dev/") || options.starts_with("ro"), "{mount}");
         assert!(options.contains("nosuid"), "{mount}");
     }
+    // What an ordinary user may not uncover came along, and is protected as the rest.
+    let covered = Path::new("/usr/lib/os-release");
+    let came = mounts.contains(&format!(" {} ", covered.display()));
+    assert_eq!(came, covered.exists() && who != As::Root && geteuid().is_root(), "{mounts}");
     // Disks are what it was handed.
     let open: BTreeSet<PathBuf> = fs::read_dir(proc.join("fd"))
         .expect("its descriptors")
@@ -672,6 +685,18 @@ fn a_host_that_gives_no_namespaces_has_no_jail_and_says_so() {
     host.create("web", "none");
     let answer = host.run("vm-start", &["web"]);
     answer.fails(5, "needs namespaces of its own, and user namespaces are switched off");
+    host.nothing_remains("web");
+}
+
+#[test]
+fn a_lesser_root_has_the_same_jail() {
+    let Some(host) = Host::new(As::Lesser, Qemu, Then::Halts) else { return };
+    host.create("web", "none");
+    let view = host.start("web");
+    let notes = view["running"]["notes"].to_string();
+    assert!(!notes.contains("jail"), "{notes}");
+    confined(&host, &view);
+    host.run("vm-kill", &["web"]).ok();
     host.nothing_remains("web");
 }
 

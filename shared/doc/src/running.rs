@@ -119,7 +119,7 @@ pub struct Running {
     /// What `wanted.json` or the spec asked of them when this was written.
     #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
     pub ports: HostPorts,
-    /// What the user is to know: software emulation, a weaker network.
+    /// What the user is to know: software emulation, a weaker network, a jail that is not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

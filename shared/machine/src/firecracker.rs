@@ -572,6 +572,31 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_asked_for_its_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |body: &str| {
+            let path = dir.path().join("program");
+            let _ = fs::remove_file(&path);
+            fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            version_of(&path).and_then(|version| check_version(&version).map(|()| version))
+        };
+        let says =
+            |version: &str| asked(&format!("echo 'Firecracker v{version}'; echo; echo more"));
+        for good in ["1.8.0", "1.12.1", "1.13.2", "1.15.0-dev"] {
+            assert_eq!(says(good).unwrap(), good);
+        }
+        for bad in ["1.7.0", "2.0.0", "next"] {
+            let error = says(bad).unwrap_err();
+            assert!(error.chain().contains(&format!("Firecracker '{bad}' is ")), "{error}");
+            assert!(error.hint_text().unwrap().contains("docs/install.md"));
+        }
+        assert!(asked("exit 1").is_err());
+        let error = asked("exec sleep 60").unwrap_err();
+        assert!(error.chain().contains("does not end"), "{error}");
+    }
+
+    #[test]
     fn the_page_has_the_reason_of_each_word() {
         let page = include_str!("../../../docs/boot.md");
         for words in [COMMAND_LINE, QUIET, VERBOSE] {

@@ -21,8 +21,12 @@ use nix::{
     unistd::{Gid, Uid, chdir, chown, getpid, mkdir, pivot_root, setgroups, setresgid, setresuid},
 };
 use std::{
+    ffi::CString,
     fs::{self, File},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -192,7 +196,15 @@ fn bind(file: &Seen, root: &Path) -> Result<()> {
     } else {
         File::create_new(&to).context("no place for it")?;
     }
-    change(Some(&file.host), &to, MsFlags::MS_BIND).context("it cannot be bound")?;
+    match change(Some(&file.host), &to, MsFlags::MS_BIND) {
+        // Something lies below it that an ordinary user may not uncover: it comes along, protected.
+        Err(Errno::EINVAL) if meta.is_dir() && !file.writable => {
+            return change(Some(&file.host), &to, MsFlags::MS_BIND | MsFlags::MS_REC)
+                .and_then(|()| protect_all(&to))
+                .context("it cannot be bound with what lies below it");
+        }
+        bound => bound.context("it cannot be bound")?,
+    }
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID;
     if !file.writable {
         flags |= MsFlags::MS_RDONLY;
@@ -212,6 +224,30 @@ fn bind(file: &Seen, root: &Path) -> Result<()> {
         }
     }
     change(None, &to, flags).context("it cannot be protected")
+}
+
+/// Makes a mount and all below it readable only (mount_setattr(2), of Linux 5.12).
+fn protect_all(to: &Path) -> nix::Result<()> {
+    let path = CString::new(to.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let wanted = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let size = size_of::<libc::mount_attr>();
+    // SAFETY: path and attributes live through the call, which only reads them.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const wanted,
+            size,
+        )
+    };
+    Errno::result(done).map(drop)
 }
 
 /// Makes a folder the root and forgets the one before (pivot_root(2)); `devices`, there are some of
