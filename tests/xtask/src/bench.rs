@@ -4,6 +4,7 @@
 mod boot;
 mod create;
 mod image;
+mod net;
 mod start;
 mod workspace;
 
@@ -35,11 +36,12 @@ pub(crate) fn run(name: &str, debug: bool) -> Result {
         "boot" => boot::measure,
         "create" => create::measure,
         "image" => image::measure,
+        "net" => net::measure,
         "start" => start::measure,
         "workspace" => workspace::measure,
         _ => {
             return Err(format!(
-                "no benchmark '{name}': there are boot, create, image, start, workspace"
+                "no benchmark '{name}': there are boot, create, image, net, start, workspace"
             ));
         }
     };
@@ -71,15 +73,25 @@ fn programs_for_speed() -> Result<PathBuf> {
 }
 
 fn for_speed(which: &[&str]) -> Result<PathBuf> {
-    run::run(
-        "building for speed",
-        cargo().args(["build", "--quiet", "--profile", "bench"]).args(which),
-        Duration::from_hours(1),
-    )?;
+    build_as("bench", which)?;
     Ok(target().join("release"))
 }
 
+fn build_as(profile: &str, which: &[&str]) -> Result {
+    run::run(
+        &format!("building with the profile '{profile}'"),
+        cargo().args(["build", "--quiet", "--profile", profile]).args(which),
+        Duration::from_hours(1),
+    )
+}
+
 impl Bench {
+    /// Builds the examples of a package as the programs are built, into `examples` beside them.
+    fn examples(&self, package: &str) -> Result {
+        let profile = if self.bin.ends_with("debug") { "dev" } else { "bench" };
+        build_as(profile, &["--package", package, "--examples"])
+    }
+
     /// Prepares one of banger's programs, in the benchmark's own state.
     fn program(&self, name: &str, words: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join(name));

@@ -27,7 +27,8 @@ usage: cargo xtask TASK
   test [-- ARG...]  run every test, real VMs included; ARGs go to the test runner
   errors            compare docs/errors.md with what the last tests saw; BLESS=1 writes it
   bench NAME [--debug]
-                    measure against a budget: boot, create, image, start, workspace;
+                    measure against a budget: boot, create, image, net, start,
+                    workspace;
                     --debug: the programs as tests use them
   soak NAME         try everything that tests try a selection of: kill, fault, load, model
   fuzz [--seconds N] [TARGET...]

@@ -31,6 +31,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("umoci", "tests: making images, and what image pull is compared with"),
     ("libcap2-bin", "tests: file capabilities"),
     ("curl", "tests: asking servers"),
+    ("iperf3", "measuring what passes through a network"),
     ("kmod", "tests: what modprobe makes of a disk of modules"),
     ("cpio", "tests: reading an initramfs"),
     ("jq", "tests: pipelines"),
