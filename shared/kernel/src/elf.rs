@@ -29,14 +29,40 @@ pub(crate) fn is_static(bytes: &[u8]) -> Option<bool> {
     if !bytes.starts_with(b"\x7fELF\x02\x01") {
         return None;
     }
-    let table = usize::try_from(u64_at(bytes, 32)?).ok()?;
-    let size = usize::from(u16_at(bytes, 54)?);
-    for index in 0..usize::from(u16_at(bytes, 56)?) {
+    let (table, size, count) = program_headers(bytes)?;
+    for index in 0..count {
         if u32_at(bytes, table.checked_add(index.checked_mul(size)?)?)? == INTERPRETER {
             return Some(false);
         }
     }
     Some(true)
+}
+
+/// Leaves the zeros at the end of each segment to the loader, which has to make them anyway: a kernel's
+/// image holds megabytes of them, since it once was laid out flat. Nothing moves; what is not as
+/// elf(5) says stays as it is.
+pub(crate) fn trim_segments(bytes: &mut [u8]) {
+    const LOAD: u32 = 1;
+    let Some((table, size, count)) = program_headers(bytes) else { return };
+    for index in 0..count {
+        let Some(at) = index.checked_mul(size).and_then(|at| at.checked_add(table)) else { return };
+        let filled = || {
+            let field = |offset| usize::try_from(u64_at(bytes, at.checked_add(offset)?)?).ok();
+            let (start, length, memory) = (field(8)?, field(32)?, field(40)?);
+            let content = bytes.get(start..start.checked_add(length)?)?;
+            let used = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (u32_at(bytes, at)? == LOAD && length <= memory).then_some(used as u64)
+        };
+        if let Some(used) = filled() {
+            bytes[at + 32..at + 40].copy_from_slice(&used.to_le_bytes());
+        }
+    }
+}
+
+/// Returns where the program headers begin, the size of one, and their number.
+fn program_headers(bytes: &[u8]) -> Option<(usize, usize, usize)> {
+    let table = usize::try_from(u64_at(bytes, 32)?).ok()?;
+    Some((table, usize::from(u16_at(bytes, 54)?), usize::from(u16_at(bytes, 56)?)))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -91,6 +117,37 @@ pub(crate) mod tests {
         assert_eq!(is_static(b"#!/bin/sh"), None);
     }
 
+    /// A program of one segment: where in the file it begins, its length there, and in memory.
+    fn program(start: u64, length: u64, memory: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        bytes[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        bytes[64] = 1;
+        for (at, field) in [(8, start), (32, length), (40, memory)] {
+            bytes[64 + at..64 + at + 8].copy_from_slice(&field.to_le_bytes());
+        }
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    #[test]
+    fn zeros_at_the_end_of_a_segment_are_left_to_the_loader() {
+        let trimmed = |length: u64, memory: u64, content: &[u8]| {
+            let mut bytes = program(120, length, memory, content);
+            trim_segments(&mut bytes);
+            assert_eq!(bytes[120..], *content);
+            assert_eq!(u64_at(&bytes, 64 + 40), Some(memory), "what it takes in memory stays");
+            u64_at(&bytes, 64 + 32).unwrap()
+        };
+        assert_eq!(trimmed(6, 6, b"ab\0c\0\0"), 4);
+        assert_eq!(trimmed(3, 9, b"\0\0\0"), 0);
+        assert_eq!(trimmed(2, 2, b"ab"), 2);
+        assert_eq!(trimmed(9, 9, b"a\0"), 9, "beyond the file");
+        assert_eq!(trimmed(2, 1, b"a\0"), 2, "more than there is memory for");
+    }
+
     proptest! {
         #[test]
         fn any_header_ends(bytes in proptest::collection::vec(any::<u8>(), 6..300)) {
@@ -98,6 +155,7 @@ pub(crate) mod tests {
             bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
             let _ = section(&bytes, ".modinfo");
             let _ = is_static(&bytes);
+            trim_segments(&mut bytes);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Kernel images: what a boot loader gets is unpacked to what a VMM wants.
 
-use crate::inflate::{compression, inflate};
+use crate::{
+    elf::trim_segments,
+    inflate::{compression, inflate},
+};
 use banger_doc::{Error, Format, Result};
 
 /// A plain kernel is at most this large.
@@ -41,7 +44,7 @@ pub fn unpack(bytes: Vec<u8>, what: &str) -> Result<Unpacked> {
     plain_image(bytes, what)
 }
 
-fn plain_image(bytes: Vec<u8>, what: &str) -> Result<Unpacked> {
+fn plain_image(mut bytes: Vec<u8>, what: &str) -> Result<Unpacked> {
     let release = banner(&bytes);
     // ELF: 64 bits, little-endian, and the machine (elf(5)).
     if bytes.starts_with(b"\x7fELF\x02\x01") {
@@ -50,6 +53,7 @@ fn plain_image(bytes: Vec<u8>, what: &str) -> Result<Unpacked> {
             Some([183, 0]) => "arm64",
             _ => return Err(Error::failed(format!("{what} is for an unknown processor"))),
         };
+        trim_segments(&mut bytes);
         return Ok(Unpacked { bytes, format: Format::Elf, architecture, release });
     }
     // Linux, Documentation/arch/arm64/booting.rst, section 4.
