@@ -20,6 +20,8 @@ use std::{
     process::Command,
 };
 
+/// A firmware that does the little a kernel needs, where SeaBIOS looks at each disk first.
+const SMALL_FIRMWARE: &str = "qboot.rom";
 /// The virtio-serial port that the guest's agent speaks on.
 const PORT: &str = "banger.0";
 /// Kernel and initramfs in the jail.
@@ -45,6 +47,8 @@ pub struct Qemu {
     /// The program as its jail has it, unless it can have none.
     jailed: Option<PathBuf>,
     accelerator: Accelerator,
+    /// QEMU's own choice where there is none.
+    firmware: Option<PathBuf>,
     plan: Plan,
     qmp: Qmp,
     console: UnixStream,
@@ -71,10 +75,12 @@ impl Qemu {
         let ((qmp, qmp_end), (console, console_end), (channel, channel_end)) =
             (pair()?, pair()?, pair()?);
         console.set_nonblocking(true).context("cannot read the console")?;
+        let firmware = (plan.architecture == "amd64").then(|| small_firmware(&program)).flatten();
         Ok(Self {
             jailed: in_jail(&program)?,
             program,
             accelerator,
+            firmware,
             plan,
             qmp: Qmp::new(qmp)?,
             console,
@@ -104,6 +110,9 @@ impl Machine for Qemu {
         let command = |program: &Path, plan: &Plan| {
             let mut command = Command::new(program);
             command.args(words(plan, self.accelerator, &inherited));
+            if let Some(firmware) = &self.firmware {
+                command.arg("-bios").arg(firmware);
+            }
             command
         };
         let mut ways = Vec::new();
@@ -285,6 +294,13 @@ fn find(architecture: &str, binaries: &Binaries) -> Result<PathBuf> {
     })
 }
 
+/// Finds the small firmware in the folder of QEMU's data, which lies beside its programs'.
+fn small_firmware(program: &Path) -> Option<PathBuf> {
+    let program = program.canonicalize().ok()?;
+    let path = program.parent()?.parent()?.join("share/qemu").join(SMALL_FIRMWARE);
+    path.is_file().then_some(path)
+}
+
 /// The command line after the program.
 fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<String> {
     let [qmp, console, channel] = inherited.sockets;
@@ -438,6 +454,23 @@ mod tests {
                 assert!(page.contains(word), "docs/boot.md says nothing of '{word}'");
             }
         }
+    }
+
+    #[test]
+    fn the_small_firmware_is_found_beside_qemu() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, data) = (dir.path().join("bin"), dir.path().join("share/qemu"));
+        for dir in [&bin, &data] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let program = bin.join("qemu-system-x86_64");
+        std::fs::write(&program, "").unwrap();
+        assert_eq!(small_firmware(&program), None);
+        std::fs::write(data.join(SMALL_FIRMWARE), "").unwrap();
+        assert_eq!(
+            small_firmware(&program),
+            Some(data.canonicalize().unwrap().join(SMALL_FIRMWARE))
+        );
     }
 
     #[test]
