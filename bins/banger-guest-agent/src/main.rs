@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -49,7 +49,8 @@ struct Agent {
     /// Whether this is a machine whose clock and power are the agent's.
     real: bool,
     served: AtomicUsize,
-    relay: Relay,
+    /// Made when the first stream is to be carried on.
+    relay: OnceLock<Relay>,
 }
 
 fn main() -> ExitCode {
@@ -72,8 +73,8 @@ fn run() -> Result<()> {
     let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard).max(OPEN_FILES);
     // Where more is forbidden, fewer connections are carried.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, most);
-    let relay = Relay::start(Path::new(""), MOST_CARRIED)?;
     let served = AtomicUsize::new(0);
+    let relay = OnceLock::new();
     let agent = Arc::new(Agent { guest, real: device.is_none(), served, relay });
     if let Some(path) = device {
         let device = UnixStream::connect(&path)
@@ -132,6 +133,15 @@ impl Agent {
         }
     }
 
+    fn relay(&self) -> Result<&Relay> {
+        if let Some(relay) = self.relay.get() {
+            return Ok(relay);
+        }
+        let relay = Relay::start(Path::new(""), MOST_CARRIED)?;
+        // Of two made at once, one ends with the last use of it.
+        Ok(self.relay.get_or_init(|| relay))
+    }
+
     fn serve(&self, mut stream: UnixStream, port: Option<u32>) {
         let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
         let Some(port) = port.or_else(|| guest::greet(&mut stream, &served).ok()) else { return };
@@ -142,7 +152,7 @@ impl Agent {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default()));
             }
-            port::FORWARD => drop(forward::serve(stream, &self.relay)),
+            port::FORWARD => drop(self.relay().and_then(|relay| forward::serve(stream, relay))),
             port::FILES => drop(files::serve(stream)),
             _ => {}
         }

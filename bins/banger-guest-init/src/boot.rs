@@ -51,16 +51,19 @@ fn boot() -> Result<()> {
     say::stage("run");
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
-    disks::second_mounts(guest);
+    disks::second_mounts();
     say::stage("mounts");
     apply::identity(guest);
     apply::files(guest, &told.files);
     say::stage("identity");
     network::loopback_up();
-    say::or_warn(keeper::start());
+    let agent = say::or_warn(keeper::start_agent());
     say::stage("agent");
     // The rest gives way to the agent, which somebody waits for.
     nice(LAST);
+    if let Some(modules) = &guest.disks.modules {
+        say::or_warn(disks::kernel_modules(modules));
+    }
     if !guest.interfaces.is_empty() {
         say::or_warn(load(&told.modules, "net", LATE));
         network::up(guest);
@@ -69,6 +72,7 @@ fn boot() -> Result<()> {
     say::or_warn(load(&told.modules, "late", LATE));
     let _ = fs::remove_dir_all(LATE);
     nice(0);
+    agent.map(|agent| say::or_warn(keeper::start(agent)));
     say::stage("late");
     say::stages();
     say::or_warn(fs::write(place::BOOTED, "").context("cannot say that the guest has booted"));

@@ -168,7 +168,7 @@ pub(crate) fn enter_root() -> Result<()> {
 }
 
 /// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others.
-pub(crate) fn second_mounts(guest: &Guest) {
+pub(crate) fn second_mounts() {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     say::or_warn(make_dir("/dev/pts"));
     say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
@@ -192,9 +192,6 @@ pub(crate) fn second_mounts(guest: &Guest) {
         for (path, name) in DIRECT {
             say::or_warn(direct(path, name));
         }
-    }
-    if let Some(modules) = &guest.disks.modules {
-        say::or_warn(kernel_modules(modules));
     }
 }
 
@@ -246,7 +243,8 @@ fn seed(from: &Path, to: &Path) -> Result<()> {
     copy::set_attribute(to, SEEDED, b"1")
 }
 
-fn kernel_modules(name: &str) -> Result<()> {
+/// Mounts the modules' disk where `modprobe` looks.
+pub(crate) fn kernel_modules(name: &str) -> Result<()> {
     let kernel = nix::sys::utsname::uname().context("cannot tell the running kernel")?;
     let dir = Path::new("/lib/modules").join(kernel.release());
     make_dir(&dir)?;

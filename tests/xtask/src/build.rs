@@ -14,7 +14,9 @@ use std::{
 /// The programs that run inside a guest, whatever its libraries are.
 const GUEST: &[&str] = &["banger-guest-init", "banger-guest-agent"];
 const LIMIT: Duration = Duration::from_mins(40);
-const STATIC: &str = "-C target-feature=+crt-static -C strip=symbols";
+/// Linked to one address too: an emulated guest answers later if it has to relocate its programs, to
+/// other addresses each time.
+const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
 
 pub(crate) fn run() -> Result {
     let mut build = cargo();
