@@ -1,11 +1,11 @@
 //! What the host does from `vm start` to the VMM's word that the guest runs, on Firecracker, and what
-//! stays in memory for it.
+//! stays in memory for it: as an ordinary user, and as root, whose Firecracker its own jailer starts.
 
 use super::{Bench, median, shell, text, time};
 use crate::{Result, firecracker, run};
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,8 +16,19 @@ const NAME: &str = "bench-start";
 /// MiB that a resident process may take.
 const RESIDENT: f64 = 5.0;
 /// Devices as desktops have them, in a mount namespace of its own.
-const DEVICES: &str = "mount -t tmpfs banger /mnt; mknod -m 666 /mnt/tun c 10 200; chmod 666 /mnt/tun; \
-     mount --bind /mnt/tun /dev/net/tun; umount -l /mnt";
+const DEVICES: &str = "mount -t tmpfs banger /mnt; mknod /mnt/tun c 10 200; mknod /mnt/kvm c 10 232; \
+     chmod 666 /mnt/tun /mnt/kvm; mount --bind /mnt/tun /dev/net/tun; \
+     mount --bind /mnt/kvm /dev/kvm; umount -l /mnt";
+/// An ordinary user.
+const USER: &str = "12345";
+
+/// Who starts the VM, with a state of their own.
+struct Who {
+    name: &'static str,
+    /// What comes before a program's words.
+    becomes: &'static [&'static str],
+    state: PathBuf,
+}
 
 /// Milliseconds from the start of `vm start` to the end of each phase.
 #[derive(Default)]
@@ -47,45 +58,72 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
         dir.display()
     );
     fs::write(&config, words).map_err(|error| format!("cannot write the config: {error}"))?;
-    for net in ["none", "user"] {
-        let _ = time(program(bench, "banger-vm-delete", &["--force", NAME]).stderr(Stdio::null()));
-        let create =
-            ["--no-start", "--image", "empty", "--name", NAME, "--vcpu", "1", "--memory", "512M"];
-        let more = ["--vmm", "firecracker", "--net", net];
-        time(&mut program(bench, "banger-vm-create", &[&create[..], &more].concat()))?;
-        let mut phases = Phases::default();
-        let mut resident = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            round(bench, &mut phases, &mut resident)?;
+    let user_state = bench.dir.join("state-user");
+    bench.once("user-state", || {
+        let script = format!(
+            "rm -rf state-user; mkdir state-user; cp -a state/images state/kernels state-user; \
+             chown -R {USER}:{USER} state-user"
+        );
+        shell(&bench.dir, &script)
+    })?;
+    let user = &["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"];
+    for who in [
+        Who { name: "an ordinary user", becomes: user, state: user_state },
+        Who { name: "root", becomes: &[], state: bench.state() },
+    ] {
+        for net in ["none", "user"] {
+            let delete = ["--force", NAME];
+            let _ = time(program(bench, &who, "banger-vm-delete", &delete).stderr(Stdio::null()));
+            let create = ["--no-start", "--image", "empty", "--name", NAME, "--vcpu", "1"];
+            let more = ["--memory", "512M", "--vmm", "firecracker", "--net", net];
+            let create = [&create[..], &more].concat();
+            time(&mut program(bench, &who, "banger-vm-create", &create))?;
+            let mut phases = Phases::default();
+            let mut resident = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                round(bench, &who, &mut phases, &mut resident)?;
+            }
+            time(&mut program(bench, &who, "banger-vm-delete", &delete))?;
+            report(bench, &who, net, phases, resident);
         }
-        time(&mut program(bench, "banger-vm-delete", &["--force", NAME]))?;
-        report(bench, net, phases, resident);
     }
+    raw_jailer(bench, &dir)?;
     raw_pasta(bench)
 }
 
-fn program(bench: &Bench, name: &str, words: &[&str]) -> Command {
-    wrapped(bench, "exec \"$@\"", name, words)
+fn program(bench: &Bench, who: &Who, name: &str, words: &[&str]) -> Command {
+    wrapped(bench, who, "exec \"$@\"", name, words)
 }
 
 /// Prepares a program, with a shell's words before it.
-fn wrapped(bench: &Bench, before: &str, name: &str, words: &[&str]) -> Command {
-    let script = format!("{DEVICES}; {before}");
+fn wrapped(bench: &Bench, who: &Who, before: &str, name: &str, words: &[&str]) -> Command {
+    let mut command = with_devices();
+    command.args(who.becomes).args(["sh", "-euc", before, "sh"]);
+    command.arg(bench.bin.join(name)).args(words);
+    command.env("BANGER_STATE", &who.state).env("BANGER_CONFIG", bench.dir.join("start.toml"));
+    command
+}
+
+fn with_devices() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-euc", &script, "sh"]).arg(bench.bin.join(name)).args(words);
-    command.env("BANGER_STATE", bench.state()).env("BANGER_CONFIG", bench.dir.join("start.toml"));
+    command.args(["-m", "sh", "-euc", &format!("{DEVICES}; exec \"$@\""), "sh"]);
     command
 }
 
 /// Starts the VM, waits until the guest runs, looks at memory, and kills it.
-fn round(bench: &Bench, phases: &mut Phases, resident: &mut (Vec<f64>, Vec<f64>)) -> Result {
-    let folder = bench.state().join("vms").join(NAME);
+fn round(
+    bench: &Bench,
+    who: &Who,
+    phases: &mut Phases,
+    resident: &mut (Vec<f64>, Vec<f64>),
+) -> Result {
+    let folder = who.state.join("vms").join(NAME);
     let log = folder.join("supervise.log");
     let _ = fs::remove_file(&log);
     // The time of `unshare` and its shell is not banger's: the clock begins in there.
-    let stamp = bench.dir.join("stamp");
-    let mut start =
-        wrapped(bench, "date +%s%N >\"$STAMP\"; exec \"$@\"", "banger-vm-start", &[NAME]);
+    let stamp = who.state.join("stamp");
+    let before = "date +%s%N >\"$STAMP\"; exec \"$@\"";
+    let mut start = wrapped(bench, who, before, "banger-vm-start", &[NAME]);
     start.env("STAMP", &stamp);
     let mut child = start
         .stdin(Stdio::null())
@@ -126,17 +164,19 @@ fn round(bench: &Bench, phases: &mut Phases, resident: &mut (Vec<f64>, Vec<f64>)
     phases.started.push(vmm + after("the guest started after")?);
     let _ = child.kill();
     let _ = child.wait();
-    time(&mut program(bench, "banger-vm-kill", &[NAME])).map(drop)
+    time(&mut program(bench, who, "banger-vm-kill", &[NAME])).map(drop)
 }
 
-fn report(bench: &mut Bench, net: &str, phases: Phases, resident: (Vec<f64>, Vec<f64>)) {
-    run::say(&format!("== --net {net}: from 'vm start', medians of {ROUNDS}"));
+fn report(bench: &mut Bench, who: &Who, net: &str, phases: Phases, resident: (Vec<f64>, Vec<f64>)) {
+    run::say(&format!("== {}, --net {net}: from 'vm start', medians of {ROUNDS}", who.name));
+    // The jailer's part of root's time is its own, and stands below.
+    let budget = (!who.becomes.is_empty()).then_some(50.0);
     bench.figure("the supervisor has the VM", median(phases.began), "ms", None);
     bench.figure("documents, initramfs, choice of the VMM", median(phases.prepared), "ms", None);
     bench.figure("stub, network, jail, VMM's program", median(phases.vmm), "ms", None);
     bench.figure("Firecracker's socket", median(phases.socket), "ms", None);
     bench.figure("machine configured", median(phases.configured), "ms", None);
-    bench.figure("InstanceStart accepted", median(phases.started), "ms", Some(50.0));
+    bench.figure("InstanceStart accepted", median(phases.started), "ms", budget);
     bench.figure("supervisor, resident", median(resident.0), "MiB", Some(RESIDENT));
     bench.figure("stub, resident", median(resident.1), "MiB", Some(RESIDENT));
 }
@@ -150,12 +190,28 @@ fn resident_mib(pid: &serde_json::Value) -> Result<f64> {
     kib.map(|kib| kib / 1024.0).ok_or_else(|| format!("process {pid} has no VmRSS"))
 }
 
+/// What the jailer takes by itself before Firecracker, which only tells its version.
+fn raw_jailer(bench: &mut Bench, dir: &Path) -> Result {
+    let base = bench.dir.join("jailer");
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        let _ = fs::remove_dir_all(&base);
+        fs::create_dir_all(&base).map_err(|error| format!("no folder for the jailer: {error}"))?;
+        let mut command = Command::new(dir.join("jailer"));
+        command.args(["--id", "bench", "--uid", USER, "--gid", USER, "--chroot-base-dir"]);
+        command.arg(&base).arg("--exec-file").arg(dir.join("firecracker"));
+        took.push(time(command.args(["--", "--version"]))?);
+    }
+    let _ = fs::remove_dir_all(&base);
+    bench.figure("raw jailer, before root's Firecracker", median(took), "ms", None);
+    Ok(())
+}
+
 /// What pasta takes by itself, which runs beside the VMM.
 fn raw_pasta(bench: &mut Bench) -> Result {
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-euc", &format!("{DEVICES}; exec \"$@\""), "sh"]);
+        let mut command = with_devices();
         command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
         command.args(["pasta", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
         command.args(["--no-map-gw", "--config-net", "--quiet", "--", "/bin/true"]);
