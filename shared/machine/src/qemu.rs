@@ -461,12 +461,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (bin, data) = (dir.path().join("bin"), dir.path().join("share/qemu"));
         for dir in [&bin, &data] {
-            std::fs::create_dir_all(dir).unwrap();
+            fs::create_dir_all(dir).unwrap();
         }
         let program = bin.join("qemu-system-x86_64");
-        std::fs::write(&program, "").unwrap();
+        fs::write(&program, "").unwrap();
         assert_eq!(small_firmware(&program), None);
-        std::fs::write(data.join(SMALL_FIRMWARE), "").unwrap();
+        fs::write(data.join(SMALL_FIRMWARE), "").unwrap();
         assert_eq!(
             small_firmware(&program),
             Some(data.canonicalize().unwrap().join(SMALL_FIRMWARE))
