@@ -558,16 +558,21 @@ fn limited(host: &Host, proc: &Path) {
 
 /// Asks Firecracker itself how it stands.
 fn state(host: &Host, vm: &str) -> String {
+    ask(host, vm, "/")["state"].as_str().expect("a state").to_owned()
+}
+
+/// Asks Firecracker itself.
+fn ask(host: &Host, vm: &str, path: &str) -> Value {
     let socket = host.sandbox.vm(vm).join("run/api.sock");
     let mut stream = UnixStream::connect(&socket).expect("the API");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a question");
+    let question = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(question.as_bytes()).expect("a question");
     let mut bytes = [0; 4096];
     let n = stream.read(&mut bytes).expect("an answer");
     let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
     let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
-    let answer: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {text}"));
-    answer["state"].as_str().expect("a state").to_owned()
+    serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 #[test]
@@ -857,6 +862,130 @@ impl Host {
         let groups = groups(&self.sandbox_id("web"));
         assert!(groups.is_empty(), "ended {what}: {groups:?}");
     }
+}
+
+#[test]
+fn a_vm_that_was_set_gets_that_from_firecracker() {
+    for who in [As::Root, As::User] {
+        let Some(host) = Host::new(who, Firecracker, Then::Halts) else { continue };
+        host.create("web", "none");
+        let words = ["web", "--vcpu", "2", "--memory", "96M", "--disk-size", "11G"];
+        host.run("vm-set", &words).ok();
+        let view = host.start("web");
+        assert_eq!(view["running"]["vmm"], "firecracker", "{view}");
+        let config = ask(&host, "web", "/machine-config");
+        assert_eq!((&config["vcpu_count"], &config["mem_size_mib"]), (&json!(2), &json!(96)));
+        let vmm = PathBuf::from(format!("/proc/{}", pid(&view, "vmm_process")));
+        let threads: Vec<String> = names(vmm.join("task"))
+            .iter()
+            .map(|id| fs::read_to_string(vmm.join("task").join(id).join("comm")).expect("a name"))
+            .collect();
+        let processors = threads.iter().filter(|name| name.starts_with("fc_vcpu")).count();
+        assert_eq!(processors, 2, "{threads:?}");
+        // What Firecracker has open is the disk that grew.
+        let work = fs::metadata(vmm.join("root/work")).expect("the disk");
+        assert_eq!(work.len(), 11 << 30);
+        for group in groups(&host.sandbox_id("web")) {
+            if let Ok(memory) = fs::read_to_string(group.join("memory.limit_in_bytes")) {
+                assert_eq!(memory.trim(), ((96_u64 + 256) << 20).to_string());
+            }
+        }
+        // And not while it runs.
+        host.run("vm-set", &["web", "--vcpu", "1"]).fails(4, "banger vm stop web");
+        host.run("vm-kill", &["web"]).ok();
+        host.nothing_remains("web");
+    }
+}
+
+#[test]
+fn gc_removes_what_a_killed_supervisor_left_of_a_jail() {
+    for who in [As::Root, As::User] {
+        let Some(host) = Host::new(who, Firecracker, Then::Halts) else { continue };
+        host.create("web", "none");
+        let view = host.start("web");
+        let id = host.sandbox_id("web");
+        let folder = host.sandbox.vm("web");
+        let had_groups = groups(&id);
+        end(&view["running"]["supervisor"]["pid"]);
+        let limit = Instant::now() + Duration::from_secs(15);
+        loop {
+            let left = processes(&folder, &id, &Namespaces::default());
+            if left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < limit, "{left:?}");
+            sleep(Duration::from_millis(20));
+        }
+        // The root that the jailer made went with the namespace it was mounted in.
+        assert_eq!(names(folder.join("run/jail")), set(&[]));
+        let left = names(folder.join("run"));
+        assert!(folder.join("metrics.json").exists());
+        // Groups of other states' VMs may lie about as well.
+        let removed = |words: &[&str]| {
+            let mut names = removed(&host, words);
+            names.retain(|name| name.starts_with("vms/") || name.ends_with(&id));
+            names
+        };
+        let would = removed(&["--dry-run"]);
+        assert_eq!(would, removed(&[]), "{who:?}");
+        for name in left.iter().map(|name| format!("run/{name}")).chain(["metrics.json".into()]) {
+            assert!(would.contains(&format!("vms/web/{name}")), "{name}: {would:?}");
+        }
+        for group in &had_groups {
+            assert!(would.contains(&group.display().to_string()), "{group:?}: {would:?}");
+            assert!(!group.exists(), "{group:?}");
+        }
+        assert_eq!(names(folder.join("run")), set(&[]));
+        assert!(!folder.join("metrics.json").exists());
+        assert_eq!(removed(&[]), set(&[]));
+        host.start("web");
+        host.run("vm-stop", &["web"]).ok();
+        host.nothing_remains("web");
+    }
+}
+
+/// A group may outlive its VM: one that was deleted while its last process was dying.
+#[test]
+fn gc_removes_control_groups_of_vms_that_are_gone() {
+    let Some(host) = Host::new(As::Root, Firecracker, Then::Halts) else { return };
+    host.create("web", "none");
+    let (web, gone) = (host.sandbox_id("web"), format!("{:032x}", std::process::id()));
+    let top = Path::new("/sys/fs/cgroup");
+    let version_1 = top.join("memory");
+    let parent = if version_1.exists() { &version_1 } else { top }.join("banger");
+    let made = |id: &str| {
+        let group = parent.join(id);
+        fs::create_dir_all(&group).expect("a control group");
+        let old = std::time::SystemTime::now() - Duration::from_secs(90);
+        fs::File::open(&group).and_then(|group| group.set_modified(old)).expect("its age");
+        group
+    };
+    let (of_web, of_none, fresh) = (made(&web), made(&gone), parent.join("f".repeat(32)));
+    let busy = made(&format!("{:032x}", u64::from(std::process::id()) + (1 << 40)));
+    let mut sleeper = Command::new("sleep").arg("60").spawn().expect("a process");
+    fs::write(busy.join("cgroup.procs"), sleeper.id().to_string()).expect("a process in it");
+    fs::create_dir_all(&fresh).expect("a control group");
+    let did = removed(&host, &[]);
+    let stay = [&fresh, &busy].map(|group| group.exists());
+    sleeper.kill().and_then(|()| sleeper.wait()).expect("its end");
+    for group in [&busy, &fresh] {
+        // What ends is in its group for a moment longer.
+        while fs::remove_dir(group).is_err() && group.exists() {
+            sleep(Duration::from_millis(5));
+        }
+    }
+    for group in [of_web, of_none] {
+        assert!(did.contains(group.to_str().expect("text")), "{group:?}: {did:?}");
+        assert!(!group.exists(), "{group:?}");
+    }
+    assert_eq!(stay, [true, true], "one that may be just being made, and one that is used");
+}
+
+/// Runs `gc`; returns what it names.
+fn removed(host: &Host, words: &[&str]) -> BTreeSet<String> {
+    let answer = host.run("gc", words);
+    let documents = &answer.ok().documents;
+    documents.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 #[test]

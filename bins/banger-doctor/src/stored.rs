@@ -59,29 +59,36 @@ fn room() -> Check {
 fn contents(state: &State) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut bad = Vec::new();
+    // VMs first: what they need was there before them, and stays as long as they do.
+    let vms = read_all(&state.vms(), "VM", &mut bad);
     let images = read_all(&state.images(), "image", &mut bad);
     let kernels = read_all(&state.kernels(), "kernel", &mut bad);
-    let vms = read_all(&state.vms(), "VM", &mut bad);
     for image in &images {
-        if !state.base_disk(image).is_file() {
+        if !state.base_disk(image).is_file() && state.images().has(&image.name) {
             bad.push(format!("image '{}' has lost its disk", image.name));
         }
     }
     for kernel in &kernels {
-        if !state.kernels().folder(&kernel.name).join(place::KERNEL_FILE).is_file() {
+        let file = state.kernels().folder(&kernel.name).join(place::KERNEL_FILE);
+        if !file.is_file() && state.kernels().has(&kernel.name) {
             bad.push(format!("kernel '{}' has lost its file", kernel.name));
         }
     }
     let mut lost: BTreeMap<(&str, &Name), Vec<&Name>> = BTreeMap::new();
     for vm in &vms {
+        // One that another program deleted meanwhile needs nothing.
+        if !state.vms().has(&vm.name) {
+            continue;
+        }
         if !images.iter().any(|image| image.name == vm.image) {
             lost.entry(("image", &vm.image)).or_default().push(&vm.name);
         }
         if !kernels.iter().any(|kernel| kernel.name == vm.kernel) {
             lost.entry(("kernel", &vm.kernel)).or_default().push(&vm.name);
         }
-        if let Err(error) = state.vm(&vm.name).and_then(|folder| folder.view()) {
-            bad.push(error.chain());
+        match state.vm(&vm.name).and_then(|folder| folder.view()) {
+            Err(error) if error.kind() != Kind::NotFound => bad.push(error.chain()),
+            _ => {}
         }
     }
     if bad.is_empty() && lost.is_empty() {
@@ -138,6 +145,8 @@ fn read_all<D: Document>(shelf: &Shelf<D>, what: &str, bad: &mut Vec<String>) ->
     for name in names {
         match shelf.get(&name) {
             Ok(document) => documents.push(document),
+            // Deleted at this moment.
+            Err(_) if !shelf.folder(&name).exists() => {}
             Err(error) => bad.push(format!("{what} '{name}' is not valid: {}", error.chain())),
         }
     }

@@ -1,13 +1,14 @@
 //! Removes what nothing owns: folders half made or half removed, temporary files, sockets, processes
 //! and control groups of a run that ended without its supervisor. Touches nothing outside the state
-//! directory but processes that bear its mark and control groups named for its VMs, and nothing a
-//! living program holds a lock on.
+//! directory but processes that bear its mark and empty control groups that banger made, and nothing
+//! a living program holds a lock on.
 
 mod process;
+mod runs;
 
 use banger_cli::{Out, human_bytes, note};
-use banger_doc::{Context, Document, Error, Kind, Removed, Result};
-use banger_state::{Lock, Room, Shelf, State, VmFolder, place};
+use banger_doc::{Context, Document, Error, Removed, Result};
+use banger_state::{Lock, Room, Shelf, State, place};
 use std::{
     fs,
     io::ErrorKind,
@@ -71,6 +72,8 @@ fn words(removed: &Removed) -> String {
         ("process", false) => format!("ended the process {name}"),
         ("lease", true) => format!("would take back {name}, which is no VM's"),
         ("lease", false) => format!("took back {name}, which is no VM's"),
+        ("control group", true) => format!("would remove the control group {name}"),
+        ("control group", false) => format!("removed the control group {name}"),
         (what, dry_run) => {
             let verb = if dry_run { "would free" } else { "freed" };
             format!("{verb} {} of {what} '{name}'", human_bytes(removed.freed_bytes))
@@ -137,94 +140,6 @@ impl Sweep {
             .filter(|path| begins(path, ".new-"))
             .for_each(|path| self.remove("litter", path));
         Ok(())
-    }
-
-    /// Removes what runs left whose supervisors are gone.
-    fn ended_runs(&mut self, state: &State) -> Result<()> {
-        // The locks keep a start from coming between.
-        let mut ended = Vec::new();
-        for name in state.vms().names()? {
-            let Ok(folder) = state.vm(&name) else { continue };
-            if let Ok(Some(lock)) = folder.try_lock()
-                && let Ok(vm) = folder.vm()
-            {
-                ended.push((vm.id, folder, lock));
-            }
-        }
-        // First the processes, then what they have open.
-        let marked = process::marked(&self.root);
-        // Asked after that: a VM that was made meanwhile, and one whose record cannot be read, may
-        // well live.
-        let mut others = Some(Vec::new());
-        for name in state.vms().names()? {
-            match state.vms().get(&name) {
-                Ok(vm) => others.iter_mut().for_each(|ids| ids.push(vm.id.clone())),
-                Err(error) if error.kind() == Kind::NotFound => {}
-                Err(_) => others = None,
-            }
-        }
-        for found in &marked {
-            let has_ended = ended.iter().any(|(id, ..)| *id == found.vm);
-            let has_no_vm = others.as_ref().is_some_and(|ids| !ids.contains(&found.vm));
-            if has_ended || has_no_vm {
-                self.end(found);
-            }
-        }
-        for (id, folder, _lock) in &ended {
-            self.ended_run(folder)?;
-            self.control_groups(id);
-        }
-        Ok(())
-    }
-
-    /// Removes the control groups that a root's VM was in, outside the state directory as they are:
-    /// their name is the VM's identity.
-    fn control_groups(&mut self, id: &str) {
-        for group in banger_machine::groups(id) {
-            self.removed.push(Removed {
-                what: "control group".into(),
-                name: group.display().to_string(),
-                freed_bytes: 0,
-                dry_run: self.dry_run,
-            });
-        }
-        if !self.dry_run {
-            self.failures.extend(banger_machine::forget(id).err());
-        }
-    }
-
-    /// Removes the sockets and the initramfs of one run, and what a prepare did not finish.
-    fn ended_run(&mut self, folder: &VmFolder) -> Result<()> {
-        for path in children(&folder.join(place::VM_RUN)) {
-            self.remove("socket", &path);
-        }
-        let workspace = folder.join(place::VM_WORKSPACE);
-        if workspace.is_dir()
-            && let Some(_lock) = Lock::try_exclusive(&workspace)?
-        {
-            for path in children(&workspace) {
-                if begins(&path, ".tmp-") {
-                    self.remove("litter", &path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, found: &process::Marked) {
-        if self.dry_run || found.end() {
-            self.removed.push(Removed {
-                what: "process".into(),
-                name: format!("{} '{}'", found.process.pid, found.command),
-                freed_bytes: 0,
-                dry_run: self.dry_run,
-            });
-        } else {
-            self.failures.push(Error::failed(format!(
-                "the process {} '{}' of a VM that does not run cannot be ended",
-                found.process.pid, found.command
-            )));
-        }
     }
 
     fn remove(&mut self, what: &str, path: &Path) {

@@ -29,9 +29,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn delete(state: &State, name: &Name) -> Result<Kernel> {
     let kernel = state.kernels().get(name)?;
-    // While this lock is held no VM appears, so none can come to use the kernel meanwhile.
     let vms = state.vms();
-    let _lock = vms.lock()?;
+    // VMs are created under the lock that is held during the check; the shelf of VMs is locked after
+    // that of kernels, never before.
     state.kernels().remove(name, |_| {
         let uses = |vm: &Name| vms.get(vm).is_ok_and(|vm| vm.kernel == *name);
         let users: Vec<String> =

@@ -56,7 +56,7 @@ impl Target {
                 .create(dir)
                 .with_context(|| format!("cannot make '{}'", dir.display()))?;
         }
-        let _lock = Lock::exclusive(dir, LOCK_LIMIT, "the folder of your ssh configuration")?;
+        let _lock = Lock::exclusive_dir(dir, LOCK_LIMIT, "the folder of your ssh configuration")?;
         let before = match fs::metadata(&self.real) {
             Ok(meta) if meta.is_file() => Some(meta),
             Ok(_) => return Err(Error::failed(failed()).because(not_a_file())),

@@ -26,10 +26,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let views = candidates()?;
+    // One whose record cannot be read stays, and does not keep the others.
+    let (views, damaged) = candidates()?;
     if views.is_empty() {
         out.note("no VM to delete");
-        return Ok(());
+        return damaged.map_or(Ok(()), Err);
     }
     if !args.force && !agreed(&views)? {
         out.note("nothing was deleted");
@@ -41,24 +42,27 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         .args(views.iter().map(|view| view.vm.name.as_str()))
         .answer::<Removed>()?;
     removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))?;
-    error.map_or(Ok(()), Err)
+    error.or(damaged).map_or(Ok(()), Err)
 }
 
-fn candidates() -> Result<Vec<View>> {
+/// Returns what would go, and the error of one that cannot be looked at.
+fn candidates() -> Result<(Vec<View>, Option<Error>)> {
+    let (mut views, mut damaged) = (Vec::new(), None);
     let state = match State::open_read_only() {
         Ok(state) => state,
-        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == Kind::NotFound => return Ok((views, damaged)),
         Err(error) => return Err(error),
     };
-    let mut views = Vec::new();
     for name in state.vms().names()? {
         match state.vm(&name).and_then(|folder| folder.view()) {
             Ok(view) if !view.status.is_live() => views.push(view),
-            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            Err(error) if error.kind() != Kind::NotFound => {
+                damaged.get_or_insert(error);
+            }
             _ => {}
         }
     }
-    Ok(views)
+    Ok((views, damaged))
 }
 
 /// Shows what would go and asks. Both go to stderr, so stdout keeps to documents.

@@ -80,3 +80,20 @@ fn one_that_stays_does_not_hide_those_that_went() {
     answer.fails(4, "VM b holds work");
     assert_eq!(answer.documents[0]["name"], "a", "{}", answer.all());
 }
+
+#[test]
+fn one_that_cannot_be_read_stays_and_is_named() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b"] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+    }
+    std::fs::write(sandbox.vm("a").join("vm.json"), "half").unwrap();
+    let prune = sandbox.beside(
+        PRUNE,
+        &[("banger-vm-delete", &format!("exec {} \"$@\"", program("banger-vm-delete").display()))],
+    );
+    let answer = sandbox.run(prune, &["--force"]);
+    answer.fails(1, "cannot read VM 'a'");
+    assert_eq!(answer.documents[0]["name"], "b", "{}", answer.all());
+    assert!(sandbox.vm("a").exists() && !sandbox.vm("b").exists());
+}

@@ -40,6 +40,10 @@ fn resume(folder: &VmFolder) -> Result<View> {
     match folder.status()? {
         Status::Paused => folder.ask(&Wanted::new(Desire::Running))?,
         Status::Running => return folder.view(),
+        Status::Starting => {
+            return Err(Error::conflict(format!("VM '{name}' is starting, and not paused"))
+                .hint(format!("'banger vm wait {name}' waits until it is ready")));
+        }
         status => {
             return Err(Error::conflict(format!("VM '{name}' is {status}"))
                 .hint(format!("'banger vm start {name}' starts it")));

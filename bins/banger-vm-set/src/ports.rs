@@ -3,11 +3,13 @@
 use crate::Args;
 use banger_doc::{Error, HostPorts, Publish, Result};
 use banger_lease::Leases;
-use banger_state::{State, VmFolder, Watch, place, rewrite_document};
-use std::time::Duration;
+use banger_state::{State, VmFolder, Watch, place, process_of, rewrite_document};
+use std::time::{Duration, Instant};
 
 /// How long a supervisor may take to open and close ports.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long a VM may be locked before its supervisor says a word.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What is not to be published any more.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +62,17 @@ pub(crate) fn change(state: &State, folder: &VmFolder, args: &Args) -> Result<()
 /// Waits until the supervisor has done it, or the VM is down: then the next start does.
 fn wait(folder: &VmFolder, watch: &Watch, wanted: &HostPorts) -> Result<()> {
     let name = folder.name();
+    let mut heard = Instant::now();
     let answer = watch.until(LIMIT, || {
         let running = folder.running()?;
         if !folder.is_live()? {
+            return Ok(Some(Vec::new()));
+        }
+        let supervisor = running.as_ref().map(|running| running.supervisor);
+        if supervisor.is_some_and(|process| process_of(process.pid) == Some(process)) {
+            heard = Instant::now();
+        } else if heard.elapsed() > SILENCE {
+            // Another program has the lock, such as one that deletes the VM.
             return Ok(Some(Vec::new()));
         }
         Ok(running.filter(|running| running.ports == *wanted).map(|running| running.forwards))

@@ -106,6 +106,11 @@ fn a_vm_that_is_not_there_is_not_found() {
 /// published ports.
 fn supervise(sandbox: &Sandbox, problem: Option<&'static str>) -> std::process::Child {
     let folder = sandbox.vm("web");
+    let holder = hold(sandbox);
+    let pid = holder.id();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, stat) = stat.rsplit_once(')').expect("a process");
+    let start: u64 = stat.split(' ').nth(20).expect("its start").parse().expect("a number");
     let running = move |ports: &Value| {
         let forwards: Vec<Value> = ports["publish"]
             .as_array()
@@ -124,7 +129,7 @@ fn supervise(sandbox: &Sandbox, problem: Option<&'static str>) -> std::process::
             .collect();
         serde_json::json!({
             "schema": "banger.running/1", "phase": "ready",
-            "supervisor": {"pid": 1, "start_ticks": 1}, "vmm": "qemu", "accelerator": "tcg",
+            "supervisor": {"pid": pid, "start_ticks": start}, "vmm": "qemu", "accelerator": "tcg",
             "started_unix_ms": 1, "forwards": forwards, "ports": ports,
         })
         .to_string()
@@ -145,9 +150,14 @@ fn supervise(sandbox: &Sandbox, problem: Option<&'static str>) -> std::process::
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     });
+    holder
+}
+
+/// Holds the VM's lock.
+fn hold(sandbox: &Sandbox) -> std::process::Child {
     let mut holder = std::process::Command::new("flock")
         .arg("--no-fork")
-        .arg(folder.join("lock"))
+        .arg(sandbox.vm("web").join("lock"))
         .args(["sh", "-c", "echo held; exec sleep 20"])
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -195,4 +205,18 @@ fn a_port_that_cannot_be_had_changes_nothing() {
     sandbox.run(SET, &["db", "--publish", "8080:80"]).ok();
     sandbox.run(SET, &["web", "--publish", "8080:81"]).fails(4, "VM 'db's");
     sandbox.run(SET, &["web", "--publish", "1:2", "--publish", "1:3"]).fails(2, "the same port");
+}
+
+#[test]
+fn a_lock_that_is_no_supervisor_s_is_not_waited_for() {
+    let sandbox = planted();
+    let mut holder = hold(&sandbox);
+    // Left by a supervisor that was killed; a program that deletes the VM has the lock.
+    let dead = r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":4194999,"start_ticks":1},
+        "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#;
+    fs::write(sandbox.vm("web").join("running.json"), dead).unwrap();
+    let answer = sandbox.run(SET, &["web", "--publish", "8080:80"]);
+    let _ = holder.kill();
+    let _ = holder.wait();
+    assert!(answer.ok().took < std::time::Duration::from_secs(8), "{}", answer.all());
 }

@@ -47,7 +47,8 @@ impl Document for Check {
 /// `banger.removed/1`: something that was removed, or would be with `--dry-run`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Removed {
-    /// What sort of thing: `vm`, `image`, `kernel`, `blob`, `litter`, `socket`, `process`, `lease`.
+    /// What sort of thing: `vm`, `image`, `kernel`, `blob`, `litter`, `socket`, `process`, `lease`,
+    /// `control group`.
     pub what: String,
     /// Its name, or its path below the state directory.
     pub name: String,

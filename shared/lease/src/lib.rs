@@ -66,7 +66,7 @@ impl<'a> Leases<'a> {
             )?;
             db.busy_timeout(BUSY)?;
             db.pragma_update(None, "journal_mode", "TRUNCATE")?;
-            migrate(&mut db)?;
+            migrate(&mut db, MIGRATIONS)?;
             Ok(db)
         };
         let db = open()
@@ -176,18 +176,20 @@ fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
-    if version(db)? >= MIGRATIONS.len() as i64 {
-        return Ok(());
+/// Makes the changes that are not done, in order, each in a transaction with its number: one that
+/// fails, or whose program is killed, is not done, and those before it are.
+fn migrate(db: &mut Connection, changes: &[&str]) -> rusqlite::Result<()> {
+    while version(db)? < changes.len() as i64 {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another program may have been first.
+        let done = usize::try_from(version(&transaction)?).unwrap_or(changes.len());
+        if let Some(change) = changes.get(done) {
+            transaction.execute_batch(change)?;
+            transaction.pragma_update(None, "user_version", done as i64 + 1)?;
+        }
+        transaction.commit()?;
     }
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another program may have been first.
-    let done = usize::try_from(version(&transaction)?).unwrap_or(MIGRATIONS.len());
-    for (at, change) in MIGRATIONS.iter().enumerate().skip(done) {
-        transaction.execute_batch(change)?;
-        transaction.pragma_update(None, "user_version", at as i64 + 1)?;
-    }
-    transaction.commit()
+    Ok(())
 }
 
 fn begin(db: &mut Connection) -> Result<Transaction<'_>> {
@@ -472,6 +474,34 @@ mod tests {
         let reader = Leases::open_read_only(&state).unwrap().unwrap();
         assert_eq!(reader.list().unwrap().len(), 3);
         assert_eq!(fs::read_dir(state.root()).unwrap().count(), before);
+    }
+
+    #[test]
+    fn a_change_that_fails_is_not_done_and_those_before_it_are() {
+        let (_dir, state) = state();
+        let mut db = Connection::open(state.path(place::LEASES)).unwrap();
+        let broken = ["CREATE TABLE a (x)", "CREATE TABLE b (x); CREATE TABLE a (x)"];
+        assert!(migrate(&mut db, &broken).is_err());
+        let tables = |db: &Connection| -> Vec<String> {
+            let mut query = db.prepare("SELECT name FROM sqlite_schema ORDER BY name").unwrap();
+            let names = query.query_map([], |row| row.get(0)).unwrap();
+            names.map(|name| name.unwrap()).collect()
+        };
+        assert_eq!((version(&db).unwrap(), tables(&db)), (1, vec!["a".to_owned()]));
+        // A newer banger knows better, and more.
+        let mended = [broken[0], "CREATE TABLE b (x)", "CREATE TABLE c (x)"];
+        let path = state.path(place::LEASES);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut db = Connection::open(&path).unwrap();
+                    db.busy_timeout(BUSY).unwrap();
+                    migrate(&mut db, &mended).unwrap();
+                });
+            }
+        });
+        let all = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!((version(&db).unwrap(), tables(&db)), (3, all));
     }
 
     #[test]

@@ -18,6 +18,8 @@ const THREADS: u32 = 32;
 const LEAST_EXTRA_MIB: u64 = 256;
 /// How often a group is tried that a dying process is still in, 5 ms apart.
 const TRIES: u32 = 100;
+/// How long a group nobody is in may be just being made: the jailer fills it within milliseconds.
+const YOUNG: Duration = Duration::from_mins(1);
 
 /// A mounted hierarchy.
 #[derive(Debug, Eq, PartialEq)]
@@ -96,13 +98,42 @@ pub fn groups(id: &str) -> Vec<PathBuf> {
     all.filter(|group| group.is_dir()).collect()
 }
 
+/// Returns the groups that are named as those of VMs are, that nobody is in, and that are of none of
+/// `known`: left by a VM that is gone. One that may be just being made is none.
+pub fn strays(known: &[String]) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let parents = hierarchies(&mounts).into_iter().map(|one| one.place.join(PARENT));
+    let groups = parents.flat_map(|parent| {
+        fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path())
+    });
+    groups.filter(|group| is_stray(group, known)).collect()
+}
+
+fn is_stray(group: &Path, known: &[String]) -> bool {
+    let name = group.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let named = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !named || known.iter().any(|id| id == name) {
+        return false;
+    }
+    let age = fs::metadata(group).and_then(|meta| meta.modified()).ok();
+    let old = age.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > YOUNG);
+    let inside = fs::read_to_string(group.join("cgroup.procs"));
+    old && inside.is_ok_and(|inside| inside.trim().is_empty())
+}
+
+/// Removes a group; one that somebody stays in stays as well, which is an error.
+pub fn remove_group(group: &Path) -> Result<()> {
+    remove(group).map_err(|errno| {
+        Error::failed(format!("cannot remove '{}'", group.display())).because(errno)
+    })
+}
+
 /// Removes the groups of a VM that does not run, wherever there are any. All are tried.
 pub fn forget(id: &str) -> Result<()> {
     let mut failed = Ok(());
     for group in groups(id) {
-        if let Err(errno) = remove(&group) {
-            failed =
-                Err(Error::failed(format!("cannot remove '{}'", group.display())).because(errno));
+        if let Err(error) = remove_group(&group) {
+            failed = Err(error);
         }
     }
     failed
@@ -155,6 +186,26 @@ mod tests {
              memory.limit_in_bytes=805306368 --cgroup pids.max=34"
         );
         assert!(limits(2, 1, 8192).join(" ").contains("memory.max=9663676416"));
+    }
+
+    #[test]
+    fn only_an_old_empty_group_of_no_known_vm_is_a_stray() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = |name: &str, inside: &str, age: u64| {
+            let group = dir.path().join(name);
+            fs::create_dir(&group).unwrap();
+            fs::write(group.join("cgroup.procs"), inside).unwrap();
+            let made = std::time::SystemTime::now() - Duration::from_secs(age);
+            fs::File::open(&group).unwrap().set_modified(made).unwrap();
+            group
+        };
+        let id = |digit: char| digit.to_string().repeat(32);
+        let known = [id('a')];
+        assert!(is_stray(&group(&id('b'), "", 90), &known));
+        assert!(!is_stray(&group(&id('a'), "", 90), &known), "a VM's");
+        assert!(!is_stray(&group(&id('c'), "1\n", 90), &known), "somebody is in it");
+        assert!(!is_stray(&group(&id('d'), "", 5), &known), "it may be just being made");
+        assert!(!is_stray(&group("user.slice", "", 90), &known), "not banger's");
     }
 
     #[test]

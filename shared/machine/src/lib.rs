@@ -13,7 +13,7 @@ mod kvm;
 mod qemu;
 mod qmp;
 
-pub use cgroup::{forget, groups};
+pub use cgroup::{forget, groups, remove_group, strays};
 pub use firecracker::{Firecracker, check_version, complaint};
 pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};

@@ -151,7 +151,7 @@ impl Cache {
         if self.recall(reference) == Some(*blob) {
             return Ok(());
         }
-        let _lock = Lock::exclusive(&self.layout.join("blobs"), BUSY, "the image cache")?;
+        let _lock = Lock::exclusive_dir(&self.layout.join("blobs"), BUSY, "the image cache")?;
         let mut entries = self.entries()?;
         entries.retain(|entry| entry["annotations"][REF_NAME] != reference);
         entries.push(json!({

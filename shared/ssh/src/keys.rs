@@ -30,7 +30,7 @@ pub fn ensure_user_key(state: &State) -> Result<PathBuf> {
         return Ok(key);
     }
     let dir = state.path(place::SSH);
-    let _lock = Lock::exclusive(&dir, LOCK_LIMIT, "the folder of ssh keys")?;
+    let _lock = Lock::exclusive_dir(&dir, LOCK_LIMIT, "the folder of ssh keys")?;
     if key.is_file() && public.is_file() {
         return Ok(key);
     }

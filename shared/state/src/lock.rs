@@ -1,10 +1,13 @@
 //! Locks that the kernel takes back when their holder dies.
 
 use banger_doc::{Context, Error, Result};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::{
-    fs::{File, OpenOptions},
-    os::fd::{AsRawFd, RawFd},
+    fs::{self, File, OpenOptions},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -23,10 +26,26 @@ impl Lock {
 
     /// Waits at most `limit` for the exclusive lock; `what` names what is waited for.
     pub fn exclusive(path: &Path, limit: Duration, what: &str) -> Result<Self> {
+        Self::wait(path, limit, what, open)
+    }
+
+    /// Like [`Lock::exclusive`], on a directory that is there: one that another program removed
+    /// meanwhile is an error, and nothing is made in its place.
+    pub fn exclusive_dir(path: &Path, limit: Duration, what: &str) -> Result<Self> {
+        Self::wait(path, limit, what, open_dir)
+    }
+
+    fn wait(
+        path: &Path,
+        limit: Duration,
+        what: &str,
+        open: fn(&Path) -> Result<File>,
+    ) -> Result<Self> {
         let end = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(lock) = Self::try_exclusive(path)? {
+            let file = open(path)?;
+            if let Some(lock) = Self::attempt(file, FlockArg::LockExclusiveNonblock, path)? {
                 return Ok(lock);
             }
             if Instant::now() >= end {
@@ -74,10 +93,23 @@ impl Lock {
         }
     }
 
+    /// Says whether this is the lock of what has that path now, and not of what had it before.
+    pub fn is_of(&self, path: &Path) -> bool {
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let held = self.0.metadata().map(identity).ok();
+        held.is_some() && held == fs::metadata(path).map(identity).ok()
+    }
+
     /// Returns the descriptor that is the lock.
     pub fn raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+fn open_dir(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlag::O_DIRECTORY.bits());
+    options.open(path).with_context(|| format!("cannot open '{}'", path.display()))
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -87,4 +119,29 @@ fn open(path: &Path) -> Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
     };
     file.with_context(|| format!("cannot open '{}'", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_gone_is_not_made_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web");
+        let lock = |path: &Path| Lock::exclusive_dir(path, Duration::ZERO, "it");
+        assert!(lock(&path).is_err());
+        assert!(!path.exists());
+        fs::create_dir(&path).unwrap();
+        let held = lock(&path).unwrap();
+        assert!(held.is_of(&path));
+        assert_eq!(lock(&path).unwrap_err().kind(), banger_doc::Kind::Conflict);
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        assert!(!held.is_of(&path));
+        fs::create_dir(&path).unwrap();
+        assert!(!held.is_of(&path));
+        assert!(lock(&path).unwrap().is_of(&path));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(lock(&dir.path().join("file")).is_err());
+    }
 }

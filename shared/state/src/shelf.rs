@@ -114,7 +114,7 @@ impl<D: Document> Shelf<D> {
             .with_context(|| format!("cannot make '{}'", path.display()))?;
         let mut staged = Staged { path, lock: None };
         // Whoever only asks whether it is held shares it for a moment.
-        staged.lock = Some(Lock::exclusive(&staged.path, SHELF_LIMIT, self.what)?);
+        staged.lock = Some(Lock::exclusive_dir(&staged.path, SHELF_LIMIT, self.what)?);
         Ok(staged)
     }
 
@@ -210,25 +210,31 @@ impl<D: Document> Shelf<D> {
 
     /// Removes an object: it disappears whole, then its files go. `check` runs under the shelf's
     /// lock and may refuse.
-    pub fn remove(&self, name: &Name, check: impl FnOnce(&D) -> Result<()>) -> Result<()> {
-        let (aside, synced);
+    pub fn remove(&self, name: &Name, check: impl Fn(&D) -> Result<()>) -> Result<()> {
         let folder = self.folder(name);
-        // Held on the folder itself until all of it is gone: tells `banger gc` that somebody is at
-        // work on it.
-        let _busy;
-        {
+        let what = format!("{} '{name}'", self.what);
+        let (busy, aside, synced) = loop {
+            self.must_exist(name)?;
+            // Held on the folder itself until all of it is gone: tells `banger gc` that somebody is
+            // at work on it. Taken before the shelf's lock, so that nobody waits for that as long as
+            // another program works on this one.
+            let busy = Lock::exclusive_dir(&folder, SHELF_LIMIT, &what)
+                .map_err(|error| if folder.exists() { error } else { absent(self.what, name) })?;
             let _lock = self.lock()?;
             check(&self.get(name)?)?;
-            _busy = Lock::exclusive(&folder, SHELF_LIMIT, &format!("{} '{name}'", self.what))?;
-            aside = self.aside(name)?;
-            fs::rename(&folder, &aside)
-                .with_context(|| format!("cannot remove '{}'", folder.display()))?;
-            synced = sync(&self.dir);
-        }
+            // Another object may have taken its place meanwhile.
+            if busy.is_of(&folder) {
+                let aside = self.aside(name)?;
+                fs::rename(&folder, &aside)
+                    .with_context(|| format!("cannot remove '{}'", folder.display()))?;
+                break (busy, aside, sync(&self.dir));
+            }
+        };
         // It has disappeared: its files go, whether or not the disk has noted that yet.
-        fs::remove_dir_all(&aside)
-            .with_context(|| format!("cannot remove '{}'", aside.display()))
-            .and(synced)
+        let removed = fs::remove_dir_all(&aside)
+            .with_context(|| format!("cannot remove '{}'", aside.display()));
+        drop(busy);
+        removed.and(synced)
     }
 
     /// Lists folders that a killed program left half made or half removed. Ask under

@@ -68,11 +68,22 @@ impl VmFolder {
         self.optional(place::VM_EXIT)
     }
 
-    /// Asks the supervisor, now or when it comes.
+    /// Asks the supervisor, now or when it comes. One that lives and was asked to end is asked
+    /// nothing else, seen by it or not: an end that somebody waits for comes.
     pub fn ask(&self, wanted: &Wanted) -> Result<()> {
         // Nobody is to put back what was asked before this. But no stop waits for a program that
         // was held still: it is asked in any case.
-        let _turn = Lock::exclusive(&self.path, ASK_LIMIT, "the VM");
+        let _turn = Lock::exclusive_dir(&self.path, ASK_LIMIT, "the VM");
+        let live = self.is_live().unwrap_or(false);
+        let before = if live { self.wanted().ok().flatten() } else { None };
+        match (before.map(|before| before.desire), wanted.desire) {
+            (Some(Desire::Stopped | Desire::Killed), Desire::Running | Desire::Paused) => {
+                return Err(Error::conflict(format!("VM '{}' is being stopped", self.name))
+                    .hint(format!("'banger vm wait --for stopped {}' waits for it", self.name)));
+            }
+            (Some(Desire::Killed), Desire::Stopped) => return Ok(()),
+            _ => {}
+        }
         file::write_fleeting(&self.join(place::VM_WANTED), wanted).map_err(self.unless_gone())
     }
 
@@ -101,7 +112,8 @@ impl VmFolder {
     /// Takes the lock under which the documents of a VM are changed, running or not.
     pub fn edit_lock(&self) -> Result<Lock> {
         let what = format!("VM '{}'", self.name);
-        Lock::exclusive(&self.path, Duration::from_secs(20), &what).map_err(self.unless_gone())
+        let limit = Duration::from_secs(20);
+        Lock::exclusive_dir(&self.path, limit, &what).map_err(self.unless_gone())
     }
 
     /// Says whether a supervisor holds the lock.
@@ -225,4 +237,47 @@ pub fn process_of(pid: u32) -> Option<Process> {
     let has_ended = matches!(fields.next()?, "Z" | "X");
     let start_ticks = fields.nth(18)?.parse().ok()?;
     (!has_ended).then_some(Process { pid, start_ticks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::State;
+
+    #[test]
+    fn an_end_that_was_asked_for_is_not_taken_back_while_the_vm_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().join("state")).unwrap();
+        let name: Name = "web".parse().unwrap();
+        let staged = state.vms().begin(&name).unwrap();
+        let vm = Vm {
+            name: name.clone(),
+            id: "0".repeat(32),
+            image: "i".parse().unwrap(),
+            kernel: "k".parse().unwrap(),
+            mac: String::new(),
+            created_unix_s: 0,
+        };
+        state.vms().publish(&name, staged, &vm).unwrap();
+        let folder = state.vm(&name).unwrap();
+        let ask = |desire| folder.ask(&Wanted::new(desire));
+        let desire = || folder.wanted().unwrap().unwrap().desire;
+
+        let lock = folder.try_lock().unwrap().unwrap();
+        for desire in [Desire::Running, Desire::Paused, Desire::Running, Desire::Stopped] {
+            ask(desire).unwrap();
+        }
+        for late in [Desire::Running, Desire::Paused] {
+            assert_eq!(ask(late).unwrap_err().kind(), banger_doc::Kind::Conflict);
+            assert_eq!(desire(), Desire::Stopped);
+        }
+        ask(Desire::Killed).unwrap();
+        // Whoever asks for less waits for the same.
+        ask(Desire::Stopped).unwrap();
+        assert_eq!(desire(), Desire::Killed);
+        // What the last run was asked is nothing to the next.
+        drop(lock);
+        ask(Desire::Running).unwrap();
+        assert_eq!(desire(), Desire::Running);
+    }
 }

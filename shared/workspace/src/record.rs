@@ -5,6 +5,7 @@ use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,8 +22,14 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens the folder, made if missing, and waits until nobody else works on it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).with_context(|| format!("cannot make '{}'", path.display()))?;
-        let lock = Lock::exclusive(path, BUSY, "the workspace")?;
+        // Alone: the folder of a VM that was deleted meanwhile does not come back.
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).context(format!("cannot make '{}'", path.display()));
+            }
+            _ => {}
+        }
+        let lock = Lock::exclusive_dir(path, BUSY, "the workspace")?;
         let folder = Self { path: path.to_owned(), _lock: lock };
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
@@ -84,7 +91,7 @@ impl Folder {
         let record = self.path.join(document());
         let said = || format!("cannot remove '{}'", record.display());
         match fs::remove_file(&record) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(said);
             }
             _ => {}

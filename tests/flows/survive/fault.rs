@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{fixture, registry::Registry, tape};
 use banger_tests::{Answer, Sandbox, program};
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 const REFUSED: &[Disturbance] = &[Disturbance::NoSpace, Disturbance::Broken];
 
@@ -106,23 +106,9 @@ fn a_stop_ends_the_vm_whatever_is_refused() {
     .survives();
 }
 
-/// A real file system with less and less room: `create` and `import` work or say that there is none.
-#[test]
-fn a_real_disk_that_is_full_is_said_and_nothing_is_lost() {
-    let sandbox = sandbox();
-    sandbox.plant_image("alpine");
-    sandbox.plant_kernel("generic-6.12");
-    let template = sandbox.dir().join("template");
-    super::copy(sandbox.state(), &template);
-    let tar = sandbox.dir().join("root.tar");
-    let content = vec![7; 100_000];
-    fs::write(&tar, tape::archive(&[tape::Entry::file("much", 0o644, content)])).expect("a tar");
-    let bin = program("banger");
-    let bin = bin.parent().expect("a folder");
-    // Mounts are seen by this script alone, and end with it.
-    let script = r#"
-set -eu
-mount -t tmpfs -o size=8m,mode=0700 tmpfs "$BANGER_STATE"
+/// `create` and `import` with 0 to 60 blocks left in `$BANGER_STATE`: they work or say that there is
+/// no room.
+const FILL: &str = r#"
 cp -a --sparse=always "$TEMPLATE/." "$BANGER_STATE/"
 fails=0 works=0
 valid() {
@@ -133,6 +119,7 @@ attempt() {
   left=$1; shift
   rm -f "$BANGER_STATE/filler"
   dd if=/dev/zero of="$BANGER_STATE/filler" bs=4096 2> dd || true
+  kept=$(($(stat -f -c '%f - %a' "$BANGER_STATE")))
   truncate -s -$((left * 4096)) "$BANGER_STATE/filler"
   if "$@" > out 2> err; then
     works=$((works + 1))
@@ -157,18 +144,72 @@ done
 "$BIN/banger-gc" > gc
 [ ! -s gc ] || { echo "left: $(cat gc)"; exit 9; }
 ls -A "$BANGER_STATE/vms"
-echo "$fails failed for want of room, $works worked"
+echo "user $(id -u), $kept blocks kept for root: $fails failed for want of room, $works worked"
 [ "$fails" -gt 2 ] && [ "$works" -gt 2 ]
 "#;
-    // Who is not root is it in a namespace of their own, where mounting is allowed.
-    let root = nix::unistd::geteuid().is_root();
-    let mut words = vec!["--mount"];
-    words.extend((!root).then_some("--map-root-user"));
-    words.extend(["sh", "-c", script]);
+
+/// The ordinary user: one that every host knows.
+const USER: u32 = 65_534;
+
+/// Plants what [`FILL`] needs, and runs it after `prepare`; mounts of that are seen by it alone, and
+/// end with it.
+fn fill(sandbox: &Sandbox, unshare: &[&str], prepare: &str, bin: &Path, root: &Path) -> Answer {
+    sandbox.plant_image("alpine");
+    sandbox.plant_kernel("generic-6.12");
+    let template = sandbox.dir().join("template");
+    super::copy(sandbox.state(), &template);
+    let tar = sandbox.dir().join("root.tar");
+    let content = vec![7; 100_000];
+    fs::write(&tar, tape::archive(&[tape::Entry::file("much", 0o644, content)])).expect("a tar");
+    let words = [unshare, &["--mount", "sh", "-euc", prepare]].concat();
     let answer = sandbox.raw_with("unshare", &words, |command| {
-        command.env("TEMPLATE", &template).env("TAR", &tar).env("BIN", bin);
+        command.env("TEMPLATE", &template).env("TAR", &tar).env("BIN", bin).env("FILL", FILL);
+        command.env("TOP", root).env("USER", USER.to_string());
         command.env("STEP", if soak() { "1" } else { "4" });
     });
     super::say(&answer.text());
     assert!(answer.ok().text().contains("last\n"), "{}", answer.all());
+    answer
+}
+
+#[test]
+fn a_real_disk_that_is_full_is_said_and_nothing_is_lost() {
+    let bin = program("banger");
+    let bin = bin.parent().expect("a folder");
+    let prepare = r#"mount -t tmpfs -o size=8m,mode=0700 tmpfs "$BANGER_STATE"; eval "$FILL""#;
+    // Who is not root is it in a namespace of their own, where mounting is allowed.
+    let root = nix::unistd::geteuid().is_root();
+    let words: &[&str] = if root { &[] } else { &["--map-root-user"] };
+    fill(&sandbox(), words, prepare, bin, Path::new("/")).ok();
+}
+
+/// An ordinary user's disk is full while there is room that the file system keeps for root.
+#[test]
+fn a_user_s_disk_is_full_while_root_has_room() {
+    if !nix::unistd::geteuid().is_root() {
+        super::say("SKIPPED: only root mounts an ext4 file system");
+        return;
+    }
+    let sandbox = sandbox();
+    let top = sandbox.state().parent().expect("the sandbox").to_owned();
+    fs::set_permissions(&top, fs::Permissions::from_mode(0o711)).expect("a mode");
+    fs::create_dir(top.join("bin")).expect("a folder");
+    let disk = sandbox.dir().join("disk.img");
+    fs::File::create(&disk).and_then(|file| file.set_len(24 << 20)).expect("a disk");
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-m", "25", "-E", &format!("root_owner={USER}:{USER}")]);
+    fixture::tool(mke2fs.arg(&disk), Duration::from_secs(20));
+    let prepare = r#"
+mount -o loop "$PWD/disk.img" "$BANGER_STATE"; chmod 0700 "$BANGER_STATE"
+rmdir "$BANGER_STATE/lost+found"
+mount --bind "$BIN" "$TOP/bin"
+chown -R "$USER:$USER" "$PWD" "$HOME" "$TMPDIR"
+BIN="$TOP/bin" exec setpriv --reuid "$USER" --regid "$USER" --clear-groups -- sh -euc "$FILL"
+"#;
+    let bin = program("banger");
+    let answer = fill(&sandbox, &[], prepare, bin.parent().expect("a folder"), &top);
+    let text = answer.text();
+    let kept = text.split_once("user 65534, ").and_then(|(_, rest)| rest.split(' ').next());
+    let kept: u64 = kept.and_then(|kept| kept.parse().ok()).expect("the blocks kept");
+    assert!(kept > 1000, "{text}");
 }

@@ -3,7 +3,7 @@
 
 use super::{
     case::{Case, Disturbance, MOST},
-    create, folder, hold_guests, must_be_valid, soak, start_and_stop,
+    create, folder, hold_guests, must_be_valid, restart_and_stop, soak, start_and_stop,
     trace::Stage,
 };
 use crate::{fixture, registry::Registry, tape};
@@ -140,19 +140,24 @@ fn start_and_stop_survive_a_kill_anywhere() {
     hold_guests(&sandbox);
     create(&sandbox, "web", "empty").ok();
     let most = if soak() { usize::MAX } else { 16 };
-    let cycle = |stage: &Stage| start_and_stop(&sandbox, stage);
-    Case {
-        sandbox: &sandbox,
-        stage: Stage::new(&sandbox),
-        programs: &["banger-vm-start", "banger-vm-stop", "banger-vm-supervise"],
-        most,
-        disturbances: &[Disturbance::Kill],
-        run: &cycle,
-        again: &[0],
-        // A second run keeps the console of the first.
-        ignore: &|path| path == "vms/web/console.log.1",
-    }
-    .survives();
+    let survives = |programs: &[&str], run: &dyn Fn(&Stage) -> Answer| {
+        Case {
+            sandbox: &sandbox,
+            stage: Stage::new(&sandbox),
+            programs,
+            most,
+            disturbances: &[Disturbance::Kill],
+            run,
+            again: &[0],
+            // A second run keeps the console of the first.
+            ignore: &|path| path == "vms/web/console.log.1",
+        }
+        .survives();
+    };
+    survives(&["banger-vm-start", "banger-vm-stop", "banger-vm-supervise"], &|stage| {
+        start_and_stop(&sandbox, stage)
+    });
+    survives(&["banger-vm-restart"], &|stage| restart_and_stop(&sandbox, stage));
 }
 
 /// A guest that runs is stopped and its supervisor killed on the way: while the guest shuts down,

@@ -17,7 +17,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -100,14 +100,28 @@ fn folder(sandbox: &Sandbox, name: &str) -> PathBuf {
 
 /// Starts the held VM, waits until its VMM is there, stops it; returns what the stop said.
 fn start_and_stop(sandbox: &Sandbox, stage: &Stage) -> Answer {
+    let start = begin(sandbox, stage, "banger-vm-start", &["web"]);
+    stop(sandbox, stage, vec![start])
+}
+
+/// Starts the held VM, starts it anew, stops it; returns what the stop said.
+fn restart_and_stop(sandbox: &Sandbox, stage: &Stage) -> Answer {
+    let start = begin(sandbox, stage, "banger-vm-start", &["web"]);
+    let again = begin(sandbox, stage, "banger-vm-restart", &["web", "--timeout", "1"]);
+    stop(sandbox, stage, vec![start, again])
+}
+
+/// Has a program start the held VM; returns it when a new VMM is there. It waits on, for the guest
+/// never comes up.
+fn begin(sandbox: &Sandbox, stage: &Stage, name: &str, words: &[&str]) -> Child {
     let running = || -> serde_json::Value {
         let text = fs::read(sandbox.vm("web").join("running.json")).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     };
-    // What a supervisor that was killed left behind.
+    // Of the run before, or what a supervisor that was killed left behind.
     let before = running()["supervisor"].clone();
-    let mut start = sandbox.command(stage.program("banger-vm-start"));
-    start.arg("web").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut start = sandbox.command(stage.program(name));
+    start.args(words).stdout(Stdio::null()).stderr(Stdio::null());
     let mut start = start.spawn().expect("a start");
     let end = Instant::now() + Duration::from_secs(30);
     // Until the guest would run, or the start has failed.
@@ -115,15 +129,24 @@ fn start_and_stop(sandbox: &Sandbox, stage: &Stage) -> Answer {
         let now = running();
         let there = now["vmm_process"].is_object() && now["supervisor"] != before;
         if there || start.try_wait().expect("its status").is_some() {
-            break;
+            return start;
         }
         assert!(Instant::now() < end, "a start neither ends nor gets on");
         sleep(Duration::from_millis(2));
     }
+}
+
+/// Stops the held VM, and sees whoever waited for it end; returns what the stop said.
+fn stop(sandbox: &Sandbox, stage: &Stage, waiting: Vec<Child>) -> Answer {
     let stop = sandbox.run(stage.program("banger-vm-stop"), &["web", "--timeout", "1"]);
-    let _ = start.kill();
-    let _ = start.wait();
     // A stop that was killed leaves a VM that runs; nobody may be left when the next point comes.
     sandbox.run(program("banger-vm-kill"), &["web"]).ok();
+    let end = Instant::now() + Duration::from_secs(30);
+    for mut child in waiting {
+        while child.try_wait().expect("its status").is_none() {
+            assert!(Instant::now() < end, "a start does not see that the run has ended");
+            sleep(Duration::from_millis(2));
+        }
+    }
     stop
 }

@@ -12,6 +12,7 @@ use std::{
 /// Every program that opens the state, called as somebody would.
 const CALLS: &[(&str, &[&str])] = &[
     ("banger-df", &[]),
+    ("banger-dns", &[]),
     ("banger-gc", &[]),
     ("banger-image-delete", &["alpine"]),
     ("banger-image-import", &["empty.tar", "--name", "x"]),
@@ -26,6 +27,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-kernel-list", &[]),
     ("banger-kernel-pull", &["generic-6.12"]),
     ("banger-kernel-show", &["generic-6.12"]),
+    ("banger-ssh-config", &[]),
+    ("banger-vm-cp", &["web:x", "y"]),
     ("banger-vm-create", &["--no-start", "--image", "alpine", "--name", "x"]),
     ("banger-vm-delete", &["--force", "web"]),
     ("banger-vm-kill", &["web"]),
@@ -43,14 +46,22 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-vm-wait", &["web"]),
     ("banger-vm-exec", &["web", "--", "true"]),
     ("banger-vm-logs", &["web"]),
+    ("banger-vm-ssh", &["web"]),
     ("banger-ssh-proxy", &["web"]),
+    ("banger-workspace-prepare", &["web", "."]),
     ("banger-workspace-export", &["web", "--output", "x"]),
     ("banger-workspace-status", &["web"]),
 ];
 
 /// Those whose stdout is somebody else's: they fail with 125.
-const RAW: &[&str] =
-    &["banger-vm-exec", "banger-vm-logs", "banger-ssh-proxy", "banger-workspace-export"];
+const RAW: &[&str] = &[
+    "banger-vm-exec",
+    "banger-vm-logs",
+    "banger-vm-ssh",
+    "banger-ssh-config",
+    "banger-ssh-proxy",
+    "banger-workspace-export",
+];
 
 #[test]
 fn a_newer_layout_is_refused_by_every_program_and_left_alone() {
@@ -65,6 +76,9 @@ fn a_newer_layout_is_refused_by_every_program_and_left_alone() {
     fs::write(sandbox.dir().join("empty.tar"), vec![0; 1024]).expect("a tar");
     fs::write(sandbox.state().join("layout"), "2\n").expect("the number");
     let before = tree(sandbox.state());
+    let mut unknown = openers();
+    unknown.retain(|name| CALLS.iter().all(|(known, _)| known != name));
+    assert!(unknown.is_empty(), "nobody calls {unknown:?}");
     for (name, words) in CALLS {
         let answer = sandbox.raw(program(name), words);
         let status = if RAW.contains(name) { 125 } else { 5 };
@@ -75,6 +89,22 @@ fn a_newer_layout_is_refused_by_every_program_and_left_alone() {
         assert_eq!(tree(sandbox.state()), before, "{name} changed it");
     }
     assert_eq!(fs::read(sandbox.state().join("layout")).expect("the number"), b"2\n");
+}
+
+/// Returns the programs whose source opens the state, but for `doctor`, which says in its own words
+/// what it finds.
+fn openers() -> Vec<String> {
+    let bins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bins");
+    let opens = |dir: &Path| {
+        let sources = fs::read_dir(dir.join("src")).into_iter().flatten().flatten();
+        let mut texts = sources.filter_map(|source| fs::read_to_string(source.path()).ok());
+        texts.any(|text| text.contains("State::open"))
+    };
+    let bins = fs::read_dir(bins).expect("the programs").flatten().map(|entry| entry.path());
+    let names = bins
+        .filter(|dir| opens(dir))
+        .map(|dir| dir.file_name().expect("a name").to_string_lossy().into_owned());
+    names.filter(|name| name != "banger-doctor").collect()
 }
 
 #[test]
