@@ -1,6 +1,7 @@
 //! The contract of `banger-vm-pause`. A booted guest becomes paused in the flows.
 
 use banger_tests::Sandbox;
+use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-vm-pause");
 
@@ -27,4 +28,21 @@ fn what_is_no_name_is_a_usage_error() {
     let sandbox = planted();
     sandbox.run(PROGRAM, &["../x"]).fails(2, "../x");
     sandbox.run(PROGRAM, &[]).fails(2, "required");
+}
+
+#[test]
+fn a_vm_that_was_asked_to_stop_is_not_held_instead() {
+    let sandbox = planted();
+    let folder = sandbox.vm("web");
+    let running = r#"{"schema":"banger.running/1","phase":"ready","supervisor":{"pid":4194999,"start_ticks":1},
+        "vmm":"qemu","accelerator":"tcg","started_unix_ms":1}"#;
+    let wanted = r#"{"schema":"banger.wanted/1","desire":"stopped","grace_ms":1000}"#;
+    fs::write(folder.join("running.json"), running).expect("a file");
+    fs::write(folder.join("wanted.json"), wanted).expect("a file");
+    // Its lock is held, as by a supervisor.
+    let command = format!("exec flock {} {PROGRAM} web", folder.join("lock").display());
+    let answer = sandbox.run("/bin/sh", &["-c", &command]);
+    answer.fails(4, "is being stopped");
+    assert!(answer.stderr.contains("banger vm wait --for stopped web"), "{}", answer.all());
+    assert_eq!(fs::read_to_string(folder.join("wanted.json")).expect("a file"), wanted);
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The most points of one program that are tried unless all are wanted.
-pub(crate) const MOST: usize = 60;
+const MOST: usize = 60;
 
 /// Calls that a full or broken disk refuses.
 const REFUSABLE: &[&str] = &[
@@ -77,8 +77,6 @@ pub(crate) struct Case<'a> {
     pub(crate) stage: Stage,
     /// Programs to disturb, one at a time.
     pub(crate) programs: &'a [&'a str],
-    /// At most so many points of each.
-    pub(crate) most: usize,
     /// What is done to them, in turn; each at every point when everything is wanted.
     pub(crate) disturbances: &'a [Disturbance],
     /// Runs the command to its end, however that is.
@@ -110,7 +108,7 @@ impl Case<'_> {
                 found.retain(|point| REFUSABLE.contains(&point.call.as_str()));
             }
             assert!(!found.is_empty(), "nothing was seen of {name}");
-            let chosen = if soak() { found.clone() } else { one_of_each(&found, self.most) };
+            let chosen = if soak() { found.clone() } else { one_of_each(&found, MOST) };
             say(&format!("{name}: {} points of {}", chosen.len(), found.len()));
             points.extend(chosen);
             self.tidy("an undisturbed run");

@@ -2,7 +2,7 @@
 //! clear error, a valid state, and the same command works when the disk does.
 
 use super::{
-    case::{Case, Disturbance, MOST},
+    case::{Case, Disturbance},
     create, hold_guests, soak, start_and_stop,
     trace::Stage,
 };
@@ -20,9 +20,8 @@ fn sandbox() -> Sandbox {
 
 fn survives(sandbox: &Sandbox, programs: &[&str], run: &dyn Fn(&Stage) -> Answer, again: &[i32]) {
     let stage = Stage::new(sandbox);
-    let most = if soak() { usize::MAX } else { MOST };
     let ignore = &|path: &str| path == "vms/web/console.log.1";
-    Case { sandbox, stage, programs, most, disturbances: REFUSED, run, again, ignore }.survives();
+    Case { sandbox, stage, programs, disturbances: REFUSED, run, again, ignore }.survives();
 }
 
 #[test]
@@ -85,7 +84,6 @@ fn a_stop_ends_the_vm_whatever_is_refused() {
     sandbox.plant_image("empty");
     hold_guests(&sandbox);
     create(&sandbox, "web", "empty").ok();
-    let most = if soak() { usize::MAX } else { 12 };
     let cycle = |stage: &Stage| {
         let answer = start_and_stop(&sandbox, stage);
         let view = sandbox.run(program("banger-vm-show"), &["web"]).document().clone();
@@ -97,7 +95,6 @@ fn a_stop_ends_the_vm_whatever_is_refused() {
         sandbox: &sandbox,
         stage: Stage::new(&sandbox),
         programs: &["banger-vm-start", "banger-vm-stop", "banger-vm-supervise"],
-        most,
         disturbances: REFUSED,
         run: &cycle,
         again: &[0],

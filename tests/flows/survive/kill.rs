@@ -2,8 +2,8 @@
 //! the same command succeeds, and `gc` leaves what an undisturbed run leaves.
 
 use super::{
-    case::{Case, Disturbance, MOST},
-    create, folder, hold_guests, must_be_valid, restart_and_stop, soak, start_and_stop,
+    case::{Case, Disturbance},
+    create, folder, hold_guests, must_be_valid, restart_and_stop, start_and_stop,
     trace::Stage,
 };
 use crate::{fixture, registry::Registry, tape};
@@ -32,7 +32,6 @@ fn a_pull_survives_a_kill_anywhere() {
         sandbox: &sandbox,
         stage: Stage::new(&sandbox),
         programs: &["banger-image-pull"],
-        most: MOST,
         disturbances: &[Disturbance::Kill],
         run: &|stage| sandbox.run(stage.program("banger-image-pull"), &[&reference]),
         again: &[0],
@@ -53,7 +52,6 @@ fn an_import_and_a_register_survive_a_kill_anywhere() {
         sandbox: &sandbox,
         stage: Stage::new(&sandbox),
         programs: &["banger-image-import"],
-        most: MOST,
         disturbances: &[Disturbance::Kill],
         run: &|stage| sandbox.run(stage.program("banger-image-import"), &[&tar, "--name", "mine"]),
         again: &[0, 4],
@@ -70,7 +68,6 @@ fn an_import_and_a_register_survive_a_kill_anywhere() {
         sandbox: &sandbox,
         stage: Stage::new(&sandbox),
         programs: &["banger-image-register"],
-        most: MOST,
         disturbances: &[Disturbance::Kill],
         run: &|stage| {
             let words = ["--name", "mine", "--rootfs", &disk, "--kernel-ref", "generic-6.12"];
@@ -92,7 +89,6 @@ fn create_set_delete_and_prune_survive_a_kill_anywhere() {
             sandbox: &sandbox,
             stage: Stage::new(&sandbox),
             programs,
-            most: MOST,
             disturbances: &[Disturbance::Kill],
             run,
             again,
@@ -139,13 +135,11 @@ fn start_and_stop_survive_a_kill_anywhere() {
     sandbox.plant_image("empty");
     hold_guests(&sandbox);
     create(&sandbox, "web", "empty").ok();
-    let most = if soak() { usize::MAX } else { 16 };
     let survives = |programs: &[&str], run: &dyn Fn(&Stage) -> Answer| {
         Case {
             sandbox: &sandbox,
             stage: Stage::new(&sandbox),
             programs,
-            most,
             disturbances: &[Disturbance::Kill],
             run,
             again: &[0],
