@@ -27,7 +27,8 @@ const GATEWAY: &str = "172.30.255.1";
 const GATEWAY6: &str = "fd62:616e:6765:7200::1";
 /// The name `pasta` runs under: it becomes a variant of `passt` made for the processor.
 const PASTA: &str = "^pas(ta|st)";
-const LIMIT: Duration = Duration::from_secs(30);
+/// Two emulated guests that install packages leave a third command little.
+const LIMIT: Duration = Duration::from_mins(2);
 /// Answers every connection with a line, one after the other.
 const SERVICE: &str = "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0', \
      LocalPort => 8000, Listen => 1024, ReuseAddr => 1) or die; \
@@ -179,6 +180,13 @@ impl Inside {
         found
             .flat_map(|document| document["forwards"].as_array().cloned().unwrap_or_default())
             .collect()
+    }
+
+    /// Waits until the guest's [`service`] answers.
+    fn serves(&self, vm: &str) {
+        Self::until("the service", || {
+            self.script(vm, &fetch("127.0.0.1", 8000, "")).text().contains("hello").then_some(())
+        });
     }
 
     fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -338,9 +346,9 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
 
 #[test]
 fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
-    let Some(inside) = Inside::new(0, "debian:bookworm") else { return };
+    let Some(inside) = Inside::new(0, "debian:served") else { return };
     let before = inside.traces();
-    inside.boot("web", &[]);
+    inside.boot("web", &["--publish", "8080:8000"]);
     for server in [SERVER4, SERVER6, NAME] {
         let said = inside.says("web", &fetch(server, 80, ""));
         assert!(said.contains("hello 203.0.113.2") || said.contains("hello 2001:db8::2"), "{said}");
@@ -354,15 +362,23 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     // Another one listens on every address, and the first finds it at none.
     inside.boot("db", &["--allow-host"]);
     inside.says("db", &service());
-    Inside::until("the service", || {
-        inside.script("db", &fetch("127.0.0.1", 8000, "")).text().contains("hello").then_some(())
-    });
+    inside.serves("db");
     for place in ["172.30.255.2", GATEWAY, HOST4] {
         let said = inside.script("web", &fetch(place, 8000, "")).text();
         assert!(!said.contains("hello"), "another guest answers at {place}: {said}");
     }
     // The one that may reaches the host's loopback.
     assert!(inside.says("db", &fetch(GATEWAY, LOOPBACK_PORT, "")).contains("hello"));
+
+    // The ways in are as for anybody else.
+    inside.says("web", &service());
+    inside.serves("web");
+    inside.clients("127.0.0.1:8080", 100, 20);
+    inside.host(&format!("echo carried > {}/notes", inside.guest.sandbox.dir().display()));
+    inside.run("vm-cp", &["notes", "web:"]).ok();
+    let words = ["web", "--timeout", "500", "--", "cat", "/root/notes"];
+    let answer = inside.guest.sandbox.raw(program("banger-vm-ssh"), &words);
+    assert_eq!(answer.ok().text(), "carried\n", "{}", answer.all());
 
     // The VMM killed: its supervisor lets go of all else.
     let vmm = inside.run("vm-show", &["db"]).document()["running"]["vmm_process"]["pid"].clone();
