@@ -6,13 +6,16 @@ use crate::place::Places;
 use crate::xattr;
 use crate::{Body, SEED};
 use banger_doc::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::sys::uio::pwritev;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 
 /// Small files are collected up to this many bytes before they are written.
 const BATCH: usize = 1 << 20;
-/// Data at least this long is written from where it is.
+/// Data at least this long is written from where it is, after what was collected.
 const DIRECT: usize = 64 << 10;
 /// Fewer zero blocks than this within data are kept as data, so that a file has few extents.
 const HOLE: u32 = 16;
@@ -331,12 +334,12 @@ impl<'f> Source<'f> {
 
     /// Puts blocks at `next`, which has room for them.
     fn put(&mut self, data: &[u8]) -> Result<()> {
-        if self.batch.is_empty() && data.len() >= DIRECT {
-            self.write_at(data, self.next)?;
+        let count = data.len() / BLOCK;
+        if data.len() >= DIRECT {
+            self.flush_with(data)?;
         } else {
             self.batch.extend_from_slice(data);
         }
-        let count = data.len() / BLOCK;
         self.next += count as u32;
         self.blocks_written += count as u64;
         if self.batch.len() >= BATCH {
@@ -346,17 +349,30 @@ impl<'f> Source<'f> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        if !self.batch.is_empty() {
-            let start = self.next - (self.batch.len() / BLOCK) as u32;
-            self.write_at(&self.batch, start)?;
-            self.batch.clear();
-        }
-        Ok(())
+        self.flush_with(&[])
     }
 
-    fn write_at(&self, data: &[u8], block: u32) -> Result<()> {
-        self.file
-            .write_all_at(data, u64::from(block) * BLOCK as u64)
-            .context("cannot write the disk")
+    /// Writes the batch and what comes after it, from where both are.
+    fn flush_with(&mut self, data: &[u8]) -> Result<()> {
+        let batch = &self.batch;
+        let start = self.next - (batch.len() / BLOCK) as u32;
+        let offset = u64::from(start) * BLOCK as u64;
+        let mut done = 0;
+        if !batch.is_empty() && !data.is_empty() {
+            let both = [IoSlice::new(batch), IoSlice::new(data)];
+            done = match pwritev(self.file, &both, offset as i64) {
+                Err(Errno::EINTR) => 0,
+                result => result.map_err(io::Error::from).context("cannot write the disk")?,
+            };
+        }
+        let mut at = 0;
+        for part in [batch.as_slice(), data] {
+            let rest = &part[done.saturating_sub(at).min(part.len())..];
+            let from = offset + (at + part.len() - rest.len()) as u64;
+            self.file.write_all_at(rest, from).context("cannot write the disk")?;
+            at += part.len();
+        }
+        self.batch.clear();
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use banger_doc::{Context, Error, Result};
 use banger_ext4::{Disk, uuid};
 use merge::Merge;
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -140,6 +141,8 @@ struct Desk {
     count: usize,
     next: AtomicUsize,
     names: Vec<String>,
+    /// The layers' numbers, the largest first: in the end all wait for that one.
+    order: Vec<usize>,
     waiting: Mutex<Vec<Option<Layer>>>,
     finished: Mutex<Finished>,
     changed: Condvar,
@@ -166,7 +169,10 @@ struct Finished {
 
 impl Desk {
     fn new(layers: Vec<Layer>) -> Self {
+        let mut order: Vec<usize> = (0..layers.len()).collect();
+        order.sort_by_key(|number| Reverse(layers[*number].size));
         Self {
+            order,
             count: layers.len(),
             next: AtomicUsize::new(0),
             names: layers.iter().map(|layer| layer.name.clone()).collect(),
@@ -180,7 +186,7 @@ impl Desk {
     }
 
     fn next(&self) -> Option<(usize, Layer)> {
-        let number = self.next.fetch_add(1, Relaxed);
+        let number = *self.order.get(self.next.fetch_add(1, Relaxed))?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.get_mut(number)?.take().map(|layer| (number, layer))
     }

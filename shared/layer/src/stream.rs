@@ -13,7 +13,7 @@ use std::thread::Scope;
 
 /// Bytes in one piece, and how many there are of them.
 const PIECE: usize = 256 << 10;
-const PIECES: usize = 16;
+const PIECES: usize = 6;
 
 /// What all layers of a build count together.
 pub(crate) struct Shared<'a> {

@@ -8,7 +8,7 @@ use std::{
     env,
     io::Read,
     net::IpAddr,
-    sync::{Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 use ureq::{
@@ -72,13 +72,16 @@ pub(crate) enum Failure {
     Passing(Error),
     /// It will not.
     Lasting(Error),
+    /// Its certificate is not one to trust.
+    Distrust(Error),
 }
 
 /// Connections to registries.
 #[derive(Debug)]
 pub(crate) struct Http {
     settings: Settings,
-    agents: Mutex<HashMap<Option<String>, Agent>>,
+    /// By the proxy they go through, and whether they trust anybody.
+    agents: Mutex<HashMap<(Option<String>, bool), Agent>>,
     roots: OnceLock<RootCerts>,
 }
 
@@ -140,7 +143,25 @@ impl Http {
 
     fn once(&self, request: &Request) -> Result<Response<Body>, Failure> {
         let (scheme, authority) = origin(&request.url);
-        let agent = self.agent(&scheme, &authority).map_err(Failure::Lasting)?;
+        if scheme == "http" {
+            return self.attempt(request, false);
+        }
+        // It takes long to read whom the host trusts. Who may be spoken to without TLS is asked
+        // first whether it speaks TLS at all, trusting nobody.
+        if self.roots.get().is_none() && self.may_be_plain(&authority) {
+            match self.attempt(request, false) {
+                Err(Failure::Distrust(_)) => {}
+                other => return other,
+            }
+        }
+        self.attempt(request, true)
+    }
+
+    /// Sends a request to a server that shows a certificate of somebody the host trusts, or of
+    /// nobody: then only plain HTTP can come of it.
+    fn attempt(&self, request: &Request, trusting: bool) -> Result<Response<Body>, Failure> {
+        let (scheme, authority) = origin(&request.url);
+        let agent = self.agent(&scheme, &authority, trusting).map_err(Failure::Lasting)?;
         let headers = |builder: &mut HeaderMap| -> Result<(), ureq::http::Error> {
             for accept in &request.accept {
                 builder.append("accept", accept.parse()?);
@@ -178,18 +199,23 @@ impl Http {
     }
 
     /// Returns the connections that go the way the environment asks for.
-    fn agent(&self, scheme: &str, authority: &str) -> Result<Agent> {
+    fn agent(&self, scheme: &str, authority: &str, trusting: bool) -> Result<Agent> {
         let host = bare_host(authority);
         let proxy = if is_loopback(host) { None } else { proxy_for(scheme, host) };
         let mut agents = self.agents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(agent) = agents.get(&proxy) {
+        let key = (proxy.clone(), trusting);
+        if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
         let parsed = proxy.as_deref().map(Proxy::new).transpose().map_err(|_| {
             Error::failed("the proxy variable holds no address of a proxy")
                 .hint("set HTTPS_PROXY to 'http://host:port', or unset it")
         })?;
-        let roots = self.roots.get_or_init(roots).clone();
+        let roots = if trusting {
+            self.roots.get_or_init(roots).clone()
+        } else {
+            RootCerts::Specific(Arc::default())
+        };
         let agent: Agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -209,7 +235,7 @@ impl Http {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build()
             .into();
-        agents.insert(proxy, agent.clone());
+        agents.insert(key, agent.clone());
         Ok(agent)
     }
 }
@@ -303,7 +329,7 @@ fn failure(scheme: &str, authority: &str, error: ureq::Error) -> Failure {
         ureq::Error::Io(io) if words.contains("failed to lookup address") => Failure::Lasting(
             Error::failed(format!("cannot reach '{host}': no such host: {io}")).hint(NETWORK_HINT),
         ),
-        _ if words.contains("certificate") => Failure::Lasting(
+        _ if words.contains("certificate") => Failure::Distrust(
             Error::failed(format!("cannot trust '{host}': {words}"))
                 .hint("set SSL_CERT_FILE to a file with its certificate authority"),
         ),

@@ -377,7 +377,7 @@ impl Client {
                              config.toml"
                         )));
                 }
-                Err(Failure::Lasting(error)) => return Err(error),
+                Err(Failure::Lasting(error) | Failure::Distrust(error)) => return Err(error),
                 Err(Failure::Passing(error)) => error,
             };
             attempt += 1;
@@ -433,7 +433,7 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
 fn plain(failure: Failure) -> Error {
     match failure {
         Failure::NoTls => Error::failed("the token server does not speak TLS"),
-        Failure::Passing(error) | Failure::Lasting(error) => error,
+        Failure::Passing(error) | Failure::Lasting(error) | Failure::Distrust(error) => error,
     }
 }
 

@@ -115,7 +115,8 @@ fn a_full_disk_is_said_so_and_leaves_nothing() {
     }
     let sandbox = Sandbox::new();
     let script = format!(
-        "mkdir a; for n in $(seq 200); do head -c 20000 /dev/urandom > a/$n; done; layer gzip a; image {OURS}"
+        "mkdir a; for n in $(seq 200); do head -c 20000 /dev/urandom > a/$n; done
+         head -c 900000 /dev/urandom > a/large; layer gzip a; image {OURS}"
     );
     layout(&sandbox, "image", &script);
     for (call, from) in [
@@ -123,6 +124,7 @@ fn a_full_disk_is_said_so_and_leaves_nothing() {
         ("pwrite64", 2),
         ("pwrite64", 4),
         ("pwrite64", 6),
+        ("pwritev", 1),
         ("ftruncate", 2),
         ("fsync", 1),
     ] {
