@@ -197,15 +197,16 @@ fn write_initramfs(
     contents: &[(String, Vec<u8>)],
 ) -> Result<()> {
     let first = state.kernels().folder(&kernel.name).join(place::KERNEL_INITRAMFS);
-    let archive = banger_kernel::guest_archive(guest, contents)
-        .context("cannot make the VM's part of the initramfs")?;
-    concatenate(&first, &archive).with_context(|| format!("cannot write '{INITRAMFS}'"))
+    let mut initramfs =
+        begin_with(&first).with_context(|| format!("cannot write '{INITRAMFS}'"))?;
+    banger_kernel::guest_archive(guest, contents, &mut initramfs)
 }
 
-fn concatenate(first: &Path, archive: &[u8]) -> io::Result<()> {
+/// Makes the initramfs and copies its first part there.
+fn begin_with(first: &Path) -> io::Result<File> {
     let mut from = File::open(first)?;
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(INITRAMFS)?;
     let size = io::copy(&mut from, &mut to)?;
     to.write_all(&[0; 3][..(size.wrapping_neg() % 4) as usize])?;
-    to.write_all(archive)
+    Ok(to)
 }

@@ -1,14 +1,20 @@
 //! The archive format of an initramfs: cpio "newc" (Linux, `Documentation/driver-api/early-userspace/buffer-format.rst`).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read, Write},
+};
 
 /// The name that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
 
-/// Writes one archive into memory. Parent directories are added by themselves.
+/// Writes one archive, into memory but for what is copied. Parent directories are added by themselves.
 #[derive(Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
+    /// How many bytes of the archive are not in memory.
+    gone: usize,
     dirs: BTreeSet<String>,
     inode: u32,
 }
@@ -26,6 +32,29 @@ impl Writer {
         self.entry(path, 0o100_000 | (permissions & 0o7777), content);
     }
 
+    /// Adds a regular file that the kernel copies from another into the archive's. What is in memory
+    /// goes there before it.
+    pub fn copy(
+        &mut self,
+        path: &str,
+        permissions: u32,
+        from: &File,
+        archive: &mut File,
+    ) -> io::Result<()> {
+        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let length = u32::try_from(from.metadata()?.len()).map_err(too_large)?;
+        self.parents(path);
+        self.head(path, 0o100_000 | (permissions & 0o7777), length);
+        archive.write_all(&self.bytes)?;
+        if io::copy(&mut from.take(length.into()), archive)? != u64::from(length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.gone += self.bytes.len() + length as usize;
+        self.bytes.clear();
+        self.pad();
+        Ok(())
+    }
+
     /// Adds a directory.
     pub fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
@@ -35,8 +64,8 @@ impl Writer {
         }
     }
 
-    /// Ends the archive and returns it. Its length is a multiple of four, so that another archive
-    /// may follow.
+    /// Ends the archive and returns what of it is in memory. Its length is a multiple of four, so that
+    /// another archive may follow.
     pub fn finish(mut self) -> Vec<u8> {
         self.inode = 0;
         self.entry(TRAILER, 0, &[]);
@@ -53,6 +82,12 @@ impl Writer {
     }
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8]) {
+        self.head(path, mode, content.len() as u32);
+        self.bytes.extend_from_slice(content);
+        self.pad();
+    }
+
+    fn head(&mut self, path: &str, mode: u32, length: u32) {
         let inode = if path == TRAILER { 0 } else { self.inode + 1 };
         self.inode = inode;
         let fields = [
@@ -62,7 +97,7 @@ impl Writer {
             0, // group
             1, // links
             0, // time: nothing in a guest asks for it, and equal input gives equal bytes
-            content.len() as u32,
+            length,
             0, // device, major
             0, // device, minor
             0, // device a node stands for, major
@@ -77,22 +112,18 @@ impl Writer {
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
         self.pad();
-        self.bytes.extend_from_slice(content);
-        self.pad();
     }
 
     fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let whole = (self.gone + self.bytes.len()).next_multiple_of(4);
+        self.bytes.resize(whole - self.gone, 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io::Write,
-        process::{Command, Stdio},
-    };
+    use std::process::{Command, Stdio};
 
     #[test]
     fn an_archive_has_parents_first_and_ends_aligned() {
@@ -108,6 +139,30 @@ mod tests {
             .collect();
         assert!(places[1..].is_sorted() && places[1..].iter().all(Option::is_some), "{places:?}");
         assert_eq!(text.matches("070701").count(), 5);
+    }
+
+    #[test]
+    fn a_copied_file_is_as_one_from_memory() {
+        for content in [&b"12345"[..], b"1234", b""] {
+            let (mut plain, mut copied) = (Writer::new(), Writer::new());
+            for writer in [&mut plain, &mut copied] {
+                writer.file("first", 0o600, b"abc");
+            }
+            plain.file("a/b", 0o755, content);
+            let mut from = tempfile::tempfile().unwrap();
+            from.write_all(content).unwrap();
+            io::Seek::rewind(&mut from).unwrap();
+            let mut archive = tempfile::tempfile().unwrap();
+            copied.copy("a/b", 0o755, &from, &mut archive).unwrap();
+            for writer in [&mut plain, &mut copied] {
+                writer.file("a/last", 0o600, b"x");
+            }
+            archive.write_all(&copied.finish()).unwrap();
+            io::Seek::rewind(&mut archive).unwrap();
+            let mut bytes = Vec::new();
+            archive.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, plain.finish());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{cpio, elf};
 use banger_doc::{Context, Document, Error, Guest, Result};
-use std::{env, fs, path::PathBuf};
+use std::{env, fs::File, io::Write, os::unix::fs::FileExt, path::PathBuf};
 
 /// Finds a program that runs in guests: in `$BANGER_GUEST_DIR`, else in `guest/` beside this
 /// program, else in `../libexec/banger/`.
@@ -23,11 +23,15 @@ pub fn guest_program(name: &str) -> Result<PathBuf> {
     })
 }
 
-fn read_program(name: &str) -> Result<Vec<u8>> {
+/// Opens a guest program, once its first page says that it runs where there are no libraries.
+fn open_program(name: &str) -> Result<File> {
     let path = guest_program(name)?;
-    let bytes = fs::read(&path).with_context(|| format!("cannot read '{}'", path.display()))?;
-    match elf::is_static(&bytes) {
-        Some(true) => Ok(bytes),
+    let failed = || format!("cannot read '{}'", path.display());
+    let program = File::open(&path).with_context(failed)?;
+    let mut head = [0; 4096];
+    let length = program.read_at(&mut head, 0).with_context(failed)?;
+    match elf::is_static(&head[..length]) {
+        Some(true) => Ok(program),
         Some(false) => Err(Error::failed(format!(
             "'{}' needs shared libraries, which a guest may not have",
             path.display()
@@ -37,17 +41,22 @@ fn read_program(name: &str) -> Result<Vec<u8>> {
     }
 }
 
-/// Returns the part of the initramfs that is one VM's own: `/init`, the agent, `/banger/guest.json`
+/// Writes the part of the initramfs that is one VM's own: `/init`, the agent, `/banger/guest.json`
 /// and `files`, each a path inside the archive with its contents.
 ///
-/// It follows the kernel's `initramfs.cpio`, padded to a multiple of four bytes.
-pub fn guest_archive(guest: &Guest, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+/// It follows the kernel's `initramfs.cpio`, padded to a multiple of four bytes. The programs, which
+/// are most of it, do not pass through this one's memory.
+pub fn guest_archive(guest: &Guest, files: &[(String, Vec<u8>)], to: &mut File) -> Result<()> {
+    let failed = "cannot write the VM's part of the initramfs";
     let mut archive = cpio::Writer::new();
-    archive.file("init", 0o755, &read_program("banger-guest-init")?);
-    archive.file("banger/banger-guest-agent", 0o755, &read_program("banger-guest-agent")?);
+    for (path, name) in
+        [("init", "banger-guest-init"), ("banger/banger-guest-agent", "banger-guest-agent")]
+    {
+        archive.copy(path, 0o755, &open_program(name)?, to).context(failed)?;
+    }
     archive.file("banger/guest.json", 0o600, guest.to_line().as_bytes());
     for (path, content) in files {
         archive.file(path, 0o600, content);
     }
-    Ok(archive.finish())
+    to.write_all(&archive.finish()).context(failed)
 }

@@ -19,8 +19,8 @@ const RESIDENT: f64 = 5.0;
 const DEVICES: &str = "mount -t tmpfs banger /mnt; mknod /mnt/tun c 10 200; mknod /mnt/kvm c 10 232; \
      chmod 666 /mnt/tun /mnt/kvm; mount --bind /mnt/tun /dev/net/tun; \
      mount --bind /mnt/kvm /dev/kvm; umount -l /mnt";
-/// An ordinary user.
-const USER: &str = "12345";
+/// An ordinary user, whom every system knows.
+const USER: &str = "65534";
 
 /// Who starts the VM, with a state of their own.
 struct Who {
@@ -87,7 +87,6 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
             report(bench, &who, net, phases, resident);
         }
     }
-    raw_jailer(bench, &dir)?;
     raw_pasta(bench)
 }
 
@@ -169,7 +168,7 @@ fn round(
 
 fn report(bench: &mut Bench, who: &Who, net: &str, phases: Phases, resident: (Vec<f64>, Vec<f64>)) {
     run::say(&format!("== {}, --net {net}: from 'vm start', medians of {ROUNDS}", who.name));
-    // The jailer's part of root's time is its own, and stands below.
+    // In root's time is its jailer's, which has the kernel move it into control groups.
     let budget = (!who.becomes.is_empty()).then_some(50.0);
     bench.figure("the supervisor has the VM", median(phases.began), "ms", None);
     bench.figure("documents, initramfs, choice of the VMM", median(phases.prepared), "ms", None);
@@ -190,29 +189,12 @@ fn resident_mib(pid: &serde_json::Value) -> Result<f64> {
     kib.map(|kib| kib / 1024.0).ok_or_else(|| format!("process {pid} has no VmRSS"))
 }
 
-/// What the jailer takes by itself before Firecracker, which only tells its version.
-fn raw_jailer(bench: &mut Bench, dir: &Path) -> Result {
-    let base = bench.dir.join("jailer");
-    let mut took = Vec::new();
-    for _ in 0..ROUNDS {
-        let _ = fs::remove_dir_all(&base);
-        fs::create_dir_all(&base).map_err(|error| format!("no folder for the jailer: {error}"))?;
-        let mut command = Command::new(dir.join("jailer"));
-        command.args(["--id", "bench", "--uid", USER, "--gid", USER, "--chroot-base-dir"]);
-        command.arg(&base).arg("--exec-file").arg(dir.join("firecracker"));
-        took.push(time(command.args(["--", "--version"]))?);
-    }
-    let _ = fs::remove_dir_all(&base);
-    bench.figure("raw jailer, before root's Firecracker", median(took), "ms", None);
-    Ok(())
-}
-
 /// What pasta takes by itself, which runs beside the VMM.
 fn raw_pasta(bench: &mut Bench) -> Result {
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
         let mut command = with_devices();
-        command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.args(["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"]);
         command.args(["pasta", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
         command.args(["--no-map-gw", "--config-net", "--quiet", "--", "/bin/true"]);
         took.push(time(command.current_dir("/").stderr(Stdio::null()))?);
