@@ -366,6 +366,7 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     crate::ssh::all_ways_lead_in(&inside.guest);
     crate::copy::files_go_both_ways(&inside.guest);
     crate::clock::a_clock_is_put_right(&inside.guest);
+    inside.says("web", "pkill perl || kill $(pidof perl)");
 
     // Another one listens on every address, and the first finds it at none.
     inside.boot("db", &["--allow-host"]);
