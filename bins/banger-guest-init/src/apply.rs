@@ -11,7 +11,7 @@ use std::{
     fmt::Write as _,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Component, Path},
 };
 
@@ -56,10 +56,26 @@ fn write_file(path: &str, mode: u32, content: &[u8]) -> Result<()> {
     if !path.is_absolute() || !plain {
         return Err(Error::failed("its path is not an absolute one without '..'"));
     }
+    if is_so(path, mode, content) {
+        return Ok(());
+    }
     if let Some(parent) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(parent).context("no folder for it")?;
     }
     put(path, content, mode)
+}
+
+/// Says whether a file is root's, with this mode and content: a boot like the last one then writes
+/// nothing.
+fn is_so(path: &Path, mode: u32, content: &[u8]) -> bool {
+    let so = |meta: fs::Metadata| {
+        meta.is_file()
+            && meta.len() == content.len() as u64
+            && meta.mode() & 0o7777 == mode & 0o7777
+            && (meta.uid(), meta.gid()) == (0, 0)
+    };
+    // A regular file, so reading waits for nobody.
+    fs::symlink_metadata(path).is_ok_and(so) && fs::read(path).is_ok_and(|found| found == content)
 }
 
 /// Sets the clock forward to the host's time; a clock that is ahead is left alone.

@@ -22,6 +22,9 @@ use std::{
 
 /// A firmware that does the little a kernel needs, where SeaBIOS looks at each disk first.
 const SMALL_FIRMWARE: &str = "qboot.rom";
+/// Virtio 1 alone (its section 4.1): each device that also offers the older ways has more for the kernel
+/// to find and lay out, a tenth of a second of an emulated boot.
+const MODERN: &str = "disable-legacy=on";
 /// The virtio-serial port that the guest's agent speaks on.
 const PORT: &str = "banger.0";
 /// Kernel and initramfs in the jail.
@@ -341,19 +344,19 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
                  cache=writeback,{access}",
             ),
         );
-        add("-device", format!("virtio-blk-pci,drive={role}"));
+        add("-device", format!("virtio-blk-pci,drive={role},{MODERN}"));
     }
     add("-chardev", format!("socket,id=channel,fd={channel}"));
-    add("-device", "virtio-serial-pci,max_ports=2".into());
+    add("-device", format!("virtio-serial-pci,max_ports=2,{MODERN}"));
     add("-device", format!("virtserialport,chardev=channel,name={PORT}"));
-    add("-device", "virtio-rng-pci".into());
+    add("-device", format!("virtio-rng-pci,{MODERN}"));
     if let Some(mac) = &plan.mac {
         let way = match &plan.tap {
             Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
             None => format!("user,id=net,{}", plan.user_network),
         };
         add("-netdev", way);
-        add("-device", format!("virtio-net-pci,netdev=net,mac={mac},romfile="));
+        add("-device", format!("virtio-net-pci,netdev=net,mac={mac},romfile=,{MODERN}"));
     }
     add("-chardev", format!("socket,id=console,fd={console}"));
     add("-serial", "chardev:console".into());
