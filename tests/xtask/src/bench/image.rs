@@ -101,6 +101,10 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
             usual.push(usual_tools(bench, &gzip.reference)?);
         }
     }
+    let script = script_alone(bench)?;
+    for kind in [&mut gzip, &mut zstd] {
+        kind.pulls.iter_mut().for_each(|took| took.wall -= script);
+    }
     let again = repulls(bench, &gzip.reference)?;
     let peak = peak(bench, &gzip.reference)?;
     same_bytes(bench, &gzip.reference)?;
@@ -206,6 +210,15 @@ fn cold(bench: &Bench, reference: &str) -> Result<(Took, f64)> {
         .and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok())
         .ok_or_else(|| format!("the pull does not tell of its fsync: {said}"))?;
     Ok((took, sync * 1000.0))
+}
+
+/// Returns what the terminal that a pull is shown costs: script(1) waits a moment at its end.
+fn script_alone(bench: &Bench) -> Result<f64> {
+    let run = || {
+        let mut command = Command::new("script");
+        time(command.args(["-qec", "true"]).arg(bench.dir.join("words")))
+    };
+    (0..ROUNDS).map(|_| run()).collect::<Result<_>>().map(median)
 }
 
 fn usual_tools(bench: &Bench, reference: &str) -> Result<f64> {
