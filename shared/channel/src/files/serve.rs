@@ -620,7 +620,12 @@ impl Tree {
         let temporary = temporary_name(name, replace);
         let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
         linkat(&from, file, &parent, temporary.as_c_str(), AtFlags::empty())?;
-        swap_in(&parent, &temporary, name)
+        swap_in(&parent, &temporary, name)?;
+        // Where both are the same file already, renaming leaves both names (rename(2)).
+        if temporary.as_bytes() != name {
+            let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        Ok(())
     }
 
     /// Opens the directory that files are written to, as [`Tree::make_dirs`] does.

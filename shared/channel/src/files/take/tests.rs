@@ -149,6 +149,18 @@ fn nothing_leaves_the_directory() {
 }
 
 #[test]
+fn a_link_said_twice_leaves_nothing_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = stream(&[("t/a", Regular, "new"), ("t/b", Link, "t/a"), ("t/b", Link, "t/a")]);
+    take("t", ".").unpack(&mut made.as_slice(), dir.path()).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(fs::metadata(dir.path().join("b")).unwrap().nlink(), 2);
+}
+
+#[test]
 fn a_link_of_the_host_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let (root, other) = (dir.path().join("root"), dir.path().join("other"));
