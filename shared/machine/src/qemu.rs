@@ -24,7 +24,7 @@ use std::{
 const SMALL_FIRMWARE: &str = "qboot.rom";
 /// Virtio 1 alone (its section 4.1): each device that also offers the older ways has more for the kernel
 /// to find and lay out, a tenth of a second of an emulated boot.
-const MODERN: &str = "disable-legacy=on";
+const MODERN: &str = "pci-non-transitional";
 /// The virtio-serial port that the guest's agent speaks on.
 const PORT: &str = "banger.0";
 /// Kernel and initramfs in the jail.
@@ -344,19 +344,19 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
                  cache=writeback,{access}",
             ),
         );
-        add("-device", format!("virtio-blk-pci,drive={role},{MODERN}"));
+        add("-device", format!("virtio-blk-{MODERN},drive={role}"));
     }
     add("-chardev", format!("socket,id=channel,fd={channel}"));
-    add("-device", format!("virtio-serial-pci,max_ports=2,{MODERN}"));
+    add("-device", format!("virtio-serial-{MODERN},max_ports=2"));
     add("-device", format!("virtserialport,chardev=channel,name={PORT}"));
-    add("-device", format!("virtio-rng-pci,{MODERN}"));
+    add("-device", format!("virtio-rng-{MODERN}"));
     if let Some(mac) = &plan.mac {
         let way = match &plan.tap {
             Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
             None => format!("user,id=net,{}", plan.user_network),
         };
         add("-netdev", way);
-        add("-device", format!("virtio-net-pci,netdev=net,mac={mac},romfile=,{MODERN}"));
+        add("-device", format!("virtio-net-{MODERN},netdev=net,mac={mac},romfile="));
     }
     add("-chardev", format!("socket,id=console,fd={console}"));
     add("-serial", "chardev:console".into());
@@ -440,7 +440,10 @@ mod tests {
         plan.mac = Some("02:00:00:00:00:01".into());
         let line = words(&plan, Accelerator::Kvm, &inherited).join(" ");
         assert!(line.contains("-accel kvm -cpu host"), "{line}");
-        assert!(line.contains("virtio-net-pci,netdev=net,mac=02:00:00:00:00:01"), "{line}");
+        assert!(
+            line.contains("virtio-net-pci-non-transitional,netdev=net,mac=02:00:00:00:00:01"),
+            "{line}"
+        );
         assert!(line.contains("-netdev user,id=net,net=192.0.2.0/24 "), "{line}");
         plan.tap = Some("tap0".into());
         let line = words(&plan, Accelerator::Kvm, &inherited).join(" ");
