@@ -11,7 +11,7 @@ mod size;
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, View, Vm, Vmm, parse_ports,
+    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
 use banger_state::{Staged, State, clock_s, place, write_document};
@@ -101,10 +101,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         ))
         .hint("choose a kernel of the image's architecture with '--kernel'"));
     }
-    let name = publish(&state, args.name.as_ref(), &spec, &image.name, &kernel.name)?;
+    let made = publish(&state, args.name.as_ref(), &spec, &image.name, &kernel.name)?;
     if args.no_start {
-        return out.put(&state.vm(&name)?.view()?, |view| format!("created VM '{}'", view.vm.name));
+        return out.put(&made, |view| format!("created VM '{}'", view.vm.name));
     }
+    let name = made.vm.name;
     if !is_called() {
         interrupt::watch()?;
         interrupt::say(Some(format!(
@@ -122,14 +123,15 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     views.iter().try_for_each(|view| out.put(view, |_| words.clone()))
 }
 
-/// Makes the VM's folder and lets everybody see it, under the given or a made-up name.
+/// Makes the VM's folder and lets everybody see it, under the given or a made-up name. Returns the
+/// VM as it was then: somebody else may delete it the moment it is seen.
 fn publish(
     state: &State,
     name: Option<&Name>,
     spec: &Spec,
     image: &Name,
     kernel: &Name,
-) -> Result<Name> {
+) -> Result<View> {
     let random = parts::Random::read()?;
     for attempt in 0..100 {
         let chosen = match name {
@@ -138,7 +140,7 @@ fn publish(
         };
         match add(state, &chosen, &random, spec, image, kernel) {
             Err(error) if error.kind() == Kind::Conflict && name.is_none() => {}
-            other => return other.map(|()| chosen),
+            other => return other,
         }
     }
     Err(Error::conflict("every name that was made up is taken").hint("choose one with '--name'"))
@@ -151,7 +153,7 @@ fn add(
     spec: &Spec,
     image: &Name,
     kernel: &Name,
-) -> Result<()> {
+) -> Result<View> {
     let vms = state.vms();
     let staged = vms.begin(name)?;
     let id = random.id();
@@ -159,7 +161,7 @@ fn add(
     if !spec.ports.is_empty() {
         spec.ports = Leases::open(state)?.take(name, &id, &spec.ports)?;
     }
-    finish(state, name, random, &spec, image, kernel, staged).inspect_err(|_| {
+    finish(state, name, random, spec, image, kernel, staged).inspect_err(|_| {
         // What stays in spite of this belongs to a VM that is not there: anybody may take it.
         let _ = banger_lease::release(state, &id);
     })
@@ -169,12 +171,12 @@ fn finish(
     state: &State,
     name: &Name,
     random: &parts::Random,
-    spec: &Spec,
+    spec: Spec,
     image: &Name,
     kernel: &Name,
     staged: Staged,
-) -> Result<()> {
-    write_document(&staged.path().join(place::VM_SPEC), spec)?;
+) -> Result<View> {
+    write_document(&staged.path().join(place::VM_SPEC), &spec)?;
     disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
     disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
     // A host without an ssh client has VMs all the same; the supervisor says what is missing.
@@ -197,7 +199,15 @@ fn finish(
     let _kernels = kernels.lock()?;
     images.must_exist(image)?;
     kernels.must_exist(kernel)?;
-    state.vms().publish(name, staged, &vm)
+    state.vms().publish(name, staged, &vm)?;
+    Ok(View {
+        status: Status::Created,
+        vm,
+        spec,
+        folder: state.vms().folder(name).display().to_string(),
+        running: None,
+        last_exit: None,
+    })
 }
 
 fn disk(path: &Path, size_bytes: u64, uuid: [u8; 16], label: &str) -> Result<()> {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 const CREATE: &str = env!("CARGO_BIN_EXE_banger-vm-create");
@@ -90,6 +91,29 @@ fn one_of_sixteen_creates_of_a_name_wins() {
     assert_eq!(statuses.iter().filter(|s| **s == 4).count(), 15, "{statuses:?}");
     let litter = fs::read_dir(sandbox.state().join("vms")).unwrap().count();
     assert_eq!(litter, 2, "the VM and the lock of the shelf");
+}
+
+#[test]
+fn a_vm_that_another_program_takes_at_once_was_created_all_the_same() {
+    let sandbox = ready();
+    let (seen, over) = (sandbox.vm("web"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // As a delete does it: out of sight whole.
+            for number in 0.. {
+                while fs::rename(&seen, sandbox.dir().join(format!("taken-{number}"))).is_err() {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            }
+        });
+        let views: Vec<_> = (0..20).map(|_| create(&sandbox, &["--name", "web"])).collect();
+        over.store(true, Ordering::Relaxed);
+        for view in views {
+            assert_eq!(view.ok().document()["status"], "created");
+        }
+    });
 }
 
 #[test]
