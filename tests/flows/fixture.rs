@@ -58,11 +58,7 @@ pub(crate) fn tool(command: &mut Command, limit: Duration) -> String {
 pub(crate) fn kernel(sandbox: &Sandbox) {
     // A new build of what goes into it makes it again.
     let guest = program("banger").with_file_name("guest");
-    let parts = [
-        guest.join("banger-guest-init"),
-        guest.join("banger-guest-agent"),
-        program("banger-kernel-import"),
-    ];
+    let parts = [guest.join("banger-guest-init"), program("banger-kernel-import")];
     let key: String = parts.iter().map(|part| sha256(part)[..8].to_owned()).collect();
     let state = cache().join(format!("kernel-{key}"));
     once(&state.join("done"), || {

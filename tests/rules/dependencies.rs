@@ -47,7 +47,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("terminal_size", &["banger-cli"]),
     ("toml", &["banger-config"]),
     ("ureq", &["banger-oci"]),
-    ("vsock", &["banger-channel", "banger-guest-agent"]),
+    ("vsock", &["banger-agent", "banger-channel"]),
     (
         "which",
         &[

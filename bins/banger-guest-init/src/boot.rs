@@ -53,14 +53,14 @@ fn boot() -> Result<()> {
     // From here on the image's tree is `/`, and its links lead nowhere else.
     disks::second_mounts();
     say::stage("mounts");
+    let agent = say::or_warn(keeper::start_agent(guest));
+    // The rest gives way to the agent, which somebody waits for.
+    nice(LAST);
+    say::stage("agent");
+    network::loopback_up();
     apply::identity(guest);
     apply::files(guest, &told.files);
     say::stage("identity");
-    network::loopback_up();
-    let agent = say::or_warn(keeper::start_agent());
-    say::stage("agent");
-    // The rest gives way to the agent, which somebody waits for.
-    nice(LAST);
     if let Some(modules) = &guest.disks.modules {
         say::or_warn(disks::kernel_modules(modules));
     }

@@ -1,8 +1,8 @@
 //! PID 1 of the initramfs: loads modules, makes the root of the image's disk and the VM's own, says to
 //! the guest who it is, starts the agent, and becomes the image's init.
 //!
-//! It goes by several names: `/init` in the initramfs, `@banger-guest-keeper` beside the agent,
-//! `banger-first-boot` where an ssh server is missing,
+//! It goes by several names: `/init` in the initramfs, `@banger-guest-agent` as the agent,
+//! `@banger-guest-keeper` beside it, `banger-first-boot` where an ssh server is missing,
 //! `modprobe` for images that have none, `/shutdown` when systemd has ended all else.
 //! Reads `/banger/` of the initramfs; writes `/run/banger/`, and in the image's tree what
 //! `docs/boot.md` lists. Nothing of the image runs before the image's init.
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let first = std::process::id() == 1;
     match name {
+        b"@banger-guest-agent" => keeper::run_agent(None),
         b"@banger-guest-keeper" => keeper::run(),
         name if name == firstboot::NAME.as_bytes() => {
             firstboot::run();

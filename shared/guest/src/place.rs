@@ -4,10 +4,8 @@
 pub const RUN: &str = "/run/banger";
 /// What the guest was told at boot, a `banger.guest/1` document.
 pub const DOCUMENT: &str = "/run/banger/guest.json";
-/// The first program.
+/// The first program, and the agent.
 pub const INIT: &str = "/run/banger/banger-guest-init";
-/// The agent.
-pub const AGENT: &str = "/run/banger/banger-guest-agent";
 /// A folder with `modprobe`, for images that have none; put it last in `PATH`.
 pub const BIN: &str = "/run/banger/bin";
 /// `modprobe` for images that have none.

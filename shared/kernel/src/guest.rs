@@ -1,4 +1,4 @@
-//! The guest programs, and the part of the initramfs that is one VM's own.
+//! The guest program, and the part of the initramfs that is one VM's own.
 
 use crate::{cpio, elf};
 use banger_doc::{Context, Document, Error, Guest, Result};
@@ -41,19 +41,15 @@ fn open_program(name: &str) -> Result<File> {
     }
 }
 
-/// Writes the part of the initramfs that is one VM's own: `/init`, the agent, `/banger/guest.json`
-/// and `files`, each a path inside the archive with its contents.
+/// Writes the part of the initramfs that is one VM's own: `/init`, `/banger/guest.json` and `files`,
+/// each a path inside the archive with its contents.
 ///
-/// It follows the kernel's `initramfs.cpio`, padded to a multiple of four bytes. The programs, which
-/// are most of it, do not pass through this one's memory.
+/// It follows the kernel's `initramfs.cpio`, padded to a multiple of four bytes. The program, which
+/// is most of it, does not pass through this one's memory.
 pub fn guest_archive(guest: &Guest, files: &[(String, Vec<u8>)], to: &mut File) -> Result<()> {
     let failed = "cannot write the VM's part of the initramfs";
     let mut archive = cpio::Writer::new();
-    for (path, name) in
-        [("init", "banger-guest-init"), ("banger/banger-guest-agent", "banger-guest-agent")]
-    {
-        archive.copy(path, 0o755, &open_program(name)?, to).context(failed)?;
-    }
+    archive.copy("init", 0o755, &open_program("banger-guest-init")?, to).context(failed)?;
     archive.file("banger/guest.json", 0o600, guest.to_line().as_bytes());
     for (path, content) in files {
         archive.file(path, 0o600, content);

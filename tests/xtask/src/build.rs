@@ -1,4 +1,4 @@
-//! `build`: all programs, and the guest programs statically into `guest/` beside them.
+//! `build`: all programs, and the guest's statically into `guest/` beside them.
 
 use crate::{
     Result,
@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-/// The programs that run inside a guest, whatever its libraries are.
-const GUEST: &[&str] = &["banger-guest-init", "banger-guest-agent"];
+/// The program that runs inside a guest, whatever its libraries are.
+const GUEST: &str = "banger-guest-init";
 const LIMIT: Duration = Duration::from_mins(40);
-/// Linked to one address too: an emulated guest answers later if it has to relocate its programs, to
+/// Linked to one address too: an emulated guest answers later if it has to relocate its program, to
 /// other addresses each time.
 const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
 
@@ -49,24 +49,17 @@ fn tests_for_a_guest(to: &Path) -> Result {
     replace(&program, &to.join("machine"))
 }
 
-/// Builds the guest programs with a profile (`dev`, `release`, `bench`) and copies them into `to`.
+/// Builds the guest's program with a profile (`dev`, `release`, `bench`) and copies it into `to`.
 pub(crate) fn guest(profile: &str, to: &Path) -> Result {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cargo();
-    build.args(["build", "--quiet", "--target", &triple]);
-    for name in GUEST {
-        build.args(["--package", name]);
-    }
+    build.args(["build", "--quiet", "--target", &triple, "--package", GUEST]);
     build.args(["--profile", profile]);
     build.env("RUSTFLAGS", STATIC);
-    run::run("building the guest programs", &mut build, LIMIT)?;
+    run::run("building the guest's program", &mut build, LIMIT)?;
     fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
-    for name in GUEST {
-        let folder = if profile == "dev" { "debug" } else { "release" };
-        let from = target().join(&triple).join(folder).join(name);
-        replace(&from, &to.join(name))?;
-    }
-    Ok(())
+    let folder = if profile == "dev" { "debug" } else { "release" };
+    replace(&target().join(&triple).join(folder).join(GUEST), &to.join(GUEST))
 }
 
 /// Copies a program over one that may be running.

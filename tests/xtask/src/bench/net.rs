@@ -133,7 +133,7 @@ fn through_the_way_out(bench: &mut Bench, world: &World) -> Result<f64> {
 
 /// A published port, with the agent on this machine: relay, streams over one line, agent.
 fn through_an_agent(bench: &mut Bench, world: &World, loopback: f64) -> Result {
-    let agent = "/mnt/bin/guest/banger-guest-agent";
+    let agent = "/mnt/bin/banger-guest-agent";
     let published = ["/mnt/bin/examples/published", agent, AGENT_PORT, HOST_PORT];
     let _published = serve(world, &published, AGENT_PORT)?;
     let server = ["iperf3", "--server", "--port", PASTA_PORT];

@@ -6,7 +6,6 @@ use banger_channel::{
     read_line,
 };
 use banger_doc::{Context, ImageConfig, Result};
-use banger_guest::{place, wait_booted};
 use nix::{
     errno::Errno,
     libc,
@@ -20,15 +19,12 @@ use std::{
         fd::AsFd,
         unix::{net::UnixStream, process::ExitStatusExt},
     },
-    path::Path,
     process::ExitStatus,
     time::{Duration, Instant},
 };
 
 /// How long a client may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// How long a command waits for the rest of the boot.
-const BOOT_LIMIT: Duration = Duration::from_secs(10);
 /// The command is not read from while more than this waits for the client.
 const CROWDED: usize = 128 << 10;
 /// After the command has ended, its pipes count until they have been silent for so long ...
@@ -48,10 +44,6 @@ pub(crate) fn serve(mut stream: UnixStream, config: &ImageConfig) -> Result<()> 
         kind: Why::Refused,
         message: format!("the request cannot be read: {error}"),
     });
-    // Elsewhere than in a guest there is no boot to wait for.
-    if Path::new(place::DOCUMENT).exists() {
-        wait_booted(BOOT_LIMIT);
-    }
     match request.and_then(|request| command::start(&request, config)) {
         Ok(started) => run(&stream, started).context("cannot serve a command"),
         Err(failure) => {

@@ -1,0 +1,146 @@
+//! Answers the host inside the guest: control, exec, forward, files (`docs/agent-protocol.md`).
+//!
+//! It runs before the image's init and outlives it, links nothing of the image's, and believes nothing
+//! the image says.
+
+mod command;
+mod control;
+mod exec;
+mod forward;
+mod listen;
+mod ports;
+mod stats;
+
+use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
+use banger_doc::{Context, Document, Guest, Result};
+use banger_guest::wait_booted;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Largest document about the guest.
+const DOCUMENT_BYTES: u64 = 16 << 20;
+/// Most streams served at once.
+const MOST_SERVED: usize = 1024;
+/// Most connections that are carried to what listens here.
+const MOST_CARRIED: usize = 2048;
+/// Open files that so many take: three each.
+const OPEN_FILES: u64 = 8192;
+/// Enough for every service; only what is touched takes memory.
+const STACK_BYTES: usize = 256 << 10;
+
+/// How long services wait for the rest of the boot; one that hangs is no reason not to look into it.
+const BOOT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What every service knows.
+#[derive(Debug)]
+struct Agent {
+    guest: Option<Guest>,
+    /// Whether this is a machine whose clock and power are the agent's.
+    real: bool,
+    served: AtomicUsize,
+    /// Made when the first stream is to be carried on.
+    relay: OnceLock<Relay>,
+}
+
+/// Reads the document about the guest. Without one the agent still serves: a host that can ask may
+/// help.
+pub fn read_guest(path: &Path) -> Option<Guest> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(DOCUMENT_BYTES).read_to_end(&mut bytes).ok()?;
+    Guest::from_slice(&bytes).ok()
+}
+
+/// Serves the host over the device that the document names, for ever.
+pub fn serve(guest: Option<Guest>) -> Result<()> {
+    let agent = Agent::new(guest, true);
+    // Out of memory, the guest is to lose anything else first.
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    let channel = agent.guest.as_ref().map_or(SERIAL_PORT, |guest| guest.channel.as_str());
+    if channel == "vsock" { listen::vsock(&agent) } else { listen::serial(&agent, channel) }
+}
+
+/// Serves over a Unix socket in place of a device, until the other side hangs up; clock and power are
+/// left alone.
+pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
+    let agent = Agent::new(guest, false);
+    let device =
+        UnixStream::connect(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+    guest::serve(device, |stream| agent.take(stream, None)).context("cannot carry streams")
+}
+
+impl Agent {
+    /// Prepares this process, which has no other thread yet, and what all services know.
+    fn new(guest: Option<Guest>, real: bool) -> Arc<Self> {
+        // One heap for all threads: memory that a stream took is there for the next.
+        // SAFETY: mallopt only changes settings of the allocator, before any other thread runs.
+        unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+        command::remember_open_files();
+        let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+        // Where more is forbidden, fewer connections are carried.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, most.max(OPEN_FILES));
+        Arc::new(Self { guest, real, served: AtomicUsize::new(0), relay: OnceLock::new() })
+    }
+
+    /// Serves a stream in a thread of its own. `port` is known where the guest itself listens.
+    fn take(self: &Arc<Self>, stream: UnixStream, port: Option<u32>) {
+        if self.served.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
+            self.served.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let agent = Arc::clone(self);
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            agent.serve(stream, port);
+            agent.served.fetch_sub(1, Ordering::Relaxed);
+        });
+        if thread.is_err() {
+            self.served.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn relay(&self) -> Result<&Relay> {
+        if let Some(relay) = self.relay.get() {
+            return Ok(relay);
+        }
+        let relay = Relay::start(Path::new(""), MOST_CARRIED)?;
+        // Of two made at once, one ends with the last use of it.
+        Ok(self.relay.get_or_init(|| relay))
+    }
+
+    fn serve(&self, mut stream: UnixStream, port: Option<u32>) {
+        let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
+        let Some(port) = port.or_else(|| guest::greet(&mut stream, &served).ok()) else { return };
+        // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
+        // than in a guest there is no boot to wait for.
+        if self.real && port != port::CONTROL {
+            wait_booted(BOOT_LIMIT);
+        }
+        // A stream that breaks is the host's affair; it sees the end.
+        match port {
+            port::CONTROL => drop(control::serve(stream, self.real)),
+            port::EXEC => {
+                let config = self.guest.as_ref().map(|guest| guest.config.clone());
+                drop(exec::serve(stream, &config.unwrap_or_default()));
+            }
+            port::FORWARD => drop(self.relay().and_then(|relay| forward::serve(stream, relay))),
+            port::FILES => drop(files::serve(stream)),
+            _ => {}
+        }
+    }
+}
+
+/// Waits between attempts, longer each time.
+fn pause(before: Duration) -> Duration {
+    thread::sleep(before);
+    (before * 2).min(Duration::from_millis(500))
+}
