@@ -323,14 +323,16 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
         }
         Accelerator::Tcg => {
             add("-accel", "tcg,thread=multi".into());
-            add("-cpu", "max".into());
+            // "Enhanced" copies are bytes to the emulator, eight of which are one word without it.
+            add("-cpu", if arm { "max" } else { "max,-erms,-fsrm" }.into());
         }
     }
     add("-smp", plan.vcpu.to_string());
     add("-m", format!("{}M", plan.memory_mib));
     add("-kernel", plain(&plan.kernel));
     add("-initrd", plain(&plan.initramfs));
-    add("-append", command_line(arm, plan.verbose));
+    let single = accelerator == Accelerator::Tcg && plan.vcpu == 1;
+    add("-append", command_line(arm, single, plan.verbose));
     for (set, (disk, fds)) in plan.disks.iter().zip(&inherited.disks).enumerate() {
         let Disk { role, read_only, .. } = disk;
         for fd in fds {
@@ -373,8 +375,8 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
 
 /// What the kernel is told. `panic=-1` turns a panic into a restart, which ends QEMU instead of
 /// leaving it spinning; `quiet` spares an emulated guest thousands of serial port writes, and
-/// warnings still come through.
-fn command_line(arm: bool, verbose: bool) -> String {
+/// warnings still come through. `single` is an emulated guest with one processor.
+fn command_line(arm: bool, single: bool, verbose: bool) -> String {
     let words = if arm {
         "console=ttyAMA0 panic=-1 cryptomgr.notests net.ifnames=0"
     } else {
@@ -385,7 +387,8 @@ fn command_line(arm: bool, verbose: bool) -> String {
         (true, false) => "earlyprintk=ttyS0 ignore_loglevel",
         (true, true) => "earlycon ignore_loglevel",
     };
-    format!("{words} {extent}")
+    let single = if single && !arm { " noreplace-smp nolapic_timer" } else { "" };
+    format!("{words}{single} {extent}")
 }
 
 fn plain(path: &Path) -> String {
@@ -421,7 +424,10 @@ mod tests {
     fn the_command_line_says_what_the_plan_says() {
         let inherited = Inherited { sockets: [3, 4, 5], disks: vec![vec![6], vec![7, 8]] };
         let line = words(&plan(), Accelerator::Tcg, &inherited).join(" ");
-        assert!(line.contains("-accel tcg,thread=multi -cpu max -smp 2 -m 512M"), "{line}");
+        assert!(
+            line.contains("-accel tcg,thread=multi -cpu max,-erms,-fsrm -smp 2 -m 512M"),
+            "{line}"
+        );
         assert!(line.contains("-add-fd fd=6,set=0 -drive if=none,id=base,"), "{line}");
         assert!(line.contains("-add-fd fd=7,set=1 -add-fd fd=8,set=1 -drive "), "{line}");
         assert!(line.contains("id=overlay,file.driver=file,file.filename=/dev/fdset/1,"), "{line}");
@@ -430,6 +436,12 @@ mod tests {
         assert!(line.contains("id=console,fd=4"), "{line}");
         assert!(!line.contains("-netdev"), "{line}");
         assert!(line.contains(" quiet ") && !line.contains("earlyprintk"), "{line}");
+        assert!(!line.contains("noreplace-smp"), "{line}");
+        let single = Plan { vcpu: 1, ..plan() };
+        let emulated = words(&single, Accelerator::Tcg, &inherited).join(" ");
+        assert!(emulated.contains(" noreplace-smp nolapic_timer quiet "), "{emulated}");
+        let native = words(&single, Accelerator::Kvm, &inherited).join(" ");
+        assert!(!native.contains("nolapic_timer"), "{native}");
         let told = Plan { verbose: true, ..plan() };
         let told = words(&told, Accelerator::Tcg, &inherited).join(" ");
         assert!(told.contains("earlyprintk=ttyS0") && !told.contains(" quiet"), "{told}");
@@ -454,7 +466,7 @@ mod tests {
     fn the_page_has_the_reason_of_each_word() {
         let page = include_str!("../../../docs/boot.md");
         for (arm, verbose) in [(true, true), (true, false), (false, true), (false, false)] {
-            for word in command_line(arm, verbose).split_whitespace() {
+            for word in command_line(arm, true, verbose).split_whitespace() {
                 // `console=ttyS0` (`ttyAMA0` on arm64)
                 let word = word.strip_prefix("console=").unwrap_or(word);
                 assert!(page.contains(word), "docs/boot.md says nothing of '{word}'");
