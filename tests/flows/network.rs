@@ -339,16 +339,25 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
     let words = ["web", "--", "cat", "/sys/class/net/eth0/operstate"];
     let answer = inside.guest.sandbox.raw(program("banger-vm-ssh"), &words);
     assert_eq!(answer.ok().text(), "down\n", "{}", answer.all());
+    inside.says("web", "sync");
     inside.host(&format!("kill -9 {supervisor}"));
     inside.nothing_remains(&before);
     assert_eq!(inside.run("vm-show", &["web"]).document()["status"], "error");
+    // Nor does it where there never is one.
+    inside.run("vm-set", &["web", "--net", "none"]).ok();
+    inside.run("vm-start", &["web"]).ok();
+    assert!(!inside.leads_out());
+    let words = ["web", "--", "ls", "/sys/class/net"];
+    let answer = inside.guest.sandbox.raw(program("banger-vm-ssh"), &words);
+    assert_eq!(answer.ok().text(), "lo\n", "{}", answer.all());
+    inside.run("vm-kill", &["web"]).ok();
 }
 
 #[test]
 fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     let Some(inside) = Inside::new(0, "debian:served") else { return };
     let before = inside.traces();
-    inside.boot("web", &["--publish", "8080:8000"]);
+    inside.boot("web", &["--publish", "8080:8000", "--ports", "auto"]);
     for server in [SERVER4, SERVER6, NAME] {
         let said = inside.says("web", &fetch(server, 80, ""));
         assert!(said.contains("hello 203.0.113.2") || said.contains("hello 2001:db8::2"), "{said}");
@@ -363,6 +372,12 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     inside.says("web", &service());
     inside.serves("web");
     inside.clients("127.0.0.1:8080", 1000, 50);
+    let automatic = Inside::until("the automatic port", || {
+        inside.forwards("web", 8000).into_iter().find(|forward| forward["published"] == false)
+    });
+    let address = automatic["address"].as_str().expect("an address");
+    assert_eq!((&automatic["host_port"], &automatic["note"]), (&8000.into(), &Value::Null));
+    inside.clients(&format!("{address}:8000"), 1000, 50);
     crate::ssh::all_ways_lead_in(&inside.guest);
     crate::copy::files_go_both_ways(&inside.guest);
     crate::clock::a_clock_is_put_right(&inside.guest);

@@ -44,7 +44,7 @@ struct Args {
     /// Size of the disk for changes to the image; it takes what is used of it [default: 8G]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
-    /// Network: user, nat or none [default: user]
+    /// Network: user or none [default: user]
     #[arg(long, value_name = "MODE")]
     net: Option<NetMode>,
     /// Let the guest reach services on this host's loopback, under its gateway's address

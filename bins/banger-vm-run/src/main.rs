@@ -42,7 +42,7 @@ struct Args {
     /// Size of the disk for changes to the image
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<String>,
-    /// Network: user, nat or none
+    /// Network: user or none
     #[arg(long, value_name = "MODE")]
     net: Option<String>,
     /// Let the guest reach services on this host's loopback, under its gateway's address

@@ -34,7 +34,7 @@ struct Args {
     /// Size of the disk for changes to the image; no less than it has
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
-    /// Network: user, nat or none
+    /// Network: user or none
     #[arg(long, value_name = "MODE")]
     net: Option<NetMode>,
     /// Program that plays the machine: auto, firecracker or qemu

@@ -42,7 +42,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
         .kernels()
         .get(&vm.kernel)
         .with_context(|| format!("the kernel of VM '{}' is gone", vm.name))?;
-    check(&spec, &image, &kernel)?;
+    check(&image, &kernel)?;
     let config = Config::load()?;
     let addresses = banger_net::Plan::new();
     let mut notes = Vec::new();
@@ -54,7 +54,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
                 None
             }
         },
-        NetMode::Nat | NetMode::None => None,
+        NetMode::None => None,
     };
     let mut plan = plan(state, &vm, &spec, &image, &kernel)?;
     plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
@@ -82,11 +82,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
     Ok(Prepared { machine, network, addresses, notes, ports: spec.ports })
 }
 
-fn check(spec: &Spec, image: &Image, kernel: &Kernel) -> Result<()> {
-    if spec.net == NetMode::Nat {
-        return Err(Error::unavailable("network mode 'nat' cannot be had here")
-            .hint("create the VM with '--net user'"));
-    }
+fn check(image: &Image, kernel: &Kernel) -> Result<()> {
     if image.architecture != kernel.architecture {
         return Err(Error::failed(format!(
             "image '{}' is for {}, kernel '{}' for {}",

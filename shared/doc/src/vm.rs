@@ -33,8 +33,6 @@ pub enum NetMode {
     /// Outbound connections work, without root.
     #[default]
     User,
-    /// Routed through the host; needs root.
-    Nat,
     /// No interface but loopback.
     None,
 }
@@ -173,5 +171,5 @@ macro_rules! words {
     };
 }
 
-words!(NetMode: "user" => NetMode::User, "nat" => NetMode::Nat, "none" => NetMode::None);
+words!(NetMode: "user" => NetMode::User, "none" => NetMode::None);
 words!(Vmm: "auto" => Vmm::Auto, "firecracker" => Vmm::Firecracker, "qemu" => Vmm::Qemu);

@@ -115,8 +115,14 @@ fn make(path: &Path, comment: &str) -> Result<()> {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::failed(format!("cannot make the key '{}'", path.display()))
-        .because(std::io::Error::other(words)))
+    let failed = format!("cannot make the key '{}'", path.display());
+    // Both ssh and ssh-keygen refuse whoever has no name on this host, as in many containers.
+    if words.contains("No user exists for uid") {
+        return Err(Error::unavailable(failed)
+            .because(std::io::Error::other(words))
+            .hint("ssh needs a line for this user in /etc/passwd; all else works without"));
+    }
+    Err(Error::failed(failed).because(std::io::Error::other(words)))
 }
 
 #[cfg(test)]
