@@ -16,6 +16,8 @@ use std::{
 
 /// How long a tool may take to tell its version.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The oldest QEMU with all that banger asks of one.
+const OLDEST_QEMU: (u32, u32) = (5, 2);
 
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
@@ -88,10 +90,22 @@ fn qemu(config: &Config) -> Check {
     match locate(&name, config.binaries.qemu.as_ref()) {
         None => fail("qemu", format!("'{name}' is not installed"), remedy::install(&remedy::QEMU)),
         Some(path) => match version(&path) {
+            Ok(line) if number(&line).is_some_and(|number| number < OLDEST_QEMU) => {
+                let (major, minor) = OLDEST_QEMU;
+                let reason = format!("{line} is older than {major}.{minor}");
+                fail("qemu", reason, remedy::install(&remedy::QEMU))
+            }
             Ok(line) => pass("qemu", line),
             Err(reason) => fail("qemu", reason, remedy::install(&remedy::QEMU)),
         },
     }
+}
+
+/// Reads the two numbers of a line such as `QEMU emulator version 7.2.22 (Debian 1:7.2)`.
+fn number(line: &str) -> Option<(u32, u32)> {
+    let (_, version) = line.split_once("version ")?;
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 fn firecracker(config: &Config, kvm: Kvm) -> Check {

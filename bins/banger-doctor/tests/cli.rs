@@ -2,7 +2,7 @@
 
 use banger_tests::{Answer, Sandbox};
 use serde_json::Value;
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 const DOCTOR: &str = env!("CARGO_BIN_EXE_banger-doctor");
 
@@ -39,6 +39,23 @@ fn a_host_without_tools_fails_with_the_command_to_type() {
     let qemu = check(&answer, "qemu");
     assert_eq!(qemu["outcome"], "fail");
     assert!(qemu["remedy"].as_str().unwrap().contains("install"), "{qemu}");
+}
+
+#[test]
+fn a_program_that_is_too_old_is_no_program() {
+    let sandbox = Sandbox::new();
+    let program = sandbox.dir().join("qemu");
+    sandbox.config(&format!("[binaries]\nqemu = '{}'\n", program.display()));
+    for (version, outcome) in [("4.2.1", "fail"), ("5.2.0 (Debian)", "pass"), ("10.1", "pass")] {
+        let script = format!("#!/bin/sh\necho QEMU emulator version '{version}'\n");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let answer = sandbox.run(DOCTOR, &[]);
+        let qemu = check(&answer, "qemu");
+        assert_eq!(qemu["outcome"], outcome, "{qemu}");
+        let message = qemu["message"].as_str().unwrap();
+        assert_eq!(message.contains("older than 5.2"), outcome == "fail", "{message}");
+    }
 }
 
 #[test]
