@@ -27,7 +27,7 @@ pub(crate) fn checks() -> Vec<Check> {
         kvm_check(kvm),
         qemu(&config),
         firecracker(&config, kvm),
-        tun(),
+        tun(&config),
         user_namespaces(),
         tool(
             "pasta",
@@ -135,17 +135,23 @@ fn firecracker(config: &Config, kvm: Kvm) -> Check {
     }
 }
 
-fn tun() -> Check {
+fn tun(config: &Config) -> Check {
+    let open = "sudo chmod 666 /dev/net/tun (most desktops have it so)";
+    let user = banger_net::RunAs::needed(config.run_as.as_deref());
     match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        // Root's guests have a network of another user.
+        Ok(_) if user.is_ok_and(|user| !banger_net::may_open_tun(user)) => {
+            let name = config.run_as.as_deref().unwrap_or("nobody");
+            let message = format!(
+                "/dev/net/tun is not for '{name}', as whom root's network runs: guests use QEMU's own user network"
+            );
+            warn("tun", message, open)
+        }
         Ok(_) => pass("tun", "/dev/net/tun opens"),
         Err(error) => warn(
             "tun",
             format!("/dev/net/tun cannot be opened ({error}): guests use QEMU's own user network"),
-            if error.kind() == ErrorKind::NotFound {
-                "sudo modprobe tun"
-            } else {
-                "sudo chmod 666 /dev/net/tun (most desktops have it so)"
-            },
+            if error.kind() == ErrorKind::NotFound { "sudo modprobe tun" } else { open },
         ),
     }
 }

@@ -147,6 +147,9 @@ fn for_systemd(guest: &Guest) -> Result<()> {
         }
         fs::write(path, text).with_context(|| format!("cannot write '{}'", path.display()))
     };
+    // The agent lies there and lives until the end: systemd would try in vain to unmount it.
+    let stays = "[Unit]\nDefaultDependencies=no\n";
+    write("/run/systemd/system/run-banger.mount.d/banger.conf", stays)?;
     if guest.interfaces.is_empty() {
         return Ok(());
     }

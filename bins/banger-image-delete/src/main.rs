@@ -39,8 +39,9 @@ fn delete(state: &State, name: &Name) -> Result<Removed> {
         None => Ok(()),
         Some(users) => {
             let words = users.replace(['\'', ','], "");
-            Err(Error::conflict(format!("image '{name}' is used by {users}"))
-                .hint(format!("'banger vm delete {words}' deletes what uses it")))
+            Err(Error::conflict(format!("image '{name}' is used by {users}")).hint(format!(
+                "'banger vm stop {words}', then 'banger vm delete {words}', deletes what uses it"
+            )))
         }
     })?;
     Ok(Removed { what: "image".into(), name: name.to_string(), freed_bytes, dry_run: false })

@@ -39,8 +39,12 @@ fn delete(state: &State, name: &Name) -> Result<Kernel> {
         if users.is_empty() {
             return Ok(());
         }
-        Err(Error::conflict(format!("kernel '{name}' is used by '{}'", users.join("', '")))
-            .hint(format!("'banger vm delete {}' deletes what uses it", users.join(" "))))
+        let words = users.join(" ");
+        Err(Error::conflict(format!("kernel '{name}' is used by '{}'", users.join("', '"))).hint(
+            format!(
+                "'banger vm stop {words}', then 'banger vm delete {words}', deletes what uses it"
+            ),
+        ))
     })?;
     Ok(kernel)
 }

@@ -83,8 +83,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let state = State::open()?;
     if let Some(name) = args.name.as_ref().filter(|name| state.vms().has(name)) {
-        return Err(Error::conflict(format!("VM '{name}' exists"))
-            .hint(format!("choose another name, or 'banger vm delete {name}' first")));
+        return Err(Error::conflict(format!("VM '{name}' exists")).hint(format!(
+            "choose another name, or 'banger vm stop {name}' and 'banger vm delete {name}' first"
+        )));
     }
     let quiet = out.is_quiet();
     let image = parts::image(&state, args.image.as_deref().unwrap_or(config.image()), quiet)?;

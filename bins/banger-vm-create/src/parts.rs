@@ -13,8 +13,13 @@ pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
     {
         return state.images().get(&name);
     }
+    let near = wanted.parse::<Name>().ok().and_then(|name| state.images().nearest(&name));
     pull("banger-image-pull", wanted, quiet)
         .with_context(|| format!("cannot get the image '{wanted}'"))
+        .map_err(|error| match near {
+            Some(near) => error.hint(format!("did you mean the image '{near}', which is here?")),
+            None => error,
+        })
 }
 
 /// Finds a kernel by its name, else pulls it.

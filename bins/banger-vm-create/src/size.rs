@@ -23,7 +23,7 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
     let most = host_memory_mib().unwrap_or(u64::MAX);
     if !(LEAST_MEMORY_MIB..=most).contains(&memory_mib) {
         return Err(Error::usage(format!("a VM cannot have {memory_mib} MiB of memory here"))
-            .hint(format!("'--memory' takes {LEAST_MEMORY_MIB}M to {most}M, what this host has")));
+            .hint(format!("'--memory' takes {LEAST_MEMORY_MIB}M to {most}M, what this host has; a number alone is bytes")));
     }
     Ok(Spec {
         vcpu,
@@ -59,7 +59,7 @@ fn disk(asked: Option<Size>, default: u64, option: &str) -> Result<u64> {
         return Ok(bytes);
     }
     Err(Error::usage(format!("a disk cannot have {bytes} bytes")).hint(format!(
-        "'{option}' takes {} to {}",
+        "'{option}' takes {} to {}; a number alone is bytes",
         Size::of(LEAST_DISK),
         Size::of(MOST_DISK)
     )))

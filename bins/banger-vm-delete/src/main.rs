@@ -75,8 +75,10 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
             return Ok(lock);
         }
         if !force {
+            let works = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
+            let lost = if works { ", which deletes work that was not exported too" } else { "" };
             return Err(Error::conflict(format!("VM '{name}' is running")).hint(format!(
-                "'banger vm stop {name}' first, or 'banger vm delete --force {name}'"
+                "'banger vm stop {name}' first, or 'banger vm delete --force {name}'{lost}"
             )));
         }
         let watch = Watch::new(folder)?;

@@ -79,6 +79,9 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         tty: tty.then(terminal::window),
     };
 
+    // Somebody who thinks of a shell quotes it all.
+    let is_line = request.argv.len() == 1 && request.argv[0].contains(' ');
+
     let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
     let name = folder.name();
     let mut stream = connect(&channel, port::EXEC, ANSWER_LIMIT)
@@ -91,11 +94,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     match ended? {
         Ended::Exit(status) => Ok(ExitCode::from(status)),
         Ended::NotStarted(failure) if args.workdir.is_none() && request.cwd.is_some() => {
-            not_started(failure).map_err(|error| {
+            not_started(failure, is_line).map_err(|error| {
                 error.hint("'--workdir DIR' starts elsewhere than in the workspace")
             })
         }
-        Ended::NotStarted(failure) => not_started(failure),
+        Ended::NotStarted(failure) => not_started(failure, is_line),
         Ended::Broken => Err(Error::failed(format!("the connection to VM '{name}' broke"))
             .hint(format!("'banger vm show {name}' shows how it stands"))),
     }
@@ -116,7 +119,7 @@ fn variable(entry: &str) -> Result<String> {
 }
 
 /// Says why the command did not start, in the statuses that shells use.
-fn not_started(failure: Failure) -> Result<ExitCode> {
+fn not_started(failure: Failure, is_line: bool) -> Result<ExitCode> {
     let message: String = failure.message.chars().filter(|c| !c.is_control()).take(1000).collect();
     let status = match failure.kind {
         Why::NotFound => 127,
@@ -124,5 +127,8 @@ fn not_started(failure: Failure) -> Result<ExitCode> {
         Why::Refused | Why::Failed => return Err(Error::failed(message)),
     };
     note(&format!("banger-vm-exec: {message}"));
+    if status == 127 && is_line {
+        note("hint: each word stands alone, without quotes; 'sh -c' takes a whole line of a shell");
+    }
     Ok(ExitCode::from(status))
 }

@@ -204,8 +204,9 @@ fn the_image_decides_and_options_overrule() {
 #[test]
 fn what_cannot_start_says_why() {
     let guest = Guest::new("{}");
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["web", "no-such-command"], 127, "no-such-command"),
+        (&["web", "ls -la"], 127, "hint: each word stands alone"),
         (&["web", "/no/such/file"], 127, "/no/such/file"),
         (&["web", "/etc/passwd"], 126, "/etc/passwd"),
         (&["web", "/etc"], 126, "/etc"),

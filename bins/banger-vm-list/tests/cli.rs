@@ -6,6 +6,15 @@ use std::fs;
 const LIST: &str = env!("CARGO_BIN_EXE_banger-vm-list");
 
 #[test]
+fn a_state_that_is_a_file_is_no_empty_one() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.state(), "").unwrap();
+    let answer = sandbox.run(LIST, &[]);
+    answer.fails(1, "is no directory");
+    assert!(answer.stderr.contains("hint: BANGER_STATE names"), "{}", answer.all());
+}
+
+#[test]
 fn without_a_state_there_is_nothing_to_list() {
     let sandbox = Sandbox::new();
     assert!(sandbox.run(LIST, &[]).ok().documents.is_empty());

@@ -19,6 +19,9 @@ struct Args {
     /// Do not ask, and delete work that was not exported
     #[arg(long, short)]
     force: bool,
+    /// With --force: still leave VMs alone that hold work that was not exported
+    #[arg(long, requires = "force")]
+    keep_work: bool,
 }
 
 fn main() -> ExitCode {
@@ -38,7 +41,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     // A VM that was started meanwhile is refused there, and said.
     let (removed, error) = Program::new("banger-vm-delete")?
-        .args(args.force.then_some("--lose-work"))
+        .args((args.force && !args.keep_work).then_some("--lose-work"))
         .args(views.iter().map(|view| view.vm.name.as_str()))
         .answer::<Removed>()?;
     removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))?;
@@ -73,7 +76,7 @@ fn agreed(views: &[View]) -> Result<bool> {
     };
     if !std::io::stdin().is_terminal() {
         return Err(Error::usage(format!("{count} would be deleted, and nobody is there to ask"))
-            .hint("'banger vm prune --force' deletes without asking"));
+            .hint("'banger vm prune --force' deletes without asking, with '--keep-work' only what holds no work"));
     }
     let rows = views.iter().map(|view| {
         let room = Room::of(Path::new(&view.folder)).allocated;

@@ -40,6 +40,16 @@ fn those_that_do_not_run_go() {
     assert_eq!(names, ["a", "b"]);
 }
 
+#[test]
+fn work_that_was_not_exported_can_be_kept_without_asking() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("a", "alpine", "generic-6.12");
+    let script = r#"case "$*" in *lose-work*) exit 9;; esac; echo '{"schema":"banger.removed/1","what":"vm","name":"a","freed_bytes":1}'"#;
+    let program = sandbox.beside(PRUNE, &[("banger-vm-delete", script)]);
+    sandbox.run(&program, &["--force", "--keep-work"]).ok();
+    sandbox.run(&program, &["--keep-work"]).fails(2, "--force");
+}
+
 /// Runs it on a terminal of its own, where somebody types.
 fn typed(sandbox: &Sandbox, program: &std::path::Path, typed: &str) -> banger_tests::Answer {
     let script = format!(

@@ -109,6 +109,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if !args.rm && args.name.is_none() && out.is_live() {
+        out.note(&format!(
+            "VM '{name}' runs on after it; 'banger vm delete --force {name}' removes it"
+        ));
+    }
     let inside = session::Session::new(name, dir.as_deref(), &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
 }

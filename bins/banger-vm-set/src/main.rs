@@ -104,7 +104,7 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
         ports::change(state, folder, args)?;
         return folder.view();
     }
-    let Some(_lock) = folder.try_lock()? else {
+    let Some(lock) = folder.try_lock()? else {
         return Err(Error::conflict(format!("VM '{name}' runs"))
             .hint(format!("'banger vm stop {name}' stops it; then set, then start it again")));
     };
@@ -139,6 +139,8 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     if args.names_ports() {
         ports::change(state, folder, args)?;
     }
+    // Held, it would look like a supervisor's.
+    drop(lock);
     folder.view()
 }
 

@@ -31,6 +31,7 @@ fn what_is_named_changes_and_the_rest_stays() {
     let before = spec(&sandbox);
     let answer = sandbox.run(SET, &["web", "--vcpu", "3", "--disk-size", "2G"]);
     assert_eq!(answer.ok().documents[0]["spec"]["vcpu"], 3);
+    assert_eq!(answer.documents[0]["status"], "created");
     let after = spec(&sandbox);
     assert_eq!(after["disk_bytes"], 2_u64 << 30);
     assert_eq!(after["memory_mib"], before["memory_mib"]);

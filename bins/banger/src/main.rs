@@ -2,6 +2,7 @@
 //! beside itself and in `PATH` is what there is.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
@@ -19,6 +20,15 @@ use std::{
 const DEPTH: usize = 3;
 /// How many programs share a first word that is typed apart.
 const GROUP: usize = 3;
+/// What other tools call what banger's programs do; said in a hint, never obeyed.
+const SAID: &[(&str, &str)] = &[
+    ("ls", "list"),
+    ("rm", "delete"),
+    ("remove", "delete"),
+    ("inspect", "show"),
+    ("shell", "ssh"),
+    ("copy", "cp"),
+];
 /// How long the list of commands waits for what the programs say of themselves.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -185,22 +195,39 @@ fn unknown(words: &[OsString]) -> ExitCode {
     if is_group && typed.len() == 1 {
         return overview(&typed[0]);
     }
+    let nearest = meant(&typed, &known);
     let typed = typed.join(" ");
-    let nearest = known
-        .into_keys()
-        .map(|words| (strsim::levenshtein(&words, &typed), words))
-        .min()
-        .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2);
+    let nearest = nearest.or_else(|| {
+        known
+            .into_keys()
+            .map(|words| (strsim::levenshtein(&words, &typed), words))
+            .min()
+            .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2)
+            .map(|(_, words)| words)
+    });
     let list = if is_group {
         format!("'banger help {}' lists the commands", group.trim_end())
     } else {
         "'banger help' lists the commands".to_owned()
     };
-    let hint = nearest.map_or_else(
-        || list.clone(),
-        |(_, words)| format!("did you mean 'banger {words}'? {list}"),
-    );
+    let hint = nearest
+        .map_or_else(|| list.clone(), |words| format!("did you mean 'banger {words}'? {list}"));
     fail(2, &format!("no command '{}'", typed.escape_debug()), Some(&hint))
+}
+
+/// Returns the command of a group, or of another tool's words, that leading words name.
+fn meant(typed: &[Cow<'_, str>], known: &BTreeMap<String, PathBuf>) -> Option<String> {
+    (1..=typed.len()).rev().find_map(|count| {
+        let (last, before) = typed[..count].split_last()?;
+        let own = SAID.iter().find(|(said, _)| said == last).map_or(&**last, |(_, own)| own);
+        let words = before.iter().map(|word| &**word).chain([own]).collect::<Vec<_>>().join(" ");
+        let in_group =
+            |known: &&String| known.split_once(' ').is_some_and(|(_, command)| command == words);
+        let exact = known.keys().find(|known| **known == words);
+        let grouped =
+            || known.keys().filter(in_group).min_by_key(|known| !known.starts_with("vm "));
+        exact.or_else(grouped).cloned()
+    })
 }
 
 fn fail(status: u8, message: &str, hint: Option<&str>) -> ExitCode {

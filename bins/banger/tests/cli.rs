@@ -91,6 +91,15 @@ fn an_unknown_command_is_a_usage_error_with_the_nearest_name() {
     answer.fails(2, "no command 'vm lst'");
     answer.fails(2, "did you mean 'banger vm list'?");
     assert!(answer.stdout.is_empty(), "{}", answer.all());
+    // Other tools' words, and a group's words without the group.
+    for (words, meant) in [
+        (&["vm", "ls"][..], "vm list"),
+        (&["ls"], "vm list"),
+        (&["stop", "web"], "vm stop"),
+        (&["run"], "vm run"),
+    ] {
+        banger(&sandbox, words).fails(2, &format!("did you mean 'banger {meant}'?"));
+    }
     banger(&sandbox, &["qqqqqqqqqqqqqqqqqq"]).fails(2, "'banger help' lists the commands");
     banger(&sandbox, &["help", "nothing"]).fails(2, "no command 'nothing'");
     banger(&sandbox, &["--nothing"]).fails(2, "no command '--nothing'");

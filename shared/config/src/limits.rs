@@ -25,7 +25,7 @@ pub fn memory_mib(mib: u64) -> Result<u64> {
         return Ok(mib);
     }
     Err(Error::usage(format!("a VM cannot have {mib} MiB of memory here"))
-        .hint(format!("'--memory' takes {LEAST_MEMORY_MIB}M to {most}M, what this host has")))
+        .hint(format!("'--memory' takes {LEAST_MEMORY_MIB}M to {most}M, what this host has; a number alone is bytes")))
 }
 
 /// Checks the size of a disk, rounded up to whole blocks; `option` is how it was asked for.

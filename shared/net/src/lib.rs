@@ -22,7 +22,7 @@ mod tools;
 
 pub use address::Plan;
 pub use holder::{Network, Options};
-pub use tools::{RunAs, Tools, user_namespaces};
+pub use tools::{RunAs, Tools, may_open_tun, user_namespaces};
 
 /// The guest's interface on the host's side.
 pub const TAP: &str = "tap0";

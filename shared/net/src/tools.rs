@@ -89,7 +89,8 @@ pub fn user_namespaces(other: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn may_open_tun(run_as: Option<RunAs>) -> bool {
+/// Says whether the user of a network can make taps.
+pub fn may_open_tun(run_as: Option<RunAs>) -> bool {
     match run_as {
         None => access(TUN, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
         Some(user) => fs::metadata(TUN).is_ok_and(|meta| {

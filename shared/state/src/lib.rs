@@ -77,6 +77,10 @@ impl State {
     /// Opens the state without writing anything; an absent one is [`banger_doc::Kind::NotFound`].
     pub fn open_read_only() -> Result<Self> {
         let state = Self { root: Self::location()? };
+        if state.root.exists() && !state.root.is_dir() {
+            return Err(Error::failed(format!("'{}' is no directory", state.root.display()))
+                .hint("BANGER_STATE names the directory that banger keeps all in"));
+        }
         if !state.root.is_dir() {
             return Err(Error::not_found(format!("no state at '{}'", state.root.display()))
                 .hint("the first 'banger image pull' or 'banger vm run' makes it"));

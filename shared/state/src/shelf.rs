@@ -73,7 +73,7 @@ impl<D: Document> Shelf<D> {
     }
 
     /// Returns the name somebody may have meant who typed one that is not there.
-    fn nearest(&self, name: &Name) -> Option<Name> {
+    pub fn nearest(&self, name: &Name) -> Option<Name> {
         let names = self.names().unwrap_or_default();
         let away = |other: &Name| strsim::osa_distance(other.as_str(), name.as_str());
         names

@@ -82,12 +82,14 @@ impl Source {
             let said = Error::failed(format!("cannot look at '{}'", path.display()));
             if error_kind == std::io::ErrorKind::NotFound {
                 Error::not_found(format!("no '{}'", path.display()))
+                    .hint("a repository or another directory goes in; a command comes after '--'")
             } else {
                 said.because(error)
             }
         })?;
         if !path.is_dir() {
-            return Err(Error::usage(format!("'{}' is no directory", path.display())));
+            return Err(Error::usage(format!("'{}' is no directory", path.display()))
+                .hint("a repository or another directory goes in; 'banger vm cp' copies files"));
         }
         let git = Git::as_user(&path);
         let words = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
