@@ -195,7 +195,7 @@ pub struct WorkspaceStatus {
     pub is_known: bool,
     /// What would be lost with the VM, in words; empty if nothing.
     pub unexported: Vec<String>,
-    /// What the guest changed since it was prepared.
+    /// What the guest changed since it was prepared; listed only with `is_live`.
     pub guest_changes: Vec<Change>,
     /// The commit that is HEAD in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
