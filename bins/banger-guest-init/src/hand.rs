@@ -149,7 +149,7 @@ fn for_systemd(guest: &Guest) -> Result<()> {
     };
     // The agent lies there and lives until the end: systemd would try in vain to unmount it.
     let stays = "[Unit]\nDefaultDependencies=no\n";
-    write("/run/systemd/system/run-banger.mount.d/banger.conf", stays)?;
+    say::or_warn(write("/run/systemd/system/run-banger.mount.d/banger.conf", stays));
     if guest.interfaces.is_empty() {
         return Ok(());
     }
