@@ -204,6 +204,7 @@ fn localhost_is_either_of_its_addresses_and_nobody_home_is_a_refusal() {
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     // A port that is forgotten is closed; who came through it before stays.
+    until("only the next one counts", || guest.relay.live() == 0);
     let address = guest.lead(10, &format!("tcp localhost:{}", ports[0]));
     let mut stream = connect(address);
     stream.write_all(b"still ").unwrap();
