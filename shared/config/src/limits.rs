@@ -35,7 +35,7 @@ pub fn disk_bytes(bytes: u64, option: &str) -> Result<u64> {
         return Ok(bytes);
     }
     Err(Error::usage(format!("a disk cannot have {bytes} bytes")).hint(format!(
-        "'{option}' takes {} to {}",
+        "'{option}' takes {} to {}; a number alone is bytes",
         Size::of(LEAST_DISK),
         Size::of(MOST_DISK)
     )))
