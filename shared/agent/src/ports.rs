@@ -143,13 +143,14 @@ mod tests {
 
     #[test]
     fn a_listener_of_our_own_is_found_with_its_process() {
-        let four = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = held.local_addr().unwrap().port();
+        // Made while the other is held: it cannot be the same.
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let all = listening();
         let found = all.iter().find(|p| p.port == port && p.protocol == "tcp").unwrap();
         assert_eq!((found.address.as_str(), found.pid), ("127.0.0.1", Some(std::process::id())));
-        assert!(!all.iter().any(|p| p.port == four && p.pid == Some(std::process::id())));
+        assert!(!all.iter().any(|p| p.port == gone && p.pid == Some(std::process::id())));
     }
 
     #[cfg(target_endian = "little")]

@@ -90,10 +90,13 @@ pub fn build(
                 while let Some((number, layer)) = desk.next() {
                     let _alarm = Alarm(&desk);
                     let taken = work(number, layer, &disk, &shared);
-                    if taken.is_err() {
-                        shared.stop.store(true, Relaxed);
-                    }
+                    let failed = taken.is_err();
                     desk.done(number, taken);
+                    // Not before it is said why: the others fail of this, and may be faster.
+                    if failed {
+                        shared.stop.store(true, Relaxed);
+                        desk.clear();
+                    }
                 }
             });
         }

@@ -576,9 +576,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = |body: &str| {
             let path = dir.path().join("program");
-            let _ = fs::remove_file(&path);
-            fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            // Written by another process: a copy of this one that is just being made for another
+            // test would keep what we write open, and what somebody writes cannot be run.
+            let write = "rm -f \"$1\"; printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\"; chmod 755 \"$1\"";
+            let mut shell = Command::new("sh");
+            shell.args(["-euc", write, "sh"]).arg(&path).arg(body);
+            assert!(shell.status().unwrap().success());
             version_of(&path).and_then(|version| check_version(&version).map(|()| version))
         };
         let says =
@@ -672,7 +675,7 @@ mod tests {
         // SAFETY: in a guest this runs alone, so the child may do all it may do.
         unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) };
         let mut vmm = command.spawn().unwrap();
-        let refused = Api::connect(&at(API), SOCKET_LIMIT).and_then(|mut api| {
+        let refused = Api::connect(&at(API), Duration::from_secs(60)).and_then(|mut api| {
             check_version(&api.version()?)?;
             describe(&mut api, &plan)?;
             api.start()

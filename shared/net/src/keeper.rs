@@ -55,36 +55,39 @@ fn keep(mut pasta: Command) -> io::Result<()> {
     loop {
         let begun = Instant::now();
         let names = name_servers();
-        if let Ok(mut child) = pasta.spawn() {
-            attend(&mut child, &ended, &changes, &names)?;
-        }
-        if begun.elapsed() < SOON {
+        let changed = match pasta.spawn() {
+            Ok(mut child) => attend(&mut child, &ended, &changes, &names)?,
+            Err(_) => false,
+        };
+        // What changed while it started may be just what it lacked.
+        if begun.elapsed() < SOON && !changed {
             wait(&[changes.as_fd()], Some(PATIENCE))?;
             changes.drain();
         }
     }
 }
 
-/// Returns when a `pasta` has ended, or was ended because the host's name servers are others.
+/// Returns when a `pasta` has ended, or was ended because the host's name servers are others; says
+/// whether the host's network changed meanwhile.
 fn attend(
     child: &mut Child,
     ended: &SignalFd,
     changes: &Changes,
     names: &[String],
-) -> io::Result<()> {
-    let mut settling = None;
+) -> io::Result<bool> {
+    let (mut settling, mut changed) = (None, false);
     loop {
         wait(&[ended.as_fd(), changes.as_fd()], settling)?;
         while matches!(ended.read_signal(), Ok(Some(_))) {}
         if child.try_wait()?.is_some() {
-            return Ok(());
+            return Ok(changed || changes.drain());
         }
         if changes.drain() {
-            settling = Some(SETTLING);
+            (settling, changed) = (Some(SETTLING), true);
         } else if settling.take().is_some() && name_servers() != names {
             child.kill()?;
             child.wait()?;
-            return Ok(());
+            return Ok(true);
         }
     }
 }

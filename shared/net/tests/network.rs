@@ -63,7 +63,7 @@ fn play_vm(words: &str) {
     network.enter(&mut inside);
     assert!(
         has("offline")
-            || world::wait_until(Duration::from_secs(3), || {
+            || world::wait_until(Duration::from_secs(20), || {
                 let shown = inside.output().unwrap();
                 String::from_utf8_lossy(&shown.stdout).contains("pasta0    inet ")
             })
@@ -93,7 +93,7 @@ fn play_vm(words: &str) {
     let ways_out = named("pasta -f -t");
     println!("ways_out={ways_out}");
     drop(network);
-    assert!(world::wait_until(Duration::from_secs(2), || {
+    assert!(world::wait_until(Duration::from_secs(20), || {
         named("pasta -f -t") < ways_out.max(1)
     }));
     assert!(status.success());
@@ -151,7 +151,7 @@ fn play_guest(words: &str) {
             }
             None if word == "ping" => {
                 let status = |to: &str| {
-                    let done = Command::new("busybox").args(["ping", "-c1", "-W2", to]).output();
+                    let done = Command::new("busybox").args(["ping", "-c1", "-W10", to]).output();
                     done.is_ok_and(|output| output.status.success())
                 };
                 format!("{} {}", status(GATEWAY), status(SERVER4))
@@ -166,7 +166,8 @@ fn play_guest(words: &str) {
                 let _ = std::io::stdin().read(&mut [0]);
                 "over".to_owned()
             }
-            None if word == "await" => world::wait_until(Duration::from_secs(5), || {
+            // Sooner than the keeper tries again by itself.
+            None if word == "await" => world::wait_until(Duration::from_secs(20), || {
                 world::fetch(SERVER4, 80, "").is_ok_and(|body| body.starts_with(b"hello"))
             })
             .to_string(),

@@ -28,6 +28,8 @@ use std::{
 const PEER_STALLED: Duration = Duration::from_secs(45);
 /// How long to wait for another program to leave the cache.
 const BUSY: Duration = Duration::from_secs(5);
+/// How long others may take to write the index, which waits for the disk.
+const INDEX_BUSY: Duration = Duration::from_secs(20);
 /// Files larger than this are not read as the cache's index.
 const MAX_INDEX: u64 = 16 << 20;
 /// The annotation that holds a reference (OCI image-spec, `annotations.md`).
@@ -65,7 +67,11 @@ impl Cache {
             replace(&mark, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
         if !cache.index().exists() {
-            cache.write_index(&[])?;
+            let _turn = cache.index_turn()?;
+            // Another pull may have made it, and have something in it.
+            if !cache.index().exists() {
+                cache.write_index(&[])?;
+            }
         }
         Ok(cache)
     }
@@ -151,7 +157,11 @@ impl Cache {
         if self.recall(reference) == Some(*blob) {
             return Ok(());
         }
-        let _lock = Lock::exclusive_dir(&self.layout.join("blobs"), BUSY, "the image cache")?;
+        let _turn = self.index_turn()?;
+        // Another pull of the same may have been faster.
+        if self.recall(reference) == Some(*blob) {
+            return Ok(());
+        }
         let mut entries = self.entries()?;
         entries.retain(|entry| entry["annotations"][REF_NAME] != reference);
         entries.push(json!({
@@ -161,6 +171,11 @@ impl Cache {
             "annotations": { REF_NAME: reference },
         }));
         self.write_index(&entries)
+    }
+
+    /// Takes the right to change the index.
+    fn index_turn(&self) -> Result<Lock> {
+        Lock::exclusive_dir(&self.layout.join("blobs"), INDEX_BUSY, "the image cache")
     }
 
     fn entries(&self) -> Result<Vec<Value>> {

@@ -10,11 +10,13 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// How long to wait for another program that asks at the same time.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long to wait for programs that only look whether the lock is held.
+const LOOKERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// The folder of a VM that exists.
 #[derive(Clone, Debug)]
@@ -99,10 +101,16 @@ impl VmFolder {
     /// not run; `None` if another holds it.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
         let path = self.join(place::VM_LOCK);
-        // Whoever only asks whether the lock is held shares it for a moment.
-        for _ in 0..20 {
+        let end = Instant::now() + LOOKERS_LIMIT;
+        let mut tries = 20;
+        while tries > 0 && Instant::now() < end {
             if let Some(lock) = Lock::try_exclusive(&path).map_err(self.unless_gone())? {
                 return Ok(Some(lock));
+            }
+            // Whoever only asks whether the lock is held shares it for a moment, which is a long one
+            // where the processors are busy.
+            if Lock::is_held(&path)? {
+                tries -= 1;
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -243,6 +251,7 @@ pub fn process_of(pid: u32) -> Option<Process> {
 mod tests {
     use super::*;
     use crate::State;
+    use nix::fcntl::{Flock, FlockArg};
 
     #[test]
     fn an_end_that_was_asked_for_is_not_taken_back_while_the_vm_lives() {
@@ -279,5 +288,23 @@ mod tests {
         drop(lock);
         ask(Desire::Running).unwrap();
         assert_eq!(desire(), Desire::Running);
+    }
+
+    #[test]
+    fn who_only_looks_whether_a_lock_is_held_keeps_nobody_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = VmFolder::new(dir.path().to_owned(), "web".parse().unwrap());
+        let looker = File::create(folder.join(place::VM_LOCK)).unwrap();
+        let shared = Flock::lock(looker, FlockArg::LockShared).unwrap();
+        thread::scope(|scope| {
+            let lock = scope.spawn(|| folder.try_lock().unwrap());
+            // As long as a busy machine may hold a looker up.
+            thread::sleep(Duration::from_millis(200));
+            drop(shared);
+            assert!(lock.join().unwrap().is_some());
+        });
+        let held = folder.try_lock().unwrap().unwrap();
+        assert!(folder.try_lock().unwrap().is_none());
+        drop(held);
     }
 }

@@ -49,7 +49,7 @@ ip link set lo up
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 BANGER_NET_ROLE=internet unshare --net "$1" --exact play --nocapture < /dev/zero > /mnt/internet 2>&1 &
 internet=$!
-for i in $(seq 500); do grep -q ready /mnt/internet && break; sleep 0.01; done
+for i in $(seq 3000); do grep -q ready /mnt/internet && break; sleep 0.01; done
 ip link add cable type veth peer name cable netns $internet
 inside="nsenter --net --target $internet"
 ip addr add 203.0.113.2/24 dev cable
@@ -63,7 +63,7 @@ ip route add default via 203.0.113.1
 ip route add default via 2001:db8::1
 BANGER_NET_ROLE=host "$1" --exact play --nocapture > /mnt/host 2>&1 < /dev/zero &
 host=$!
-for i in $(seq 500); do grep -q ready /mnt/host && break; sleep 0.01; done
+for i in $(seq 3000); do grep -q ready /mnt/host && break; sleep 0.01; done
 # The first neighbours of IPv6 take a second to find each other.
 for i in $(seq 50); do timeout 1 bash -c "< /dev/tcp/2001:db8:1::7/80" && break; done
 echo world $$
@@ -275,7 +275,7 @@ fn serve_names(socket: UdpSocket) {
 /// Asks a name server for [`NAME`].
 pub fn ask_name(server: IpAddr, v6: bool) -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in NAME.split('.') {
         question.push(label.len() as u8);
@@ -296,7 +296,7 @@ pub fn ask_name(server: IpAddr, v6: bool) -> Option<IpAddr> {
 /// Fetches `path` from a server; the body, or why not.
 pub fn fetch(server: &str, port: u16, path: &str) -> Result<Vec<u8>, String> {
     let address = SocketAddr::new(server.parse().unwrap(), port);
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))
         .map_err(|error| error.kind().to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let request = format!("GET /{path} HTTP/1.0\r\n\r\n");

@@ -30,6 +30,9 @@ impl Asked {
     }
 }
 
+/// How long a stall lasts: longer than any client of the tests waits.
+const STALL: Duration = Duration::from_secs(60);
+
 enum Manner {
     Whole,
     CutAfter(usize),
@@ -101,7 +104,7 @@ impl Reply {
 
     fn send(self, head_only: bool, stream: &mut TcpStream) -> std::io::Result<()> {
         if matches!(self.manner, Manner::StallBefore) {
-            thread::sleep(Duration::from_secs(4));
+            thread::sleep(STALL);
         }
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
         for (key, value) in &self.headers {
@@ -119,7 +122,7 @@ impl Reply {
             Manner::CutAfter(bytes) => stream.write_all(&self.body[..bytes.min(self.body.len())]),
             Manner::StallAfter(bytes) => {
                 stream.write_all(&self.body[..bytes])?;
-                thread::sleep(Duration::from_secs(4));
+                thread::sleep(STALL);
                 Ok(())
             }
             Manner::Drip => self.body.iter().try_for_each(|byte| {
