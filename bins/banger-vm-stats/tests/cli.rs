@@ -114,6 +114,6 @@ fn watching_goes_on_until_nobody_listens() {
     let answer = sandbox.run("/bin/sh", &["-c", &script]);
     assert_eq!(answer.ok().documents.len(), 3, "{}", answer.all());
     let shown =
-        sandbox.terminal(&format!("timeout 3 {STATS} --watch --interval 1 off"), 120, |_| {});
+        sandbox.terminal(&format!("timeout 8 {STATS} --watch --interval 1 off"), 120, |_| {});
     assert!(shown.text().matches("NAME").count() >= 2, "{}", shown.all());
 }
