@@ -65,9 +65,25 @@ pub fn say(words: Option<String>) {
     change(|undo| undo.words = words);
 }
 
-/// Names the lock file to remove.
+/// Tries to take the lock on a file, which is to be removed then; no interrupt comes between the two.
+pub fn lock<T, E>(
+    path: &Path,
+    attempt: impl FnOnce() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = attempt()?;
+    if taken.is_some() {
+        undo.lock = Some(path.to_owned());
+    }
+    Ok(taken)
+}
+
+/// Removes the lock file: the next one of that name is another program's.
 pub fn unlock(path: &Path) {
-    change(|undo| undo.lock = Some(path.to_owned()));
+    change(|undo| {
+        let _ = fs::remove_file(path);
+        undo.lock = None;
+    });
 }
 
 /// Runs what makes the folder be seen. An interrupt waits for its end: removing and renaming one
