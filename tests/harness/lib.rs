@@ -15,6 +15,7 @@ pub use answer::Answer;
 pub use guest::Running;
 pub use page::{Page, pages};
 pub use process::{Ended, run_bounded};
+pub use stage::{copy_program, write_program};
 pub use tiny::{GREETING, Then, pvh_kernel, tiny_kernel};
 
 use std::{

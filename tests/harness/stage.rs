@@ -3,8 +3,8 @@
 use crate::Sandbox;
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 impl Sandbox {
@@ -16,13 +16,28 @@ impl Sandbox {
         let name = Path::new(program).file_name().expect("a program has a name");
         let copy = dir.join(name);
         if !copy.exists() {
-            fs::copy(program, &copy).expect("a copy of the program");
+            copy_program(program, &copy);
         }
         for (name, script) in others {
-            let path = dir.join(name);
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a stand-in");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+            write_program(&dir.join(name), &format!("#!/bin/sh\n{script}\n"));
         }
         copy
     }
+}
+
+/// Writes a program.
+pub fn write_program(path: &Path, text: &str) {
+    shell(r#"printf %s "$1" >"$2"; chmod 755 "$2""#, text, path);
+}
+
+/// Copies a program.
+pub fn copy_program(program: &str, to: &Path) {
+    shell(r#"cp "$1" "$2""#, program, to);
+}
+
+/// Programs are written by a process of their own: written here, a child that another test starts
+/// meanwhile would hold them open for writing, and they could not be run.
+fn shell(script: &str, first: &str, second: &Path) {
+    let status = Command::new("/bin/sh").args(["-ec", script, "sh", first]).arg(second).status();
+    assert!(status.expect("a shell").success(), "{script}");
 }

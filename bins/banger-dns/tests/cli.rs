@@ -7,7 +7,7 @@ use serde_json::json;
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     process::Child,
     thread,
     time::{Duration, Instant},
@@ -28,15 +28,21 @@ fn running(sandbox: &Sandbox, name: &str, loopback: Option<&str>) -> Running {
 }
 
 fn start(sandbox: &Sandbox, port: u16) -> Child {
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("{}:{port}", here());
     sandbox.command(DNS).args(["--quiet", "--listen", &listen]).spawn().unwrap()
+}
+
+/// Returns an address that is nobody else's: a port that is free there stays free.
+fn here() -> Ipv4Addr {
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | b, c, d)
 }
 
 /// Returns a port that is free for packets and for streams.
 fn free_port() -> u16 {
     loop {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = UdpSocket::bind((here(), 0)).unwrap().local_addr().unwrap().port();
+        if TcpListener::bind((here(), port)).is_ok() {
             return port;
         }
     }
@@ -61,7 +67,7 @@ fn ask(port: u16, name: &str, kind: u8) -> (u8, Vec<u8>) {
     let mut answer = [0; 512];
     loop {
         // It may only just have begun.
-        let _ = socket.send_to(&question, ("127.0.0.1", port));
+        let _ = socket.send_to(&question, (here(), port));
         if let Ok(size) = socket.recv(&mut answer) {
             assert_eq!(answer[..2], [1, 2]);
             let data = &answer[question.len()..size];
@@ -106,7 +112,7 @@ fn names_of_vms_that_run_have_their_addresses() {
     drop(web);
     assert_eq!(ask(port, "web.vm", 1), (3, vec![]));
     // A second one has nothing to do.
-    sandbox.run(DNS, &["--listen", &format!("127.0.0.1:{}", free_port())]).ok();
+    sandbox.run(DNS, &["--listen", &format!("{}:{}", here(), free_port())]).ok();
     assert!(dns.try_wait().unwrap().is_none());
     drop(share);
     ends(&mut dns);
@@ -116,7 +122,7 @@ fn names_of_vms_that_run_have_their_addresses() {
 fn dial(port: u16) -> TcpStream {
     let end = Instant::now() + LIMIT;
     loop {
-        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+        if let Ok(stream) = TcpStream::connect((here(), port)) {
             stream.set_read_timeout(Some(LIMIT)).unwrap();
             return stream;
         }
@@ -182,10 +188,10 @@ fn streams_are_answered_within_bounds() {
 fn it_leaves_at_once_where_nobody_needs_it_and_waits_for_its_address() {
     let sandbox = Sandbox::new();
     sandbox.plant_state();
-    sandbox.run(DNS, &["--listen", &format!("127.0.0.1:{}", free_port())]).ok();
+    sandbox.run(DNS, &["--listen", &format!("{}:{}", here(), free_port())]).ok();
     let _web = running(&sandbox, "web", Some("127.77.1.3"));
     let share = hold(sandbox.state().join("dns.users"), FlockArg::LockSharedNonblock);
-    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = UdpSocket::bind((here(), 0)).unwrap();
     let port = other.local_addr().unwrap().port();
     let mut dns = start(&sandbox, port);
     thread::sleep(Duration::from_millis(100));

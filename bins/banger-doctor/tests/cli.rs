@@ -1,8 +1,8 @@
 //! The contract of `banger-doctor`.
 
-use banger_tests::{Answer, Sandbox};
+use banger_tests::{Answer, Sandbox, write_program};
 use serde_json::Value;
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 const DOCTOR: &str = env!("CARGO_BIN_EXE_banger-doctor");
 
@@ -48,8 +48,7 @@ fn a_program_that_is_too_old_is_no_program() {
     sandbox.config(&format!("[binaries]\nqemu = '{}'\n", program.display()));
     for (version, outcome) in [("4.2.1", "fail"), ("5.2.0 (Debian)", "pass"), ("10.1", "pass")] {
         let script = format!("#!/bin/sh\necho QEMU emulator version '{version}'\n");
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &script);
         let answer = sandbox.run(DOCTOR, &[]);
         let qemu = check(&answer, "qemu");
         assert_eq!(qemu["outcome"], outcome, "{qemu}");

@@ -4,12 +4,18 @@
 
 use banger_channel::{bridge, control, relay::Relay};
 use banger_tests::Sandbox;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket},
+};
 use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixListener,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::PathBuf,
     process::Child,
     sync::mpsc,
@@ -111,6 +117,14 @@ fn service() -> u16 {
     port
 }
 
+/// Takes a port of 127.0.0.1 at which nobody listens, and nobody can as long as it is held.
+fn silent() -> (OwnedFd, u16) {
+    let held = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(held.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let address: SockaddrIn = getsockname(held.as_raw_fd()).unwrap();
+    (held, address.port())
+}
+
 #[test]
 fn a_thousand_at_once_are_answered_and_leave_nothing() {
     let guest = Guest::new();
@@ -185,7 +199,8 @@ fn much_passes_both_ways_at_once_and_who_leaves_early_is_noticed() {
 fn localhost_is_either_of_its_addresses_and_nobody_home_is_a_refusal() {
     let guest = Guest::new();
     let four = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let (_held, port) = silent();
+    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
     let ports = [four, six].map(|listener| {
         let port = listener.local_addr().unwrap().port();
         echo_at_the_end(listener);
@@ -199,7 +214,7 @@ fn localhost_is_either_of_its_addresses_and_nobody_home_is_a_refusal() {
         stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "hello");
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_nobody, nobody) = silent();
     let mut stream = connect(guest.lead(9, &format!("tcp localhost:{nobody}")));
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

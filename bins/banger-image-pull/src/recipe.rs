@@ -156,7 +156,6 @@ pub(crate) fn write(
     });
     // The tool's own words say more than that its stream broke off.
     let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
-    interrupt::end(None);
     let (staged, summary, took) = ended.and(result)?;
     if out.is_live() {
         out.note(&took);
@@ -183,7 +182,10 @@ impl Maker {
                 let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             }
-            self.child.wait().context("cannot wait for mmdebstrap")?
+            let status = self.child.wait().context("cannot wait for mmdebstrap")?;
+            // Its number may be another program's from now on.
+            interrupt::end(None);
+            status
         };
         self.ended = Some(status);
         if status.success() || stop && status.code().is_none() {

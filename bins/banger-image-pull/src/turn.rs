@@ -2,12 +2,13 @@
 
 use banger_cli::Out;
 use banger_doc::{Context, Error, Name, Result};
+use banger_image::interrupt;
 use banger_state::{State, place};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -23,35 +24,18 @@ pub(crate) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        interrupt::unlock(&self.path);
     }
 }
 
 /// Waits for the right to make an image of a name.
 pub(crate) fn take(state: &State, name: &Name, out: &Out) -> Result<Turn> {
     let path = state.path(place::IMAGES).join(format!(".pull-{name}"));
-    let context = || format!("cannot lock '{}'", path.display());
     let start = Instant::now();
     let mut told = false;
     while start.elapsed() < LIMIT {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(context)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                // Its last holder may have removed it between the open and the lock.
-                let own = lock.metadata().with_context(context)?.ino();
-                if fs::metadata(&path).is_ok_and(|meta| meta.ino() == own) {
-                    banger_image::interrupt::unlock(&path);
-                    return Ok(Turn { path, _lock: lock });
-                }
-                continue;
-            }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {}
-            Err((_, errno)) => return Err(errno).with_context(context),
+        if let Some(lock) = interrupt::lock(&path, || attempt(&path))? {
+            return Ok(Turn { path, _lock: lock });
         }
         if !told {
             out.note(&format!("another pull of '{name}' is at work; waiting for it"));
@@ -61,4 +45,23 @@ pub(crate) fn take(state: &State, name: &Name, out: &Out) -> Result<Turn> {
     }
     Err(Error::conflict(format!("another pull of '{name}' does not end"))
         .hint("look for it with ps"))
+}
+
+/// Takes the lock, unless another pull has it.
+fn attempt(path: &Path) -> Result<Option<Flock<File>>> {
+    let context = || format!("cannot lock '{}'", path.display());
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .with_context(context)?;
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, errno)) => return Err(errno).with_context(context),
+    };
+    // Its last holder may have removed it between the open and the lock.
+    let own = lock.metadata().with_context(context)?.ino();
+    Ok(fs::metadata(path).is_ok_and(|meta| meta.ino() == own).then_some(lock))
 }

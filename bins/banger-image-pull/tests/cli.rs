@@ -5,7 +5,7 @@
 mod registry;
 mod trouble;
 
-use banger_tests::{Answer, Sandbox, have};
+use banger_tests::{Answer, Sandbox, have, write_program};
 use registry::{OURS, Registry, layout, shell, three_layers};
 use serde_json::Value;
 use std::{
@@ -76,16 +76,21 @@ fn an_image_of_a_registry_becomes_a_disk() {
     no_litter(&sandbox);
 
     // Again: nothing is downloaded, the answer is the same and quick.
-    let blobs = registry.count(&["GET", "/blobs/"]);
+    let blobs = registry.count_to(4, &["GET", "/blobs/"]);
     assert_eq!(blobs, 4);
+    let quick = Duration::from_millis(50);
     let mut quickest = Duration::MAX;
-    for _ in 0..5 {
+    // What else runs on this machine holds many of them up.
+    for _ in 0..100 {
         let again = pull(&sandbox, &[&reference]);
         assert_eq!(*again.document(), image);
         quickest = quickest.min(again.took);
+        if quickest < quick {
+            break;
+        }
     }
     assert_eq!(registry.count(&["GET", "/blobs/"]), blobs);
-    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
+    assert!(quickest < quick, "{quickest:?}");
 
     // Another name: from the cache, byte for byte the same disk.
     pull(&sandbox, &[&reference, "--name", "twin"]).ok();
@@ -302,8 +307,7 @@ fn a_password_opens_and_a_wrong_one_is_said_to_be_wrong() {
     let helper = bin.join("docker-credential-test");
     let script = "#!/bin/sh\nread server; [ \"$1\" = get ] && [ -n \"$server\" ] && \
                   echo '{\"ServerURL\":\"x\",\"Username\":\"user\",\"Secret\":\"secret\"}'\n";
-    fs::write(&helper, script).unwrap();
-    shell(&sandbox, "chmod 755 bin/docker-credential-test");
+    write_program(&helper, script);
     let text = format!(r#"{{"credHelpers":{{"{}":"test"}}}}"#, registry.host);
     fs::write(docker.join("config.json"), text).unwrap();
     let path = format!("{}:/usr/bin:/bin", bin.display());
@@ -414,7 +418,7 @@ fn mirrors_of_the_configuration_are_asked_first() {
     assert_eq!(answer.document()["source"], reference);
     assert_eq!(answer.stderr, "");
     assert_eq!(registry.count(&["/v2/team"]), 0);
-    assert_eq!(mirror.count(&["GET", "/v2/hub/team"]) - pushed, 5);
+    assert_eq!(mirror.count_to(pushed + 5, &["GET", "/v2/hub/team"]) - pushed, 5);
 
     // The mirror is gone, and nothing of it is needed.
     let host = mirror.host.clone();
@@ -488,7 +492,7 @@ fn of_several_pulls_of_one_name_one_works_and_the_others_share() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-    assert_eq!(registry.count(&["GET", "/blobs/"]), 4);
+    assert_eq!(registry.count_to(4, &["GET", "/blobs/"]), 4);
     no_litter(&sandbox);
 }
 
@@ -542,8 +546,7 @@ fn a_catalog_of_the_users_own_is_tried_in_order() {
 fn recipe(sandbox: &Sandbox, script: &str, args: &[&str]) -> Answer {
     let bin = sandbox.dir().join("bin");
     fs::create_dir_all(&bin).unwrap();
-    fs::write(bin.join("mmdebstrap"), format!("#!/bin/sh\n{script}\n")).unwrap();
-    shell(sandbox, "chmod 755 bin/mmdebstrap");
+    write_program(&bin.join("mmdebstrap"), &format!("#!/bin/sh\n{script}\n"));
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
     sandbox.with(PROGRAM, args, |command| {
         command.env("PATH", path);

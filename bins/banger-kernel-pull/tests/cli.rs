@@ -1,16 +1,14 @@
 //! The contract of `banger-kernel-pull`. The package client is played by scripts here; the real one is
 //! asked once, where it knows the package.
 
-use banger_tests::{SYSTEM_PATH, Sandbox};
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use banger_tests::{SYSTEM_PATH, Sandbox, write_program};
+use std::{fs, path::Path, time::Duration};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-kernel-pull");
 const NAME: &str = "generic-6.12";
 
 fn script(dir: &Path, name: &str, text: &str) {
-    let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a script");
+    write_program(&dir.join(name), &format!("#!/bin/sh\n{text}\n"));
 }
 
 /// Runs the program with scripts of the test before the system's programs.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_channel::bridge;
-use banger_tests::{Answer, Running, Sandbox, have};
+use banger_tests::{Answer, Running, Sandbox, have, write_program};
 use serde_json::json;
 use std::{
     fs,
@@ -105,10 +105,11 @@ fn a_command_that_does_not_read_gets_its_end_all_the_same() {
 #[test]
 fn a_reader_that_goes_away_ends_the_command() {
     let guest = Guest::new("{}");
-    let mut child = guest.start(&["web", "yes", "goes-away"]);
+    let words = format!("goes-away-{}", std::process::id());
+    let mut child = guest.start(&["web", "yes", &words]);
     child.stdout.take().unwrap().read_exact(&mut vec![0; 100_000]).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(141));
-    until("the command ends", || !runs("goes-away"));
+    until("the command ends", || !runs(&words));
 }
 
 #[test]
@@ -130,14 +131,18 @@ fn a_client_that_is_killed_takes_its_command_along() {
 fn what_stays_behind_holds_nobody_up() {
     let guest = Guest::new("{}");
     let begun = Instant::now();
-    let answer = guest.exec(&["web", "sh", "-c", "sleep 30.25 & echo here; exit 3"]);
+    let seconds = format!("50.{}", std::process::id());
+    let script = format!("sleep {seconds} & echo here; exit 3");
+    let answer = guest.exec(&["web", "sh", "-c", &script]);
     assert_eq!((answer.status, &*answer.stdout), (3, &b"here\n"[..]));
-    assert!(begun.elapsed() < Duration::from_secs(5));
-    let _ = guest.exec(&["web", "pkill", "-f", "^sleep 30.25$"]);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let _ = guest.exec(&["web", "pkill", "-f", &format!("^sleep {seconds}$")]);
     // Also when it never stops talking.
-    let answer = guest.exec(&["web", "sh", "-c", "(trap '' PIPE; yes stays-behind) & exit 4"]);
+    let words = format!("stays-behind-{}", std::process::id());
+    let script = format!("(trap '' PIPE; yes {words}) & exit 4");
+    let answer = guest.exec(&["web", "sh", "-c", &script]);
     assert_eq!(answer.status, 4);
-    until("its reader is gone, so it ends", || !runs("stays-behind"));
+    until("its reader is gone, so it ends", || !runs(&words));
 }
 
 #[test]
@@ -224,8 +229,7 @@ fn what_cannot_start_says_why() {
 fn a_script_without_a_first_line_runs_as_shells_run_it() {
     let guest = Guest::new("{}");
     let script = guest.sandbox.dir().join("script");
-    fs::write(&script, "echo \"$0 $1\"\n").unwrap();
-    Command::new("chmod").arg("+x").arg(&script).status().unwrap();
+    write_program(&script, "echo \"$0 $1\"\n");
     let script = script.to_str().unwrap();
     assert_eq!(guest.exec(&["web", script, "one"]).text(), format!("{script} one\n"));
 }
@@ -304,12 +308,14 @@ fn the_agent_stays_small() {
 #[test]
 fn an_agent_that_dies_is_an_own_failure() {
     let mut guest = Guest::new("{}");
-    let child = guest.start(&["web", "sleep", "20.125"]);
-    until("it runs", || runs("20.125"));
+    let seconds = format!("20.{}", std::process::id());
+    // Within a word of the client's own, so that it is not taken for the command.
+    let child = guest.start(&["web", "sh", "-c", &format!("exec sleep {seconds}")]);
+    until("it runs", || runs(&seconds));
     guest.running.agent().kill().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    Command::new("pkill").args(["-f", "^sleep 20.125$"]).status().unwrap();
+    Command::new("pkill").arg("-f").arg(format!("^sleep {seconds}$")).status().unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use banger_channel::bridge;
 use banger_tests::Sandbox;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::TcpListener;
 
 const PORTS: &str = env!("CARGO_BIN_EXE_banger-vm-ports");
@@ -21,7 +21,11 @@ fn a_listener_is_shown_with_its_process() {
     let answer = sandbox.run(PORTS, &["web", "web"]);
     drop(running);
     answer.ok();
-    let found: Vec<_> = answer.documents.iter().filter(|port| port["port"] == number).collect();
+    // Others may have that number of another protocol, or at another address.
+    let is = |port: &&Value| {
+        port["port"] == number && port["protocol"] == "tcp" && port["address"] == "127.0.0.1"
+    };
+    let found: Vec<_> = answer.documents.iter().filter(is).collect();
     assert_eq!(found.len(), 1, "{}", answer.all());
     let wanted = json!({
         "schema": "banger.port/1", "vm": "web", "protocol": "tcp", "address": "127.0.0.1",

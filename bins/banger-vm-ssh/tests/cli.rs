@@ -58,8 +58,8 @@ fn a_server_that_does_not_come_up_is_not_waited_for_forever() {
     ] {
         let sandbox = Sandbox::new();
         let _lock = running(&sandbox, answer);
-        let answer = sandbox.raw(PROGRAM, &["web", "--timeout", "2", "--", "true"]);
-        assert!(answer.fails(125, "ssh did not come up within 2s").stdout.is_empty());
+        let answer = sandbox.raw(PROGRAM, &["web", "--timeout", "4", "--", "true"]);
+        assert!(answer.fails(125, "ssh did not come up within 4s").stdout.is_empty());
         assert!(answer.stderr.contains(why), "{}", answer.all());
         assert!(answer.stderr.contains("the VM is kept; 'banger vm exec web'"), "{}", answer.all());
         assert!(answer.stderr.contains("waiting for the ssh server of 'web'"), "{}", answer.all());

@@ -18,7 +18,7 @@ fn it_waits_for_the_phase_its_own_supervisor_says() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
     let script = format!(
-        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready 1\nsleep 0.2\nsay booting $$\nsleep 0.2\nsay ready $$\nsleep 2"
+        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready 1\nsleep 0.2\nsay booting $$\nsleep 0.2\nsay ready $$\nsleep 20"
     );
     let program = with_supervisor(&sandbox, &script);
     let answer = sandbox.run(&program, &["web"]);
@@ -32,8 +32,9 @@ fn it_waits_for_the_phase_its_own_supervisor_says() {
 fn a_guest_that_does_not_come_up_is_kept_and_its_console_shown() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
+    // Its second begins when its supervisor's stdout is closed.
     let script = format!(
-        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\necho 'no such disk' > console.log\nsay booting $$\nsleep 20"
+        "{RUNNING}\necho 'no such disk' > console.log\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay booting $$\nsleep 20"
     );
     let program = with_supervisor(&sandbox, &script);
     let answer = sandbox.run(&program, &["--timeout", "1", "web"]);

@@ -39,13 +39,17 @@ fn a_running_vm_has_all_figures() {
     live.running.start_agent(&sandbox, &json!({}), |listener, device| {
         drop(bridge::run(listener, device));
     });
-    let answer = sandbox.run(STATS, &["web", "web"]);
-    answer.ok();
-    assert_eq!(answer.documents.len(), 1, "{}", answer.all());
-    let stats = answer.document().clone();
+    let look = || {
+        let answer = sandbox.run(STATS, &["web", "web"]);
+        answer.ok();
+        assert_eq!(answer.documents.len(), 1, "{}", answer.all());
+        answer.document().clone()
+    };
+    // VMM and supervisor are one process here, so each millisecond counts twice. Where many others
+    // work too, the process may have little of a processor for as long as a look takes.
+    let is_busy = |stats: &Value| stats["host"]["cpu_percent"].as_f64().unwrap() > 20.0;
+    let stats = (0..50).map(|_| look()).find(is_busy).expect("a busy one");
     assert_eq!((&stats["vm"], &stats["status"]), (&json!("web"), &json!("running")));
-    // VMM and supervisor are one process here, so each millisecond counts twice.
-    assert!(stats["host"]["cpu_percent"].as_f64().unwrap() > 20.0, "{stats}");
     assert!(stats["host"]["cpu_ms"].as_u64().unwrap() > 0, "{stats}");
     assert!(stats["host"]["vmm_memory_bytes"].as_u64().unwrap() > 1 << 16, "{stats}");
     assert!(stats["host"]["supervisor_memory_bytes"].as_u64().unwrap() > 1 << 16, "{stats}");
@@ -114,6 +118,6 @@ fn watching_goes_on_until_nobody_listens() {
     let answer = sandbox.run("/bin/sh", &["-c", &script]);
     assert_eq!(answer.ok().documents.len(), 3, "{}", answer.all());
     let shown =
-        sandbox.terminal(&format!("timeout 3 {STATS} --watch --interval 1 off"), 120, |_| {});
+        sandbox.terminal(&format!("timeout 8 {STATS} --watch --interval 1 off"), 120, |_| {});
     assert!(shown.text().matches("NAME").count() >= 2, "{}", shown.all());
 }

@@ -295,11 +295,14 @@ mod tests {
         control::Port { protocol, address, port, pid: None, process: None }
     }
 
-    fn auto() -> HostPorts {
-        // Nobody else's: tests of one machine run at the same time.
+    /// Nobody else's: tests of one machine run at the same time.
+    fn own() -> Ipv4Addr {
         let [.., b, c] = std::process::id().to_be_bytes();
-        let loopback = Some(Ipv4Addr::new(127, 200, b, c).into());
-        HostPorts { publish: Vec::new(), auto: true, loopback }
+        Ipv4Addr::new(127, 200, b, c)
+    }
+
+    fn auto() -> HostPorts {
+        HostPorts { publish: Vec::new(), auto: true, loopback: Some(own().into()) }
     }
 
     #[test]
@@ -341,16 +344,17 @@ mod tests {
 
     #[test]
     fn what_is_published_follows_what_is_wanted() {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = held.local_addr().unwrap().port();
+        let bind = || TcpListener::bind((own(), 0)).unwrap();
+        let number = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let (held, others) = (bind(), [bind(), bind()]);
+        let (taken, [one, two]) = (number(&held), others.each_ref().map(number));
+        drop(others);
         let publish = |numbers: &[u16]| HostPorts {
-            publish: numbers.iter().map(|n| format!("127.0.0.1:{n}:80").parse().unwrap()).collect(),
+            publish: numbers.iter().map(|n| format!("{}:{n}:80", own()).parse().unwrap()).collect(),
             ..HostPorts::default()
         };
         let error = HostSide::bind(&"web".parse().unwrap(), publish(&[taken])).err().unwrap();
         assert!(error.chain().contains("is taken"), "{}", error.chain());
-        let (one, two) = (free(), free());
         let mut side = HostSide::bind(&"web".parse().unwrap(), publish(&[one])).unwrap();
         side.change(publish(&[one, taken]));
         let problems: Vec<bool> = side.forwards().iter().map(|f| f.problem.is_some()).collect();
@@ -360,6 +364,6 @@ mod tests {
         assert!(side.forwards().iter().all(|forward| forward.problem.is_none()));
         side.change(publish(&[two]));
         assert_eq!(side.forwards().len(), 1);
-        TcpListener::bind(("127.0.0.1", one)).unwrap();
+        TcpListener::bind((own(), one)).unwrap();
     }
 }

@@ -168,17 +168,22 @@ fn zsh_completes() {
     nothing_ran(&sandbox);
 }
 
-/// A TAB that asks the front and a program takes less than 30 ms; half the machine may be busy.
+/// A TAB that asks the front and a program takes less than 30 ms; what else runs on the machine holds
+/// many of them up.
 #[test]
 fn a_tab_is_quick() {
     let sandbox = sandbox();
+    let quick = Duration::from_millis(15);
     let mut best = Duration::MAX;
-    for _ in 0..20 {
+    for _ in 0..200 {
         let began = Instant::now();
         banger(&sandbox, &["--completion-words"]).ok();
         best = best.min(began.elapsed());
+        if best < quick {
+            break;
+        }
     }
-    assert!(best < Duration::from_millis(15), "the front takes {best:?} to list its commands");
+    assert!(best < quick, "the front takes {best:?} to list its commands");
 }
 
 fn path(sandbox: &Sandbox) -> String {

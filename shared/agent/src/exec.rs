@@ -129,9 +129,8 @@ impl Session<'_> {
                 // Nobody can tell whether the pipes are silent.
                 last_output = Instant::now();
             }
-            // As it was before the look: what came while nobody looked is still to be read.
-            let was_silent = last_output.elapsed() >= SILENCE;
-            let mut is_silent = true;
+            // Only what poll finds silent is: this thread may itself be held up for as long.
+            let mut silent = self.status.is_some() && last_output.elapsed() >= SILENCE;
             for (source, events) in self.wait(last_output)? {
                 match source {
                     Source::Client => {
@@ -149,13 +148,13 @@ impl Session<'_> {
                     Source::Stdout | Source::Stderr => {
                         self.listen(source, &mut buffer);
                         last_output = Instant::now();
-                        is_silent = false;
+                        silent = false;
                     }
                 }
             }
             let Some(status) = self.status else { continue };
             let pipes = &mut self.started.pipes;
-            if (was_silent && is_silent) || self.aftermath >= AFTERMATH {
+            if silent || self.aftermath >= AFTERMATH {
                 (pipes.stdout, pipes.stderr) = (None, None);
             }
             if !self.said_all && pipes.stdout.is_none() && pipes.stderr.is_none() {

@@ -12,9 +12,9 @@ use signal_hook::{
 };
 use std::{
     fs,
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -36,7 +36,8 @@ pub fn watch() -> Result<()> {
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            undo();
+            // Held until the signal has ended the program: nothing is begun any more.
+            let _undone = undo();
             let _ = emulate_default_handler(signal);
         }
     });
@@ -64,9 +65,25 @@ pub fn say(words: Option<String>) {
     change(|undo| undo.words = words);
 }
 
-/// Names the lock file to remove.
+/// Tries to take the lock on a file, which is to be removed then; no interrupt comes between the two.
+pub fn lock<T, E>(
+    path: &Path,
+    attempt: impl FnOnce() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let mut undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = attempt()?;
+    if taken.is_some() {
+        undo.lock = Some(path.to_owned());
+    }
+    Ok(taken)
+}
+
+/// Removes the lock file: the next one of that name is another program's.
 pub fn unlock(path: &Path) {
-    change(|undo| undo.lock = Some(path.to_owned()));
+    change(|undo| {
+        let _ = fs::remove_file(path);
+        undo.lock = None;
+    });
 }
 
 /// Runs what makes the folder be seen. An interrupt waits for its end: removing and renaming one
@@ -78,11 +95,16 @@ pub fn settle<T>(publish: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Waits for an interrupt that is at work: it ends the program, once all that is half made is gone.
+pub(crate) fn give_way() {
+    change(|_| {});
+}
+
 fn change(act: impl FnOnce(&mut Undo)) {
     act(&mut UNDO.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-fn undo() {
+fn undo() -> MutexGuard<'static, Undo> {
     let undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(child) = undo.child {
         let child = Pid::from_raw(child as i32);
@@ -96,7 +118,7 @@ fn undo() {
         }
     }
     for folder in &undo.folders {
-        let _ = fs::remove_dir_all(folder);
+        remove(folder);
     }
     if let Some(lock) = &undo.lock {
         let _ = fs::remove_file(lock);
@@ -108,5 +130,16 @@ fn undo() {
     }
     if let Some(words) = &undo.words {
         let _ = writeln!(stderr, "{words}");
+    }
+    undo
+}
+
+/// Removes a folder, and what the rest of the program makes in it meanwhile.
+fn remove(folder: &Path) {
+    for _ in 0..10 {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {}
+            _ => return,
+        }
     }
 }

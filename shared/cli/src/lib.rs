@@ -77,7 +77,9 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
         }
         Err(error) => return fail(&program, &usage(&error, &program), &out, raw),
     };
-    match run(args, &mut out) {
+    let ended = run(args, &mut out);
+    interrupt::give_way();
+    match ended {
         Ok(value) => {
             let code = value.report();
             if out.flush() { code } else { ExitCode::SUCCESS }

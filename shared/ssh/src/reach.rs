@@ -16,6 +16,8 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long it may take at the very end: what the last one comes to is the reason that is given.
+const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 /// Longest answer of the agent's, line end included.
 const ANSWER_BYTES: usize = 512;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -68,7 +70,7 @@ pub fn late(folder: &VmFolder, limit: Duration, error: Error) -> Error {
 
 /// Connects once; a server that accepts but does not greet counts as absent.
 fn attempt(folder: &VmFolder, end: Instant) -> Result<UnixStream> {
-    let left = end.saturating_duration_since(Instant::now()).clamp(FIRST_PAUSE, ATTEMPT);
+    let left = end.saturating_duration_since(Instant::now()).clamp(LAST_ATTEMPT, ATTEMPT);
     let until = Instant::now() + left;
     let (_dir, path) = folder.short_path(place::VM_CHANNEL)?;
     let mut stream = connect(&path, port::FORWARD, left)?;

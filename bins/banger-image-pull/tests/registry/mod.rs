@@ -129,6 +129,15 @@ impl Registry {
             .count()
     }
 
+    /// Counts them once there are so many: one is noted after the last byte of its answer is sent.
+    pub(crate) fn count_to(&self, least: usize, parts: &[&str]) -> usize {
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.count(parts) < least && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.count(parts)
+    }
+
     /// Copies an image of a layout to the registry, as it is.
     pub(crate) fn push(&self, sandbox: &Sandbox, layout: &Path, name: &str) {
         let output = sandbox
