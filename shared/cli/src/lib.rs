@@ -113,6 +113,7 @@ pub(crate) fn spelled(program: &str) -> String {
 }
 
 fn fail(program: &str, error: &Error, out: &Out, raw: bool) -> ExitCode {
+    interrupt::give_way();
     let said_by_the_caller = out.is_json() && !raw && is_called();
     if !said_by_the_caller && !out.has_said() {
         out::say(program, error);

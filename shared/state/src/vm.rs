@@ -10,11 +10,13 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// How long to wait for another program that asks at the same time.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long to wait for programs that only look whether a lock is held.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The folder of a VM that exists.
 #[derive(Clone, Debug)]
@@ -99,10 +101,16 @@ impl VmFolder {
     /// not run; `None` if another holds it.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
         let path = self.join(place::VM_LOCK);
-        // Whoever only asks whether the lock is held shares it for a moment.
-        for _ in 0..20 {
+        let end = Instant::now() + LOOK_LIMIT;
+        let mut tries = 20;
+        while tries > 0 && Instant::now() < end {
             if let Some(lock) = Lock::try_exclusive(&path).map_err(self.unless_gone())? {
                 return Ok(Some(lock));
+            }
+            // Whoever only asks whether the lock is held shares it for a moment, a long one on a busy
+            // machine: only one who has it alone counts.
+            if Lock::is_held(&path)? {
+                tries -= 1;
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -243,6 +251,23 @@ pub fn process_of(pid: u32) -> Option<Process> {
 mod tests {
     use super::*;
     use crate::State;
+    use nix::fcntl::{Flock, FlockArg};
+
+    #[test]
+    fn who_only_looks_keeps_a_lock_from_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = VmFolder::new(dir.path().to_owned(), "web".parse().unwrap());
+        let file = File::create(folder.join(place::VM_LOCK)).unwrap();
+        let looks = Flock::lock(file, FlockArg::LockShared).unwrap();
+        let looker = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            drop(looks);
+        });
+        let held = folder.try_lock().unwrap();
+        assert!(held.is_some());
+        looker.join().unwrap();
+        assert!(folder.try_lock().unwrap().is_none());
+    }
 
     #[test]
     fn an_end_that_was_asked_for_is_not_taken_back_while_the_vm_lives() {
