@@ -101,17 +101,15 @@ impl Vm {
         }
         sleep(moment);
         let what = format!("{role} after {moment:?}");
+        let victim = self.running()[role]["pid"].clone();
         if role == "starter" {
             starter.kill().expect("kill");
             starter.wait().expect("its end");
-            // The VM does not depend on it.
-            let killed = self.sandbox.run(program("banger-vm-kill"), &["web"]);
-            killed.ok();
         } else {
-            end(&self.running()[role]["pid"]);
+            end(&victim);
         }
-        if self.running()[role].is_null() {
-            // It had not begun yet, so nothing was killed.
+        if victim.is_null() {
+            // The VM does not depend on its starter; one that had not begun was not killed.
             self.sandbox.run(program("banger-vm-kill"), &["web"]).ok();
         }
         self.comes_to_rest(&what);

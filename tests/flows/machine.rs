@@ -8,6 +8,7 @@
 use crate::fixture;
 use banger_tests::{Answer, GREETING, Sandbox, Then, program, pvh_kernel, tiny_kernel};
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
@@ -202,10 +203,23 @@ impl Host {
     fn start(&self, vm: &str) -> Value {
         let answer = self.run("vm-start", &["--timeout", "2", vm]);
         answer.fails(1, "did not come up within 2 s; it is kept");
-        let view = self.view(vm);
-        assert_eq!(view["status"], "starting", "{view}");
-        assert!(view["running"]["launched_ms"].is_u64(), "{view}");
-        view
+        self.greets(vm)
+    }
+
+    /// Waits until a guest runs and has greeted: on a busy machine its starter gives up before that.
+    fn greets(&self, vm: &str) -> Value {
+        let console = self.sandbox.vm(vm).join("console.log");
+        let limit = Instant::now() + Duration::from_mins(1);
+        loop {
+            let view = self.view(vm);
+            assert_eq!(view["status"], "starting", "{view}");
+            let log = fs::read_to_string(&console).unwrap_or_default();
+            if view["running"]["launched_ms"].is_u64() && log.contains(GREETING) {
+                return view;
+            }
+            assert!(Instant::now() < limit, "it does not greet: {view}\n{log}");
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// Checks that nothing of a VM that ended in order is left, and that its disks are its owner's.
@@ -222,8 +236,8 @@ impl Host {
         }
     }
 
-    /// Checks that soon no process of a VM is left, none in its namespaces, no open socket, no mount,
-    /// nothing in its jail, nobody in its control groups.
+    /// Checks that soon no process of a VM is left, none in its namespaces, no lock, no open socket, no
+    /// mount, nothing in its jail, nobody in its control groups.
     fn nothing_works(&self, vm: &str, namespaces: &Namespaces, what: &str) {
         let limit = Instant::now() + Duration::from_secs(15);
         loop {
@@ -237,13 +251,19 @@ impl Host {
     }
 
     /// Returns what is at work for a VM. A process that ends loses its memory, its folder and its
-    /// files one after the other: its socket may be open when the rest of it cannot be seen any more.
+    /// files one after the other: its lock may be held and its socket open when the rest of it cannot
+    /// be seen any more.
     fn left(&self, vm: &str, namespaces: &Namespaces) -> Vec<String> {
         let folder = self.sandbox.vm(vm);
         let id = self.sandbox_id(vm);
         let mut left = processes(&folder, &id, namespaces);
         if !left.is_empty() {
             return left;
+        }
+        let lock = fs::File::open(folder.join("lock")).ok();
+        let lock = lock.map(|lock| Flock::lock(lock, FlockArg::LockSharedNonblock));
+        if lock.is_some_and(|lock| lock.is_err()) {
+            left.push("somebody holds its lock".to_owned());
         }
         let path = folder.to_str().expect("text");
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
@@ -784,12 +804,13 @@ fn killed_while_starting(host: &Host, role: &str, moment: Duration) {
     sleep(moment);
     let what = format!("{role} after {moment:?} of a start");
     let namespaces = host.namespaces();
+    let victim = host.running("web")[role]["pid"].clone();
     if role == "starter" {
         starter.kill().expect("kill");
     } else {
-        end(&host.running("web")[role]["pid"]);
+        end(&victim);
     }
-    if role == "starter" || host.running("web")[role].is_null() {
+    if victim.is_null() {
         // The VM does not depend on its starter; one that had not begun was not killed.
         host.run("vm-kill", &["web"]).ok();
     }
@@ -840,10 +861,16 @@ impl Host {
 
     /// Starts without waiting for more than the VMM's word that the guest runs.
     fn start_quickly(&self) {
+        // What a supervisor that was killed left behind.
+        let before = self.running("web")["supervisor"].clone();
         let mut starter = self.spawn("vm-start", &["web"]);
         let limit = Instant::now() + Duration::from_secs(20);
-        while !self.running("web")["launched_ms"].is_u64() {
-            assert!(Instant::now() < limit, "it does not start: {}", self.running("web"));
+        loop {
+            let now = self.running("web");
+            if now["launched_ms"].is_u64() && now["supervisor"] != before {
+                break;
+            }
+            assert!(Instant::now() < limit, "it does not start: {now}");
             sleep(Duration::from_millis(5));
         }
         starter.kill().expect("kill");
@@ -914,15 +941,7 @@ fn gc_removes_what_a_killed_supervisor_left_of_a_jail() {
         let folder = host.sandbox.vm("web");
         let had_groups = groups(&id);
         end(&view["running"]["supervisor"]["pid"]);
-        let limit = Instant::now() + Duration::from_secs(15);
-        loop {
-            let left = processes(&folder, &id, &Namespaces::default());
-            if left.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < limit, "{left:?}");
-            sleep(Duration::from_millis(20));
-        }
+        host.nothing_works("web", &Namespaces::default(), "by the death of the supervisor");
         // The root that the jailer made went with the namespace it was mounted in.
         assert_eq!(names(folder.join("run/jail")), set(&[]));
         let left = names(folder.join("run"));
@@ -959,7 +978,11 @@ fn gc_removes_control_groups_of_vms_that_are_gone() {
     let (web, gone) = (host.sandbox_id("web"), format!("{:032x}", std::process::id()));
     let top = Path::new("/sys/fs/cgroup");
     let version_1 = top.join("memory");
-    let parent = if version_1.exists() { &version_1 } else { top }.join("banger");
+    let top: &Path = if version_1.exists() { &version_1 } else { top };
+    // Seen by this test's `gc` alone: every other one of root's sweeps what all see.
+    let parent = top.join(format!("banger-{}", std::process::id()));
+    let place = top.join("banger");
+    fs::create_dir_all(&place).expect("a control group");
     let made = |id: &str| {
         let group = parent.join(id);
         fs::create_dir_all(&group).expect("a control group");
@@ -972,25 +995,37 @@ fn gc_removes_control_groups_of_vms_that_are_gone() {
     let mut sleeper = Command::new("sleep").arg("60").spawn().expect("a process");
     fs::write(busy.join("cgroup.procs"), sleeper.id().to_string()).expect("a process in it");
     fs::create_dir_all(&fresh).expect("a control group");
-    let did = removed(&host, &[]);
+    let script = "mount --bind \"$1\" \"$2\"; exec \"$3\"";
+    let [from, to, gc] =
+        [&parent, &place, &program("banger-gc")].map(|it| it.display().to_string());
+    let did = host.sandbox.run("unshare", &["-m", "sh", "-euc", script, "sh", &from, &to, &gc]);
     let stay = [&fresh, &busy].map(|group| group.exists());
     sleeper.kill().and_then(|()| sleeper.wait()).expect("its end");
+    let limit = Instant::now() + Duration::from_secs(20);
     for group in [&busy, &fresh] {
         // What ends is in its group for a moment longer.
         while fs::remove_dir(group).is_err() && group.exists() {
+            assert!(Instant::now() < limit, "{group:?} stays");
             sleep(Duration::from_millis(5));
         }
     }
-    for group in [of_web, of_none] {
-        assert!(did.contains(group.to_str().expect("text")), "{group:?}: {did:?}");
+    let did = named(&did);
+    for (group, id) in [(of_web, web), (of_none, gone)] {
+        let name = place.join(id).display().to_string();
+        assert!(did.contains(&name), "{name}: {did:?}");
         assert!(!group.exists(), "{group:?}");
     }
     assert_eq!(stay, [true, true], "one that may be just being made, and one that is used");
+    fs::remove_dir(&parent).expect("an empty control group");
 }
 
 /// Runs `gc`; returns what it names.
 fn removed(host: &Host, words: &[&str]) -> BTreeSet<String> {
-    let answer = host.run("gc", words);
+    named(&host.run("gc", words))
+}
+
+/// Returns what an answer of `gc` names.
+fn named(answer: &Answer) -> BTreeSet<String> {
     let documents = &answer.ok().documents;
     documents.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect()
 }
@@ -1010,12 +1045,7 @@ fn twenty_at_once_all_answer_right() {
     for name in &names {
         let said = format!("VM '{name}' did not come up within 30 s; it is kept");
         assert!(started.stderr.contains(&said), "{}", started.all());
-        let view = host.view(name);
-        assert_eq!(view["status"], "starting", "{view}");
-        assert!(view["running"]["launched_ms"].is_u64(), "{view}");
-        pids.insert(pid(&view, "vmm_process"));
-        let log = fs::read_to_string(host.sandbox.vm(name).join("console.log")).expect("a log");
-        assert!(log.contains(GREETING), "{name}: {log}");
+        pids.insert(pid(&host.greets(name), "vmm_process"));
     }
     assert_eq!(pids.len(), 20);
     let stopped = host.run("vm-stop", &all);
@@ -1060,8 +1090,14 @@ fn boots(host: &Host) {
         sleep(Duration::from_millis(1500));
         let resumed = host.run("vm-resume", &["web"]);
         assert_eq!(resumed.document()["status"], "running", "{}", resumed.all());
-        let said = fs::read_to_string(host.sandbox.vm("web").join("supervise.log")).expect("a log");
-        assert!(said.contains("setting the guest's clock"), "{said}");
+        // That it runs is said first.
+        let said =
+            || fs::read_to_string(host.sandbox.vm("web").join("supervise.log")).expect("a log");
+        let limit = Instant::now() + Duration::from_secs(20);
+        while !said().contains("setting the guest's clock") {
+            assert!(Instant::now() < limit, "{}", said());
+            sleep(Duration::from_millis(20));
+        }
         assert!(log().contains("Linux version 6.12"), "{}", log());
         let stopped = host.run("vm-stop", &["web"]);
         assert_eq!(stopped.document()["last_exit"]["reason"], "stopped", "{}", stopped.all());

@@ -121,7 +121,7 @@ fn wait(
             shown.copy();
         }
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
-            return Err(ended(folder));
+            return Err(ended(folder, child.id()));
         }
         let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
         let left = limit.saturating_sub(begun.elapsed());
@@ -173,10 +173,13 @@ fn say(running: &Running, line: &Line) {
 }
 
 /// The run ended before the guest answered.
-fn ended(folder: &VmFolder) -> Error {
+fn ended(folder: &VmFolder, supervisor: u32) -> Error {
     let name = folder.name();
+    // One that was killed leaves this, and what is written of an end tells of another run's.
+    let left = folder.running().ok().flatten();
+    let killed = left.is_some_and(|running| running.supervisor.pid == supervisor);
     match folder.last_exit() {
-        Ok(Some(exit)) => failed(name, &exit),
+        Ok(Some(exit)) if !killed => failed(name, &exit),
         _ => Error::failed(format!("the supervisor of VM '{name}' ended unexpectedly"))
             .hint(format!("'{}' may say why", folder.join(place::VM_LOG).display())),
     }

@@ -4,7 +4,7 @@
 
 use banger_channel::bridge;
 use banger_tests::{Running, Sandbox};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{fs, process::Child};
 
 const STATS: &str = env!("CARGO_BIN_EXE_banger-vm-stats");

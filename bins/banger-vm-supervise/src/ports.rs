@@ -343,6 +343,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_served_can_lead_elsewhere_at_once() {
+        let address = auto().loopback.unwrap();
+        let publish = |guest: u16| HostPorts {
+            publish: vec![format!("{address}:8000:{guest}").parse().unwrap()],
+            ..HostPorts::default()
+        };
+        let mut side = HostSide::bind(&"web".parse().unwrap(), publish(80)).unwrap();
+        side.begin().unwrap();
+        for guest in 81..181 {
+            side.change(publish(guest));
+            let forwards = side.forwards();
+            assert_eq!((forwards.len(), &forwards[0].problem), (1, &None), "{forwards:?}");
+        }
+    }
+
+    #[test]
     fn what_is_published_follows_what_is_wanted() {
         let bind = || TcpListener::bind((own(), 0)).unwrap();
         let number = |listener: &TcpListener| listener.local_addr().unwrap().port();

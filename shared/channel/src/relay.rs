@@ -43,6 +43,8 @@ const LINE_BYTES: usize = 512;
 const PIECE: usize = 32 << 10;
 /// Most connections taken from one listener in a turn.
 const MOST_ACCEPTED: usize = 64;
+/// How long closing a listener may take.
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
 const STACK: usize = 256 << 10;
 
 const WAKE: u64 = u64::MAX;
@@ -59,7 +61,8 @@ pub struct Relay {
 #[derive(Debug)]
 enum Order {
     Listen(u64, TcpListener, String),
-    Forget(u64),
+    /// Who waits for it hears when the sender is gone.
+    Forget(u64, Sender<()>),
     Join(OwnedFd, OwnedFd),
 }
 
@@ -105,9 +108,11 @@ impl Relay {
         self.order(Order::Listen(key, listener, target));
     }
 
-    /// Closes a listener.
+    /// Closes a listener: afterwards another one can have its port.
     pub fn forget(&self, key: u64) {
-        self.order(Order::Forget(key));
+        let (done, closed) = channel();
+        self.order(Order::Forget(key, done));
+        let _ = closed.recv_timeout(FORGET_LIMIT);
     }
 
     /// Joins two connected streams.
@@ -262,7 +267,7 @@ impl Turn {
                         self.listeners.insert(key, Listening { listener, target });
                     }
                 }
-                Ok(Order::Forget(key)) => {
+                Ok(Order::Forget(key, _done)) => {
                     // Its last descriptor is closed, and epoll forgets it by itself.
                     self.listeners.remove(&key);
                 }

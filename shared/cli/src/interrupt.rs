@@ -7,6 +7,7 @@ use nix::{
 };
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
     iterator::Signals,
     low_level::emulate_default_handler,
 };
@@ -14,10 +15,18 @@ use std::{
     fs,
     io::{ErrorKind, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
+
+/// How often removing a folder is tried, 5 ms apart.
+const TRIES: u32 = 20;
+/// How long a program that is interrupted may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// What to undo.
 struct Undo {
@@ -30,10 +39,16 @@ struct Undo {
 static UNDO: Mutex<Undo> =
     Mutex::new(Undo { folders: Vec::new(), lock: None, child: None, words: None });
 
+/// Set by the signal itself, before anybody acts on it.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
 /// Begins to watch for signals that end the program.
 pub fn watch() -> Result<()> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    let all = [SIGINT, SIGTERM, SIGHUP];
+    let mut signals = Signals::new(all).context("cannot watch for signals")?;
+    for signal in all {
+        flag::register(signal, &INTERRUPTED).context("cannot watch for signals")?;
+    }
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Held until the signal has ended the program: nothing is begun any more.
@@ -95,13 +110,27 @@ pub fn settle<T>(publish: impl FnOnce() -> T) -> T {
     value
 }
 
-/// Waits for an interrupt that is at work: it ends the program, once all that is half made is gone.
+/// Lets an interrupt that came end the program: what fails now fails for what it took away.
 pub(crate) fn give_way() {
-    change(|_| {});
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        thread::sleep(END_LIMIT);
+    }
 }
 
 fn change(act: impl FnOnce(&mut Undo)) {
     act(&mut UNDO.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Removes a folder in which the program may be making a file at this moment.
+fn remove(folder: &Path) {
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            _ => return,
+        }
+    }
 }
 
 fn undo() -> MutexGuard<'static, Undo> {
@@ -132,14 +161,4 @@ fn undo() -> MutexGuard<'static, Undo> {
         let _ = writeln!(stderr, "{words}");
     }
     undo
-}
-
-/// Removes a folder, and what the rest of the program makes in it meanwhile.
-fn remove(folder: &Path) {
-    for _ in 0..10 {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {}
-            _ => return,
-        }
-    }
 }

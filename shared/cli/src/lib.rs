@@ -77,9 +77,7 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
         }
         Err(error) => return fail(&program, &usage(&error, &program), &out, raw),
     };
-    let ended = run(args, &mut out);
-    interrupt::give_way();
-    match ended {
+    match run(args, &mut out) {
         Ok(value) => {
             let code = value.report();
             if out.flush() { code } else { ExitCode::SUCCESS }
@@ -115,6 +113,7 @@ pub(crate) fn spelled(program: &str) -> String {
 }
 
 fn fail(program: &str, error: &Error, out: &Out, raw: bool) -> ExitCode {
+    interrupt::give_way();
     let said_by_the_caller = out.is_json() && !raw && is_called();
     if !said_by_the_caller && !out.has_said() {
         out::say(program, error);

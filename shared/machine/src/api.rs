@@ -296,7 +296,7 @@ mod tests {
             command.args(["--api-sock", "api.sock", "--level", "Off"]).current_dir(dir.path());
             command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
             let child = command.spawn().unwrap();
-            let api = Api::connect(&dir.path().join("api.sock"), Duration::from_secs(60)).unwrap();
+            let api = Api::connect(&dir.path().join("api.sock"), Duration::from_mins(1)).unwrap();
             Some(Self { child, dir, api })
         }
 

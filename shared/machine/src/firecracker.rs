@@ -675,7 +675,7 @@ mod tests {
         // SAFETY: in a guest this runs alone, so the child may do all it may do.
         unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) };
         let mut vmm = command.spawn().unwrap();
-        let refused = Api::connect(&at(API), Duration::from_secs(60)).and_then(|mut api| {
+        let refused = Api::connect(&at(API), Duration::from_mins(1)).and_then(|mut api| {
             check_version(&api.version()?)?;
             describe(&mut api, &plan)?;
             api.start()

@@ -92,10 +92,10 @@ impl Home {
     /// Waits longer for a server than any is kept from its processor.
     fn new() -> Self {
         let settings = Settings {
-            connect: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
+            connect: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
             attempts: 3,
-            crawl: Duration::from_secs(60),
+            crawl: Duration::from_mins(1),
             insecure: Vec::new(),
             mirrors: Vec::new(),
         };

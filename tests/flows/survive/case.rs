@@ -1,10 +1,10 @@
 //! A command that is disturbed at every point, and what must hold afterwards.
 
 use super::{
-    copy, must_be_valid, say, soak,
+    copy, must_be_valid, say, soak, swept,
     trace::{Point, Stage, one_of_each, tree},
 };
-use banger_tests::{Answer, Sandbox, program};
+use banger_tests::{Answer, Sandbox};
 use std::{
     collections::BTreeSet,
     fs,
@@ -164,9 +164,9 @@ impl Case<'_> {
     }
 
     fn tidy(&self, after: &str) {
-        self.sandbox.run(program("banger-gc"), &[]).ok();
-        let more = self.sandbox.run(program("banger-gc"), &[]);
-        assert!(more.ok().documents.is_empty(), "gc leaves something after {after}");
+        swept(self.sandbox);
+        let more = swept(self.sandbox);
+        assert!(more.is_empty(), "gc leaves something after {after}: {more:?}");
         must_be_valid(self.sandbox, after);
     }
 

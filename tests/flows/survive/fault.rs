@@ -139,7 +139,8 @@ for left in $(seq 0 $STEP 60); do
 done
 "$BIN/banger-vm-create" --no-start --image alpine --kernel generic-6.12 --name last > out
 "$BIN/banger-gc" > gc
-[ ! -s gc ] || { echo "left: $(cat gc)"; exit 9; }
+# Root's sees control groups of other states' VMs too.
+! grep -v '"control group"' gc > left || { echo "left: $(cat left)"; exit 9; }
 ls -A "$BANGER_STATE/vms"
 echo "user $(id -u), $kept blocks kept for root: $fails failed for want of room, $works worked"
 [ "$fails" -gt 2 ] && [ "$works" -gt 2 ]

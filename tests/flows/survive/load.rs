@@ -1,7 +1,7 @@
 //! Many programs at once on many VMs: nothing waits for ever, no VM has two machines, no address and
 //! no port two VMs, the state is valid at every moment, nothing is lost and nothing stays.
 
-use super::{create, hold_guests, must_be_valid, say, soak, trace::tree};
+use super::{create, hold_guests, must_be_valid, say, soak, swept, trace::tree};
 use crate::fixture;
 use banger_tests::{Sandbox, program};
 use serde_json::Value;
@@ -108,8 +108,8 @@ fn many_at_once_lose_nothing() {
     let mut all = vec!["--force"];
     all.extend(&names);
     sandbox.run(program("banger-vm-delete"), &all).ok();
-    let left = sandbox.run(program("banger-gc"), &[]);
-    assert!(left.ok().documents.is_empty(), "something was left behind: {}", left.all());
+    let left = swept(&sandbox);
+    assert!(left.is_empty(), "something was left behind: {left:?}");
     assert_eq!(machines(&sandbox).len(), 0, "machines run on");
     let after: BTreeSet<String> = tree(sandbox.state());
     let more: Vec<_> = after.difference(&before).filter(|path| !is_banger_s_own(path)).collect();

@@ -31,7 +31,7 @@ impl Asked {
 }
 
 /// How long a stall lasts: longer than any client of the tests waits.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 enum Manner {
     Whole,
