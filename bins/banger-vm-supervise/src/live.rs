@@ -42,6 +42,8 @@ use std::{
 
 /// How long ended processes may take to be gone.
 const REAP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a VMM whose socket is closed may take to end.
+const END_LIMIT: Duration = Duration::from_millis(500);
 /// How long a guest whose agent never answered may take to react to its power button.
 const BUTTON_LIMIT: Duration = Duration::from_secs(5);
 /// The longest measurement of a VMM that is kept; Firecracker's have some 5000 bytes.
@@ -458,7 +460,8 @@ impl Live<'_> {
             }
             Err(error) => {
                 self.control_open = false;
-                if *self.stage == Stage::Preparing && self.stop.is_none() {
+                let fails = *self.stage == Stage::Preparing && self.stop.is_none();
+                if fails && !self.ends_soon() {
                     return Err(error);
                 }
                 self.log.say(&error.chain());
@@ -491,6 +494,12 @@ impl Live<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Says whether the VMM is ending: its socket closes first, and how it ends says more than that.
+    fn ends_soon(&self) -> bool {
+        let mut fds = [PollFd::new(self.stub.fd(), PollFlags::POLLIN)];
+        poll(&mut fds, END_LIMIT.as_millis() as u16).is_ok_and(|count| count > 0)
     }
 
     /// The guest runs: wait for its agent.

@@ -117,7 +117,6 @@ impl Layer {
     pub fn open(&self) -> Result<Box<dyn Read + Send>> {
         let progress = self.progress();
         progress.received.store(0, Ordering::Relaxed);
-        self.given_up.store(false, Ordering::Relaxed);
         progress.begun.store(true, Ordering::Relaxed);
         let slice = |file, start, digest| Slice {
             file,
@@ -177,6 +176,7 @@ impl Layer {
             return Err(error);
         }
         if !self.progress.is_whole() {
+            self.given_up.store(false, Ordering::Relaxed);
             let mut reader = self.open()?;
             if let Err(error) = io::copy(&mut reader, &mut io::sink()) {
                 return Err(self.failure().unwrap_or_else(|| {
@@ -350,10 +350,11 @@ impl Download {
                 continue;
             }
             self.fruitless += 1;
-            if self.fruitless >= self.client.settings().attempts
-                || self.requests >= MAX_REQUESTS
-                || self.given_up.load(Ordering::Relaxed)
-            {
+            if self.given_up.load(Ordering::Relaxed) {
+                // No reason of its own: that is the other one's.
+                return Err(io::Error::other("another layer failed"));
+            }
+            if self.fruitless >= self.client.settings().attempts || self.requests >= MAX_REQUESTS {
                 let error = Error::failed(format!("cannot download {}", self.name()))
                     .because(error)
                     .hint("what has come is kept; the same command goes on from there");
