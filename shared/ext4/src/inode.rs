@@ -98,3 +98,27 @@ impl Inode<'_> {
         put16(b, 130, (sum >> 16) as u16);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not for a disk's own test: e2fsck(8) takes times from 2310 to 2378 for older ones.
+    #[test]
+    fn each_age_has_its_two_bits() {
+        for (seconds, low, epoch) in [
+            (-1 << 31, 1 << 31, 0),
+            (-1, u32::MAX, 0),
+            (0, 0, 0),
+            (1 << 31, 1 << 31, 1),
+            ((1 << 32) - 1, u32::MAX, 1),
+            (1 << 32, 0, 1),
+            (5 << 31, 1 << 31, 3),
+            ((6 << 31) - 1, u32::MAX, 3),
+            (6 << 31, 0, 3),
+            ((7 << 31) - 1, u32::MAX >> 1, 3),
+        ] {
+            assert_eq!(Time { seconds, nanos: 7 }.words(), (low, 7 << 2 | epoch), "{seconds}");
+        }
+    }
+}

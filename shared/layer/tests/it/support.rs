@@ -85,6 +85,30 @@ fn number(value: u64, room: usize) -> Vec<u8> {
     binary
 }
 
+/// Returns the header of a sparse file of the old GNU kind, with the blocks of its map.
+pub(crate) fn old_sparse(head: Head, pieces: &[(u64, u64)], size: u64) -> Vec<u8> {
+    let octal = |value: u64| format!("{value:011o}\0").into_bytes();
+    let mut bytes = Head { kind: b'S', magic: *b"ustar  \0", ..head }.encode().to_vec();
+    bytes[345..512].fill(0);
+    let entry = |(offset, length): &(u64, u64)| [octal(*offset), octal(*length)].concat();
+    for (slot, piece) in pieces.iter().take(4).enumerate() {
+        bytes[386 + 24 * slot..][..24].copy_from_slice(&entry(piece));
+    }
+    bytes[482] = u8::from(pieces.len() > 4);
+    bytes[483..495].copy_from_slice(&octal(size));
+    sum(&mut bytes);
+    let rest = pieces.get(4..).unwrap_or_default();
+    for (number, part) in rest.chunks(21).enumerate() {
+        let mut block = [0; 512];
+        for (slot, piece) in part.iter().enumerate() {
+            block[24 * slot..][..24].copy_from_slice(&entry(piece));
+        }
+        block[504] = u8::from((number + 1) * 21 < rest.len());
+        bytes.extend_from_slice(&block);
+    }
+    bytes
+}
+
 /// An archive in the making.
 #[derive(Clone, Default)]
 pub(crate) struct Tar(pub(crate) Vec<u8>);
@@ -100,8 +124,12 @@ impl Tar {
     }
 
     /// Adds a header and content, without looking whether they fit.
-    pub(crate) fn raw(mut self, head: &Head, content: &[u8]) -> Self {
-        self.0.extend_from_slice(&head.encode());
+    pub(crate) fn raw(self, head: &Head, content: &[u8]) -> Self {
+        self.bytes(&head.encode()).content(content)
+    }
+
+    /// Adds content, padded to whole blocks.
+    pub(crate) fn content(mut self, content: &[u8]) -> Self {
         self.0.extend_from_slice(content);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self

@@ -1,6 +1,6 @@
 //! Archives that two programs could read in two ways, and broken ones.
 
-use crate::support::{Head, Tar, built, record, refused, sum};
+use crate::support::{Head, Tar, built, old_sparse, record, refused, sum};
 
 fn head(name: &str, size: u64) -> Head {
     Head { size, ..Head::new(b'0', name) }
@@ -450,41 +450,20 @@ mod a_sparse_file {
             STORED,
         );
         of_old_gnu_archives: Tar::new()
-            .bytes(&old_sparse(&[(5, 10), (100_000, 10)], 20, 200_000))
+            .bytes(&old_sparse(head("s", 20), &[(5, 10), (100_000, 10)], 200_000))
             .bytes(&[STORED, &[0; 492]].concat());
     } }
-}
-
-fn old_sparse(pieces: &[(u64, u64)], stored: u64, size: u64) -> Vec<u8> {
-    let octal = |value: u64| format!("{value:011o}\0").into_bytes();
-    let mut bytes =
-        Head { kind: b'S', magic: *b"ustar  \0", ..head("s", stored) }.encode().to_vec();
-    bytes[345..512].fill(0);
-    let entry = |(offset, length): &(u64, u64)| [octal(*offset), octal(*length)].concat();
-    for (slot, piece) in pieces.iter().take(4).enumerate() {
-        bytes[386 + 24 * slot..][..24].copy_from_slice(&entry(piece));
-    }
-    bytes[482] = u8::from(pieces.len() > 4);
-    bytes[483..495].copy_from_slice(&octal(size));
-    sum(&mut bytes);
-    let rest = pieces.get(4..).unwrap_or_default();
-    for (number, part) in rest.chunks(21).enumerate() {
-        let mut block = [0; 512];
-        for (slot, piece) in part.iter().enumerate() {
-            block[24 * slot..][..24].copy_from_slice(&entry(piece));
-        }
-        block[504] = u8::from((number + 1) * 21 < rest.len());
-        bytes.extend_from_slice(&block);
-    }
-    bytes
 }
 
 #[test]
 fn old_sparse_files_have_more_map_blocks() {
     let pieces: Vec<_> = (0..60).map(|number| (number * 8192, 4096)).collect();
     let data: Vec<u8> = (0..60u8).flat_map(|number| vec![number + 1; 4096]).collect();
-    let one =
-        Tar::new().bytes(&old_sparse(&pieces, 60 * 4096, 600_000)).bytes(&data).file("z", "").end();
+    let one = Tar::new()
+        .bytes(&old_sparse(head("s", 60 * 4096), &pieces, 600_000))
+        .bytes(&data)
+        .file("z", "")
+        .end();
     let image = built(vec![one]);
     let content = &image.tree()[&b"s"[..]].content;
     assert_eq!(content.len(), 600_000);
