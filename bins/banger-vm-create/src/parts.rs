@@ -4,7 +4,7 @@ use banger_cli::Program;
 use banger_config::DEFAULT_KERNEL;
 use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result};
 use banger_state::State;
-use std::{fmt::Write, fs::File, io::Read};
+use std::{fmt::Write, fs::File, io::Read, path::Path};
 
 /// Finds an image by its name, else pulls it.
 pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
@@ -13,6 +13,9 @@ pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
     {
         return state.images().get(&name);
     }
+    if is_path(wanted) {
+        return Err(names_no_image(wanted));
+    }
     let near = wanted.parse::<Name>().ok().and_then(|name| state.images().nearest(&name));
     pull("banger-image-pull", wanted, quiet)
         .with_context(|| format!("cannot get the image '{wanted}'"))
@@ -20,6 +23,26 @@ pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
             Some(near) => error.hint(format!("did you mean the image '{near}', which is here?")),
             None => error,
         })
+}
+
+/// Says whether these words can only be a path: no name and no reference begins so, and one that ends
+/// as a file does is not likely where there is that file.
+fn is_path(wanted: &str) -> bool {
+    let path = Path::new(wanted);
+    wanted.starts_with(['.', '/', '~']) || (path.extension().is_some() && path.is_file())
+}
+
+fn names_no_image(path: &str) -> Error {
+    let hint = if Path::new(path).join("oci-layout").is_file() {
+        format!("'banger image pull oci:{path}' takes it in, then '--image' takes the image's name")
+    } else if Path::new(path).is_dir() {
+        format!(
+            "'tar -C {path} -c . | banger image import - --name NAME' takes a root file system in, 'banger image pull oci:PATH' an image's layout"
+        )
+    } else {
+        "'banger image pull docker-archive:PATH' takes in what 'docker save' wrote, 'banger image import PATH' a tar of a root file system, 'banger image register --name NAME --rootfs PATH' a disk".to_owned()
+    };
+    Error::usage(format!("'{path}' is a path, not the name of an image")).hint(hint)
 }
 
 /// Finds a kernel by its name, else pulls it.

@@ -218,6 +218,30 @@ fn a_missing_image_is_pulled_and_its_failure_passed_on() {
 }
 
 #[test]
+fn a_path_is_no_image_and_what_takes_it_in_is_said() {
+    let sandbox = Sandbox::new();
+    let program = sandbox.beside(CREATE, &[("banger-image-pull", "exit 9")]);
+    let refused = |image: &str, hint: &str| {
+        let answer = sandbox.run(&program, &["--image", image, "--no-start"]);
+        answer.fails(2, &format!("'{image}' is a path, not the name of an image"));
+        assert!(answer.stderr.contains(hint), "{answer:?}");
+    };
+    let file = "'banger image import PATH'";
+    fs::create_dir_all(sandbox.dir().join("plain")).unwrap();
+    refused("./plain", "'tar -C ./plain -c . | banger image import - --name NAME'");
+    fs::write(sandbox.dir().join("plain/oci-layout"), "").unwrap();
+    refused("./plain", "'banger image pull oci:./plain'");
+    fs::write(sandbox.dir().join("saved.tar"), "").unwrap();
+    refused("saved.tar", file);
+    refused("/nowhere.tar", file);
+    refused("~/saved.tar", file);
+    // What may be a name is one, whatever lies here.
+    sandbox
+        .run(&program, &["--image", "plain", "--no-start"])
+        .fails(1, "cannot get the image 'plain'");
+}
+
+#[test]
 fn starting_is_another_program_whose_answer_is_passed_on() {
     let sandbox = ready();
     let error =
