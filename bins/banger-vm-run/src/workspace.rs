@@ -1,7 +1,7 @@
 //! A repository on the command line.
 
 use banger_cli::{Out, Program, find};
-use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan};
+use banger_doc::{Context, Error, Kind, Name, Result, Workspace, WorkspacePlan};
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
@@ -57,8 +57,12 @@ impl Words {
         words
     }
 
-    /// Becomes the program that lists what would go; returns only if that fails.
+    /// Becomes the program that lists what would go; returns only if that fails. What cannot go is
+    /// found before, so that this program says it.
     pub(crate) fn become_dry_run(&self, name: Option<&Name>) -> Error {
+        if let Err(error) = self.plan(name) {
+            return error;
+        }
         let program = match find("banger-workspace-prepare") {
             Ok(program) => program,
             Err(error) => return error,
@@ -66,6 +70,27 @@ impl Words {
         let vm = name.map_or("new", Name::as_str);
         let error = Command::new(program).arg("--dry-run").args(self.words(vm)).exec();
         Error::failed("cannot run 'banger-workspace-prepare'").because(error)
+    }
+
+    /// Finds out what would go.
+    fn plan(&self, name: Option<&Name>) -> Result<Option<WorkspacePlan>> {
+        let plan: Vec<WorkspacePlan> = Program::new("banger-workspace-prepare")?
+            .args(["--dry-run", "--quiet"])
+            .args(self.words(name.map_or("new", Name::as_str)))
+            .documents()
+            .map_err(|error| self.explained(error))?;
+        Ok(plan.into_iter().next())
+    }
+
+    /// Says that a path which is not there was taken for one: it may be a command.
+    fn explained(&self, error: Error) -> Error {
+        let Some(path) = self.path.as_ref().filter(|path| !path.exists()) else { return error };
+        if error.kind() != Kind::NotFound {
+            return error;
+        }
+        Error::usage(format!("'{}' was taken for PATH, and is not there", path.display())).hint(
+            "a repository or another directory goes in; a command comes behind '--': 'banger vm run [PATH] -- COMMAND'",
+        )
     }
 
     /// Refuses before anything is made what cannot go in, and says whether tools are to be
@@ -80,12 +105,7 @@ impl Words {
         if self.path.is_none() {
             return Ok(false);
         }
-        let vm = name.map_or("new", Name::as_str);
-        let plan: Vec<WorkspacePlan> = Program::new("banger-workspace-prepare")?
-            .args(["--dry-run", "--quiet"])
-            .args(self.words(vm))
-            .documents()?;
-        let Some(plan) = plan.into_iter().next() else { return Ok(false) };
+        let Some(plan) = self.plan(name)? else { return Ok(false) };
         let tools = plan.files.iter().find(|file| TOOL_FILES.contains(&file.as_str()));
         let Some(file) = tools.filter(|_| is_for_a_person && !self.no_bootstrap) else {
             return Ok(false);

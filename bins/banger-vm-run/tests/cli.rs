@@ -168,7 +168,43 @@ fn a_dry_run_makes_nothing() {
     let answer = stage.run(&["/h", "--dry-run"]);
     answer.ok();
     assert!(answer.text().contains("banger.workspace-plan/1"), "{answer:?}");
-    assert_eq!(stage.log(), "banger-workspace-prepare --dry-run new -- /h\n");
+    assert_eq!(
+        stage.log(),
+        "banger-workspace-prepare --dry-run --quiet new -- /h\n\
+         banger-workspace-prepare --dry-run new -- /h\n"
+    );
+}
+
+#[test]
+fn what_fails_in_a_dry_run_is_said_once_by_this_program() {
+    let stage = Stage::new("exit 0");
+    let report =
+        r#"{"schema":"banger.error/1","kind":"usage","message":"'/h' is a bare repository"}"#;
+    let said = "[ -n \"$BANGER_CALLED\" ] || echo 'banger-workspace-prepare: bare' >&2";
+    stage.program("banger-workspace-prepare", &format!("{said}\ncat <<'X'\n{report}\nX\nexit 2"));
+    let answer = stage.run(&["/h", "--dry-run"]);
+    answer.fails(2, "banger-vm-run: '/h' is a bare repository\n");
+    assert!(!answer.stderr.contains("workspace-prepare"), "{answer:?}");
+}
+
+#[test]
+fn who_forgets_the_dashes_is_told_what_was_taken_for_what() {
+    let stage = Stage::new("exit 0");
+    for (words, part) in [
+        (&["uname", "-a"][..], "unexpected argument '-a' found; 'uname' was taken for PATH\n"),
+        (&["--rm", "echo", "hi"], "unexpected argument 'hi' found; 'echo' was taken for PATH\n"),
+        (&["ls", "--all"], "unexpected argument '--all' found; 'ls' was taken for PATH\n"),
+    ] {
+        let answer = stage.run(words);
+        answer.fails(2, part);
+        let hint = "a command comes behind '--': 'banger vm run [PATH] -- COMMAND'\n";
+        assert!(answer.stderr.ends_with(hint), "{answer:?}");
+    }
+    assert_eq!(stage.log(), "");
+    let report = r#"{"schema":"banger.error/1","kind":"not-found","message":"no 'uname'"}"#;
+    stage.program("banger-workspace-prepare", &format!("cat <<'X'\n{report}\nX\nexit 3"));
+    stage.run(&["uname", "-d"]).fails(2, "'uname' was taken for PATH, and is not there");
+    assert!(!stage.log().contains("create"), "{}", stage.log());
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub use out::{Out, human_bytes, note};
 pub use paint::{Colour, paint};
 
 use banger_doc::{Document, Error, Kind, Result};
-use clap::{Arg, ArgAction, Parser};
+use clap::{Arg, ArgAction, Parser, error::ContextKind};
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
@@ -64,7 +64,7 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
     let program = command.get_name().to_owned();
     let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
     let mut out = Out::new(&program, json_asked || !std::io::stdout().is_terminal());
-    let parsed = command.try_get_matches_from_mut(words).and_then(|matches| {
+    let parsed = command.try_get_matches_from_mut(&words).and_then(|matches| {
         out.set_quiet(matches.get_flag("quiet"));
         A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     });
@@ -75,7 +75,7 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
             let _ = write!(std::io::stdout(), "{error}");
             return ExitCode::SUCCESS;
         }
-        Err(error) => return fail(&program, &usage(&error, &program), &out, raw),
+        Err(error) => return fail(&program, &usage(&error, &command, &words), &out, raw),
     };
     match run(args, &mut out) {
         Ok(value) => {
@@ -87,7 +87,7 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
 }
 
 /// Turns clap's paragraphs into one sentence and a hint.
-fn usage(error: &clap::Error, program: &str) -> Error {
+fn usage(error: &clap::Error, command: &clap::Command, words: &[OsString]) -> Error {
     let text = error.to_string();
     let mut sentence = String::new();
     let mut tip = None;
@@ -103,8 +103,37 @@ fn usage(error: &clap::Error, program: &str) -> Error {
             sentence.push_str(line.strip_prefix("error: ").unwrap_or(line));
         }
     }
-    let help = format!("'{} --help' shows how to call it", spelled(program));
+    if let Some((taken, form)) = forgotten_dashes(error, command, words) {
+        // Any other tip of clap's would have the second word of a command alone be the command.
+        let similar = error.get(ContextKind::SuggestedArg).and(tip);
+        let hint = similar.into_iter().chain([form]).collect::<Vec<_>>().join("; ");
+        return Error::usage(format!("{sentence}; {taken}")).hint(hint);
+    }
+    let help = format!("'{} --help' shows how to call it", spelled(command.get_name()));
     Error::usage(sentence).hint(tip.unwrap_or(help))
+}
+
+/// Says what a word was taken for that may be the first one of a command, and where that belongs, if
+/// the program takes a command behind `--`.
+fn forgotten_dashes(
+    error: &clap::Error,
+    command: &clap::Command,
+    words: &[OsString],
+) -> Option<(String, String)> {
+    let first = command.get_positionals().find(|arg| !arg.is_last_set())?;
+    let last = command.get_positionals().find(|arg| arg.is_last_set())?;
+    if error.kind() != clap::error::ErrorKind::UnknownArgument {
+        return None;
+    }
+    let parsed = command.clone().ignore_errors(true).try_get_matches_from(words).ok()?;
+    let taken = parsed.get_raw(first.get_id().as_str())?.next()?.display().to_string();
+    let name =
+        |arg: &Arg| arg.get_value_names().unwrap_or_default().first().map(ToString::to_string);
+    let form = format!("'{} {first} -- {}'", spelled(command.get_name()), name(last)?);
+    Some((
+        format!("'{taken}' was taken for {}", name(first)?),
+        format!("a command comes behind '--': {form}"),
+    ))
 }
 
 /// Returns how a person types a program: `banger vm create` for `banger-vm-create`.
