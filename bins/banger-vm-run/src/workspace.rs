@@ -88,7 +88,7 @@ impl Words {
         if error.kind() != Kind::NotFound {
             return error;
         }
-        Error::usage(format!("'{}' was taken for PATH, and is not there", path.display())).hint(
+        Error::not_found(format!("'{}' was taken for PATH, and is not there", path.display())).hint(
             "a repository or another directory goes in; a command comes behind '--': 'banger vm run [PATH] -- COMMAND'",
         )
     }
