@@ -78,6 +78,8 @@ impl VmFolder {
         let _turn = Lock::exclusive_dir(&self.path, ASK_LIMIT, "the VM");
         let live = self.is_live().unwrap_or(false);
         let before = if live { self.wanted().ok().flatten() } else { None };
+        // How a start that goes on is to be seen stays, whatever else is asked of it.
+        let console = wanted.console || before.as_ref().is_some_and(|before| before.console);
         match (before.map(|before| before.desire), wanted.desire) {
             (Some(Desire::Stopped | Desire::Killed), Desire::Running | Desire::Paused) => {
                 return Err(Error::conflict(format!("VM '{}' is being stopped", self.name))
@@ -86,7 +88,8 @@ impl VmFolder {
             (Some(Desire::Killed), Desire::Stopped) => return Ok(()),
             _ => {}
         }
-        file::write_fleeting(&self.join(place::VM_WANTED), wanted).map_err(self.unless_gone())
+        let wanted = Wanted { console, ..wanted.clone() };
+        file::write_fleeting(&self.join(place::VM_WANTED), &wanted).map_err(self.unless_gone())
     }
 
     /// Asks the supervisor for ports of the host, and for nothing else than before. The caller has
@@ -288,6 +291,20 @@ mod tests {
         drop(lock);
         ask(Desire::Running).unwrap();
         assert_eq!(desire(), Desire::Running);
+    }
+
+    #[test]
+    fn a_pause_leaves_a_start_its_console() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = VmFolder::new(dir.path().to_owned(), "web".parse().unwrap());
+        let console = || folder.wanted().unwrap().unwrap().console;
+        folder.ask(&Wanted { console: true, ..Wanted::new(Desire::Running) }).unwrap();
+        let lock = folder.try_lock().unwrap().unwrap();
+        folder.ask(&Wanted::new(Desire::Paused)).unwrap();
+        assert!(console());
+        drop(lock);
+        folder.ask(&Wanted::new(Desire::Running)).unwrap();
+        assert!(!console());
     }
 
     #[test]
