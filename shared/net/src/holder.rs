@@ -37,10 +37,11 @@ use std::{
         unix::{fs::OpenOptionsExt, process::CommandExt},
     },
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 /// How long making a namespace may take; it takes milliseconds.
-const LIMIT_MS: u16 = 10_000;
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the holder says when all is made; anything else is why it is not.
 const READY: &[u8] = b"ready ";
@@ -203,15 +204,27 @@ fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
     }
 }
 
+/// Waits until there is something to read, at most `limit` long, however many signals come meanwhile.
+fn has_news(line: BorrowedFd<'_>, limit: Duration) -> nix::Result<bool> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(line, PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            heard => return heard.map(|count| count > 0),
+        }
+    }
+}
+
 /// Takes the holder's answer: its number and its descriptors, or its error.
 fn receive(line: &OwnedFd) -> Result<(u32, Vec<OwnedFd>)> {
     let unavailable = |why: String| {
         Error::unavailable(format!("cannot make a network namespace: {why}"))
             .hint("'banger doctor' says what the host lacks")
     };
-    let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut ready, PollTimeout::from(LIMIT_MS)).context("cannot wait for the holder")? == 0 {
-        return Err(unavailable(format!("it took longer than {} s", LIMIT_MS / 1000)));
+    if !has_news(line.as_fd(), LIMIT).context("cannot wait for the holder")? {
+        return Err(unavailable(format!("it took longer than {} s", LIMIT.as_secs())));
     }
     let mut bytes = [0; 2048];
     let mut space = cmsg_space!([RawFd; 3]);
