@@ -126,7 +126,7 @@ fn read_all(dir: &Path) -> Result<BTreeMap<String, Info>> {
             let Ok(Some(path)) = next else { return Ok(()) };
             let (name, info) = read_one(dir, &path)?;
             if let Ok(mut modules) = modules.lock() {
-                modules.insert(name, info);
+                keep_first(&mut modules, name, info);
             }
         }
     };
@@ -138,6 +138,15 @@ fn read_all(dir: &Path) -> Result<BTreeMap<String, Info>> {
             .try_for_each(|t| t.join().unwrap_or_else(|_| Err(Error::failed("a thread panicked"))))
     })?;
     Ok(modules.into_inner().unwrap_or_default())
+}
+
+/// Adds a module. Of two of one name the one in `updates/` counts, as it does to depmod(8), else the
+/// first by path: whichever of them was read first.
+fn keep_first(modules: &mut BTreeMap<String, Info>, name: String, info: Info) {
+    let rank = |info: &Info| (!info.path.starts_with("updates/"), info.path.clone());
+    if modules.get(&name).is_none_or(|there| rank(&info) < rank(there)) {
+        modules.insert(name, info);
+    }
 }
 
 fn is_module(file: &str) -> bool {
@@ -284,6 +293,26 @@ impl Trie {
 mod tests {
     use super::*;
     use crate::{elf::tests::module, modules::Modules};
+
+    #[test]
+    fn of_two_modules_of_one_name_the_same_one_counts_whichever_comes_first() {
+        let wins = |paths: [&str; 2]| {
+            let mut modules = BTreeMap::new();
+            for path in paths {
+                let info = Info { path: path.into(), ..Info::default() };
+                keep_first(&mut modules, "e1000".into(), info);
+            }
+            modules["e1000"].path.clone()
+        };
+        for (first, second) in [
+            ("updates/dkms/e1000.ko", "kernel/net/e1000.ko"),
+            ("extra/e1000.ko", "kernel/net/e1000.ko"),
+            ("kernel/net/e1000.ko", "kernel/net/e1000.ko.xz"),
+        ] {
+            assert_eq!(wins([first, second]), first);
+            assert_eq!(wins([second, first]), first);
+        }
+    }
 
     #[test]
     fn a_tree_of_modules_gets_its_index_files() {
