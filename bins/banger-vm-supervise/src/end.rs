@@ -79,7 +79,8 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
         ended_unix_s: clock_s(),
         console_tail,
     };
-    if let Err(error) = write_document(&folder.join(place::VM_EXIT), &exit) {
+    let written = write_document(&folder.join(place::VM_EXIT), &exit);
+    if let Err(error) = &written {
         log.say(&error.chain());
     }
     if let Err(error) = clear_run() {
@@ -88,6 +89,10 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     match fs::remove_file(place::VM_METRICS) {
         Err(error) if error.kind() != ErrorKind::NotFound => log.say(&error.to_string()),
         _ => {}
+    }
+    if written.is_err() {
+        // What is there tells of another run's end: that this one ended is all that can be known.
+        return;
     }
     // Last: without it, the exit record counts as soon as the lock ends.
     match fs::remove_file(place::VM_RUNNING) {

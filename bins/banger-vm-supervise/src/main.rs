@@ -51,9 +51,11 @@ fn run(args: Args, _: &mut Out) -> Result<()> {
     let folder = state.vm(&args.vm)?;
     let lock = take_lock(&state, &folder)?;
     let begun_unix_ms = clock_ms();
-    detach(&folder)?;
+    enter(&folder)?;
     mark(&state, &folder);
+    // While somebody hears why it cannot be written.
     let mut log = CappedLog::append(place::VM_LOG, SUPERVISE_LIMIT)?;
+    leave_terminal()?;
     log.say(&format!("the supervisor of '{}' begins", args.vm));
     let start = live::Start { state: &state, folder: &folder, begun, begun_unix_ms };
     let end = live::run(&start, &mut log);
@@ -89,13 +91,17 @@ fn mark(state: &State, folder: &VmFolder) {
     }
 }
 
-/// Leaves the terminal and the directory of whoever started this. Afterwards relative paths are in
-/// the VM's folder, so no socket's path is too long, and nobody reads what is printed.
-fn detach(folder: &VmFolder) -> Result<()> {
+/// Leaves the session and the directory of whoever started this. Afterwards relative paths are in
+/// the VM's folder, so no socket's path is too long.
+fn enter(folder: &VmFolder) -> Result<()> {
     // Fails only where a session of its own is there already.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o077));
-    chdir(folder.path()).with_context(|| format!("cannot enter '{}'", folder.path().display()))?;
+    chdir(folder.path()).with_context(|| format!("cannot enter '{}'", folder.path().display()))
+}
+
+/// Leaves the streams of whoever started this: afterwards nobody reads what is printed.
+fn leave_terminal() -> Result<()> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
         .context("cannot open '/dev/null'")?;
     dup2_stdin(&null)

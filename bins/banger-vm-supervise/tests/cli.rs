@@ -22,6 +22,23 @@ fn a_vm_has_one_supervisor() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_is_said() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    fs::create_dir(sandbox.vm("web").join("supervise.log")).unwrap();
+    sandbox.run(SUPERVISE, &["web"]).fails(1, "cannot open 'supervise.log'");
+}
+
+#[test]
+fn an_end_that_cannot_be_written_down_is_an_error() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    fs::create_dir(sandbox.vm("web").join("last-exit.json")).unwrap();
+    sandbox.run(SUPERVISE, &["web"]).ok();
+    assert!(sandbox.vm("web").join("running.json").exists());
+}
+
+#[test]
 fn a_run_that_cannot_begin_is_written_down_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
