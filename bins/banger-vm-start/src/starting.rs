@@ -8,11 +8,12 @@ use banger_doc::{
 use banger_lease::Leases;
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long a guest may take to come up, unless told.
@@ -41,6 +42,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
     folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
     let line = stages.line(name);
     line.enter("preparing");
+    let before = last_end(folder);
     let mut child = spawn(name)?;
     // Ends when the supervisor has the VM's lock, or has given up.
     let mut said = String::new();
@@ -54,7 +56,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
         let _ = child.wait();
         return Err(report.into());
     }
-    let view = wait(folder, &watch, &mut child, how, &line)?;
+    let view = wait(folder, &watch, &mut child, how, &line, before)?;
     line.ready();
     Ok(view)
 }
@@ -99,6 +101,7 @@ fn wait(
     child: &mut Child,
     how: &How,
     line: &Line,
+    before: Option<(u64, SystemTime)>,
 ) -> Result<View> {
     let begun = Instant::now();
     let mut phase = None;
@@ -121,7 +124,7 @@ fn wait(
             shown.copy();
         }
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
-            return Err(ended(folder, child.id()));
+            return Err(ended(folder, child.id(), before));
         }
         let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
         let left = limit.saturating_sub(begun.elapsed());
@@ -172,12 +175,20 @@ fn say(running: &Running, line: &Line) {
     }
 }
 
-/// The run ended before the guest answered.
-fn ended(folder: &VmFolder, supervisor: u32) -> Error {
+/// Tells the record of how a run ended from those of other runs: each is a file of its own.
+fn last_end(folder: &VmFolder) -> Option<(u64, SystemTime)> {
+    let meta = fs::metadata(folder.join(place::VM_EXIT)).ok()?;
+    Some((meta.ino(), meta.modified().ok()?))
+}
+
+/// The run ended before the guest answered; `before` is how the one before it had ended.
+fn ended(folder: &VmFolder, supervisor: u32, before: Option<(u64, SystemTime)>) -> Error {
     let name = folder.name();
-    // One that was killed leaves this, and what is written of an end tells of another run's.
+    // One that was killed leaves this, or has not said anything; then what is written of an end tells
+    // of another run's.
     let left = folder.running().ok().flatten();
-    let killed = left.is_some_and(|running| running.supervisor.pid == supervisor);
+    let killed = left.is_some_and(|running| running.supervisor.pid == supervisor)
+        || last_end(folder) == before;
     match folder.last_exit() {
         Ok(Some(exit)) if !killed => failed(name, &exit),
         _ => Error::failed(format!("the supervisor of VM '{name}' ended unexpectedly"))

@@ -48,10 +48,20 @@ fn a_run_that_ends_at_once_is_explained() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
     sandbox.plant_exit("web", "start-failed");
-    let program = with_supervisor(&sandbox, "exec >/dev/null 2>&1");
+    let script = "exec >/dev/null 2>&1\ncp last-exit.json .e; mv .e last-exit.json";
+    let program = with_supervisor(&sandbox, script);
     let answer = sandbox.run(&program, &["web"]);
     answer.fails(1, "planted: start-failed");
     assert!(answer.stderr.contains("planted console line"), "{answer:?}");
+}
+
+#[test]
+fn how_an_earlier_run_ended_explains_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.plant_exit("web", "stopped");
+    let program = with_supervisor(&sandbox, "exec >/dev/null 2>&1");
+    sandbox.run(&program, &["web"]).fails(1, "ended unexpectedly");
 }
 
 #[test]
