@@ -35,8 +35,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the VMM's program may take to begin.
-const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+/// How long the VMM's program may take to begin; longer than its network may take.
+const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 const STACK: usize = 256 << 10;
 /// The most bytes of an error that the stub passes on.
 const WORDS: usize = 400;
