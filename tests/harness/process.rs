@@ -1,7 +1,8 @@
 //! Running a child under a limit: no test hangs, nothing of it stays.
 
 use nix::{
-    pty::{Winsize, openpty},
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    pty::{OpenptyResult, Winsize, openpty},
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
@@ -11,13 +12,20 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 /// How long a program's output may stay open after the program itself ended.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// Held while a terminal is opened and while a child is started: one that another test starts in
+/// between would hold the terminal open as long as it runs.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// How a child ended.
 #[derive(Debug)]
@@ -44,10 +52,19 @@ pub fn run_bounded(command: &mut Command, stdin: Option<&[u8]>, limit: Duration)
 
 /// Like [`run_bounded`]; its stdout is a terminal so many columns wide.
 pub(crate) fn run_on_terminal(command: &mut Command, columns: u16, limit: Duration) -> Ended {
-    let size = Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    let pty = openpty(Some(&size), None).expect("a terminal");
+    let pty = terminal(columns).expect("a terminal");
     command.stdout(pty.slave);
     start(command, None, Some(File::from(pty.master)), limit)
+}
+
+fn terminal(columns: u16) -> nix::Result<OpenptyResult> {
+    let size = Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let pty = openpty(Some(&size), None)?;
+    for end in [&pty.master, &pty.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok(pty)
 }
 
 fn start(
@@ -58,9 +75,11 @@ fn start(
 ) -> Ended {
     command.process_group(0).stderr(Stdio::piped());
     let began = Instant::now();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut child = command
         .spawn()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", command.get_program().display()));
+    drop(turn);
     // The command keeps its copy of a terminal open otherwise, and reading it would never end.
     command.stdout(Stdio::null());
     let group = Pid::from_raw(child.id() as i32);
