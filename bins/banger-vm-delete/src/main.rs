@@ -47,9 +47,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<Removed> {
     let folder = state.vm(name)?;
-    // One that runs is refused below, unless it is to be killed.
-    let may_go = force || !folder.is_live()?;
-    if keeps_work && may_go && folder.join(place::VM_WORKSPACE_DOCUMENT).exists() {
+    if keeps_work && folder.join(place::VM_WORKSPACE_DOCUMENT).exists() {
+        // One that runs and ends meanwhile would go without anybody having looked at its work.
+        if !force && folder.try_lock()?.is_none() {
+            return Err(runs(&folder));
+        }
         let status = Program::new("banger-workspace-status")?;
         status.args(["--quiet", "--check", name.as_str()]).documents::<Removed>()?;
     }
@@ -75,11 +77,7 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
             return Ok(lock);
         }
         if !force {
-            let works = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
-            let lost = if works { ", which deletes work that was not exported too" } else { "" };
-            return Err(Error::conflict(format!("VM '{name}' is running")).hint(format!(
-                "'banger vm stop {name}' first, or 'banger vm delete --force {name}'{lost}"
-            )));
+            return Err(runs(folder));
         }
         let watch = Watch::new(folder)?;
         folder.ask(&Wanted::new(Desire::Killed))?;
@@ -87,4 +85,12 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
     }
     Err(Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
         .hint(format!("'banger vm show {name}' tells how it stands")))
+}
+
+fn runs(folder: &VmFolder) -> Error {
+    let name = folder.name();
+    let works = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
+    let lost = if works { ", which deletes work that was not exported too" } else { "" };
+    Error::conflict(format!("VM '{name}' is running"))
+        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'{lost}"))
 }

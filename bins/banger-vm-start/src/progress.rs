@@ -20,7 +20,10 @@ impl Stages {
     /// With the guest's console on the same stream there is no place for lines that change.
     pub(crate) fn new(out: &Out, console: bool) -> Self {
         let live = out.is_live();
-        Self { lines: (live && !console).then(MultiProgress::new), live, quiet: out.is_quiet() }
+        let lines = (live && !console).then(MultiProgress::new);
+        // A dumb terminal has none, and is told in whole lines.
+        let lines = lines.filter(|lines| !lines.is_hidden());
+        Self { lines, live, quiet: out.is_quiet() }
     }
 
     /// Begins the line of a VM; dropped, it goes.

@@ -44,6 +44,18 @@ fn a_guest_that_does_not_come_up_is_kept_and_its_console_shown() {
 }
 
 #[test]
+fn a_dumb_terminal_is_told_in_whole_lines() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script =
+        format!("{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready $$\nsleep 1");
+    let program = with_supervisor(&sandbox, &script);
+    let command = format!("TERM=dumb {} web 2>&1", program.display());
+    let shown = sandbox.terminal(&command, 80, |_| {}).text();
+    assert!(shown.starts_with("web: ready in "), "{shown:?}");
+}
+
+#[test]
 fn a_run_that_ends_at_once_is_explained() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
