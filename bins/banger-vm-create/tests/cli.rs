@@ -219,7 +219,7 @@ fn a_missing_image_is_pulled_and_its_failure_passed_on() {
 
 #[test]
 fn a_path_is_no_image_and_what_takes_it_in_is_said() {
-    let sandbox = Sandbox::new();
+    let sandbox = ready();
     let program = sandbox.beside(CREATE, &[("banger-image-pull", "exit 9")]);
     let refused = |image: &str, hint: &str| {
         let answer = sandbox.run(&program, &["--image", image, "--no-start"]);
@@ -236,9 +236,8 @@ fn a_path_is_no_image_and_what_takes_it_in_is_said() {
     refused("/nowhere.tar", file);
     refused("~/saved.tar", file);
     // What may be a name is one, whatever lies here.
-    sandbox
-        .run(&program, &["--image", "plain", "--no-start"])
-        .fails(1, "cannot get the image 'plain'");
+    sandbox.plant_image("plain");
+    sandbox.run(&program, &["--image", "plain", "--no-start"]).ok();
 }
 
 #[test]
