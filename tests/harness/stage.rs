@@ -1,10 +1,11 @@
 //! Stand-ins for the programs that a program runs.
 
-use crate::Sandbox;
+use crate::{Sandbox, run_bounded};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 impl Sandbox {
@@ -38,6 +39,8 @@ pub fn copy_program(program: &str, to: &Path) {
 /// Programs are written by a process of their own: written here, a child that another test starts
 /// meanwhile would hold them open for writing, and they could not be run.
 fn shell(script: &str, first: &str, second: &Path) {
-    let status = Command::new("/bin/sh").args(["-ec", script, "sh", first]).arg(second).status();
-    assert!(status.expect("a shell").success(), "{script}");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-ec", script, "sh", first]).arg(second);
+    let ended = run_bounded(&mut command, None, Duration::from_mins(1));
+    assert_eq!(ended.status, 0, "{script}: {}", String::from_utf8_lossy(&ended.stderr));
 }

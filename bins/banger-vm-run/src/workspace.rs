@@ -1,7 +1,7 @@
 //! A repository on the command line.
 
 use banger_cli::{Out, Program, find};
-use banger_doc::{Context, Error, Kind, Name, Result, Workspace, WorkspacePlan};
+use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan};
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
@@ -77,20 +77,8 @@ impl Words {
         let plan: Vec<WorkspacePlan> = Program::new("banger-workspace-prepare")?
             .args(["--dry-run", "--quiet"])
             .args(self.words(name.map_or("new", Name::as_str)))
-            .documents()
-            .map_err(|error| self.explained(error))?;
+            .documents()?;
         Ok(plan.into_iter().next())
-    }
-
-    /// Says that a path which is not there was taken for one: it may be a command.
-    fn explained(&self, error: Error) -> Error {
-        let Some(path) = self.path.as_ref().filter(|path| !path.exists()) else { return error };
-        if error.kind() != Kind::NotFound {
-            return error;
-        }
-        Error::not_found(format!("'{}' was taken for PATH, and is not there", path.display())).hint(
-            "a repository or another directory goes in; a command comes behind '--': 'banger vm run [PATH] -- COMMAND'",
-        )
     }
 
     /// Refuses before anything is made what cannot go in, and says whether tools are to be

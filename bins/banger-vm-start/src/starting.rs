@@ -124,7 +124,7 @@ fn wait(
             shown.copy();
         }
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
-            return Err(ended(folder, child.id(), before));
+            return Err(ended(folder, before));
         }
         let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
         let left = limit.saturating_sub(begun.elapsed());
@@ -181,16 +181,13 @@ fn last_end(folder: &VmFolder) -> Option<(u64, SystemTime)> {
     Some((meta.ino(), meta.modified().ok()?))
 }
 
-/// The run ended before the guest answered; `before` is how the one before it had ended.
-fn ended(folder: &VmFolder, supervisor: u32, before: Option<(u64, SystemTime)>) -> Error {
+/// The run ended before the guest answered; `before` is how the one before it had ended. One that was
+/// killed wrote nothing of its end.
+fn ended(folder: &VmFolder, before: Option<(u64, SystemTime)>) -> Error {
     let name = folder.name();
-    // One that was killed leaves this, or has not said anything; then what is written of an end tells
-    // of another run's.
-    let left = folder.running().ok().flatten();
-    let killed = left.is_some_and(|running| running.supervisor.pid == supervisor)
-        || last_end(folder) == before;
+    let written = last_end(folder) != before;
     match folder.last_exit() {
-        Ok(Some(exit)) if !killed => failed(name, &exit),
+        Ok(Some(exit)) if written => failed(name, &exit),
         _ => Error::failed(format!("the supervisor of VM '{name}' ended unexpectedly"))
             .hint(format!("'{}' may say why", folder.join(place::VM_LOG).display())),
     }
