@@ -4,6 +4,7 @@ use crate::{
     fixture::{self, tool},
     guest::Guest,
     oci::{Pack, layout},
+    registry::Registry,
 };
 use banger_tests::{Answer, Sandbox, program};
 use serde_json::{Value, json};
@@ -178,6 +179,9 @@ fn programs(work: &Path, firecracker: &Path) -> PathBuf {
 
 /// Writes the layer with this binary and what it takes to run there, each at the place it has here.
 fn flows(work: &Path) -> PathBuf {
+    // What they make once is made here, where there is all that makes it.
+    drop(Registry::start());
+    fixture::repository();
     let exe = std::env::current_exe().expect("the path of the test");
     let target = exe.ancestors().nth(3).expect("the folder of the build");
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tree");
@@ -185,8 +189,8 @@ fn flows(work: &Path) -> PathBuf {
     let script = r#"set -e
         to="$4$2"; mkdir -p "$to"/debug/deps "$4$3/tests/flows"
         strip -o "$to/debug/deps/$(basename "$1")" "$1"
-        for program in "$2"/debug/banger "$2"/debug/banger-*[a-z]; do
-            strip -o "$to/debug/$(basename "$program")" "$program"
+        ls "$2"/debug | grep -E '^banger(-[a-z]+)*$' | while read -r program; do
+            strip -o "$to/debug/$program" "$2/debug/$program"
         done
         cp "$2"/debug/banger-kernel-import "$to"/debug
         cp -R "$2"/debug/guest "$2"/debug/guest-tests "$to"/debug
