@@ -41,7 +41,7 @@ print(sum(good), "of", len(good))
 
 /// A server that answers each client with what it said, once it has said all: busybox's reset some
 /// of those that hang up first.
-pub(crate) const ECHO: &str = r#"
+pub(crate) const ECHO: &str = r"
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -62,7 +62,7 @@ int main(void) {
         close(client);
     }
 }
-"#;
+";
 
 pub(crate) fn everything(host: &Host) {
     for who in [Who::Root, Who::Dev] {
