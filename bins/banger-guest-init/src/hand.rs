@@ -1,6 +1,6 @@
 //! Handing over: which init the image has, and becoming it.
 
-use crate::{minimal, say};
+use crate::{mark, minimal, say};
 use banger_doc::{Context, Guest, Result};
 use banger_guest::place;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -54,7 +54,14 @@ pub(crate) fn over(guest: &Guest) -> Result<()> {
         match kind {
             Kind::Systemd => say::or_warn(for_systemd(guest)),
             Kind::OpenRc => None,
-            Kind::Busybox | Kind::Other => say::or_warn(mount_cgroups()),
+            Kind::Busybox => {
+                say::or_warn(mark::for_busybox());
+                say::or_warn(mount_cgroups())
+            }
+            Kind::Other => {
+                mark::for_another(path);
+                say::or_warn(mount_cgroups())
+            }
         };
         let error = become_init(path);
         say::console(&format!("cannot run the image's init '{path}': {error}"));
@@ -139,6 +146,7 @@ fn for_the_end() -> Result<()> {
 /// Keeps the services that systemd starts from undoing what is set up already.
 fn for_systemd(guest: &Guest) -> Result<()> {
     say::or_warn(for_the_end());
+    say::or_warn(mark::for_systemd());
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
         if let Some(parent) = path.parent() {

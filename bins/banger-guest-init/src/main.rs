@@ -3,7 +3,8 @@
 //!
 //! It goes by several names: `/init` in the initramfs, `@banger-guest-agent` as the agent,
 //! `@banger-guest-keeper` beside it, `banger-first-boot` where an ssh server is missing,
-//! `modprobe` for images that have none, `/shutdown` when systemd has ended all else.
+//! `banger-booted` when the image's init is past its boot, `modprobe` for images that have none,
+//! `/shutdown` when systemd has ended all else.
 //! Reads `/banger/` of the initramfs; writes `/run/banger/`, and in the image's tree what
 //! `docs/boot.md` lists. Nothing of the image runs before the image's init.
 
@@ -15,6 +16,7 @@ mod firstboot;
 mod grow;
 mod hand;
 mod keeper;
+mod mark;
 mod minimal;
 mod modprobe;
 mod network;
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         b"@banger-guest-keeper" => keeper::run(),
         name if name == firstboot::NAME.as_bytes() => {
             firstboot::run();
+            return ExitCode::SUCCESS;
+        }
+        name if name == mark::NAME.as_bytes() => {
+            mark::run(words.get(1).and_then(|word| word.to_str()));
             return ExitCode::SUCCESS;
         }
         b"modprobe" => return modprobe::run(&words[1..]),

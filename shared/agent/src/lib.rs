@@ -3,17 +3,19 @@
 //! It runs before the image's init and outlives it, links nothing of the image's, and believes nothing
 //! the image says.
 
+mod boot;
 mod command;
 mod control;
 mod exec;
 mod forward;
+mod group;
 mod listen;
 mod ports;
 mod stats;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Context, Document, Guest, Result};
-use banger_guest::wait_booted;
+use banger_guest::wait_prepared;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::{self, File},
@@ -123,14 +125,14 @@ impl Agent {
         // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
         // than in a guest there is no boot to wait for.
         if self.real && port != port::CONTROL {
-            wait_booted(BOOT_LIMIT);
+            wait_prepared(BOOT_LIMIT);
         }
         // A stream that breaks is the host's affair; it sees the end.
         match port {
             port::CONTROL => drop(control::serve(stream, self.real)),
             port::EXEC => {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
-                drop(exec::serve(stream, &config.unwrap_or_default()));
+                drop(exec::serve(stream, &config.unwrap_or_default(), self.real));
             }
             port::FORWARD => drop(self.relay().and_then(|relay| forward::serve(stream, relay))),
             port::FILES => drop(files::serve(stream)),

@@ -15,6 +15,8 @@ pub const INIT_KIND: &str = "/run/banger/init";
 /// The devices of the writable disks, one a line.
 pub const DEVICES: &str = "/run/banger/devices";
 /// There when guest-init is done with all it does before the image's init.
+pub const PREPARED: &str = "/run/banger/prepared";
+/// There when the image's init is past what it does before logins: `yes`, `degraded`, or `unknown`.
 pub const BOOTED: &str = "/run/banger/booted";
 /// What guest-init had to say, besides the console.
 pub const LOG: &str = "/run/banger/boot.log";
