@@ -8,7 +8,7 @@ use std::{
     ffi::CString,
     fmt::Write as _,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
@@ -147,6 +147,15 @@ fn for_the_end() -> Result<()> {
 fn for_systemd(guest: &Guest) -> Result<()> {
     say::or_warn(for_the_end());
     say::or_warn(mark::for_systemd());
+    if guest.files.iter().any(|file| file.path == "/etc/ssh/ssh_host_ed25519_key") {
+        // The server shows banger's key alone; to make others takes minutes in an emulated guest.
+        for key in ["rsa", "ecdsa"] {
+            let unit = format!("/run/systemd/system/sshd-keygen@{key}.service");
+            say::or_warn(
+                symlink("/dev/null", &unit).with_context(|| format!("cannot make '{unit}'")),
+            );
+        }
+    }
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
         if let Some(parent) = path.parent() {

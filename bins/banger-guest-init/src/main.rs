@@ -22,6 +22,7 @@ mod modprobe;
 mod network;
 mod say;
 
+use banger_guest::place;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         b"@banger-guest-agent" => keeper::run_agent(None),
         b"@banger-guest-keeper" => keeper::run(),
         name if name == firstboot::NAME.as_bytes() => {
-            firstboot::run();
+            firstboot::run(words.get(1).is_some_and(|word| word == place::SSH_ASKED));
             return ExitCode::SUCCESS;
         }
         name if name == mark::NAME.as_bytes() => {

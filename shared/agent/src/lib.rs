@@ -15,13 +15,14 @@ mod stats;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Context, Document, Guest, Result};
-use banger_guest::wait_prepared;
+use banger_guest::{place, wait_prepared};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::{self, File},
     io::Read,
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -53,6 +54,8 @@ struct Agent {
     served: AtomicUsize,
     /// Made when the first stream is to be carried on.
     relay: OnceLock<Relay>,
+    /// There once somebody asked for an ssh server.
+    ssh: OnceLock<()>,
 }
 
 /// Reads the document about the guest. Without one the agent still serves: a host that can ask may
@@ -91,7 +94,13 @@ impl Agent {
         let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
         // Where more is forbidden, fewer connections are carried.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, most.max(OPEN_FILES));
-        Arc::new(Self { guest, real, served: AtomicUsize::new(0), relay: OnceLock::new() })
+        Arc::new(Self {
+            guest,
+            real,
+            served: AtomicUsize::new(0),
+            relay: OnceLock::new(),
+            ssh: OnceLock::new(),
+        })
     }
 
     /// Serves a stream in a thread of its own. `port` is known where the guest itself listens.
@@ -119,6 +128,20 @@ impl Agent {
         Ok(self.relay.get_or_init(|| relay))
     }
 
+    /// Has a guest that somebody has a key for get the ssh server it lacks, once.
+    fn want_ssh(&self) {
+        let has_key = self.guest.as_ref().is_some_and(|guest| !guest.authorized_keys.is_empty());
+        if !self.real || !has_key || self.ssh.set(()).is_err() {
+            return;
+        }
+        let mut task = Command::new(place::INIT);
+        task.arg0(place::SSH_TASK).arg(place::SSH_ASKED).env_clear().stdin(Stdio::null());
+        if let Ok(mut task) = task.spawn() {
+            // Nobody needs its status, but somebody has to take it.
+            let _ = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || task.wait());
+        }
+    }
+
     fn serve(&self, mut stream: UnixStream, port: Option<u32>) {
         let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
         let Some(port) = port.or_else(|| guest::greet(&mut stream, &served).ok()) else { return };
@@ -134,7 +157,9 @@ impl Agent {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default(), self.real));
             }
-            port::FORWARD => drop(self.relay().and_then(|relay| forward::serve(stream, relay))),
+            port::FORWARD => drop(
+                self.relay().and_then(|relay| forward::serve(stream, relay, || self.want_ssh())),
+            ),
             port::FILES => drop(files::serve(stream)),
             _ => {}
         }

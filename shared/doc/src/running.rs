@@ -201,7 +201,8 @@ pub struct Running {
 impl Running {
     /// Says whether the VM has come so far, as far as anybody can tell.
     pub fn has_reached(&self, mark: Mark) -> bool {
-        self.agent_ms.is_some() && (mark == Mark::Agent || self.booted.is_over())
+        let answers = self.phase == Phase::Ready || self.agent_ms.is_some();
+        answers && (mark == Mark::Agent || self.booted.is_over())
     }
 
     /// What the boot waits for, as the end of a sentence; nothing if that is not known.

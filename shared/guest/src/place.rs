@@ -20,6 +20,10 @@ pub const PREPARED: &str = "/run/banger/prepared";
 pub const BOOTED: &str = "/run/banger/booted";
 /// What guest-init had to say, besides the console.
 pub const LOG: &str = "/run/banger/boot.log";
+/// What the process is called that sees to an ssh server, and its word where one is asked for.
+pub const SSH_TASK: &str = "banger-first-boot";
+/// See [`SSH_TASK`].
+pub const SSH_ASKED: &str = "asked";
 /// The image's disk as it is.
 pub const BASE: &str = "/run/banger/disk/base";
 /// The disk that holds changes to the image's files.
