@@ -1,12 +1,18 @@
 //! A control group for each command, so that one that starts processes without end leaves room for the
 //! agent and for the next.
 
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
+};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsRawFd, FromRawFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -110,7 +116,7 @@ fn make(all: &Path, most: u64) -> io::Result<Group> {
     // Another command is to find room beside this one.
     let own = (most - most / 4).to_string();
     let limited = made.and_then(|()| write(&dir.join("pids.max"), &own));
-    limited.and_then(|()| open(&dir.join("cgroup.procs"))).map_or_else(
+    limited.and_then(|()| open(&dir.join("cgroup.procs"))).and_then(above_streams).map_or_else(
         |error| {
             LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&dir);
             let _ = fs::remove_dir(&dir);
@@ -130,6 +136,16 @@ fn sweep(all: &Path) {
             let _ = fs::remove_dir(entry.path());
         }
     }
+}
+
+/// Moves a descriptor out of the way of a command's streams, which come before it is used.
+fn above_streams(file: File) -> io::Result<File> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    let fd = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Writes to a file of the kernel's.
