@@ -78,7 +78,7 @@ fn boot() -> Result<()> {
     agent.map(|agent| say::or_warn(keeper::start(agent)));
     say::stage("late");
     say::stages();
-    say::or_warn(fs::write(place::BOOTED, "").context("cannot say that the guest has booted"));
+    say::or_warn(fs::write(place::PREPARED, "").context("cannot say that the guest is prepared"));
     say::or_warn(firstboot::start(guest));
     hand::over(guest)
 }

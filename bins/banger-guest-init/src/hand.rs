@@ -1,6 +1,6 @@
 //! Handing over: which init the image has, and becoming it.
 
-use crate::{minimal, say};
+use crate::{mark, minimal, say};
 use banger_doc::{Context, Guest, Result};
 use banger_guest::place;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -8,7 +8,7 @@ use std::{
     ffi::CString,
     fmt::Write as _,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
@@ -54,7 +54,14 @@ pub(crate) fn over(guest: &Guest) -> Result<()> {
         match kind {
             Kind::Systemd => say::or_warn(for_systemd(guest)),
             Kind::OpenRc => None,
-            Kind::Busybox | Kind::Other => say::or_warn(mount_cgroups()),
+            Kind::Busybox => {
+                say::or_warn(mark::for_busybox());
+                say::or_warn(mount_cgroups())
+            }
+            Kind::Other => {
+                mark::for_another(path);
+                say::or_warn(mount_cgroups())
+            }
         };
         let error = become_init(path);
         say::console(&format!("cannot run the image's init '{path}': {error}"));
@@ -139,6 +146,16 @@ fn for_the_end() -> Result<()> {
 /// Keeps the services that systemd starts from undoing what is set up already.
 fn for_systemd(guest: &Guest) -> Result<()> {
     say::or_warn(for_the_end());
+    say::or_warn(mark::for_systemd());
+    if guest.files.iter().any(|file| file.path == "/etc/ssh/ssh_host_ed25519_key") {
+        // The server shows banger's key alone; to make others takes minutes in an emulated guest.
+        for key in ["rsa", "ecdsa"] {
+            let unit = format!("/run/systemd/system/sshd-keygen@{key}.service");
+            say::or_warn(
+                symlink("/dev/null", &unit).with_context(|| format!("cannot make '{unit}'")),
+            );
+        }
+    }
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
         if let Some(parent) = path.parent() {

@@ -1,7 +1,7 @@
 //! An init for images that have none: starts their program, reaps what ends, ends the guest when asked.
 
-use crate::say;
-use banger_doc::{Context, Error, Guest, Result};
+use crate::{mark, say};
+use banger_doc::{Booted, Context, Error, Guest, Result};
 use banger_guest::{power, user};
 use nix::{
     errno::Errno,
@@ -43,13 +43,19 @@ pub(crate) fn run(guest: &Guest) -> Result<()> {
     }
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot wait for signals")?;
     let mut main = None;
+    let mut booted = Booted::Yes;
     if guest.run_entrypoint && !(guest.config.entrypoint.is_empty() && guest.config.cmd.is_empty())
     {
         match start(guest, &signals) {
             Ok(pid) => main = Some(pid),
-            Err(error) => say::console(&error.chain()),
+            Err(error) => {
+                say::console(&error.chain());
+                say::warn(&error.chain());
+                booted = Booted::Degraded;
+            }
         }
     }
+    mark::set(booted);
     loop {
         reap(&mut main);
         match signals.wait() {

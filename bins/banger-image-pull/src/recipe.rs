@@ -100,13 +100,15 @@ impl Recipe {
                     .map(|path| format!("--dpkgopt=path-exclude={path}")),
             )
             .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
-            // Each VM makes keys and an identity of its own.
+            // Each VM has a key and an identity of its own. The one key is banger's, or made where
+            // banger gave none; others are shown to nobody.
             .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
             .arg("--customize-hook=: > \"$1/etc/machine-id\"")
             .arg("--customize-hook=rm -f \"$1/etc/hostname\" \"$1/etc/resolv.conf\"")
             .arg(
                 "--customize-hook=mkdir -p \"$1/etc/systemd/system/ssh.service.d\" && printf \
-                 '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\n\
+                 '[Service]\\nExecStartPre=\\nExecStartPre=-/usr/bin/ssh-keygen -q -t ed25519 \
+                 -N \"\" -f /etc/ssh/ssh_host_ed25519_key\\n\
                  ExecStartPre=/usr/sbin/sshd -t\\n' > \
                  \"$1/etc/systemd/system/ssh.service.d/keys.conf\"",
             )

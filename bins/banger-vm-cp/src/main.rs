@@ -49,6 +49,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let to = sides.pop().ok_or_else(|| Error::usage("nothing to copy"))?;
     let many = sides.len() > 1;
     let state = State::open_read_only()?;
+    let vm = sides.iter().chain([&to]).find_map(Side::vm);
+    if let Some(words) = vm.and_then(|vm| state.vm(vm).ok()?.boots_on()) {
+        out.note(&words);
+    }
     for from in &sides {
         let copy = match (from, &to) {
             (Side::Host(from), Side::Guest { vm, path }) => {

@@ -11,7 +11,8 @@ mod size;
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm, parse_ports,
+    Context, Error, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm,
+    parse_ports,
 };
 use banger_lease::Leases;
 use banger_state::{Staged, State, clock_s, place, write_document};
@@ -62,7 +63,11 @@ struct Args {
     /// Create only
     #[arg(long)]
     no_start: bool,
-    /// How long the guest may take to come up, in seconds [default: 90, emulated 300]
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted, conflicts_with = "no_start")]
+    mark: Mark,
+    /// How long the guest may take, in seconds [default: 90 to its agent's answer, emulated 300, then 300]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
@@ -115,6 +120,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
+    start = start.arg(format!("--wait={}", args.mark));
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

@@ -71,6 +71,9 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     }
     let folder = State::open()?.vm(&args.vm)?;
     folder.must_run()?;
+    if let Some(words) = folder.boots_on() {
+        out.note(&words);
+    }
     let request = Request {
         argv: args.command,
         env,
@@ -99,6 +102,16 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
             })
         }
         Ended::NotStarted(failure) => not_started(failure, is_line),
+        Ended::GivenUp(signal, why) => {
+            note(&format!("banger-vm-exec: {why}: it may still run in VM '{name}'"));
+            note(&format!("hint: 'banger vm kill {name}' ends the VM"));
+            Ok(ExitCode::from(signal.saturating_add(128)))
+        }
+        Ended::Unwritten(place, error) => {
+            Err(Error::failed(format!("cannot write what the command says to {place}"))
+                .because(error)
+                .hint("the command was ended; free some room, or write elsewhere"))
+        }
         Ended::Broken => Err(Error::failed(format!("the connection to VM '{name}' broke"))
             .hint(format!("'banger vm show {name}' shows how it stands"))),
     }

@@ -164,6 +164,88 @@ fn signals_reach_the_command() {
     }
 }
 
+/// Sends a signal to a process.
+fn send(pid: u32, name: &str) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), libc_signal(name)).unwrap();
+}
+
+#[test]
+fn a_guest_that_is_silent_after_a_signal_is_given_up() {
+    let mut guest = Guest::new("{}");
+    let seconds = format!("60.{}", std::process::id());
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "sleep", &seconds]).stderr(Stdio::piped());
+    let client = command.spawn().unwrap();
+    until("it runs", || runs(&seconds));
+    let agent = guest.running.agent().id();
+    send(agent, "STOP");
+    let begun = Instant::now();
+    send(client.id(), "TERM");
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the guest has said nothing for 10 s since"), "{said}");
+    assert!(said.contains("'banger vm kill web'"), "{said}");
+    let took = begun.elapsed();
+    assert!((9..25).contains(&took.as_secs()), "{took:?}");
+    send(agent, "CONT");
+    until("the command ends", || !runs(&seconds));
+}
+
+#[test]
+fn a_command_that_takes_its_time_to_end_is_waited_for_until_the_third_signal() {
+    let guest = Guest::new("{}");
+    let start = |script: &str| {
+        let mut child = guest.start(&["web", "sh", "-c", script]);
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 6]).unwrap();
+        (child, stdout)
+    };
+    // It says nothing for longer than a guest may be silent.
+    let slow = "trap 'sleep 12; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let (mut patient, _stdout) = start(slow);
+    send(patient.id(), "TERM");
+    let deaf = "trap '' TERM INT; echo ready; while :; do sleep 0.05; done";
+    let (mut client, _stdout) = start(deaf);
+    for name in ["TERM", "INT"] {
+        send(client.id(), name);
+        thread::sleep(Duration::from_millis(300));
+        assert!(client.try_wait().unwrap().is_none(), "{name} ended it");
+    }
+    send(client.id(), "INT");
+    assert_eq!(client.wait().unwrap().code(), Some(130));
+    assert_eq!(patient.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn what_cannot_be_written_is_an_own_failure() {
+    let guest = Guest::new("{}");
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "seq", "100000"]).stdout(full()).stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    let wanted = "cannot write what the command says to stdout: no space left on device";
+    assert!(said.to_lowercase().contains(wanted), "{said}");
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "sh", "-c", "seq 100000 >&2"]).stdout(Stdio::null()).stderr(full());
+    assert_eq!(command.status().unwrap().code(), Some(125));
+}
+
+#[test]
+fn a_boot_that_goes_on_is_said_and_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let mut running = sandbox.plant_running("web", &json!({ "booted": "no" }));
+    running.start_agent(&sandbox, &json!({}), |listener, device| {
+        drop(bridge::run(listener, device));
+    });
+    let answer = sandbox.raw(EXEC, &["web", "true"]);
+    let note = "note: the boot of 'web' goes on; 'banger vm wait web' waits for it\n";
+    assert_eq!((answer.status, &*answer.stderr), (0, note));
+    assert_eq!(sandbox.raw(EXEC, &["-q", "web", "true"]).stderr, "");
+}
+
 fn libc_signal(name: &str) -> nix::sys::signal::Signal {
     format!("SIG{name}").parse().unwrap()
 }

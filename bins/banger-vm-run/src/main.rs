@@ -9,7 +9,7 @@ mod workspace;
 
 use banger_cli::{Out, Program};
 use banger_config::Config;
-use banger_doc::{Error, Name, NetMode, Result, View};
+use banger_doc::{Error, Mark, Name, NetMode, Result, View};
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 /// Create a VM, start it, and run a command or a shell in it
@@ -57,7 +57,11 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
-    /// How long the guest may take to come up, in seconds
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
+    mark: Mark,
+    /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
@@ -153,6 +157,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
 fn start(args: &Args, name: &Name, quiet: bool) -> Result<View> {
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
+    start = start.arg(format!("--wait={}", args.mark));
     if let Some(timeout) = &args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

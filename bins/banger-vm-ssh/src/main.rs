@@ -65,6 +65,9 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let folder = State::open_read_only()?.vm(&args.vm)?;
+    if let Some(words) = folder.boots_on() {
+        out.note(&words);
+    }
     let state = State::open()?;
     let key = ensure_user_key(&state)?;
     let known = known_host(&folder)?;

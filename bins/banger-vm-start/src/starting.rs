@@ -3,7 +3,8 @@
 use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
-    Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
+    Context, Desire, Document, Error, Exit, Mark, Name, Phase, Report, Result, Running, View,
+    Wanted,
 };
 use banger_lease::Leases;
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
@@ -16,7 +17,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How long a guest may take to come up, unless told.
+/// How long a guest's init may take after the agent's answer, unless told.
+const BOOT_LIMIT: Duration = Duration::from_mins(5);
+/// How long a guest may take to answer, unless told.
 const NATIVE_LIMIT: Duration = Duration::from_secs(90);
 /// How often a console that is shown is looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
@@ -26,8 +29,10 @@ const CONSOLE_LINES: usize = 8;
 
 /// How to start.
 pub(crate) struct How {
-    /// How long a guest may take to come up, if that was said.
+    /// How long a guest may take, if that was said.
     pub(crate) limit: Option<Duration>,
+    /// How far to wait.
+    pub(crate) mark: Mark,
     /// Whether the whole boot is to be seen.
     pub(crate) console: bool,
 }
@@ -94,7 +99,7 @@ fn spawn(name: &Name) -> Result<Child> {
         .with_context(|| format!("cannot start the supervisor of '{name}'"))
 }
 
-/// Waits until the guest's agent answers, the run ends, or the time is over.
+/// Waits until the guest is as far as it is to be, the run ends, or the time is over.
 fn wait(
     folder: &VmFolder,
     watch: &Watch,
@@ -104,20 +109,26 @@ fn wait(
     before: Option<(u64, SystemTime)>,
 ) -> Result<View> {
     let begun = Instant::now();
-    let mut phase = None;
+    let mut answered = None;
+    let mut said = Said::default();
     let mut shown = how.console.then(|| Follow::new(folder));
     loop {
         let mine = |running: &Running| running.supervisor.pid == child.id();
         let running = folder.running()?.filter(mine);
         let emulated = running.as_ref().is_some_and(|running| running.accelerator == "tcg");
         if let Some(running) = &running {
-            if phase != Some(running.phase) {
-                phase = Some(running.phase);
-                say(running, line);
-            }
-            let paused = running.phase == Phase::Paused && running.ready_ms.is_some();
-            if running.phase == Phase::Ready || paused {
+            said.say(running, line);
+            // One that is held still gets no further.
+            let is_there = match running.phase {
+                Phase::Ready => running.has_reached(how.mark),
+                Phase::Paused => running.has_reached(Mark::Agent),
+                _ => false,
+            };
+            if is_there {
                 return folder.view();
+            }
+            if running.agent_ms.is_some() {
+                answered.get_or_insert_with(Instant::now);
             }
         }
         if let Some(shown) = &mut shown {
@@ -127,9 +138,16 @@ fn wait(
             return Err(ended(folder, before));
         }
         let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
-        let left = limit.saturating_sub(begun.elapsed());
+        let (since, limit) = match (answered, how.limit) {
+            (Some(answered), None) => (answered, BOOT_LIMIT),
+            _ => (begun, limit),
+        };
+        let left = limit.saturating_sub(since.elapsed());
         if left.is_zero() {
-            return Err(late(folder, limit));
+            return Err(match running {
+                Some(running) if running.agent_ms.is_some() => slow(folder, &running, limit),
+                _ => late(folder, limit),
+            });
         }
         watch.once(if shown.is_some() { left.min(FOLLOW) } else { left })?;
     }
@@ -162,16 +180,32 @@ impl Follow {
     }
 }
 
-fn say(running: &Running, line: &Line) {
-    match running.phase {
-        Phase::Booting => {
-            for note in &running.notes {
+/// What a person was told already.
+#[derive(Default)]
+struct Said {
+    phase: Option<Phase>,
+    notes: usize,
+}
+
+impl Said {
+    fn say(&mut self, running: &Running, line: &Line) {
+        if running.phase != Phase::Preparing {
+            // Those of the host come first and stay; the guest's come behind them.
+            for note in running.notes.iter().skip(self.notes) {
                 line.note(note);
             }
-            line.enter("booting");
+            self.notes = self.notes.max(running.notes.len());
         }
-        Phase::Stopping => line.enter("stopping"),
-        _ => {}
+        if self.phase == Some(running.phase) {
+            return;
+        }
+        self.phase = Some(running.phase);
+        match running.phase {
+            Phase::Booting => line.enter("booting"),
+            Phase::Ready => line.enter("waiting for its services"),
+            Phase::Stopping => line.enter("stopping"),
+            _ => {}
+        }
     }
 }
 
@@ -210,6 +244,17 @@ fn late(folder: &VmFolder, limit: Duration) -> Error {
     Error::failed(words).hint(format!(
         "'banger vm logs {name}' shows its whole console; 'banger vm kill {name}' ends it"
     ))
+}
+
+/// The agent answers, and the image's init is not where it is to be.
+fn slow(folder: &VmFolder, running: &Running, limit: Duration) -> Error {
+    let name = folder.name();
+    let waits = running.waits_in_words();
+    let s = limit.as_secs();
+    Error::failed(format!("the boot of VM '{name}' is not over after {s} s{waits}; it is kept"))
+        .hint(format!(
+            "'banger vm exec {name}' looks into it; '--wait agent' does not wait for its services"
+        ))
 }
 
 fn add_console(words: &mut String, lines: &[String]) {

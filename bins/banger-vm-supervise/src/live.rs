@@ -11,7 +11,7 @@ use crate::{
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
-use banger_doc::{Context, Desire, Error, HostPorts, Phase, Process, Result, Running};
+use banger_doc::{Booted, Context, Desire, Error, HostPorts, Phase, Process, Result, Running};
 use banger_machine::{Accelerator, Event, Machine};
 use banger_state::{State, VmFolder, Watch, place, process_of, replace_fleeting, write_fleeting};
 use nix::{
@@ -57,6 +57,13 @@ const DEAF: u8 = b'D';
 const CLOCK: u8 = b'C';
 /// Something else listens in the guest.
 const PORTS: u8 = b'P';
+/// The agent said how far the image's init is.
+const BOOT: u8 = b'B';
+/// How long the agent is waited for beyond the time it may wait itself.
+const BOOT_ANSWER: Duration = Duration::from_secs(15);
+/// How long it waits for the end of the boot before it says what that waits for: at first, and later.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+const LATER_WORD: Duration = Duration::from_secs(20);
 
 /// What a run begins with.
 pub(crate) struct Start<'a> {
@@ -87,7 +94,10 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         accelerator: Accelerator::Tcg.to_string(),
         started_unix_ms: start.begun_unix_ms,
         launched_ms: None,
-        ready_ms: None,
+        agent_ms: None,
+        booted_ms: None,
+        booted: Booted::No,
+        waits_for: Vec::new(),
         addresses: Vec::new(),
         forwards: Vec::new(),
         ports: HostPorts::default(),
@@ -157,6 +167,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         over,
         ports,
         heard: Arc::default(),
+        boot: Arc::default(),
+        host_notes: 0,
         follows: false,
         turn: Arc::default(),
         name: None,
@@ -203,6 +215,10 @@ struct Live<'a> {
     ports: HostSide,
     /// What listens in the guest, as it was last heard and not yet followed.
     heard: Arc<Mutex<Option<Vec<control::Port>>>>,
+    /// How far the image's init is, as was last heard and not yet told.
+    boot: Arc<Mutex<Option<control::Boot>>>,
+    /// How many of the notes are the host's own.
+    host_notes: usize,
     /// Whether somebody listens to that.
     follows: bool,
     /// Which of those that ever did still is to.
@@ -476,7 +492,7 @@ impl Live<'_> {
                     }
                 }
                 Event::Resumed => {
-                    let ready = self.running.ready_ms.is_some();
+                    let ready = self.running.agent_ms.is_some();
                     if self.running.phase == Phase::Paused {
                         self.enter(if ready { Phase::Ready } else { Phase::Booting });
                         self.set_guest_clock("the guest was paused");
@@ -524,8 +540,10 @@ impl Live<'_> {
                 READY => {
                     let took = self.start.begun.elapsed().as_millis() as u64;
                     self.log.say(&format!("the agent answers after {took} ms"));
-                    self.running.ready_ms = Some(took);
+                    self.running.agent_ms = Some(took);
                     *self.stage = Stage::Ready;
+                    self.host_notes = self.running.notes.len();
+                    self.await_boot();
                     self.enter_if(Phase::Booting, Phase::Ready);
                     let _ = self.say_how();
                     if std::mem::take(&mut self.clock_is_behind) {
@@ -543,6 +561,12 @@ impl Live<'_> {
                         self.say_ports();
                     }
                 }
+                BOOT => {
+                    let boot = self.boot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some(boot) = boot {
+                        self.hear_boot(boot);
+                    }
+                }
                 DEAF => {
                     self.log.say("the agent does not answer: pressing the power button");
                     let limit = self.press_power();
@@ -552,6 +576,46 @@ impl Live<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits for the image's init, and hears meanwhile what it is at.
+    fn await_boot(&mut self) {
+        let heard = Arc::clone(&self.boot);
+        let Ok(news) = self.news_end.try_clone() else { return };
+        self.help("boot", move |over| {
+            let mut wait = FIRST_WORD;
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                // A guest that is paused answers later.
+                if let Ok(boot) = control::boot(Path::new(place::VM_CHANNEL), wait, BOOT_ANSWER) {
+                    let is_over = boot.booted.is_over();
+                    *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot);
+                    let _ = nix::unistd::write(&news, &[BOOT]);
+                    if is_over {
+                        break;
+                    }
+                }
+                // Whatever answers sooner than it was told to is not asked more often for it.
+                thread::sleep(wait.saturating_sub(begun.elapsed()).min(FIRST_WORD));
+                wait = (wait * 2).min(LATER_WORD);
+            }
+            None
+        });
+    }
+
+    fn hear_boot(&mut self, boot: control::Boot) {
+        self.running.notes.truncate(self.host_notes);
+        self.running.notes.extend(boot.notes.iter().map(|note| format!("in the guest: {note}")));
+        self.running.waits_for = boot.waits_for;
+        self.running.booted = boot.booted;
+        if boot.booted.is_over() {
+            let took = self.start.begun.elapsed().as_millis() as u64;
+            self.running.booted_ms = Some(took);
+            self.log.say(&format!("booted after {took} ms: {}", boot.booted.word()));
+        }
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
         }
     }
 

@@ -1,5 +1,6 @@
 //! Starting one command as the image and the request say.
 
+use crate::group::{self, Group};
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
@@ -50,6 +51,8 @@ pub(crate) struct Started {
     /// Ready to read when the command has ended.
     pub(crate) pidfd: OwnedFd,
     pub(crate) pipes: Pipes,
+    /// Goes with it, when nothing of the command runs any more.
+    _group: Option<Group>,
 }
 
 /// Our ends of what the command reads and writes. With a terminal the first two are the same one.
@@ -62,8 +65,12 @@ pub(crate) struct Pipes {
     pub(crate) terminal: Option<File>,
 }
 
-/// Starts the command.
-pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, Failure> {
+/// Starts the command, in its group if it has one.
+pub(crate) fn start(
+    request: &Request,
+    config: &ImageConfig,
+    group: Option<Group>,
+) -> Result<Started, Failure> {
     let who = request.user.as_deref().or(config.user.as_deref()).unwrap_or("");
     let user = user::find(Path::new("/"), who).map_err(|error| refused(error.chain()))?;
     let cwd = request.cwd.as_deref().or(config.working_dir.as_deref());
@@ -97,7 +104,11 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
     // The program's name here is never used: the hook below executes the image itself.
     let mut command = Command::new(SHELL);
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let entry = group.as_ref().map(Group::entry);
     let hook = move || -> io::Result<()> {
+        if let Some(entry) = entry {
+            group::join(entry);
+        }
         let user = |errno: Errno| io::Error::from_raw_os_error(errno as i32 | AT_USER);
         setsid().map_err(user)?;
         if has_terminal {
@@ -123,7 +134,7 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
         kind: Why::Failed,
         message: format!("cannot watch the command: {error}"),
     })?;
-    Ok(Started { child, pidfd, pipes })
+    Ok(Started { child, pidfd, pipes, _group: group })
 }
 
 /// Makes the command's stdin, stdout and stderr three pipes.

@@ -1,8 +1,9 @@
 //! `banger.wanted/1` and `banger.running/1`: what is asked of a supervisor, what it answers.
 
-use crate::{Document, Forward, HostPorts, Vmm};
+use crate::{Document, Error, Forward, HostPorts, Result, Vmm};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::{fmt, str::FromStr};
 
 /// What is asked of a VM.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -67,12 +68,75 @@ pub enum Phase {
     Preparing,
     /// The VMM runs; the agent has not answered yet.
     Booting,
-    /// The agent answers.
+    /// The agent answers; how far the image's init is says `booted`.
     Ready,
     /// Held still.
     Paused,
     /// On its way down.
     Stopping,
+}
+
+/// How far the image's init is with what it does before logins.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Booted {
+    /// Past it.
+    Yes,
+    /// Past it, but something of it failed; the notes say what.
+    Degraded,
+    /// Not past it yet.
+    #[default]
+    No,
+    /// Nobody can tell: banger does not know this init.
+    Unknown,
+}
+
+impl Booted {
+    /// The word in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Degraded => "degraded",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Says whether there is nothing left to wait for.
+    pub fn is_over(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// How far a start waits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mark {
+    /// The agent answers.
+    Agent,
+    /// The image's init is past what it does before logins.
+    #[default]
+    Booted,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Booted => "booted",
+        })
+    }
+}
+
+impl FromStr for Mark {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "agent" => Ok(Self::Agent),
+            "booted" => Ok(Self::Booted),
+            _ => Err(Error::usage(format!("'{text}' is none of agent, booted"))),
+        }
+    }
 }
 
 /// A process, told apart from a later one of the same number by its start time.
@@ -109,7 +173,16 @@ pub struct Running {
     pub launched_ms: Option<u64>,
     /// From that to the agent's first answer, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready_ms: Option<u64>,
+    pub agent_ms: Option<u64>,
+    /// From that to the image's init being past what it does before logins, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_ms: Option<u64>,
+    /// Whether it is.
+    #[serde(default)]
+    pub booted: Booted,
+    /// While it is not: what it last said it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// Addresses of the guest, with prefix length.
     #[serde(default)]
     pub addresses: Vec<String>,
@@ -119,9 +192,27 @@ pub struct Running {
     /// What `wanted.json` or the spec asked of them when this was written.
     #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
     pub ports: HostPorts,
-    /// What the user is to know: software emulation, a weaker network, a jail that is not there.
+    /// What the user is to know: software emulation, a weaker network, a jail that is not there, what
+    /// went wrong in the guest's boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+impl Running {
+    /// Says whether the VM has come so far, as far as anybody can tell.
+    pub fn has_reached(&self, mark: Mark) -> bool {
+        let answers = self.phase == Phase::Ready || self.agent_ms.is_some();
+        answers && (mark == Mark::Agent || self.booted.is_over())
+    }
+
+    /// What the boot waits for, as the end of a sentence; nothing if that is not known.
+    pub fn waits_in_words(&self) -> String {
+        if self.waits_for.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = self.waits_for.iter().map(|name| format!("'{name}'")).collect();
+        format!(", which waits for {}", names.join(", "))
+    }
 }
 
 impl Document for Running {

@@ -15,9 +15,15 @@ pub const INIT_KIND: &str = "/run/banger/init";
 /// The devices of the writable disks, one a line.
 pub const DEVICES: &str = "/run/banger/devices";
 /// There when guest-init is done with all it does before the image's init.
+pub const PREPARED: &str = "/run/banger/prepared";
+/// There when the image's init is past what it does before logins: `yes`, `degraded`, or `unknown`.
 pub const BOOTED: &str = "/run/banger/booted";
 /// What guest-init had to say, besides the console.
 pub const LOG: &str = "/run/banger/boot.log";
+/// What the process is called that sees to an ssh server, and its word where one is asked for.
+pub const SSH_TASK: &str = "banger-first-boot";
+/// See [`SSH_TASK`].
+pub const SSH_ASKED: &str = "asked";
 /// The image's disk as it is.
 pub const BASE: &str = "/run/banger/disk/base";
 /// The disk that holds changes to the image's files.
