@@ -9,6 +9,8 @@
 
 mod apply;
 mod boot;
+mod choose;
+mod console;
 mod copy;
 mod disks;
 mod firstboot;
@@ -18,7 +20,10 @@ mod keeper;
 mod minimal;
 mod modprobe;
 mod network;
+mod nodes;
+mod reach;
 mod say;
+mod units;
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, process::ExitCode};
 

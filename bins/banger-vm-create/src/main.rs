@@ -11,7 +11,7 @@ mod size;
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm, parse_ports,
+    Context, Error, Init, Kind, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
 use banger_state::{Staged, State, clock_s, place, write_document};
@@ -59,6 +59,9 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu [default: auto]
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// What runs as the guest's first program: auto, image or minimal [default: auto]
+    #[arg(long, value_name = "INIT")]
+    init: Option<Init>,
     /// Create only
     #[arg(long)]
     no_start: bool,

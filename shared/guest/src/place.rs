@@ -10,7 +10,8 @@ pub const INIT: &str = "/run/banger/banger-guest-init";
 pub const BIN: &str = "/run/banger/bin";
 /// `modprobe` for images that have none.
 pub const MODPROBE: &str = "/run/banger/bin/modprobe";
-/// What sort of init runs the guest: `systemd`, `openrc`, `busybox`, `other` or `minimal`.
+/// What sort of init runs the guest: `systemd`, `openrc`, `busybox`, `other`, `own`, what the image's configuration
+/// says to run, or `minimal`.
 pub const INIT_KIND: &str = "/run/banger/init";
 /// The devices of the writable disks, one a line.
 pub const DEVICES: &str = "/run/banger/devices";
@@ -26,3 +27,6 @@ pub const OVERLAY: &str = "/run/banger/disk/overlay";
 pub const WORK: &str = "/run/banger/disk/work";
 /// Where systemd looks for the program that ends the machine (systemd-shutdown(8)).
 pub const SHUTDOWN_ROOT: &str = "/run/initramfs";
+/// How each line begins that the image's program has on the console. The kernel's and those of guest-init never
+/// begin so.
+pub const MARK: &str = "| ";
