@@ -32,24 +32,7 @@ const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// Notes on a directory of a disk of ours that it has got what the image has there. An extended
 /// attribute, since a file would be seen by the user.
 const SEEDED: &str = "trusted.banger.seeded";
-/// Directories that cannot lie on an overlayfs, because their owners stack another one on it: docker;
-/// containerd; podman, buildah, skopeo and CRI-O; k3s and rke2; kubelet; buildkit; k0s; snaps; LXC, LXD and
-/// Incus; systemd-nspawn.
-const DIRECT: &[&str] = &[
-    "/var/lib/docker",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/rancher",
-    "/var/lib/kubelet",
-    "/var/lib/buildkit",
-    "/var/lib/k0s",
-    "/var/lib/lxc",
-    "/var/lib/lxd",
-    "/var/lib/incus",
-    "/var/lib/machines",
-    "/var/snap",
-];
-/// The same below the home of each user: what podman, docker, containerd, buildkit have there without root.
+/// Below the home of each user there are such directories too: what podman, docker, containerd, buildkit have there without root.
 const DIRECT_AT_HOME: &[&str] = &[
     ".local/share/containers",
     ".local/share/docker",
@@ -283,7 +266,7 @@ pub(crate) fn second_mounts() -> Result<()> {
     }
     work()?;
     if Path::new("/var/lib").is_dir() {
-        for path in DIRECT {
+        for path in place::DIRECT {
             direct(path, None)?;
         }
     }

@@ -20,11 +20,21 @@ const FOR_ALL: &[&str] = &["net/tun", "fuse"];
 pub(crate) fn make() {
     let release = nix::sys::utsname::uname().map(|kernel| kernel.release().to_owned());
     let list = Path::new("/lib/modules").join(release.unwrap_or_default()).join("modules.devname");
-    let Some(list) = apply::text_of(&list) else { return };
+    let list = apply::text_of(&list).unwrap_or_default();
     for node in list.lines().filter_map(read) {
         say::or_warn(
             put(&node).with_context(|| format!("cannot make the device '/dev/{}'", node.name)),
         );
+    }
+    for name in FOR_ALL {
+        // Of a driver that the kernel has built in, it is there without a module.
+        let path = Path::new("/dev").join(name);
+        if path.exists() {
+            say::or_warn(
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+                    .with_context(|| format!("cannot open '{}' to all", path.display())),
+            );
+        }
     }
 }
 
@@ -57,18 +67,12 @@ fn put(node: &Node<'_>) -> Result<()> {
     if let Some(parent) = path.parent() {
         reach::directory(Path::new("/"), &parent.to_string_lossy(), 0o755)?;
     }
-    let mode = if FOR_ALL.contains(&node.name) { 0o666 } else { 0o600 };
     let closed = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
     match mknod(&path, node.kind, closed, makedev(node.major, node.minor)) {
         // The kernel has made it, with its own notion of who may open it.
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno).context("the kernel refused"),
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno).context("the kernel refused"),
     }
-    if mode != 0o600 {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-            .context("cannot open it to all")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -30,3 +30,20 @@ pub const SHUTDOWN_ROOT: &str = "/run/initramfs";
 /// How each line begins that the image's program has on the console. The kernel's and those of guest-init never
 /// begin so.
 pub const MARK: &str = "| ";
+/// Directories that cannot lie on an overlayfs, because their owners stack another one on it: docker;
+/// containerd; podman, buildah, skopeo and CRI-O; k3s and rke2; kubelet; buildkit; k0s; snaps; LXC, LXD and
+/// Incus; systemd-nspawn.
+pub const DIRECT: &[&str] = &[
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/rancher",
+    "/var/lib/kubelet",
+    "/var/lib/buildkit",
+    "/var/lib/k0s",
+    "/var/lib/lxc",
+    "/var/lib/lxd",
+    "/var/lib/incus",
+    "/var/lib/machines",
+    "/var/snap",
+];
