@@ -4,7 +4,7 @@
 use crate::{apply, say};
 use banger_doc::{Context, Guest, Result};
 use banger_guest::place;
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, os::unix::fs::symlink, path::Path};
 
 /// Units that set up a network or wait for one: networkd's, NetworkManager's, ifupdown's, dhcpcd, connman, wicked,
 /// the scripts of older distributions.
@@ -30,8 +30,10 @@ const OF_A_CLOUD: &[&str] = &[
 ];
 /// Where an image says to cloud-init what to do.
 const SEED: &str = "/var/lib/cloud/seed";
-/// Where kmod is, if the image has it.
-const KMOD: &[&str] = &["/bin/kmod", "/usr/bin/kmod", "/sbin/kmod", "/usr/sbin/kmod"];
+/// Where udev is, if the image has it.
+const UDEV: &[&str] = &["/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd"];
+/// A mount that is there from the beginning to the end.
+const STAYS: &str = "[Unit]\nDefaultDependencies=no\n\n[Mount]\nWhat=rootfs\nWhere=/run/banger\n";
 /// Never true in a guest: systemd skips the unit, and what comes after it goes on at once.
 const SKIPPED: &str = "[Unit]\nConditionPathExists=!/run/banger\n";
 /// An interfaces(5) is in at most so many files.
@@ -39,13 +41,20 @@ const MOST_FILES: usize = 64;
 
 /// Tells systemd's services; for other inits there are [`interfaces`] only.
 pub(crate) fn write(guest: &Guest) -> Result<()> {
-    // The agent lies there and lives until the end: systemd would try in vain to unmount it.
-    let stays = "[Unit]\nDefaultDependencies=no\n";
-    say::or_warn(drop_in("run-banger.mount", stays));
-    if !KMOD.iter().any(|path| Path::new(path).exists()) {
-        // The devices are there already.
-        say::or_warn(drop_in("kmod-static-nodes.service", SKIPPED));
+    // The agent lies there and lives until the end: systemd would try in vain to unmount it. A mount it finds
+    // does not heed a drop-in.
+    say::or_warn(put("/run/systemd/system/run-banger.mount", STAYS));
+    if !UDEV.iter().any(|path| Path::new(path).exists()) {
+        // Without udev systemd never learns of the serial port, and would wait for it.
+        for port in ["ttyS0", "ttyAMA0"] {
+            let unit = format!("/run/systemd/system/serial-getty@{port}.service");
+            say::or_warn(
+                symlink("/dev/null", &unit).with_context(|| format!("cannot make '{unit}'")),
+            );
+        }
     }
+    // The devices are there already, and it would take from all but root what udev would give back.
+    say::or_warn(drop_in("kmod-static-nodes.service", SKIPPED));
     if guest.interfaces.is_empty() {
         return Ok(());
     }
