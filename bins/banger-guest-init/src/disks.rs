@@ -152,8 +152,6 @@ fn is_dir(stat: &FileStat) -> bool {
 
 /// Mounts `/run` in the new root, with what the image has there and the folder of the guest programs.
 pub(crate) fn mount_run() -> Result<()> {
-    // Where the image has a link, it is about to give way.
-    let link = fs::read_link(in_root("/run")).is_ok();
     mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")?;
     let place = in_root("/run");
     take_over(BASE, "/run", &place)?;
@@ -162,8 +160,10 @@ pub(crate) fn mount_run() -> Result<()> {
         make_dir(&lock)?;
         set_mode(&lock, 0o1777)?;
     }
-    if link && let Some(old) = reach::existing(Path::new(BASE), "/run").filter(|old| old.is_dir()) {
-        // The one under the other name stays the same one.
+    let is_link = fs::read_link(Path::new(BASE).join("run")).is_ok();
+    let old = reach::existing(Path::new(BASE), "/run").filter(|old| is_link && old.is_dir());
+    if let Some(old) = old {
+        // The link has given way; what it led to stays the same directory.
         let inside = old.strip_prefix(BASE).unwrap_or(&old);
         let other = reach::directory(Path::new(ROOT), &inside.to_string_lossy(), 0o755)?;
         bind(&place.to_string_lossy(), &other.to_string_lossy())?;
@@ -265,7 +265,9 @@ pub(crate) fn second_mounts() -> Result<()> {
         say::or_warn(set_mode(&tmp, 0o1777));
     }
     work()?;
-    if Path::new("/var/lib").is_dir() {
+    // An image of one program needs no engine's places.
+    let base = Path::new(place::BASE);
+    if ["/etc", "/var"].iter().any(|path| reach::existing(base, path).is_some()) {
         for path in place::DIRECT {
             direct(path, None)?;
         }
