@@ -20,8 +20,25 @@ fn debian_with_systemd_is_what_its_layers_say() {
         guest.view()["id"].as_str().expect("an id")
     );
     assert!(guest.says("cat /etc/os-release").contains("bookworm"));
+    no_unit_waits_in_vain(&guest);
     guest.stop_and_start_lose_nothing();
+    let console = std::fs::read(guest.folder().join("console.log")).expect("a console");
+    let console = String::from_utf8_lossy(&console);
+    for word in ["FAILED", "DEPEND", "Timed out"] {
+        assert!(!console.contains(word), "a unit failed:\n{console}");
+    }
     guest.nothing_remains(&[]);
+}
+
+/// The network is up and the devices are there before systemd begins: nobody waits for them or fails.
+fn no_unit_waits_in_vain(guest: &Guest) {
+    let online = "systemctl start systemd-networkd && \
+        timeout 30 systemctl start systemd-networkd-wait-online && networkctl list --no-pager | cat";
+    assert!(guest.says(online).contains("unmanaged"), "networkd has the interface");
+    guest.says("systemctl stop systemd-networkd.socket systemd-networkd");
+    assert_eq!(guest.says("systemctl --failed --plain --no-legend"), "");
+    assert_eq!(guest.says("stat -c %a /dev/net/tun /dev/fuse"), "666\n666\n");
+    assert_eq!(guest.says("ulimit -Hn; ls /proc/$$/fd; true"), "524288\n0\n1\n2\n");
 }
 
 /// Owners, modes, setuid, capabilities, attributes, links, devices, whiteouts: as the layers say.

@@ -93,6 +93,10 @@ const SHAPES: &[Shape] = &[
                 "3777 999 999\nfrom the image\n",
             ),
             ("[ -d /proc/$(cat /run/postgresql/.s.PGSQL.5432.lock) ] && echo lives", "lives\n"),
+            (
+                "httpd -p 80 -h /run && wget -q -O - http://127.0.0.1/app.conf; killall httpd",
+                "from the image\n",
+            ),
             ("{ echo forged > /dev/console; } 2>&1 | grep -c denied", "1\n"),
         ],
     },
@@ -127,7 +131,7 @@ const SHAPES: &[Shape] = &[
     },
     Shape {
         name: "nginx-unprivileged",
-        always: true,
+        always: false,
         entries: || {
             let mut entries = base(&["nginx:x:101:101:nginx:/nonexistent:/bin/false"]);
             entries.extend([
@@ -232,7 +236,7 @@ const SHAPES: &[Shape] = &[
             ("cat /run/banger/init /proc/1/comm; echo; cat /mnt/file", "minimalinit\n\nseen\n"),
             // Overlays stack in all the places where engines of containers keep their layers.
             (
-                "mkdir /a && for d in /var/lib/containers /var/lib/rancher /var/lib/docker \
+                "mkdir -p /a && for d in /var/lib/containers /var/lib/rancher /var/lib/docker \
                  /home/ann/.local/share/containers; do mkdir -p $d/u $d/w && \
                  mount -t overlay overlay -o lowerdir=/a,upperdir=$d/u,workdir=$d/w /a && \
                  umount /a && echo $d; done; stat -c %u /home/ann/.local/share",

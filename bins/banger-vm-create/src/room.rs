@@ -168,3 +168,100 @@ fn below(disk: &Ext4, path: &str, end: Instant) -> Option<Room> {
     }
     Some(need)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_doc::ImageConfig;
+    use std::{fs, path::PathBuf};
+
+    /// A disk with 3 MiB in root's home, 2 MiB in another's, and links as some images have them.
+    fn base(dir: &Path) -> PathBuf {
+        let tree = dir.join("tree");
+        for below in ["var/roothome/deep", "home/app", "var/lib/docker", "run", "etc"] {
+            fs::create_dir_all(tree.join(below)).unwrap();
+        }
+        std::os::unix::fs::symlink("var/roothome", tree.join("root")).unwrap();
+        fs::write(tree.join("var/roothome/deep/file"), vec![1; 3 << 20]).unwrap();
+        fs::write(tree.join("home/app/file"), vec![2; 2 << 20]).unwrap();
+        fs::write(tree.join("var/lib/docker/layer"), vec![3; 5 << 20]).unwrap();
+        fs::write(tree.join("run/file"), vec![4; 1 << 20]).unwrap();
+        fs::write(
+            tree.join("etc/passwd"),
+            "app:x:7:7::/home/app:\nsys:x:8:8::/var/lib/docker:\nshort:x\n",
+        )
+        .unwrap();
+        let path = dir.join("base");
+        let options = &mut File::options();
+        let file = options.read(true).write(true).create_new(true).open(&path).unwrap();
+        banger_ext4::from_directory(&tree, &file, "").unwrap();
+        path
+    }
+
+    fn disk(dir: &Path, name: &str, mib: u64) -> PathBuf {
+        let path = dir.join(name);
+        let options = &mut File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        banger_ext4::write_empty(&file, mib << 20, [1; 16], name).unwrap();
+        path
+    }
+
+    fn image(user: &str) -> Image {
+        serde_json::from_value(serde_json::json!({
+            "name": "x", "source": "x", "managed": true, "rootfs": "x", "size_bytes": 1_u64 << 40,
+            "used_bytes": 1_u64 << 40, "inodes": 99, "architecture": "amd64", "created_unix_s": 0,
+            "config": ImageConfig { user: Some(user.to_owned()), ..ImageConfig::default() },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_first_boot_copies_has_to_fit_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let base = base(dir);
+        let spec = |memory_mib: u64| -> Spec {
+            serde_json::from_value(serde_json::json!({
+                "vcpu": 1, "memory_mib": memory_mib, "overlay_bytes": 0, "disk_bytes": 0,
+            }))
+            .unwrap()
+        };
+        let small = disk(dir, "small", 16);
+        let large = disk(dir, "large", 64);
+        let try_it = |user: &str, memory_mib: u64, work: &Path, overlay: &Path| {
+            check(&image(user), &base, &spec(memory_mib), work, overlay)
+        };
+        for user in ["", "root", "app", "7:7", "sys", "nobody", "short"] {
+            try_it(user, 64, &large, &large).unwrap();
+            try_it(user, 64, &small, &small).unwrap();
+        }
+        // Filled by nothing, so the same disks are too small for more.
+        fs::write(dir.join("tree/home/app/more"), vec![5; 12 << 20]).unwrap();
+        fs::remove_file(&base).unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(&base).unwrap();
+        banger_ext4::from_directory(&dir.join("tree"), &file, "").unwrap();
+        let error = try_it("app", 64, &small, &small).unwrap_err();
+        assert!(error.to_string().starts_with("the image has 14.0 MiB in '/home/app'"), "{error}");
+        let size = error.hint_text().and_then(|hint| hint.split(['M', ' ']).nth(1)).unwrap();
+        let enough = disk(dir, "enough", size.parse().unwrap());
+        try_it("app", 64, &enough, &small).unwrap();
+        // Another's home is not copied.
+        try_it("", 64, &small, &small).unwrap();
+        let error = try_it("", 2, &small, &small).unwrap_err();
+        assert!(error.to_string().contains("'/run'"), "{error}");
+        // What cannot be read is the guest's to tell.
+        check(&image(""), &dir.join("tree"), &spec(64), &small, &small).unwrap();
+    }
+
+    #[test]
+    fn the_size_that_is_named_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        for mib in [1, 11, 40, 99, 1000, 5000] {
+            for inodes in [10, 3000, 200_000] {
+                let need = Room { bytes: mib << 20, inodes };
+                let disk = disk(dir.path(), "disk", need.disk_mib());
+                assert!(Room::free(&disk).unwrap().holds(need), "{need:?}: {}", need.disk_mib());
+            }
+        }
+    }
+}

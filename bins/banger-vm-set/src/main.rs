@@ -8,7 +8,9 @@ mod ports;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
-use banger_doc::{Context, Error, Init, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports};
+use banger_doc::{
+    Context, Error, Init, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports,
+};
 use banger_state::{State, VmFolder, place, rewrite_document};
 use std::{fmt::Write, fs::File, path::PathBuf, process::ExitCode};
 
