@@ -579,7 +579,7 @@ fn an_init_of_an_images_own_speaks_and_its_end_is_explained() {
         .sandbox
         .raw(program("banger-vm-exec"), &["-u", "app", "web", "--", "sh", "-c", forged]);
     answer.fails(1, "ermission denied");
-    guest.script("touch /tmp/die");
+    guest.says("touch /tmp/die");
     guest.wait_for("error", Duration::from_mins(1));
     let exit = guest.view()["last_exit"].clone();
     let message = exit["message"].as_str().expect("a message");
