@@ -14,6 +14,7 @@ mod images;
 mod killed;
 mod machine;
 mod many;
+mod nested;
 mod network;
 mod oci;
 mod pages;
