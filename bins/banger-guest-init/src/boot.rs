@@ -1,14 +1,8 @@
 //! The order of things, from the kernel's first program to the image's.
 
-<<<<<<< HEAD
 use crate::{apply, choose, disks, firstboot, hand, keeper, network, nodes, reach, say, units};
-use banger_doc::{Context, Document, Error, Guest, Result};
-use banger_guest::{place, process};
-=======
-use crate::{apply, disks, firstboot, hand, keeper, network, say};
 use banger_doc::{Channel, Context, Document, Error, Guest, Result};
-use banger_guest::place;
->>>>>>> main
+use banger_guest::{place, process};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl, open},

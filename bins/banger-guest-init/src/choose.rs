@@ -269,7 +269,7 @@ mod tests {
 
     fn guest(init: Init, entrypoint: &[&str], user: Option<&str>) -> Guest {
         let text = br#"{"schema":"banger.guest/1","hostname":"x","machine_id":"0","clock_unix_ms":0,
-            "disks":{"base":"a","overlay":"b","work":"c"},"channel":"banger.0","run_entrypoint":true}"#;
+            "disks":{"base":"a","overlay":"b","work":"c"},"channel":"virtio-serial","run_entrypoint":true}"#;
         let config = ImageConfig {
             entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
             user: user.map(str::to_owned),
