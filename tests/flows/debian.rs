@@ -21,10 +21,16 @@ fn debian_with_systemd_is_what_its_layers_say() {
         guest.view()["id"].as_str().expect("an id")
     );
     assert!(guest.says("cat /etc/os-release").contains("bookworm"));
+    no_unit_waits_in_vain(&guest);
     guest.says(&format!(
         "cat > /etc/systemd/system/slow.service <<'X'\n{SLOW}X\nsystemctl enable slow"
     ));
     guest.stop_and_start_by(|| a_unit_holds_the_boot_up(&guest));
+    let console = std::fs::read(guest.folder().join("console.log.1")).expect("the first boot's");
+    let console = String::from_utf8_lossy(&console);
+    for word in ["FAILED", "DEPEND", "Timed out"] {
+        assert!(!console.contains(word), "a unit failed:\n{console}");
+    }
     guest.nothing_remains(&[]);
 }
 
@@ -46,6 +52,17 @@ fn a_unit_holds_the_boot_up(guest: &Guest) {
     assert_eq!(running["booted"], "degraded", "{running}");
     let note = "in the guest: the unit 'slow.service' failed";
     assert!(running["notes"].to_string().contains(note), "{running}");
+}
+
+/// The network is up and the devices are there before systemd begins: nobody waits for them or fails.
+fn no_unit_waits_in_vain(guest: &Guest) {
+    let online = "systemctl start systemd-networkd && \
+        timeout 30 systemctl start systemd-networkd-wait-online && networkctl list --no-pager | cat";
+    assert!(guest.says(online).contains("unmanaged"), "networkd has the interface");
+    guest.says("systemctl stop systemd-networkd.socket systemd-networkd");
+    assert_eq!(guest.says("systemctl --failed --plain --no-legend"), "");
+    assert_eq!(guest.says("stat -c %a /dev/net/tun /dev/fuse"), "666\n666\n");
+    assert_eq!(guest.says("ulimit -Hn; ls /proc/$$/fd; true"), "524288\n0\n1\n2\n");
 }
 
 /// Owners, modes, setuid, capabilities, attributes, links, devices, whiteouts: as the layers say.

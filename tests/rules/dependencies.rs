@@ -10,6 +10,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("base64", &["banger-oci"]),
     ("clap", &["banger-*"]),
     ("crc32c", &["banger-ext4"]),
+    ("ext4-view", &["banger-vm-create"]),
     ("flate2", &["banger-kernel", "banger-layer"]),
     ("hashbrown", &["banger-ext4"]),
     ("httparse", &["banger-machine"]),

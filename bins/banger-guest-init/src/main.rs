@@ -10,6 +10,8 @@
 
 mod apply;
 mod boot;
+mod choose;
+mod console;
 mod copy;
 mod disks;
 mod firstboot;
@@ -20,7 +22,10 @@ mod mark;
 mod minimal;
 mod modprobe;
 mod network;
+mod nodes;
+mod reach;
 mod say;
+mod units;
 
 use banger_guest::place;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, process::ExitCode};

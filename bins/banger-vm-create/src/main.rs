@@ -6,13 +6,14 @@
 
 mod names;
 mod parts;
+mod room;
 mod size;
 
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm,
-    parse_ports,
+    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View,
+    Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
 use banger_state::{Staged, State, clock_s, place, write_document};
@@ -60,6 +61,9 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu [default: auto]
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// What runs as the guest's first program: auto, image or minimal [default: auto]
+    #[arg(long, value_name = "INIT")]
+    init: Option<Init>,
     /// Create only
     #[arg(long)]
     no_start: bool,
@@ -107,7 +111,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         ))
         .hint("choose a kernel of the image's architecture with '--kernel'"));
     }
-    let made = publish(&state, args.name.as_ref(), &spec, &image.name, &kernel.name)?;
+    let made = publish(&state, args.name.as_ref(), &spec, &image, &kernel.name)?;
     if args.no_start {
         return out.put(&made, |view| format!("created VM '{}'", view.vm.name));
     }
@@ -136,7 +140,7 @@ fn publish(
     state: &State,
     name: Option<&Name>,
     spec: &Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
 ) -> Result<View> {
     let random = parts::Random::read()?;
@@ -158,7 +162,7 @@ fn add(
     name: &Name,
     random: &parts::Random,
     spec: &Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
 ) -> Result<View> {
     let vms = state.vms();
@@ -179,13 +183,20 @@ fn finish(
     name: &Name,
     random: &parts::Random,
     spec: Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
     staged: Staged,
 ) -> Result<View> {
     write_document(&staged.path().join(place::VM_SPEC), &spec)?;
     disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
     disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
+    room::check(
+        image,
+        &state.base_disk(image),
+        &spec,
+        &staged.path().join(place::VM_WORK),
+        &staged.path().join(place::VM_OVERLAY),
+    )?;
     // A host without an ssh client has VMs all the same; the supervisor says what is missing.
     match banger_ssh::make_host_key(staged.path(), name) {
         Err(error) if error.kind() != Kind::Unavailable => return Err(error),
@@ -194,7 +205,7 @@ fn finish(
     let vm = Vm {
         name: name.clone(),
         id: random.id(),
-        image: image.clone(),
+        image: image.name.clone(),
         kernel: kernel.clone(),
         mac: random.mac(),
         created_unix_s: clock_s(),
@@ -204,7 +215,7 @@ fn finish(
     let kernels = state.kernels();
     let _images = images.lock()?;
     let _kernels = kernels.lock()?;
-    images.must_exist(image)?;
+    images.must_exist(&image.name)?;
     kernels.must_exist(kernel)?;
     state.vms().publish(name, staged, &vm)?;
     Ok(View {

@@ -19,6 +19,7 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
         disk_bytes: disk(args.disk_size.or(defaults.disk), host.disk_bytes, "--disk-size")?,
         net: args.net.or(config.net).unwrap_or_default(),
         vmm: args.vmm.or(config.vmm).unwrap_or_default(),
+        init: args.init.unwrap_or_default(),
         allow_host: args.allow_host,
         ports: ports(args)?,
         extra: serde_json::Map::new(),

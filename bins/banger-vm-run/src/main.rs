@@ -61,6 +61,9 @@ struct Args {
     /// logins)
     #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
     mark: Mark,
+    /// What runs as the guest's first program: auto, image or minimal
+    #[arg(long, value_name = "INIT")]
+    init: Option<String>,
     /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
@@ -143,6 +146,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
         ("--overlay-size", args.overlay_size.as_deref()),
         ("--net", args.net.as_deref()),
         ("--vmm", args.vmm.as_deref()),
+        ("--init", args.init.as_deref()),
         ("--ports", args.ports.as_deref()),
     ] {
         if let Some(value) = value {

@@ -8,11 +8,13 @@ mod ports;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
-use banger_doc::{Context, Error, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports};
+use banger_doc::{
+    Context, Error, Init, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports,
+};
 use banger_state::{State, VmFolder, place, rewrite_document};
 use std::{fmt::Write, fs::File, path::PathBuf, process::ExitCode};
 
-/// Change VMs: processors, memory, disks, network, VMM, ports
+/// Change VMs: processors, memory, disks, network, VMM, init, ports
 ///
 /// What is not named stays. Ports change at once, also while a VM runs; all else only while it does
 /// not. Disks only grow: the guest's file system follows at the next boot.
@@ -40,6 +42,9 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// What runs as the guest's first program: auto, image or minimal
+    #[arg(long, value_name = "INIT")]
+    init: Option<Init>,
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long, conflicts_with = "no_allow_host")]
     allow_host: bool,
@@ -60,13 +65,14 @@ struct Args {
 impl Args {
     /// Says whether something is named that a VM that runs cannot change.
     fn needs_stop(&self) -> bool {
-        let Self { vcpu, memory, disk_size, overlay_size, net, vmm, .. } = self;
+        let Self { vcpu, memory, disk_size, overlay_size, net, vmm, init, .. } = self;
         vcpu.is_some()
             || memory.is_some()
             || disk_size.is_some()
             || overlay_size.is_some()
             || net.is_some()
             || vmm.is_some()
+            || init.is_some()
             || self.allow_host
             || self.no_allow_host
     }
@@ -120,6 +126,9 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     }
     if let Some(vmm) = args.vmm {
         spec.vmm = vmm;
+    }
+    if let Some(init) = args.init {
+        spec.init = init;
     }
     // Both are looked at before either grows.
     let open = |size, place, option| Growth::open(folder.join(place), size, option);
@@ -182,15 +191,18 @@ impl Growth {
 
 fn words(view: &View) -> String {
     let spec = &view.spec;
-    let mut ports = String::new();
+    let mut more = String::new();
+    if !spec.init.is_auto() {
+        let _ = write!(more, ", init {}", spec.init);
+    }
     for one in &spec.ports.publish {
-        let _ = write!(ports, ", publishes {one}");
+        let _ = write!(more, ", publishes {one}");
     }
     if let Some(loopback) = spec.ports.loopback {
-        let _ = write!(ports, ", its ports on {loopback}");
+        let _ = write!(more, ", its ports on {loopback}");
     }
     format!(
-        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}{ports}",
+        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}{more}",
         view.vm.name,
         spec.vcpu,
         spec.memory_mib,

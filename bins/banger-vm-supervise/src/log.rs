@@ -15,6 +15,11 @@ pub(crate) const SUPERVISE_LIMIT: u64 = 1 << 20;
 /// How much of the last lines is kept in memory.
 const TAIL: usize = 8 << 10;
 
+/// What stands for the middle that was left out.
+const GAP: &str = "[banger left out what came here: the log was full]";
+/// More of a line tells nobody more.
+const MOST_CHARS: usize = 400;
+
 /// A log that keeps its beginning and its end, and leaves out the middle.
 #[derive(Debug)]
 pub(crate) struct CappedLog {
@@ -79,14 +84,35 @@ impl CappedLog {
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
+    /// Returns all lines that are kept, cut to a bearable length, without what would move a terminal's
+    /// cursor. The first one after a gap is left out: its beginning is gone.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut bytes = vec![0; self.size.min(self.limit) as usize];
+        if self.file.read_exact_at(&mut bytes, 0).is_err() {
+            return Vec::new();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = Vec::new();
+        let mut is_whole = true;
+        for line in text.lines() {
+            let is_gap = line == GAP;
+            if is_whole && !is_gap {
+                let line: String = plain(line.trim_end()).chars().take(MOST_CHARS).collect();
+                lines.extend(Some(line).filter(|line| !line.is_empty()));
+            }
+            is_whole = !is_gap;
+        }
+        lines
+    }
+
     /// Moves the last quarter up to behind the first one.
     fn shorten(&mut self) {
         let quarter = self.limit / 4;
-        let mark = b"\n[banger left out what came here: the log was full]\n";
+        let mark = format!("\n{GAP}\n");
         let mut from = self.size - quarter.min(self.size);
         let mut to = quarter;
         let mut buffer = [0; 16 << 10];
-        if self.file.write_all_at(mark, to).is_ok() {
+        if self.file.write_all_at(mark.as_bytes(), to).is_ok() {
             to += mark.len() as u64;
         }
         while from < self.size {
@@ -132,7 +158,12 @@ mod tests {
             log.write(format!("line {i}\n").as_bytes());
         }
         let text = fs::read_to_string(path).unwrap();
+        let lines = log.lines();
         let _ = fs::remove_file(path);
+        let numbered = |line: &String| {
+            line.strip_prefix("line ").is_some_and(|rest| rest.parse::<u32>().is_ok())
+        };
+        assert!(lines.len() > 100 && lines.iter().all(numbered), "{lines:?}");
         assert!(text.len() <= 4096, "{}", text.len());
         assert!(text.starts_with("line 0\nline 1\n"));
         assert!(text.ends_with("line 9999\n"));

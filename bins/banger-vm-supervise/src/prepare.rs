@@ -162,6 +162,7 @@ fn guest(
         dns: if networked { addresses.dns() } else { Vec::new() },
         config: image.config.clone(),
         run_entrypoint: spec.extra.get("run_entrypoint").and_then(Value::as_bool).unwrap_or(true),
+        init: spec.init,
         authorized_keys: Vec::new(),
         files: Vec::new(),
         clock_unix_ms: clock_ms(),

@@ -4,7 +4,7 @@ use crate::group::{self, Group};
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
-    place,
+    place, process,
     user::{self, User},
 };
 use nix::{
@@ -90,7 +90,7 @@ pub(crate) fn start(
 
     let (stdio, pipes) = match request.tty {
         Some(window) => terminal(window, &user),
-        None => apart(),
+        None => apart(&user),
     }
     .map_err(|error| Failure {
         kind: Why::Failed,
@@ -125,6 +125,7 @@ pub(crate) fn start(
             .map_err(|errno| io::Error::from_raw_os_error(errno as i32 | AT_DIRECTORY))?;
         // SAFETY: umask cannot fail and touches nothing else.
         unsafe { libc::umask(0o022) };
+        process::keep_three();
         Err(image.execute().into())
     };
     // SAFETY: between fork and exec the hook makes system calls on memory made before, no more.
@@ -137,10 +138,16 @@ pub(crate) fn start(
     Ok(Started { child, pidfd, pipes, _group: group })
 }
 
-/// Makes the command's stdin, stdout and stderr three pipes.
-fn apart() -> io::Result<([Stdio; 3], Pipes)> {
+/// Makes the command's stdin, stdout and stderr three pipes of its user's: opened by its name, as
+/// `/dev/stdout` is, a pipe asks whose it is (proc_pid_fd(5)).
+fn apart(user: &User) -> io::Result<([Stdio; 3], Pipes)> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
+    if user.uid != 0 && geteuid().is_root() {
+        for theirs in [&in_r, &out_w, &err_w] {
+            fchown(theirs, Some(Uid::from_raw(user.uid)), None)?;
+        }
+    }
     let ours = Pipes {
         stdin: Some(in_w.into()),
         stdout: Some(out_r.into()),

@@ -13,6 +13,7 @@ pub mod mark;
 pub mod modules;
 pub mod place;
 pub mod power;
+pub mod process;
 pub mod user;
 
 /// Waits until guest-init has done all it does before the image's init: the agent answers earlier, but a
