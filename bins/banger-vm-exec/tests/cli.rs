@@ -238,7 +238,7 @@ fn a_boot_that_goes_on_is_said_and_not_waited_for() {
     let sandbox = Sandbox::new();
     let mut running = sandbox.plant_running("web", &json!({ "booted": "no" }));
     running.start_agent(&sandbox, &json!({}), |listener, device| {
-        drop(bridge::run(listener, device));
+        drop(bridge::run(listener, bridge::Device::Port(device)));
     });
     let answer = sandbox.raw(EXEC, &["web", "true"]);
     let note = "note: the boot of 'web' goes on; 'banger vm wait web' waits for it\n";
