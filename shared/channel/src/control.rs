@@ -28,6 +28,12 @@ pub enum Request {
     WatchPorts,
     /// How loaded are you?
     Stats,
+    /// Who is this user, and where does its work lie?
+    Account {
+        /// A user as [`crate::exec::Request`] has it; the guest's own if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
     /// Bring all data to the disks.
     Sync,
     /// Set the clock.
@@ -55,6 +61,25 @@ pub struct Hello {
     pub init: String,
     /// Time since the guest's kernel started, in milliseconds.
     pub uptime_ms: u64,
+}
+
+/// The agent's answer to [`Request::Account`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Account {
+    /// Name, if the guest knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the first group.
+    pub gid: u32,
+    /// What `HOME` is.
+    pub home: String,
+    /// The directory below which a workspace lies: the home, or what stands in for it.
+    pub place: String,
+    /// Whether an ssh server could let this user in.
+    #[serde(default)]
+    pub can_log_in: bool,
 }
 
 /// Something that listens in the guest.
@@ -139,6 +164,32 @@ pub fn wait_ready(
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Asks who a user is; the guest's own if `user` is nothing. What comes back is a path that can be
+/// said, and a name that can be typed.
+pub fn account(channel: &Path, user: Option<&str>, limit: Duration) -> Result<Account> {
+    let request = Request::Account { user: user.map(ToOwned::to_owned) };
+    let mut account: Account = ask(channel, &request, limit)?;
+    if !is_sayable(&account.place) || !(account.home == "/" || is_sayable(&account.home)) {
+        return Err(Error::failed("the guest's agent names a home that is no absolute path")
+            .hint("the guest may be broken or hostile; '--guest-path' names a place"));
+    }
+    account.name = account.name.filter(|name| is_name(name));
+    account.can_log_in &= account.name.is_some();
+    Ok(account)
+}
+
+/// Says whether a path of a guest is absolute, has no `..`, and can be shown.
+fn is_sayable(path: &str) -> bool {
+    let below = path.strip_prefix('/').map(str::as_bytes);
+    below.is_some_and(crate::files::is_inside) && !path.chars().any(char::is_control)
+}
+
+/// Says whether a name is one that a command line and a configuration of ssh can hold.
+fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.chars().all(is_plain)
 }
 
 /// Asks what listens in the guest.
