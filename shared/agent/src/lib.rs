@@ -13,7 +13,7 @@ mod ports;
 mod stats;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
-use banger_doc::{Context, Document, Guest, Result};
+use banger_doc::{Channel, Context, Document, Guest, Result};
 use banger_guest::wait_booted;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
@@ -67,8 +67,10 @@ pub fn serve(guest: Option<Guest>) -> Result<()> {
     let agent = Agent::new(guest, true);
     // Out of memory, the guest is to lose anything else first.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
-    let channel = agent.guest.as_ref().map_or(SERIAL_PORT, |guest| guest.channel.as_str());
-    if channel == "vsock" { listen::vsock(&agent) } else { listen::serial(&agent, channel) }
+    match agent.guest.as_ref().map_or(Channel::VirtioSerial, |guest| guest.channel) {
+        Channel::Vsock => listen::vsock(&agent),
+        Channel::VirtioSerial => listen::serial(&agent, SERIAL_PORT),
+    }
 }
 
 /// Serves over a Unix socket in place of a device, until the other side hangs up; clock and power are

@@ -9,7 +9,7 @@ use crate::{
     kvm,
 };
 use banger_config::Binaries;
-use banger_doc::{Context, Error, Result, Vmm};
+use banger_doc::{Channel, Context, Error, Result, Vmm};
 use nix::{
     sys::stat::Mode,
     unistd::{Gid, Uid, chown, geteuid, mkfifo},
@@ -311,6 +311,10 @@ impl Machine for Firecracker {
             .spawn(move || drive(&plan, &orders, teller))
             .context("cannot start a thread")?;
         Ok(())
+    }
+
+    fn guest_channel(&self) -> Channel {
+        Channel::Vsock
     }
 
     fn channel(&mut self) -> Option<UnixStream> {

@@ -20,7 +20,7 @@ pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
 
 use banger_config::Binaries;
-use banger_doc::{Result, Vmm};
+use banger_doc::{Channel, Result, Vmm};
 use nix::unistd::Uid;
 use std::{
     fmt,
@@ -164,6 +164,9 @@ pub trait Machine: fmt::Debug {
     fn started(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// Says which device the guest reaches the host by; its document has to say the same.
+    fn guest_channel(&self) -> Channel;
 
     /// Returns the stream to the guest's channel device, for a VMM that does not serve the channel
     /// socket itself. To be called once.

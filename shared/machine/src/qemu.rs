@@ -8,7 +8,7 @@ use crate::{
     qmp::Qmp,
 };
 use banger_config::Binaries;
-use banger_doc::{Context, Error, Result, Vmm};
+use banger_doc::{Channel, Context, Error, Result, Vmm};
 use nix::unistd::{Uid, chown, geteuid};
 use std::{
     fs::{self, File},
@@ -147,6 +147,10 @@ impl Machine for Qemu {
         });
         let inherit = ends.into_iter().chain(disks.into_iter().flatten()).collect();
         Ok(Launch { ways, inherit, stdout: None })
+    }
+
+    fn guest_channel(&self) -> Channel {
+        Channel::VirtioSerial
     }
 
     fn channel(&mut self) -> Option<UnixStream> {

@@ -53,6 +53,8 @@ pub const VM_DOCUMENT: &str = "vm.json";
 pub const VM_SPEC: &str = "spec.json";
 /// Held by the supervisor as long as the VM lives.
 pub const VM_LOCK: &str = "lock";
+/// Empty; locked by every process that writes the VM's disks.
+pub const VM_DISKS_LOCK: &str = "disks.lock";
 /// What is asked of the supervisor.
 pub const VM_WANTED: &str = "wanted.json";
 /// What the supervisor answers.
