@@ -54,15 +54,16 @@ fn boot() -> Result<()> {
     say::stage("run");
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
-    disks::second_mounts();
+    let home = disks::home(guest);
+    disks::second_mounts(&home);
     say::stage("mounts");
     let agent = say::or_warn(keeper::start_agent(guest));
     // The rest gives way to the agent, which somebody waits for.
     nice(LAST);
     say::stage("agent");
     network::loopback_up();
-    apply::identity(guest);
-    apply::files(guest, &told.files);
+    apply::identity(guest, &home);
+    apply::files(guest, &told.files, &home);
     say::stage("identity");
     if let Some(modules) = &guest.disks.modules {
         say::or_warn(disks::kernel_modules(modules));

@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{copy, grow, say};
+use crate::{copy, grow, home::Home, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -167,8 +167,13 @@ pub(crate) fn enter_root() -> Result<()> {
     enter().context("cannot enter the image's root")
 }
 
+/// Says whose the guest is, once its tree is `/`.
+pub(crate) fn home(guest: &Guest) -> Home {
+    Home::choose(guest, copy::has_attribute(Path::new(place::WORK), SEEDED))
+}
+
 /// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others.
-pub(crate) fn second_mounts() {
+pub(crate) fn second_mounts(home: &Home) {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     say::or_warn(make_dir("/dev/pts"));
     say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
@@ -187,7 +192,7 @@ pub(crate) fn second_mounts() {
         use std::os::unix::fs::PermissionsExt;
         let _ = fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777));
     }
-    say::or_warn(work());
+    say::or_warn(work(home));
     if Path::new("/var/lib").is_dir() {
         for (path, name) in DIRECT {
             say::or_warn(direct(path, name));
@@ -195,15 +200,16 @@ pub(crate) fn second_mounts() {
     }
 }
 
-/// Makes the work disk `/root`, with what the image has there.
-fn work() -> Result<()> {
-    if !Path::new("/root").is_dir() {
-        make_dir("/root")?;
-        let dir = fs::File::open("/root").context("cannot open '/root'")?;
-        let _ = fchmod(&dir, Mode::S_IRWXU);
+/// Makes the work disk the user's home or what stands in for it, with what the image has there.
+fn work(home: &Home) -> Result<()> {
+    home.make()?;
+    let disk = Path::new(place::WORK);
+    let is_new = !copy::has_attribute(disk, SEEDED);
+    seed(Path::new(&home.place), disk)?;
+    if is_new {
+        say::or_warn(home.give(disk));
     }
-    seed(Path::new("/root"), Path::new(place::WORK))?;
-    bind(place::WORK, "/root")
+    bind(place::WORK, &home.place)
 }
 
 /// Binds a directory of the overlay disk itself, so that it is no overlayfs.

@@ -14,6 +14,7 @@ mod disks;
 mod firstboot;
 mod grow;
 mod hand;
+mod home;
 mod keeper;
 mod minimal;
 mod modprobe;

@@ -59,7 +59,7 @@ pub(crate) fn files(
             Put::Into,
         ),
     };
-    let done = guest.files().put_as(text(root)?, put, !archive, LIMITS, |writer| {
+    let done = guest.writer(archive).put_as(text(root)?, put, !archive, LIMITS, |writer| {
         let mut builder = tar::Builder::new(writer);
         sent.add(&mut builder, &real, Path::new(name))?;
         builder.finish().context("cannot write to the guest's agent")
@@ -76,7 +76,7 @@ pub(crate) fn files(
 }
 
 /// Unpacks a tar stream from stdin.
-pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
+pub(crate) fn stream(guest: &Guest, to: &str, archive: bool) -> Result<Copy> {
     let (path, kind) = guest.look(Path::new(to))?;
     match kind {
         Kind::Dir => {}
@@ -91,7 +91,7 @@ pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
     }
     let mut copy = empty(guest, Path::new("-"), &path);
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
-    let done = guest.files().put(text(&path)?, Put::Into, LIMITS, |writer| {
+    let done = guest.writer(archive).put(text(&path)?, Put::Into, LIMITS, |writer| {
         let mut counted = Measured { to: writer, size: 0 };
         copy.entries = relay(&mut stdin, &mut counted)?;
         copy.size_bytes = counted.size;

@@ -143,7 +143,7 @@ fn a_repository_goes_in_and_the_command_runs_in_it() {
         format!(
             "banger-workspace-prepare --dry-run --quiet {}\n\
              banger-vm-create --no-start\nbanger-vm-start web\nbanger-workspace-prepare {prepare}\n\
-             banger-vm-exec --workdir=/root/repo web -- make\n",
+             banger-vm-exec web -- make\n",
             prepare.replacen("web", "new", 1)
         )
     );

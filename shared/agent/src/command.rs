@@ -252,7 +252,9 @@ fn environment(request: &Request, config: &ImageConfig, user: &User, place: &str
     // What asks before it does things of consequence need not here (docs/commands/banger-vm-exec.md).
     set("IS_SANDBOX=1".to_owned());
     if place == user::WORKSPACE && place != user.home && user.may_fill(Path::new(place)) {
-        KEPT.iter().for_each(|(name, dir)| set(format!("{name}={place}/{dir}")));
+        for (name, dir) in KEPT {
+            set(format!("{name}={place}/{dir}"));
+        }
     }
     if request.tty.is_some() {
         set("TERM=xterm".to_owned());
