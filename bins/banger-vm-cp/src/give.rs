@@ -67,7 +67,8 @@ pub(crate) fn files(
     bar.finish_and_clear();
     done.with_context(said).map_err(|error| {
         error.or_hint(format!(
-            "'banger vm exec {} -- df -h {root}' shows what room there is; no file is there half",
+            "'--user root' writes where the user may not, 'banger vm exec {} -- df -h {root}' shows what \
+             room there is; no file is there half",
             guest.name(),
             root = root.display()
         ))

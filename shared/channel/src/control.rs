@@ -170,10 +170,18 @@ pub fn wait_ready(
 /// said, and a name that can be typed.
 pub fn account(channel: &Path, user: Option<&str>, limit: Duration) -> Result<Account> {
     let request = Request::Account { user: user.map(ToOwned::to_owned) };
-    let mut account: Account = ask(channel, &request, limit)?;
-    if !is_sayable(&account.place) || !(account.home == "/" || is_sayable(&account.home)) {
+    checked(ask(channel, &request, limit)?)
+}
+
+/// Takes of an answer what can be typed and shown.
+fn checked(mut account: Account) -> Result<Account> {
+    if !is_sayable(&account.place) {
         return Err(Error::failed("the guest's agent names a home that is no absolute path")
-            .hint("the guest may be broken or hostile; '--guest-path' names a place"));
+            .hint("the guest may be broken or hostile; a whole path needs no home"));
+    }
+    // A list of users may hold anything.
+    if !is_sayable(account.home.trim_end_matches('/')) {
+        account.home = "/".to_owned();
     }
     account.name = account.name.filter(|name| is_name(name));
     account.can_log_in &= account.name.is_some();
@@ -276,4 +284,35 @@ fn parse<A: DeserializeOwned>(line: &[u8]) -> Result<A> {
         return Err(Error::failed(format!("the guest's agent says: {error}")));
     }
     serde_json::from_slice(line).context("the guest's agent gave an answer that cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_of_a_user_can_be_typed_and_shown() {
+        let account = |name: &str, home: &str, place: &str| {
+            checked(Account {
+                name: Some(name.to_owned()),
+                uid: 1000,
+                gid: 1000,
+                home: home.to_owned(),
+                place: place.to_owned(),
+                can_log_in: true,
+            })
+        };
+        let good = account("dev", "/home/dev/", "/home/dev").unwrap();
+        assert!(good.can_log_in && good.home == "/home/dev/" && good.name.is_some());
+        for name in ["", "-oProxyCommand=x", "a b", "a\nb", "a/b", "\u{1b}[0m", &"x".repeat(65)] {
+            let account = account(name, "/", "/workspace").unwrap();
+            assert!(account.name.is_none() && !account.can_log_in, "{name:?}");
+        }
+        for place in ["", "/", "home", "/a/../b", "/a\nb", "//a", "/a/"] {
+            assert!(account("dev", "/", place).is_err(), "{place:?}");
+        }
+        for home in ["x", "/a/../b", "/\u{1b}"] {
+            assert_eq!(account("dev", home, "/x").unwrap().home, "/");
+        }
+    }
 }
