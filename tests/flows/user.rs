@@ -46,7 +46,7 @@ impl World {
         fs::write(&layer, archive(entries)).expect("a layer");
         let to = self.sandbox.dir().join(name);
         let layers = [(base.to_path_buf(), Pack::None), (layer, Pack::None)];
-        layout(&to, &layers, &json!({ "Env": ["PATH=/bin:/sbin"], "User": user }));
+        layout(&to, &layers, &json!({ "Env": ["PATH=/bin:/sbin:/usr/bin"], "User": user }));
         self.typed(&format!("banger image pull oci:{} --name {name}", to.display())).ok();
     }
 
@@ -105,7 +105,7 @@ fn somebody_with_a_home(world: &World) {
     let ran = world.typed(&format!(
         "banger vm run --name web --image dev --memory 256M -e MINE=yes ./repo/pkg -- sh -c '{script}'"
     ));
-    let words = "1000\n/home/dev/repo/pkg\n/home/dev yes 1\n?? x\nA\n";
+    let words = "1000\n/home/dev/repo/pkg\n/home/dev yes 1\n?? pkg/x\nA\n";
     assert_eq!(ran.ok().text(), words, "{}", ran.all());
     // The work comes out, and news go in; all of it is the user's.
     world.says(
@@ -113,7 +113,7 @@ fn somebody_with_a_home(world: &World) {
     );
     world.inside("web", "rm x");
     world.says("echo news >>repo/pkg/a; banger workspace prepare web ./repo/pkg");
-    assert_eq!(world.inside("web", "cat a; git status --porcelain"), "a\nnews\n M a\n");
+    assert_eq!(world.inside("web", "cat a; git status --porcelain"), "a\nnews\n M pkg/a\n");
     assert_eq!(world.inside("web", "find /home/dev ! -user dev"), "");
     // The work disk is there, with what the image had.
     let home = "cat ~/from-the-image; stat -c %a,%u ~ ~/.ssh ~/.ssh/authorized_keys ~/.config/rc; \
