@@ -555,7 +555,8 @@ fn qemu_sees(who: As, proc: &Path, folder: &Path, tap: bool) {
 
 /// Firecracker sees the VM's files, each in its place.
 fn firecracker_sees(host: &Host, root: &Path) {
-    let run = set(&["api.sock", "channel.sock", "initramfs", "jail", "metrics", "output"]);
+    let run = ["api.sock", "channel.sock", "initramfs", "jail", "metrics", "output"];
+    let run = set(&[&run[..], &["vsock.sock", "vsock.sock_1024"]].concat());
     assert_eq!(names(root.join("run")), run);
     let mut files = set(&["base", "dev", "firecracker", "kernel", "overlay", "run", "work"]);
     if host.who == As::Root {

@@ -79,7 +79,7 @@ pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
     let agent = Agent::new(guest, false);
     let device =
         UnixStream::connect(path).with_context(|| format!("cannot open '{}'", path.display()))?;
-    guest::serve(device, |stream| agent.take(stream, None)).context("cannot carry streams")
+    guest::serve(device, |stream| agent.take(stream)).context("cannot carry streams")
 }
 
 impl Agent {
@@ -95,15 +95,15 @@ impl Agent {
         Arc::new(Self { guest, real, served: AtomicUsize::new(0), relay: OnceLock::new() })
     }
 
-    /// Serves a stream in a thread of its own. `port` is known where the guest itself listens.
-    fn take(self: &Arc<Self>, stream: UnixStream, port: Option<u32>) {
+    /// Serves a stream in a thread of its own.
+    fn take(self: &Arc<Self>, stream: UnixStream) {
         if self.served.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
             self.served.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let agent = Arc::clone(self);
         let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            agent.serve(stream, port);
+            agent.serve(stream);
             agent.served.fetch_sub(1, Ordering::Relaxed);
         });
         if thread.is_err() {
@@ -125,9 +125,9 @@ impl Agent {
         Ok(self.relay.get_or_init(|| relay))
     }
 
-    fn serve(&self, mut stream: UnixStream, port: Option<u32>) {
+    fn serve(&self, mut stream: UnixStream) {
         let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
-        let Some(port) = port.or_else(|| guest::greet(&mut stream, &served).ok()) else { return };
+        let Ok(port) = guest::greet(&mut stream, &served) else { return };
         // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
         // than in a guest there is no boot to wait for.
         if self.real && port != port::CONTROL {

@@ -7,6 +7,7 @@ use crate::{
     kvm,
     qmp::Qmp,
 };
+use banger_channel::bridge::Device;
 use banger_config::Binaries;
 use banger_doc::{Channel, Context, Error, Result, Vmm};
 use nix::unistd::{Uid, chown, geteuid};
@@ -153,8 +154,8 @@ impl Machine for Qemu {
         Channel::VirtioSerial
     }
 
-    fn channel(&mut self) -> Option<UnixStream> {
-        self.channel.take()
+    fn channel(&mut self) -> Device {
+        Device::Port(self.channel.take().expect("because it is asked for once"))
     }
 
     fn console(&self) -> BorrowedFd<'_> {
