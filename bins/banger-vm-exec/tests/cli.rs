@@ -223,6 +223,9 @@ fn a_command_starts_where_the_workspace_was_named_and_a_shell_at_home() {
     let shell = guest.feed(&["-T", "web"], b"pwd\n");
     assert_eq!(shell.ok().text(), format!("{}\n", root_home()));
     assert_eq!(guest.exec(&["web", "pwd"]).ok().text(), "/\n");
+    // Who may not log in has a shell all the same, and no home to start it in.
+    let nobody = guest.feed(&["-T", "-u", "nobody", "web"], b"id -un; echo $SHELL\n");
+    assert_eq!(nobody.ok().text(), "nobody\n/bin/sh\n");
     let dir = guest.sandbox.dir().join("inside/deep");
     fs::create_dir_all(&dir).unwrap();
     let (top, deep) = (dir.parent().unwrap().to_str().unwrap(), dir.to_str().unwrap());

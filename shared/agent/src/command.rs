@@ -5,7 +5,7 @@ use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
     place,
-    user::{self, User},
+    user::{self, SHELL, User},
 };
 use nix::{
     errno::Errno,
@@ -31,8 +31,6 @@ use std::{
 
 /// `PATH` where the image has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where a shell is, whatever else is missing.
-const SHELL: &str = "/bin/sh";
 /// Added to an error number: it was the directory.
 const AT_DIRECTORY: i32 = 1 << 12;
 /// Added to an error number: it was the user, the session or the terminal.
@@ -75,7 +73,7 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
         return Err(refused(format!("the directory '{cwd}' is not absolute")));
     }
     let env = environment(request, config, &user, &place);
-    let shell = user.shell.as_deref().filter(|shell| Path::new(shell).is_file()).unwrap_or(SHELL);
+    let shell = user.usable_shell(Path::new("/")).unwrap_or(SHELL);
     let argv = match request.argv.as_slice() {
         [] => &[shell.to_owned()],
         argv => argv,
@@ -248,7 +246,7 @@ fn environment(request: &Request, config: &ImageConfig, user: &User, place: &str
         set(format!("USER={name}"));
         set(format!("LOGNAME={name}"));
     }
-    set(format!("SHELL={}", user.shell.as_deref().unwrap_or(SHELL)));
+    set(format!("SHELL={}", user.usable_shell(Path::new("/")).unwrap_or(SHELL)));
     // What asks before it does things of consequence need not here (docs/commands/banger-vm-exec.md).
     set("IS_SANDBOX=1".to_owned());
     if place == user::WORKSPACE && place != user.home && user.may_fill(Path::new(place)) {

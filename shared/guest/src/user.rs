@@ -31,6 +31,9 @@ pub struct User {
 /// Stands in for a home that is no place for a workspace.
 pub const WORKSPACE: &str = "/workspace";
 
+/// The shell of who has no other (passwd(5)).
+pub const SHELL: &str = "/bin/sh";
+
 /// The largest number of a user or group, as container engines have it.
 const MAX_ID: u32 = i32::MAX as u32;
 /// As long as a path may be (limits.h).
@@ -104,17 +107,22 @@ impl User {
         })
     }
 
-    /// Says whether an ssh server could let this user in: it has a name and a shell that is one.
-    pub fn can_log_in(&self, root: &Path) -> bool {
-        let shell = self.shell.as_deref().unwrap_or("/bin/sh");
+    /// Returns the shell that the list of users names, if it is there and is one: `nologin` and its like
+    /// only say that there is none.
+    pub fn usable_shell(&self, root: &Path) -> Option<&str> {
+        let shell = self.shell.as_deref().unwrap_or(SHELL);
         let name = shell.rsplit('/').next().unwrap_or_default();
         let is_program = || {
             fs::metadata(root.join(shell.trim_start_matches('/')))
                 .is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
         };
-        self.name.is_some()
-            && !matches!(name, "nologin" | "false" | "true" | "sync")
-            && is_program()
+        let is_shell = !matches!(name, "nologin" | "false" | "true" | "sync") && is_program();
+        is_shell.then_some(shell)
+    }
+
+    /// Says whether an ssh server could let this user in: it has a name and a shell.
+    pub fn can_log_in(&self, root: &Path) -> bool {
+        self.name.is_some() && self.usable_shell(root).is_some()
     }
 }
 
