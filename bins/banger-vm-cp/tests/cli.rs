@@ -31,18 +31,14 @@ struct Guest {
 impl Guest {
     /// Starts one with the real agent.
     fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
-        running.start_agent(&sandbox, &json!({}), bridge);
-        Self { sandbox, _running: running }
+        Self::of("")
     }
 
     /// Starts one whose image names a user.
     fn of(user: &str) -> Self {
         let sandbox = Sandbox::new();
         let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, device));
+        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
         running.start_agent(&sandbox, &json!({ "user": user }), bridge);
         Self { sandbox, _running: running }
     }

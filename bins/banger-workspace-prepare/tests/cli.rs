@@ -1,6 +1,8 @@
 //! What `banger-workspace-prepare` prints and leaves; the way into a guest is tested in
 //! `shared/workspace` and in the flows.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_channel::bridge;
 use banger_tests::{Answer, Running, Sandbox};
 use serde_json::json;
@@ -75,7 +77,7 @@ fn wrong_lines_and_wrong_paths_are_refused() {
 /// A VM whose image names a user, with this machine in place of a guest.
 fn guest(sandbox: &Sandbox, user: &str) -> Running {
     let mut running = sandbox.plant_running("web", &json!({}));
-    let bridge = |listener, device| drop(bridge::run(listener, device));
+    let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
     running.start_agent(sandbox, &json!({ "user": user }), bridge);
     running
 }
@@ -84,7 +86,9 @@ fn owners(dir: &Path, found: &mut Vec<u32>) {
     let meta = fs::symlink_metadata(dir).unwrap();
     found.push(meta.uid());
     if meta.is_dir() {
-        fs::read_dir(dir).unwrap().for_each(|entry| owners(&entry.unwrap().path(), found));
+        for entry in fs::read_dir(dir).unwrap() {
+            owners(&entry.unwrap().path(), found);
+        }
     }
 }
 

@@ -181,7 +181,7 @@ fn checked(mut account: Account) -> Result<Account> {
     }
     // A list of users may hold anything.
     if !is_sayable(account.home.trim_end_matches('/')) {
-        account.home = "/".to_owned();
+        "/".clone_into(&mut account.home);
     }
     account.name = account.name.filter(|name| is_name(name));
     account.can_log_in &= account.name.is_some();
