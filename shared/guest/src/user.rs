@@ -24,7 +24,7 @@ pub struct User {
     pub name: Option<String>,
     /// Home directory.
     pub home: String,
-    /// Login shell, if the image names one.
+    /// Login shell, if the image knows one.
     pub shell: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl User {
     /// Returns the shell that the list of users names, if it is there and is one: `nologin` and its like
     /// only say that there is none.
     pub fn usable_shell(&self, root: &Path) -> Option<&str> {
-        let shell = self.shell.as_deref().unwrap_or(SHELL);
+        let shell = self.shell.as_deref()?;
         let name = shell.rsplit('/').next().unwrap_or_default();
         let is_program = || {
             fs::metadata(root.join(shell.trim_start_matches('/')))
@@ -170,7 +170,8 @@ pub fn find(root: &Path, wanted: &str) -> Result<User> {
                 groups: Vec::new(),
                 name: Some(fields[0].to_owned()).filter(|name| !name.is_empty()),
                 home: field(5).unwrap_or("/").to_owned(),
-                shell: field(6).map(ToOwned::to_owned),
+                // A line that ends before it is none to a C library, so nobody logs in by it.
+                shell: fields.get(6).map(|_| field(6).unwrap_or(SHELL).to_owned()),
             }
         }
         (None, _) if is_number(who) || who == "root" => {
@@ -384,7 +385,7 @@ mod tests {
     #[test]
     fn who_has_a_name_and_a_shell_can_log_in() {
         let dir = root(
-            "a:x:1:1::/:/bin/sh\nb:x:2:2::/:/usr/sbin/nologin\nc:x:3:3::/:/bin/none\nd:x:4:4::/:\n",
+            "a:x:1:1::/:/bin/sh\nb:x:2:2::/:/usr/sbin/nologin\nc:x:3:3::/:/bin/none\nd:x:4:4::/:\ne:x:6:6::/\n",
             "",
         );
         let root = dir.path();
@@ -396,6 +397,6 @@ mod tests {
         }
         let can = |who: &str| find(root, who).unwrap().can_log_in(root);
         assert!(can("a") && can("d"));
-        assert!(!can("b") && !can("c") && !can("5"));
+        assert!(!can("b") && !can("c") && !can("e") && !can("5"));
     }
 }
