@@ -28,6 +28,7 @@ mod stuck;
 mod survive;
 mod tape;
 mod terminal;
+mod user;
 mod workspace;
 mod wrong;
 

@@ -50,6 +50,7 @@ pub(crate) fn all_ways_lead_in(guest: &Guest) {
     assert!(refused.status == 255, "a login without a key: {}", refused.all());
     assert!(refused.stderr.contains("Permission denied (publickey)"), "{}", refused.all());
 
+    another_user_is_let_in(guest, &shell);
     a_server_that_lets_nobody_in_is_said(guest);
     files_are_carried(&shell);
     ports_are_carried(&shell);
@@ -103,6 +104,24 @@ impl Drop for Stays {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A user with a home that its group may write to, from which a server takes no keys: banger's own list
+/// counts, and ssh takes the user that the VM's folder names.
+fn another_user_is_let_in(guest: &Guest, shell: &Shell<'_>) {
+    let login = guest.folder().join("ssh/login");
+    let own = fs::read_to_string(&login).expect("a login");
+    assert_eq!(own, "Host web.vm\n    User root\n");
+    guest.says(
+        "useradd -m -s /bin/bash dev && chmod 775 /home/dev && grep -q '^dev:!' /etc/shadow && \
+         cp /run/banger/ssh/root /run/banger/ssh/dev",
+    );
+    shell.says("ssh dev@$VM 'id -un; pwd; echo $IS_SANDBOX'", "dev\n/home/dev\n1\n");
+    fs::write(&login, "Host web.vm\n    User dev\n").expect("a login");
+    shell.says("ssh $VM id -un; ssh root@$VM id -un", "dev\nroot\n");
+    fs::write(&login, own).expect("a login");
+    let words = ["web", "-l", "dev", "--", "id", "-un"];
+    assert_eq!(guest.sandbox.raw(program("banger-vm-ssh"), &words).ok().text(), "dev\n");
 }
 
 /// What greets has to let banger's key in before anybody is sent there.

@@ -64,7 +64,8 @@ fn boot() -> Result<()> {
     say::stage("run");
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
-    disks::second_mounts()?;
+    let home = disks::home(guest);
+    disks::second_mounts(&home)?;
     working_directory(guest);
     say::stage("mounts");
     say::or_warn(process::set_limits());
@@ -79,8 +80,8 @@ fn boot() -> Result<()> {
             fs::write(&path, value).with_context(|| format!("cannot write '{}'", path.display())),
         );
     }
-    apply::identity(guest);
-    apply::files(guest, &told.files);
+    apply::identity(guest, &home);
+    apply::files(guest, &told.files, &home);
     say::stage("identity");
     if let Some(modules) = &guest.disks.modules {
         say::or_warn(disks::kernel_modules(modules));

@@ -164,6 +164,11 @@ pub(crate) fn has_attribute(path: &Path, name: &str) -> bool {
     CString::new(name).is_ok_and(|name| attribute(path, &name).is_ok())
 }
 
+/// Returns an extended attribute, if the file has it.
+pub(crate) fn attribute_of(path: &Path, name: &str) -> Option<Vec<u8>> {
+    attribute(path, &CString::new(name).ok()?).ok()
+}
+
 /// Sets an extended attribute.
 pub(crate) fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     let name = CString::new(name).context("the name of an attribute has a zero byte")?;

@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{apply, copy, grow, reach, say};
+use crate::{apply, copy, grow, home::Home, reach, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -238,9 +238,14 @@ pub(crate) fn enter_root() -> Result<()> {
     enter().context("cannot enter the image's root")
 }
 
+/// Says whose the guest is, once its tree is `/`.
+pub(crate) fn home(guest: &Guest) -> Home {
+    Home::choose(guest, copy::has_attribute(Path::new(place::WORK), SEEDED))
+}
+
 /// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others; only a copy of
 /// what the image has that does not become whole ends the boot.
-pub(crate) fn second_mounts() -> Result<()> {
+pub(crate) fn second_mounts(home: &Home) -> Result<()> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     say::or_warn(make_dir("/dev/pts"));
     say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
@@ -264,7 +269,7 @@ pub(crate) fn second_mounts() -> Result<()> {
     {
         say::or_warn(set_mode(&tmp, 0o1777));
     }
-    work()?;
+    work(home)?;
     // An image of one program needs no engine's places.
     let base = Path::new(place::BASE);
     if ["/etc", "/var"].iter().any(|path| reach::existing(base, path).is_some()) {
@@ -299,13 +304,16 @@ fn people(passwd: &str) -> Vec<(u32, u32, String)> {
     people
 }
 
-/// Makes the work disk `/root`, with what the image has there.
-fn work() -> Result<()> {
-    let Some(home) = say::or_warn(reach::directory(Path::new("/"), "/root", 0o700)) else {
-        return Ok(());
-    };
-    seed(&home, Path::new(place::WORK), ("work disk", "--disk-size"))?;
-    say::or_warn(bind(place::WORK, &home.to_string_lossy()));
+/// Makes the work disk the user's home or what stands in for it, with what the image has there.
+fn work(home: &Home) -> Result<()> {
+    let disk = Path::new(place::WORK);
+    let is_new = !copy::has_attribute(disk, SEEDED);
+    let Some(real) = say::or_warn(home.make()) else { return Ok(()) };
+    seed(&real, disk, ("work disk", "--disk-size"))?;
+    if is_new {
+        say::or_warn(home.give(disk));
+    }
+    say::or_warn(bind(place::WORK, &real.to_string_lossy()));
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod disks;
 mod firstboot;
 mod grow;
 mod hand;
+mod home;
 mod keeper;
 mod mark;
 mod minimal;

@@ -41,7 +41,7 @@ impl Side {
         let end = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
         match end.filter(|at| bytes[*at] == b':') {
             None if bytes.is_empty() => Err(Error::usage("an empty path names nothing")
-                .hint("'.' is the directory you are in, 'VM:' is '/root' of a VM")),
+                .hint("'.' is the directory you are in, 'VM:' is the home of a VM's user")),
             None => Ok(Self::Host(PathBuf::from(word))),
             Some(at) => {
                 let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();

@@ -40,7 +40,10 @@ struct Args {
     /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
-    /// Size of the disk at /root, such as 20G; it takes what is used of it [default: 8G]
+    /// Whose the guest is: user, uid, user:group or uid:gid [default: the image's, else root]
+    #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]
+    user: Option<String>,
+    /// Size of the disk at the user's home, such as 20G; it takes what is used of it [default: 8G]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; it takes what is used of it [default: 8G]

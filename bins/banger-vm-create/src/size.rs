@@ -17,6 +17,7 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
             "--overlay-size",
         )?,
         disk_bytes: disk(args.disk_size.or(defaults.disk), host.disk_bytes, "--disk-size")?,
+        user: args.user.clone(),
         net: args.net.or(config.net).unwrap_or_default(),
         vmm: args.vmm.or(config.vmm).unwrap_or_default(),
         init: args.init.unwrap_or_default(),

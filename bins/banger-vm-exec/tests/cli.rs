@@ -289,6 +289,54 @@ fn the_image_decides_and_options_overrule() {
 }
 
 #[test]
+fn agents_are_told_that_this_is_a_sandbox_unless_somebody_says_otherwise() {
+    let show = ["web", "sh", "-c", "echo $IS_SANDBOX"];
+    let guest = Guest::new("{}");
+    assert_eq!(guest.exec(&show).ok().text(), "1\n");
+    assert_eq!(guest.exec(&[&["-e", "IS_SANDBOX=0"], &show[..]].concat()).ok().text(), "0\n");
+    let guest = Guest::new(r#"{"env":["IS_SANDBOX="]}"#);
+    assert_eq!(guest.exec(&show).ok().text(), "\n");
+}
+
+#[test]
+fn a_command_starts_where_the_workspace_was_named_and_a_shell_at_home() {
+    let guest = Guest::new("{}");
+    // Without words it is a shell, here one that reads its commands from stdin.
+    let shell = guest.feed(&["-T", "web"], b"pwd\n");
+    assert_eq!(shell.ok().text(), format!("{}\n", root_home()));
+    assert_eq!(guest.exec(&["web", "pwd"]).ok().text(), "/\n");
+    // Who may not log in has a shell all the same, and no home to start it in.
+    let nobody = guest.feed(&["-T", "-u", "nobody", "web"], b"id -un; echo $SHELL\n");
+    assert_eq!(nobody.ok().text(), "nobody\n/bin/sh\n");
+    let dir = guest.sandbox.dir().join("inside/deep");
+    fs::create_dir_all(&dir).unwrap();
+    let (top, deep) = (dir.parent().unwrap().to_str().unwrap(), dir.to_str().unwrap());
+    let mut record = json!({
+        "schema": "banger.workspace/1", "guest_path": top, "host_path": "/h", "is_repository": false,
+        "object_format": "sha1", "prepared_tree": "t", "given": {}, "tree_file": "t", "files": 1,
+        "prepared_unix_ms": 1,
+    });
+    let folder = guest.sandbox.vm("web").join("workspace");
+    fs::create_dir(&folder).unwrap();
+    let mut starts = |start: Option<&str>| {
+        if let Some(start) = start {
+            record["start_path"] = start.into();
+        }
+        fs::write(folder.join("workspace.json"), record.to_string()).unwrap();
+        guest.exec(&["web", "pwd"]).ok().text()
+    };
+    assert_eq!(starts(None), format!("{top}\n"));
+    assert_eq!(starts(Some(deep)), format!("{deep}\n"));
+}
+
+/// The home that this machine's list of users has for whoever runs the test.
+fn root_home() -> String {
+    let list = fs::read_to_string("/etc/passwd").unwrap();
+    let root = list.lines().find(|line| line.starts_with("root:")).unwrap();
+    root.split(':').nth(5).unwrap().to_owned()
+}
+
+#[test]
 fn what_cannot_start_says_why() {
     let guest = Guest::new("{}");
     let cases: [(&[&str], i32, &str); 7] = [

@@ -30,13 +30,20 @@ struct Args {
     /// Name of a kernel [default: the image's, else generic-6.12]
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<Name>,
+    /// Whose the guest, the workspace and the command are: user, uid, user:group or uid:gid [default: the
+    /// image's, else root]
+    #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]
+    user: Option<String>,
+    /// Set a variable for the command; without a value, to the one it has here; may be repeated
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
     /// Virtual processors, 1 to 32
     #[arg(long, value_name = "COUNT")]
     vcpu: Option<String>,
     /// Memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<String>,
-    /// Size of the disk at /root, such as 20G
+    /// Size of the disk at the user's home, such as 20G
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<String>,
     /// Size of the disk for changes to the image
@@ -89,6 +96,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     if args.workspace.dry_run {
         return Err(args.workspace.become_dry_run(args.name.as_ref()));
     }
+    check_env(&args.env)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if args.command.is_empty() && !args.detach && !interactive {
         return Err(Error::usage("a shell needs a terminal, and there is none")
@@ -110,7 +118,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     };
     let dir = args.workspace.prepare(name, out)?;
     if let (true, Some(dir)) = (tools, &dir) {
-        workspace::install_tools(name, dir, args.detach)?;
+        workspace::install_tools(name, dir, &args.env, args.detach)?;
     }
     if args.detach {
         out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
@@ -121,8 +129,26 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
             "VM '{name}' runs on after it; 'banger vm delete --force {name}' removes it"
         ));
     }
-    let inside = session::Session::new(name, dir.as_deref(), &args.command)?;
+    let inside = session::Session::new(name, &args.env, &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
+}
+
+/// Refuses before anything is made what the command would be refused for.
+fn check_env(env: &[String]) -> Result<()> {
+    for entry in env {
+        let name = entry.split('=').next().unwrap_or_default();
+        if name.is_empty() {
+            return Err(Error::usage(format!("'{entry}' names no variable")));
+        }
+        if !entry.contains('=') {
+            std::env::var(name).map_err(|error| {
+                Error::usage(format!("cannot pass '{name}' on"))
+                    .because(error)
+                    .hint(format!("'--env {name}=VALUE' sets it"))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Says whether the VM is to have no network, by the command line or else by the configuration.
@@ -140,6 +166,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
         ("--name", args.name.as_ref().map(Name::as_str)),
         ("--image", args.image.as_deref()),
         ("--kernel", args.kernel.as_ref().map(Name::as_str)),
+        ("--user", args.user.as_deref()),
         ("--vcpu", args.vcpu.as_deref()),
         ("--memory", args.memory.as_deref()),
         ("--disk-size", args.disk_size.as_deref()),

@@ -46,10 +46,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Plans to run `words`, or a shell, in `dir` or where the image says.
-    pub(crate) fn new(vm: &Name, dir: Option<&str>, words: &[OsString]) -> Result<Self> {
+    /// Plans to run `words`, or a shell, with these variables, in the workspace or where the image says.
+    pub(crate) fn new(vm: &Name, env: &[String], words: &[OsString]) -> Result<Self> {
         let mut command = Command::new(find("banger-vm-exec")?);
-        command.args(dir.map(|dir| format!("--workdir={dir}")));
+        command.args(env.iter().map(|entry| format!("--env={entry}")));
         if words.is_empty() {
             command.args(["--tty", vm.as_str()]);
         } else {

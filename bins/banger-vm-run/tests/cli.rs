@@ -143,10 +143,46 @@ fn a_repository_goes_in_and_the_command_runs_in_it() {
         format!(
             "banger-workspace-prepare --dry-run --quiet {}\n\
              banger-vm-create --no-start\nbanger-vm-start web\nbanger-workspace-prepare {prepare}\n\
-             banger-vm-exec --workdir=/root/repo web -- make\n",
+             banger-vm-exec web -- make\n",
             prepare.replacen("web", "new", 1)
         )
     );
+}
+
+#[test]
+fn user_place_and_variables_are_passed_on() {
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\"a\"]");
+    let words = [
+        "-u",
+        "dev:docker",
+        "--guest-path",
+        "/srv/x",
+        "-e",
+        "A=b c",
+        "--env",
+        "HOME",
+        "/h",
+        "--",
+        "make",
+    ];
+    stage.run(&words).ok();
+    let prepare = "web --guest-path=/srv/x -- /h";
+    assert_eq!(
+        stage.log(),
+        format!(
+            "banger-workspace-prepare --dry-run --quiet {}\n\
+             banger-vm-create --user=dev:docker --no-start\nbanger-vm-start web\n\
+             banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME web -- make\n",
+            prepare.replacen("web", "new", 1)
+        )
+    );
+    let stage = Stage::new("exit 0");
+    stage.run(&["-e", "=x", "--", "true"]).fails(2, "'=x' names no variable");
+    stage.run(&["-e", "NOT_SET_HERE", "--", "true"]).fails(2, "cannot pass 'NOT_SET_HERE' on");
+    stage.run(&["-u", "a:b:c", "--", "true"]).fails(2, "'a:b:c' is none of user");
+    stage.run(&["--guest-path", "/srv", "--", "true"]).fails(2, "required");
+    assert_eq!(stage.log(), "");
 }
 
 #[test]

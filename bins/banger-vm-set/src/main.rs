@@ -30,7 +30,7 @@ struct Args {
     /// Memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
-    /// Size of the disk at /root, such as 20G; no less than it has
+    /// Size of the disk at the user's home, such as 20G; no less than it has
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; no less than it has

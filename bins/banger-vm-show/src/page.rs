@@ -16,9 +16,12 @@ pub(crate) fn words(view: &View) -> String {
     line("kernel", view.vm.kernel.to_string());
     line("vcpu", view.spec.vcpu.to_string());
     line("memory", human_bytes(view.spec.memory_mib << 20));
+    if let Some(user) = &view.spec.user {
+        line("user", user.clone());
+    }
     let used = |disk: &str| human_bytes(allocated(&Path::new(&view.folder).join(disk)));
     let disk = human_bytes(view.spec.disk_bytes);
-    line("disk", format!("{disk} at /root, {} used", used(place::VM_WORK)));
+    line("disk", format!("{disk} at home, {} used", used(place::VM_WORK)));
     let overlay = human_bytes(view.spec.overlay_bytes);
     line("overlay", format!("{overlay}, {} used", used(place::VM_OVERLAY)));
     line("network", format!("{}, {}", view.spec.net, view.vm.mac));

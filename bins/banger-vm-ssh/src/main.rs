@@ -43,9 +43,9 @@ struct Args {
     /// Forward a port of this host to the guest, as ssh -L does; repeat as needed
     #[arg(short = 'L', long = "forward", value_name = "SPEC")]
     forwards: Vec<OsString>,
-    /// Log in as this user
-    #[arg(short = 'l', long = "user", value_name = "USER", default_value = "root")]
-    user: String,
+    /// Log in as this user [default: the guest's own, else root]
+    #[arg(short = 'l', long = "user", value_name = "USER")]
+    user: Option<String>,
     /// Give a command a terminal too
     #[arg(short = 't', long)]
     tty: bool,
@@ -76,10 +76,17 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         None => "ssh".into(),
     };
     let programs = Programs { proxy: find("banger-ssh-proxy")?, state: None };
+    folder.must_run()?;
+    let own = banger_ssh::Login::ask(&folder);
+    let user = args.user.as_deref().unwrap_or(&own.user);
+    if let (Some(why), None) = (&own.instead, &args.user) {
+        let vm = &args.vm;
+        out.note(&format!("note: {why}: this is root; 'banger vm exec {vm}' is that user"));
+    }
     let login = Login {
         host: &host_name(&args.vm),
         known: &known,
-        user: (args.user == "root").then_some("root"),
+        user: Some(user).filter(|user| *user == "root" || *user == own.user),
         key: &key,
     };
     wait_until_ready(&folder, login, Duration::from_secs(args.timeout), out)?;
@@ -96,7 +103,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.tty {
         command.arg("-t");
     }
-    command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", &args.user]);
+    command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", user]);
     command.arg(host_name(&args.vm)).args(for_shell(&args.command));
     let error = command.exec();
     Err(Error::unavailable(format!("cannot run '{}'", ssh.display()))
@@ -127,8 +134,8 @@ fn wait_until_ready(folder: &VmFolder, login: Login<'_>, limit: Duration, out: &
                 if refusals >= REFUSALS {
                     let name = folder.name();
                     return Err(error.hint(format!(
-                        "'banger vm exec {name}' works without ssh; '/root/.ssh' of the guest and \
-                         the configuration of its server say who gets in"
+                        "'banger vm exec {name}' works without ssh; '.ssh' in the user's home and \
+                         the configuration of the guest's server say who gets in"
                     )));
                 }
             }

@@ -48,6 +48,8 @@ const END_LIMIT: Duration = Duration::from_millis(500);
 const BUTTON_LIMIT: Duration = Duration::from_secs(5);
 /// The longest measurement of a VMM that is kept; Firecracker's have some 5000 bytes.
 const METRICS_LIMIT: usize = 64 << 10;
+/// How long an agent that answers may take to say who the guest's user is.
+const LOGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Stack of a helper thread; none goes deep.
 const STACK: usize = 512 << 10;
 /// What helper threads say: the agent answers; the agent cannot be told to shut down; it cannot be
@@ -525,10 +527,15 @@ impl Live<'_> {
         self.enter_if(Phase::Preparing, Phase::Booting);
         // A pause that was asked for before.
         self.obey();
-        self.help("ready", |over| {
+        let name = self.start.folder.name().clone();
+        self.help("ready", move |over| {
             let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
-            control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
+            let channel = Path::new(place::VM_CHANNEL);
+            control::wait_ready(channel, forever, gone).ok()?;
+            // Whoever waits for the guest may log in next; without an answer ssh takes root.
+            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
+            Some(READY)
         });
     }
 

@@ -148,6 +148,10 @@ fn guest(
 ) -> Guest {
     let networked = spec.net != NetMode::None;
     let device = |letter: char| format!("/dev/vd{letter}");
+    let mut config = image.config.clone();
+    if spec.user.is_some() {
+        config.user.clone_from(&spec.user);
+    }
     Guest {
         hostname: vm.name.to_string(),
         machine_id: vm.id.clone(),
@@ -160,7 +164,7 @@ fn guest(
         channel,
         interfaces: if networked { vec![addresses.interface(&vm.mac)] } else { Vec::new() },
         dns: if networked { addresses.dns() } else { Vec::new() },
-        config: image.config.clone(),
+        config,
         run_entrypoint: spec.extra.get("run_entrypoint").and_then(Value::as_bool).unwrap_or(true),
         init: spec.init,
         authorized_keys: Vec::new(),

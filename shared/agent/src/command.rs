@@ -1,11 +1,14 @@
 //! Starting one command as the image and the request say.
 
-use crate::group::{self, Group};
+use crate::{
+    account,
+    group::{self, Group},
+};
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
     place, process,
-    user::{self, User},
+    user::{self, SHELL, User},
 };
 use nix::{
     errno::Errno,
@@ -31,8 +34,6 @@ use std::{
 
 /// `PATH` where the image has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where a shell is, whatever else is missing.
-const SHELL: &str = "/bin/sh";
 /// Added to an error number: it was the directory.
 const AT_DIRECTORY: i32 = 1 << 12;
 /// Added to an error number: it was the user, the session or the terminal.
@@ -74,12 +75,14 @@ pub(crate) fn start(
     let who = request.user.as_deref().or(config.user.as_deref()).unwrap_or("");
     let user = user::find(Path::new("/"), who).map_err(|error| refused(error.chain()))?;
     let cwd = request.cwd.as_deref().or(config.working_dir.as_deref());
-    let cwd = cwd.filter(|cwd| !cwd.is_empty()).unwrap_or("/");
+    let place = account::place_of(&user, config.user.as_deref().unwrap_or_default());
+    let said = cwd.filter(|cwd| !cwd.is_empty());
+    let cwd = said.unwrap_or_else(|| usual_dir(request, &user, &place));
     if !cwd.starts_with('/') {
         return Err(refused(format!("the directory '{cwd}' is not absolute")));
     }
-    let env = environment(request, config, &user);
-    let shell = user.shell.as_deref().filter(|shell| Path::new(shell).is_file()).unwrap_or(SHELL);
+    let env = environment(request, config, &user, &place);
+    let shell = user.usable_shell(Path::new("/")).unwrap_or(SHELL);
     let argv = match request.argv.as_slice() {
         [] => &[shell.to_owned()],
         argv => argv,
@@ -97,6 +100,7 @@ pub(crate) fn start(
         message: format!("cannot make the command's pipes or terminal: {error}"),
     })?;
     let has_terminal = request.tty.is_some();
+    let is_usual = said.is_none();
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let root = geteuid().is_root();
@@ -122,6 +126,7 @@ pub(crate) fn start(
             setuid(uid).map_err(user)?;
         }
         chdir(cwd_bytes.as_c_str())
+            .or_else(|errno| if is_usual { chdir(c"/") } else { Err(errno) })
             .map_err(|errno| io::Error::from_raw_os_error(errno as i32 | AT_DIRECTORY))?;
         // SAFETY: umask cannot fail and touches nothing else.
         unsafe { libc::umask(0o022) };
@@ -226,8 +231,24 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Puts the environment together, the weakest first; a later value replaces an earlier one.
-fn environment(request: &Request, config: &ImageConfig, user: &User) -> Vec<String> {
+/// Returns where a command starts when nobody says: a shell at home, or where the user's work lies.
+fn usual_dir<'a>(request: &Request, user: &'a User, place: &'a str) -> &'a str {
+    let is_shell = request.argv.is_empty();
+    let dirs = [user.home.as_str(), place];
+    dirs.into_iter().find(|dir| is_shell && Path::new(dir).is_dir()).unwrap_or("/")
+}
+
+/// Where tools keep things of a user whose home is no place for them (XDG Base Directory Specification).
+const KEPT: &[(&str, &str)] = &[
+    ("XDG_CACHE_HOME", ".cache"),
+    ("XDG_CONFIG_HOME", ".config"),
+    ("XDG_DATA_HOME", ".local/share"),
+    ("XDG_STATE_HOME", ".local/state"),
+];
+
+/// Puts the environment together, the weakest first; a later value replaces an earlier one. `place` is
+/// where the user's work lies.
+fn environment(request: &Request, config: &ImageConfig, user: &User, place: &str) -> Vec<String> {
     let mut env: Vec<String> = Vec::new();
     let mut set = |entry: String| {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -245,7 +266,14 @@ fn environment(request: &Request, config: &ImageConfig, user: &User) -> Vec<Stri
         set(format!("USER={name}"));
         set(format!("LOGNAME={name}"));
     }
-    set(format!("SHELL={}", user.shell.as_deref().unwrap_or(SHELL)));
+    set(format!("SHELL={}", user.usable_shell(Path::new("/")).unwrap_or(SHELL)));
+    // What asks before it does things of consequence need not here (docs/commands/banger-vm-exec.md).
+    set("IS_SANDBOX=1".to_owned());
+    if place == user::WORKSPACE && place != user.home && user.may_fill(Path::new(place)) {
+        for (name, dir) in KEPT {
+            set(format!("{name}={place}/{dir}"));
+        }
+    }
     if request.tty.is_some() {
         set("TERM=xterm".to_owned());
     }
@@ -400,9 +428,16 @@ mod tests {
             tty: Some(Window { rows: 1, cols: 1 }),
             ..Request::default()
         };
-        let env = environment(&request, &config, &root());
-        for wanted in ["PATH=/opt/bin:/run/banger/bin", "A=2", "HOME=/x", "USER=root", "TERM=xterm"]
-        {
+        let env = environment(&request, &config, &root(), "/root");
+        let all = [
+            "PATH=/opt/bin:/run/banger/bin",
+            "A=2",
+            "HOME=/x",
+            "USER=root",
+            "TERM=xterm",
+            "IS_SANDBOX=1",
+        ];
+        for wanted in all {
             assert!(env.iter().any(|entry| entry == wanted), "{wanted} in {env:?}");
         }
         assert_eq!(env.iter().filter(|entry| entry.starts_with("A=")).count(), 1);
@@ -410,10 +445,23 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_starts_at_home_and_all_else_at_the_root() {
+        let user = |home: &str| User { home: home.into(), ..root() };
+        let dir = |argv: &[&str], home: &str, place: &str| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            usual_dir(&Request { argv, ..Request::default() }, &user(home), place).to_owned()
+        };
+        assert_eq!(dir(&[], "/usr", "/etc"), "/usr");
+        assert_eq!(dir(&[], "/no/such/home", "/etc"), "/etc");
+        assert_eq!(dir(&[], "/no/such/home", "/no/such/place"), "/");
+        assert_eq!(dir(&["pwd"], "/usr", "/etc"), "/");
+    }
+
+    #[test]
     fn a_path_that_ends_with_banger_s_own_is_left_alone() {
         let config =
             ImageConfig { env: vec!["PATH=/bin:/run/banger/bin".into()], ..ImageConfig::default() };
-        let env = environment(&Request::default(), &config, &root());
+        let env = environment(&Request::default(), &config, &root(), "/root");
         assert!(env.contains(&"PATH=/bin:/run/banger/bin".to_owned()), "{env:?}");
     }
 }

@@ -3,6 +3,7 @@
 //! It runs before the image's init and outlives it, links nothing of the image's, and believes nothing
 //! the image says.
 
+mod account;
 mod boot;
 mod command;
 mod control;
@@ -121,6 +122,11 @@ impl Agent {
         }
     }
 
+    /// Returns whom the image, or who made the VM, names as its user.
+    fn user(&self) -> &str {
+        self.guest.as_ref().and_then(|guest| guest.config.user.as_deref()).unwrap_or_default()
+    }
+
     fn relay(&self) -> Result<&Relay> {
         if let Some(relay) = self.relay.get() {
             return Ok(relay);
@@ -154,7 +160,7 @@ impl Agent {
         }
         // A stream that breaks is the host's affair; it sees the end.
         match port {
-            port::CONTROL => drop(control::serve(stream, self.real)),
+            port::CONTROL => drop(control::serve(stream, self.real, self.user())),
             port::EXEC => {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default(), self.real));
@@ -162,7 +168,9 @@ impl Agent {
             port::FORWARD => drop(
                 self.relay().and_then(|relay| forward::serve(stream, relay, || self.want_ssh())),
             ),
-            port::FILES => drop(files::serve(stream)),
+            port::FILES => {
+                drop(files::serve_for(stream, &|user| account::owner(user, self.user())));
+            }
             _ => {}
         }
     }

@@ -29,7 +29,7 @@ pub struct Guest {
     /// What is to run as the first program.
     #[serde(default, skip_serializing_if = "Init::is_auto")]
     pub init: Init,
-    /// Lines for root's `authorized_keys`.
+    /// Lines for `authorized_keys` of root and of the guest's user.
     #[serde(default)]
     pub authorized_keys: Vec<String>,
     /// Files to write before the image's init runs; contents lie in the same archive.
@@ -60,7 +60,7 @@ pub struct Disks {
     pub base: String,
     /// The upper layer of the root.
     pub overlay: String,
-    /// `/root`.
+    /// The home of the guest's user, or what stands in for it.
     pub work: String,
     /// `/lib/modules/RELEASE`, read-only, if the kernel has modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +85,8 @@ pub struct Interface {
 /// A file to write into the guest before its init runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct GuestFile {
-    /// Absolute path in the guest.
+    /// Absolute path in the guest; root's. Or `~/` and a path below the home of the guest's user, whose it
+    /// then is.
     pub path: String,
     /// Permission bits.
     pub mode: u32,

@@ -33,7 +33,7 @@ pub use running::{Booted, Desire, Mark, Phase, Process, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;
-pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm};
+pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
     AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,
     WorkspaceStatus,

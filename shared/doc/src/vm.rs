@@ -79,8 +79,11 @@ pub struct Spec {
     pub memory_mib: u64,
     /// Size of the overlay disk, in bytes; it holds all changes to the image's files.
     pub overlay_bytes: u64,
-    /// Size of the work disk, in bytes; it is the guest's `/root`.
+    /// Size of the work disk, in bytes; it is the home of the guest's user.
     pub disk_bytes: u64,
+    /// The guest's user, `user`, `uid`, `user:group` or `uid:gid`; the image's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// How it reaches the network.
     #[serde(default)]
     pub net: NetMode,
@@ -103,6 +106,20 @@ pub struct Spec {
 
 impl Document for Spec {
     const SCHEMA: &'static str = "banger.spec/1";
+}
+
+/// Reads whom a guest belongs to, as far as that can be told without its lists of users.
+pub fn parse_user(text: &str) -> crate::Result<String> {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+    let has_user = !text.is_empty() && !text.starts_with(':');
+    if has_user && text.len() <= 256 && text.chars().all(is_plain) && text.matches(':').count() <= 1
+    {
+        return Ok(text.to_owned());
+    }
+    Err(crate::Error::usage(format!(
+        "'{}' is none of user, uid, user:group, uid:gid",
+        text.escape_debug()
+    )))
 }
 
 /// How a VM stands, computed from its lock and its documents, never stored.

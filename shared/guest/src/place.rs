@@ -29,7 +29,12 @@ pub const SSH_ASKED: &str = "asked";
 pub const BASE: &str = "/run/banger/disk/base";
 /// The disk that holds changes to the image's files.
 pub const OVERLAY: &str = "/run/banger/disk/overlay";
-/// The disk that is root's home.
+/// The directory at which that disk of the user's work lies: the home of the guest's user, or what stands
+/// in for it.
+pub const PLACE: &str = "/run/banger/place";
+/// Keys that let a user in, by its name.
+pub const KEYS: &str = "/run/banger/ssh";
+/// The disk that is the home of the guest's user.
 pub const WORK: &str = "/run/banger/disk/work";
 /// Where systemd looks for the program that ends the machine (systemd-shutdown(8)).
 pub const SHUTDOWN_ROOT: &str = "/run/initramfs";
