@@ -102,10 +102,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_catalog_has_the_default_image() {
+    fn the_embedded_catalog_has_the_default_image_and_one_to_build_in() {
         let entry = find(&Config::default(), "debian-bookworm").unwrap().unwrap();
         assert_eq!(entry.kernel.unwrap().as_str(), banger_config::DEFAULT_KERNEL);
         assert!(matches!(entry.ways.as_slice(), [Way::Mmdebstrap(_), Way::Oci(_)]));
+        // What the README runs in it.
+        let entry = find(&Config::default(), "debian-bookworm-dev").unwrap().unwrap();
+        assert_eq!(entry.kernel.unwrap().as_str(), banger_config::DEFAULT_KERNEL);
+        let [Way::Mmdebstrap(recipe), Way::Oci(_)] = entry.ways.as_slice() else {
+            panic!("a recipe and an image were expected")
+        };
+        for package in ["build-essential", "git", "python3", "systemd-sysv", "openssh-server"] {
+            assert!(recipe.packages.iter().any(|one| one == package), "{package}");
+        }
         assert!(find(&Config::default(), "debian:bookworm").unwrap().is_none());
         assert!(find(&Config::default(), "alpine").unwrap().is_none());
     }

@@ -32,7 +32,7 @@ pub(crate) struct Recipe {
     mirror: Option<String>,
     #[serde(default)]
     security_mirror: Option<String>,
-    packages: Vec<String>,
+    pub(crate) packages: Vec<String>,
 }
 
 fn main_only() -> Vec<String> {
@@ -128,9 +128,8 @@ pub(crate) fn write(
     wish: &Wish,
     out: &Out,
 ) -> Result<(Staged, Summary)> {
-    let program = which::which("mmdebstrap").map_err(|error| {
+    let program = which::which("mmdebstrap").map_err(|_| {
         Error::unavailable("mmdebstrap is not installed")
-            .because(error)
             .hint("on Debian and Ubuntu: apt install mmdebstrap debian-archive-keyring")
     })?;
     let mut child = recipe

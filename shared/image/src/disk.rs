@@ -3,7 +3,7 @@
 use crate::interrupt;
 use banger_config::{ImageLimits, Size};
 use banger_doc::{Context, Error, Image, Name, Result};
-use banger_layer::{Layer, Limits, Progress, Summary};
+use banger_layer::{Layer, Limits, Progress, Summary, Top};
 use banger_state::{Staged, State, place};
 use nix::unistd::{Whence, lseek};
 use std::{
@@ -44,10 +44,30 @@ pub fn write(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<(Staged, Summary, String)> {
+    written(state, name, |disk| banger_layer::build(layers, disk, limits, progress))
+}
+
+/// Like [`write`], for an archive that is to be a root file system; `judge` may refuse it.
+pub fn write_root(
+    state: &State,
+    name: &Name,
+    archive: Layer,
+    limits: &Limits,
+    progress: &Progress,
+    judge: impl FnOnce(&Top) -> Result<()>,
+) -> Result<(Staged, Summary, String)> {
+    written(state, name, |disk| banger_layer::build_root(archive, disk, limits, progress, judge))
+}
+
+fn written(
+    state: &State,
+    name: &Name,
+    build: impl FnOnce(&File) -> Result<Summary>,
+) -> Result<(Staged, Summary, String)> {
     let (staged, file) = begin(state, name)?;
     let path = staged.path().join(place::IMAGE_DISK);
     let start = Instant::now();
-    let summary = banger_layer::build(layers, &file, limits, progress).map_err(no_room)?;
+    let summary = build(&file).map_err(no_room)?;
     let wrote = start.elapsed();
     let start = Instant::now();
     file.sync_all()
