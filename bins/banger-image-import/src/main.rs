@@ -54,10 +54,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let layer = Layer { name: args.archive.clone(), diff_id: None, size, open };
     let done = Progress::default();
     let mut below = None;
-    let (staged, summary, took) = progress::stream(
+    let (staged, summary) = progress::stream(
         out,
         &done,
-        || args.archive.clone(),
+        || if args.archive == "-" { "stdin".to_owned() } else { args.archive.clone() },
         || {
             let judge = |top: &Top| {
                 below = judged(top, &args.archive)?;
@@ -74,9 +74,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     })?;
     if let Some(directory) = below {
         out.note(&format!("note: the root of the archive is its directory '{directory}'"));
-    }
-    if out.is_live() {
-        out.note(&took);
     }
     let image = Image {
         name,

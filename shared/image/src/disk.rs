@@ -11,7 +11,6 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
-    time::Instant,
 };
 
 /// Returns what an image may ask for: what the user chose, else the layers' own limits.
@@ -35,15 +34,14 @@ pub fn limits(chosen: &ImageLimits) -> Limits {
     }
 }
 
-/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it. Returns also
-/// how long both took, in words for a person, when nothing moves on the screen any more.
+/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it.
 pub fn write(
     state: &State,
     name: &Name,
     layers: Vec<Layer>,
     limits: &Limits,
     progress: &Progress,
-) -> Result<(Staged, Summary, String)> {
+) -> Result<(Staged, Summary)> {
     written(state, name, |disk| banger_layer::build(layers, disk, limits, progress))
 }
 
@@ -55,7 +53,7 @@ pub fn write_root(
     limits: &Limits,
     progress: &Progress,
     judge: impl FnOnce(&Top) -> Result<()>,
-) -> Result<(Staged, Summary, String)> {
+) -> Result<(Staged, Summary)> {
     written(state, name, |disk| banger_layer::build_root(archive, disk, limits, progress, judge))
 }
 
@@ -63,22 +61,14 @@ fn written(
     state: &State,
     name: &Name,
     build: impl FnOnce(&File) -> Result<Summary>,
-) -> Result<(Staged, Summary, String)> {
+) -> Result<(Staged, Summary)> {
     let (staged, file) = begin(state, name)?;
     let path = staged.path().join(place::IMAGE_DISK);
-    let start = Instant::now();
     let summary = build(&file).map_err(no_room)?;
-    let wrote = start.elapsed();
-    let start = Instant::now();
     file.sync_all()
         .with_context(|| format!("cannot sync '{}'", path.display()))
         .map_err(no_room)?;
-    let words = format!(
-        "wrote the disk in {:.2} s, synced it in {:.2} s",
-        wrote.as_secs_f32(),
-        start.elapsed().as_secs_f32()
-    );
-    Ok((staged, summary, words))
+    Ok((staged, summary))
 }
 
 /// Says what to do about a host's disk that is full.
