@@ -112,7 +112,7 @@ impl Guest {
         words.extend(["printf '[%s]' \"$@\"", "sh", "a b", "", "*", "$HOME", "--", "ä\n"]);
         assert_eq!(self.exec(&words).ok().text(), "[a b][][*][$HOME][--][ä\n]");
         // The end of stdin reaches it too.
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("read line; echo \"got $line\"; cat");
         let fed = self.sandbox.feed(program("banger-vm-exec"), &words, b"first\nrest");
@@ -140,7 +140,7 @@ impl Guest {
                 state.to_le_bytes()
             })
             .collect();
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("cat");
         let answer = self.sandbox.feed(program("banger-vm-exec"), &words, &bytes);
@@ -180,7 +180,7 @@ impl Guest {
     /// Puts a program into the guest.
     fn put(&self, to: &str, from: &Path) {
         let bytes = fs::read(from).expect("a program for the guest: run 'cargo xtask build' first");
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         let script = format!("cat > {to} && chmod +x {to}");
         words.push(&script);

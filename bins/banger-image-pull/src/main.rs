@@ -15,6 +15,7 @@ use banger_state::{State, place, rewrite_document};
 use catalog::Way;
 use clap::Parser;
 use std::{
+    io::Write,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -47,6 +48,12 @@ const BROKEN: &str = "choose another tag, or tell who made the image";
 const BROKEN_HERE: &str = "it was written like this; make it anew with what made it";
 
 fn main() -> ExitCode {
+    // What a shell asks at TAB time.
+    if std::env::args_os().skip(1).eq(["--catalog-names"]) {
+        let names = Config::load().map(|config| catalog::names(&config)).unwrap_or_default();
+        let _ = std::io::stdout().write_all(names.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     banger_cli::main(run)
 }
 

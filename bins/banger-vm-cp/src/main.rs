@@ -29,6 +29,9 @@ struct Args {
     /// Keep owners, setuid bits and links that lead out of a guest's tree: only from a guest you trust
     #[arg(short, long)]
     archive: bool,
+    /// Accepted, since others want it: directories are always copied whole
+    #[arg(short, long, short_alias = 'R', hide = true)]
+    recursive: bool,
     /// What to copy, and last where to
     #[arg(value_name = "PATH", required = true, num_args = 2.., allow_hyphen_values = false)]
     paths: Vec<OsString>,

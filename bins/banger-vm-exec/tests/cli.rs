@@ -34,11 +34,12 @@ impl Guest {
     }
 
     fn exec(&self, args: &[&str]) -> Answer {
-        self.feed(args, b"")
+        self.sandbox.feed(EXEC, args, b"")
     }
 
     fn feed(&self, args: &[&str], stdin: &[u8]) -> Answer {
-        self.sandbox.feed(EXEC, args, stdin)
+        let all: Vec<&str> = ["-i"].iter().chain(args).copied().collect();
+        self.sandbox.feed(EXEC, &all, stdin)
     }
 
     /// Starts it and returns at once.

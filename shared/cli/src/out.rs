@@ -28,6 +28,10 @@ impl Out {
         self.quiet = quiet;
     }
 
+    pub(crate) fn set_json(&mut self, json: bool) {
+        self.json = json;
+    }
+
     /// Says whether documents are printed.
     pub fn is_json(&self) -> bool {
         self.json
