@@ -113,7 +113,7 @@ impl Guest {
         words.extend(["printf '[%s]' \"$@\"", "sh", "a b", "", "*", "$HOME", "--", "ä\n"]);
         assert_eq!(self.exec(&words).ok().text(), "[a b][][*][$HOME][--][ä\n]");
         // The end of stdin reaches it too.
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("read line; echo \"got $line\"; cat");
         let fed = self.sandbox.feed(program("banger-vm-exec"), &words, b"first\nrest");
@@ -141,7 +141,7 @@ impl Guest {
                 state.to_le_bytes()
             })
             .collect();
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("cat");
         let answer = self.sandbox.feed(program("banger-vm-exec"), &words, &bytes);
@@ -181,7 +181,7 @@ impl Guest {
     /// Puts a program into the guest.
     fn put(&self, to: &str, from: &Path) {
         let bytes = fs::read(from).expect("a program for the guest: run 'cargo xtask build' first");
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         let script = format!("cat > {to} && chmod +x {to}");
         words.push(&script);
@@ -279,7 +279,9 @@ impl Guest {
 
     /// What was written right before a stop is there after a start, and both disks are clean.
     pub(crate) fn stop_and_start_lose_nothing(&self) {
-        self.stop_and_start_by(|| drop(self.run("vm-start", &["web"]).ok()));
+        self.stop_and_start_by(|| {
+            self.run("vm-start", &["web"]).ok();
+        });
     }
 
     /// The same, with a start of the caller's.

@@ -33,6 +33,9 @@ struct Args {
     /// root's where only root may write]
     #[arg(short, long, value_name = "USER", value_parser = banger_doc::parse_user)]
     user: Option<String>,
+    /// Accepted, since others want it: directories are always copied whole
+    #[arg(short, long, short_alias = 'R', hide = true)]
+    recursive: bool,
     /// What to copy, and last where to
     #[arg(value_name = "PATH", required = true, num_args = 2.., allow_hyphen_values = false)]
     paths: Vec<OsString>,

@@ -35,22 +35,22 @@ struct Args {
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<Name>,
     /// Virtual processors, 1 to 32 [default: a quarter of the host's, 1 to 4]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
     /// Whose the guest is: user, uid, user:group or uid:gid [default: the image's, else root]
     #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]
     user: Option<String>,
     /// Size of the disk at the user's home, such as 20G; it takes what is used of it [default: 8G]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; it takes what is used of it [default: 8G]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
     /// Network: user or none [default: user]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, alias = "network", value_name = "MODE")]
     net: Option<NetMode>,
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long)]

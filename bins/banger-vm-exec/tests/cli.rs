@@ -34,11 +34,12 @@ impl Guest {
     }
 
     fn exec(&self, args: &[&str]) -> Answer {
-        self.feed(args, b"")
+        self.sandbox.feed(EXEC, args, b"")
     }
 
     fn feed(&self, args: &[&str], stdin: &[u8]) -> Answer {
-        self.sandbox.feed(EXEC, args, stdin)
+        let all: Vec<&str> = ["-i"].iter().chain(args).copied().collect();
+        self.sandbox.feed(EXEC, &all, stdin)
     }
 
     /// Starts it and returns at once.
@@ -91,6 +92,31 @@ fn stdin_goes_in_and_comes_back_whole() {
 }
 
 #[test]
+fn stdin_is_left_to_others_unless_it_is_asked_for() {
+    let guest = Guest::new("{}");
+    let script = format!(
+        "printf 'one\\ntwo\\n' | while read word; do {EXEC} web -- sh -c \"cat; echo $word\"; done; \
+         printf 'one\\ntwo\\n' | while read word; do {EXEC} -i web -- sh -c \"cat; echo $word\"; done"
+    );
+    let answer = guest.sandbox.raw("/bin/sh", &["-c", &script]);
+    assert_eq!(answer.ok().text(), "one\ntwo\ntwo\none\n");
+}
+
+#[test]
+fn a_command_that_is_left_running_outlives_the_call() {
+    let guest = Guest::new("{}");
+    let mark = guest.sandbox.dir().join("mark");
+    let script = format!("sleep 1; echo done >{}", mark.display());
+    let answer = guest.exec(&["-d", "web", "sh", "-c", &script]);
+    assert!(answer.ok().stdout.is_empty() && !mark.exists(), "{}", answer.all());
+    until("it wrote its mark", || mark.exists());
+    let answer = guest.exec(&["-d", "web", "no-such-command"]);
+    answer.fails(127, "cannot find the command 'no-such-command' in the guest");
+    guest.exec(&["-d", "-t", "web", "true"]).fails(2, "cannot be used with");
+    guest.exec(&["-d", "web"]).fails(2, "COMMAND");
+}
+
+#[test]
 fn a_command_that_does_not_read_gets_its_end_all_the_same() {
     let guest = Guest::new("{}");
     let big = vec![b'x'; 8 << 20];
@@ -118,7 +144,7 @@ fn a_client_that_is_killed_takes_its_command_along() {
     // It ignores the hang-up and reads nothing, so it has to be killed.
     let seconds = format!("71.{}", std::process::id());
     let script = format!("trap '' HUP; echo up; sleep {seconds}; sleep {seconds}");
-    let mut child = guest.start(&["web", "sh", "-c", &script]);
+    let mut child = guest.start(&["-i", "web", "sh", "-c", &script]);
     child.stdin.take().unwrap().write_all(&vec![b'x'; 200_000]).unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
     until("it runs", || runs(&seconds));
@@ -248,6 +274,18 @@ fn a_boot_that_goes_on_is_said_and_not_waited_for() {
 
 fn libc_signal(name: &str) -> nix::sys::signal::Signal {
     format!("SIG{name}").parse().unwrap()
+}
+
+#[test]
+fn a_variable_that_is_not_set_here_is_not_set_there() {
+    let guest = Guest::new("{}");
+    let words = ["-e", "NO_SUCH_NAME", "-e", "EMPTY", "-e", "B=2", "web", "sh", "-c"];
+    let show = "echo ${NO_SUCH_NAME-unset} ${EMPTY-unset} $B";
+    let answer = guest.sandbox.raw_with(EXEC, &[&words[..], &[show]].concat(), |command| {
+        command.env("EMPTY", "").env_remove("NO_SUCH_NAME");
+    });
+    assert_eq!(answer.ok().text(), "unset 2\n");
+    guest.exec(&["-e", "=x", "web", "true"]).fails(2, "names no variable");
 }
 
 #[test]

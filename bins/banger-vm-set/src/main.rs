@@ -25,19 +25,19 @@ struct Args {
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
     /// Virtual processors, 1 to 32
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
     /// Size of the disk at the user's home, such as 20G; no less than it has
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; no less than it has
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
     /// Network: user or none
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, alias = "network", value_name = "MODE")]
     net: Option<NetMode>,
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
@@ -100,7 +100,7 @@ fn check(args: &Args) -> Result<()> {
             .hint("name what to change, such as '--memory 2G'; 'banger vm set --help' lists it"));
     }
     args.vcpu.map(limits::vcpu).transpose()?;
-    args.memory.map(|size| limits::memory_mib(size.mib())).transpose()?;
+    args.memory.map(limits::memory).transpose()?;
     Ok(())
 }
 

@@ -233,15 +233,17 @@ fn failed(name: &Name, exit: &Exit) -> Error {
         // It never came so far that there is a console to look at.
         return Report { kind, message: words, hint: exit.hint.clone() }.into();
     }
-    add_console(&mut words, &exit.console_tail);
-    Error::failed(words).hint(format!("'banger vm logs {name}' shows its whole console"))
+    let lines = add_console(&mut words, &exit.console_tail);
+    Error::failed(words)
+        .lines(lines)
+        .hint(format!("'banger vm logs {name}' shows its whole console"))
 }
 
 fn late(folder: &VmFolder, limit: Duration) -> Error {
     let name = folder.name();
     let mut words = format!("VM '{name}' did not come up within {} s; it is kept", limit.as_secs());
-    add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
-    Error::failed(words).hint(format!(
+    let lines = add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
+    Error::failed(words).lines(lines).hint(format!(
         "'banger vm logs {name}' shows its whole console; 'banger vm kill {name}' ends it"
     ))
 }
@@ -257,16 +259,14 @@ fn slow(folder: &VmFolder, running: &Running, limit: Duration) -> Error {
         ))
 }
 
-fn add_console(words: &mut String, lines: &[String]) {
-    if lines.is_empty() {
-        words.push_str("; its console is empty");
-        return;
-    }
-    words.push_str("; the last lines of its console are:");
-    for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
-        words.push_str("\n  ");
-        words.push_str(line);
-    }
+/// Says what follows below the sentence: returns the last lines of the console.
+fn add_console(words: &mut String, lines: &[String]) -> Vec<String> {
+    words.push_str(if lines.is_empty() {
+        "; its console is empty"
+    } else {
+        "; the last lines of its console are:"
+    });
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
 }
 
 /// Reads the last lines of the console, without what would move a terminal's cursor.

@@ -18,10 +18,13 @@ const AFTER: Duration = Duration::from_secs(200);
 #[command(name = "banger-vm-stop", version)]
 struct Args {
     /// Names of the VMs
-    #[arg(value_name = "VM", required = true)]
+    #[arg(value_name = "VM", required_unless_present = "all")]
     vms: Vec<Name>,
+    /// All VMs that run
+    #[arg(long, short, conflicts_with = "vms")]
+    all: bool,
     /// How long a guest may take to shut down, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, short, alias = "time", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
 
@@ -32,7 +35,16 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let grace = Duration::from_secs(args.timeout);
-    out.each(&args.vms, |name| stop(&state.vm(name)?, grace), words)
+    let vms = if args.all { running(&state)? } else { args.vms };
+    out.each(&vms, |name| stop(&state.vm(name)?, grace), words)
+}
+
+/// Returns the VMs that run.
+fn running(state: &State) -> Result<Vec<Name>> {
+    let mut names = state.vms().names()?;
+    // One that goes meanwhile needs no stop.
+    names.retain(|name| state.vm(name).and_then(|folder| folder.is_live()).unwrap_or(false));
+    Ok(names)
 }
 
 fn stop(folder: &VmFolder, grace: Duration) -> Result<View> {

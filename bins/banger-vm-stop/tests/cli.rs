@@ -38,4 +38,14 @@ fn the_timeout_is_checked() {
     let sandbox = Sandbox::new();
     sandbox.run(PROGRAM, &["web", "--timeout", "0"]).fails(2, "--timeout");
     sandbox.run(PROGRAM, &["web", "--timeout", "soon"]).fails(2, "--timeout");
+    sandbox.run(PROGRAM, &["web", "-t", "0"]).fails(2, "--timeout");
+    sandbox.run(PROGRAM, &["web", "--time", "0"]).fails(2, "--timeout");
+}
+
+#[test]
+fn all_are_those_that_run() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    assert!(sandbox.run(PROGRAM, &["--all", "-t", "5"]).ok().documents.is_empty());
+    sandbox.run(PROGRAM, &["-a", "web"]).fails(2, "cannot be used with");
 }

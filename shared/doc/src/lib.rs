@@ -17,6 +17,7 @@ mod running;
 mod schema;
 mod stats;
 mod usage;
+mod visible;
 mod vm;
 mod workspace;
 
@@ -33,6 +34,7 @@ pub use running::{Booted, Desire, Mark, Phase, Process, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;
+pub use visible::visible;
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
     AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,
