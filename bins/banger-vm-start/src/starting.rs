@@ -16,11 +16,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How long a guest may take to come up, unless told.
-const NATIVE_LIMIT: Duration = Duration::from_secs(90);
 /// How often a console that is shown is looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
-const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
 
@@ -32,6 +29,14 @@ pub(crate) struct How {
     pub(crate) console: bool,
 }
 
+impl How {
+    /// What the supervisor is asked.
+    fn wanted(&self) -> Wanted {
+        let limit_ms = self.limit.map(|limit| limit.as_millis() as u64);
+        Wanted { console: self.console, limit_ms, ..Wanted::new(Desire::Running) }
+    }
+}
+
 pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
     let name = folder.name();
     if folder.is_live()? {
@@ -39,7 +44,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
     }
     lease(state, folder)?;
     let watch = Watch::new(folder)?;
-    folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
+    folder.ask(&how.wanted())?;
     let line = stages.line(name);
     line.enter("preparing");
     let before = last_end(folder);
@@ -126,7 +131,7 @@ fn wait(
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
             return Err(ended(folder, before));
         }
-        let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
+        let limit = how.wanted().limit(emulated);
         let left = limit.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(late(folder, limit));
