@@ -32,7 +32,8 @@ pub struct Wanted {
     /// How long an orderly stop may take before it is forced, in milliseconds.
     #[serde(default = "default_grace_ms")]
     pub grace_ms: u64,
-    /// How long a start may take, in milliseconds; absent: 90 s, emulated 5 minutes.
+    /// How long the program that starts it waits for the guest, in milliseconds; absent: 90 s, emulated 5
+    /// minutes. What has to be there before the guest is waited for as long, and never shorter than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_ms: Option<u64>,
     /// Whether a start is to show the kernel's whole boot on the console.

@@ -10,7 +10,7 @@ use crate::{
     versions::Version,
 };
 use banger_config::Binaries;
-use banger_doc::{Context, Desire, Error, Result, Vmm};
+use banger_doc::{Context, Desire, Document, Error, Report, Result, Vmm};
 use nix::{
     sys::stat::Mode,
     unistd::{Gid, Uid, chown, geteuid, mkfifo},
@@ -80,7 +80,7 @@ impl Told {
     const NOT_RESUMED: u8 = b'r';
     /// Something for the log.
     const NOTE: u8 = b'N';
-    /// The machine cannot be.
+    /// The machine cannot be: a `banger.error/1`.
     const FAILURE: u8 = b'E';
 
     fn with_words(letter: u8, words: &str) -> Vec<u8> {
@@ -98,6 +98,9 @@ impl Firecracker {
     /// Finds Firecracker and prepares it for a plan.
     pub fn new(plan: Plan, binaries: &Binaries) -> Result<Self> {
         let program = find("firecracker", binaries.firecracker.as_ref())?;
+        // The jailer names its folder after the file that a link leads to.
+        let program = fs::canonicalize(&program)
+            .with_context(|| format!("cannot find '{}'", program.display()))?;
         require_kvm(kvm())?;
         require_elf(&plan.kernel)?;
         let jailer = if geteuid().is_root() {
@@ -346,7 +349,7 @@ impl Machine for Firecracker {
                     let text = String::from_utf8_lossy(words).into_owned();
                     taken += 4 + words.len();
                     match letter {
-                        Told::FAILURE => return Err(Error::failed(text)),
+                        Told::FAILURE => return Err(Report::from_slice(text.as_bytes())?.into()),
                         Told::VERSION => {
                             self.version = Version::serving(&text).ok();
                             self.partial.drain(..taken);
@@ -385,10 +388,7 @@ fn drive(plan: &Plan, orders: &Receiver<Desire>, mut teller: UnixStream) {
     };
     let mut api = match configure(plan, &mut tell) {
         Ok(api) => api,
-        Err(error) => {
-            let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            return tell(Told::FAILURE, &format!("{}{hint}", error.chain()));
-        }
+        Err(error) => return tell(Told::FAILURE, &error.report().to_line()),
     };
     let _ = teller.write_all(&[Told::LAUNCHED]);
     while let Ok(order) = orders.recv() {
