@@ -4,6 +4,7 @@ use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
+    shown,
 };
 use banger_lease::Leases;
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
@@ -20,6 +21,8 @@ use std::{
 const FOLLOW: Duration = Duration::from_millis(50);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
+/// And their longest, in columns.
+const CONSOLE_COLUMNS: usize = 200;
 
 /// How to start.
 pub(crate) struct How {
@@ -229,7 +232,7 @@ fn add_console(words: &mut String, lines: &[String]) {
     }
 }
 
-/// Reads the last lines of the console, without what would move a terminal's cursor.
+/// Reads the last lines of the console, as a person may see them.
 fn console(path: &Path) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -242,7 +245,7 @@ fn console(path: &Path) -> Vec<String> {
     let bytes = read().unwrap_or_default();
     String::from_utf8_lossy(&bytes)
         .lines()
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .map(|line| shown(line.trim_end(), CONSOLE_COLUMNS))
         .filter(|line| !line.trim().is_empty())
         .collect()
 }

@@ -59,7 +59,8 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     {
         log.say(&error.chain());
     }
-    let console_tail = end.console.as_ref().map(|c| c.last_lines(TAIL_LINES)).unwrap_or_default();
+    let console_tail =
+        end.console.as_ref().map(|c| c.console_lines(TAIL_LINES)).unwrap_or_default();
     let (reason, message) = judge(&end, &console_tail, log);
     log.say(&message);
     let exit = Exit {
