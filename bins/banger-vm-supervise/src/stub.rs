@@ -77,7 +77,7 @@ struct Child<'a> {
     until: Instant,
     network: Option<&'a Wish>,
     inherit: &'a [OwnedFd],
-    /// Says that the disks are in use, as long as anybody has it.
+    /// Says that the disks are in use, as long as anybody has it; there is nothing to read.
     stdin: &'a OwnedFd,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
@@ -100,8 +100,8 @@ enum First {
 }
 
 impl Stub {
-    /// Starts the VMM, which has to begin by then; its output goes to `output`, and `disks` is what says
-    /// that the disks are in use.
+    /// Starts the VMM, which has to begin by then; its output goes to `output`, and `disks`, an empty
+    /// file, is what says that the disks are in use.
     pub(crate) fn start(
         launch: &Launch,
         network: Option<&Wish>,
