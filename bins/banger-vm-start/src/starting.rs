@@ -1,12 +1,12 @@
 //! Starting one VM and waiting for its guest.
 
-use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
     shown,
 };
 use banger_lease::Leases;
+use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
 use std::{
     fs::{self, File},
@@ -65,7 +65,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
         return Err(report.into());
     }
     let view = wait(folder, &watch, &mut child, how, &line, before)?;
-    line.ready();
+    line.done("ready");
     Ok(view)
 }
 
