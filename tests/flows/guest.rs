@@ -258,7 +258,7 @@ impl Guest {
         }
         let disk = |name: &str| {
             let meta = fs::metadata(self.folder().join(name)).expect("a disk");
-            std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >> 20
+            (std::os::unix::fs::MetadataExt::blocks(&meta) * 512) >> 20
         };
         let disks = || disk("overlay.ext4") + disk("work.ext4");
         let script = "for dir in / /root; do

@@ -622,8 +622,8 @@ mod tests {
     }
 
     /// Run by itself in a guest whose kernel has Landlock, with the real Firecracker in the folder that
-    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. There is no KVM in
-    /// a guest, so the last step, running it, is refused for that reason and no other.
+    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. It is
+    /// not shown `/dev/kvm`, so the last step, running it, is refused for that reason and no other.
     #[test]
     fn the_real_firecracker_takes_a_machine_behind_landlock() {
         let Some(programs) = std::env::var_os("BANGER_VMM").map(PathBuf::from) else {
