@@ -299,6 +299,39 @@ impl Guest {
         self.disks_are_clean();
     }
 
+    /// What the guest used and freed is the host's again: memory while it runs, disk after a stop.
+    pub(crate) fn what_it_frees_is_the_host_s(&self) {
+        let used = || {
+            let stats = self.run("vm-stats", &["web"]);
+            let host = &stats.document()["host"];
+            assert!(host["given_memory_bytes"].as_u64().expect("bytes") >= 256 << 20, "{host}");
+            host["vmm_memory_bytes"].as_u64().expect("bytes") >> 20
+        };
+        let before = used();
+        self.says("dd if=/dev/zero of=/dev/shm/filled bs=1M count=300 2>&1");
+        let full = used();
+        assert!(full > before + 250, "{before} MiB, then {full}");
+        self.says("rm /dev/shm/filled");
+        let end = Instant::now() + Duration::from_mins(1);
+        while used() > before + 60 {
+            assert!(Instant::now() < end, "{before} MiB, {full} filled, {} after", used());
+        }
+        let disk = |name: &str| {
+            let meta = fs::metadata(self.folder().join(name)).expect("a disk");
+            (std::os::unix::fs::MetadataExt::blocks(&meta) * 512) >> 20
+        };
+        let disks = || disk("overlay.ext4") + disk("work.ext4");
+        let script = "for dir in / /root; do
+            dd if=/dev/zero of=$dir/filled bs=1M count=150 2>&1 && sync && rm $dir/filled || exit 1
+        done; sync";
+        self.says(script);
+        let full = disks();
+        assert!(full > 250, "{full} MiB");
+        self.run("vm-stop", &["web"]).ok();
+        assert!(disks() < 50, "{full} MiB, then {}", disks());
+        self.run("vm-start", &["web"]).ok();
+    }
+
     fn disks_are_clean(&self) {
         for disk in ["overlay.ext4", "work.ext4"] {
             let disk = self.folder().join(disk);

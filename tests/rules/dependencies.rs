@@ -14,7 +14,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("flate2", &["banger-kernel", "banger-layer"]),
     ("hashbrown", &["banger-ext4"]),
     ("httparse", &["banger-machine"]),
-    ("indicatif", &["banger-image", "banger-vm-cp", "banger-vm-start"]),
+    ("indicatif", &["banger-image", "banger-stages", "banger-vm-cp"]),
     ("inotify", &["banger-state", "banger-vm-*"]),
     ("landlock", &["banger-machine"]),
     ("liblzma", &["banger-guest", "banger-kernel", "banger-layer"]),

@@ -3,11 +3,11 @@
 //! Writes `wanted.json`, starts `banger-vm-supervise` apart from this program, and waits for
 //! `running.json` to say that the guest has booted. The VM does not depend on this program.
 
-mod progress;
 mod starting;
 
 use banger_cli::{Out, interrupt, is_called};
 use banger_doc::{Mark, Name, Result};
+use banger_stages::Stages;
 use banger_state::State;
 use std::{process::ExitCode, time::Duration};
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
-    let stages = progress::Stages::new(out, args.console);
+    let stages = Stages::new(out, args.console);
     let limit = args.timeout.map(Duration::from_secs);
     interrupt::watch()?;
     if !is_called() {

@@ -1,12 +1,12 @@
 //! Starting one VM and waiting for its guest.
 
-use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Mark, Name, Phase, Report, Result, Running, View,
-    Wanted,
+    Wanted, shown,
 };
 use banger_lease::Leases;
+use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
 use std::{
     fs::{self, File},
@@ -19,13 +19,12 @@ use std::{
 
 /// How long a guest's init may take after the agent's answer, unless told.
 const BOOT_LIMIT: Duration = Duration::from_mins(5);
-/// How long a guest may take to answer, unless told.
-const NATIVE_LIMIT: Duration = Duration::from_secs(90);
 /// How often a console that is shown is looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
-const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
+/// And their longest, in columns.
+const CONSOLE_COLUMNS: usize = 200;
 
 /// How to start.
 pub(crate) struct How {
@@ -37,6 +36,14 @@ pub(crate) struct How {
     pub(crate) console: bool,
 }
 
+impl How {
+    /// What the supervisor is asked.
+    fn wanted(&self) -> Wanted {
+        let limit_ms = self.limit.map(|limit| limit.as_millis() as u64);
+        Wanted { console: self.console, limit_ms, ..Wanted::new(Desire::Running) }
+    }
+}
+
 pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
     let name = folder.name();
     if folder.is_live()? {
@@ -44,7 +51,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
     }
     lease(state, folder)?;
     let watch = Watch::new(folder)?;
-    folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
+    folder.ask(&how.wanted())?;
     let line = stages.line(name);
     line.enter("preparing");
     let before = last_end(folder);
@@ -62,7 +69,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
         return Err(report.into());
     }
     let view = wait(folder, &watch, &mut child, how, &line, before)?;
-    line.ready();
+    line.done("ready");
     Ok(view)
 }
 
@@ -137,10 +144,9 @@ fn wait(
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
             return Err(ended(folder, before));
         }
-        let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
         let (since, limit) = match (answered, how.limit) {
             (Some(answered), None) => (answered, BOOT_LIMIT),
-            _ => (begun, limit),
+            _ => (begun, how.wanted().limit(emulated)),
         };
         let left = limit.saturating_sub(since.elapsed());
         if left.is_zero() {
@@ -269,7 +275,7 @@ fn add_console(words: &mut String, lines: &[String]) -> Vec<String> {
     lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
 }
 
-/// Reads the last lines of the console, without what would move a terminal's cursor.
+/// Reads the last lines of the console, as a person may see them.
 fn console(path: &Path) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -282,7 +288,7 @@ fn console(path: &Path) -> Vec<String> {
     let bytes = read().unwrap_or_default();
     String::from_utf8_lossy(&bytes)
         .lines()
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .map(|line| shown(line.trim_end(), CONSOLE_COLUMNS))
         .filter(|line| !line.trim().is_empty())
         .collect()
 }

@@ -67,7 +67,7 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     {
         log.say(&error.chain());
     }
-    let console = end.console.as_ref().map(CappedLog::lines).unwrap_or_default();
+    let console = end.console.as_ref().map(CappedLog::console_lines).unwrap_or_default();
     let (reason, message) = judge(&end, &console, log);
     let console_tail = tail(console, reason);
     log.say(&message);

@@ -11,9 +11,13 @@ use crate::{
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
-use banger_doc::{Booted, Context, Desire, Error, HostPorts, Phase, Process, Result, Running};
+use banger_doc::{
+    Booted, Context, Desire, Error, HostPorts, Phase, Process, Refused, Result, Running, Wanted,
+};
 use banger_machine::{Accelerator, Event, Machine};
-use banger_state::{State, VmFolder, Watch, place, process_of, replace_fleeting, write_fleeting};
+use banger_state::{
+    State, VmFolder, Watch, clock_ms, place, process_of, replace_fleeting, write_fleeting,
+};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -104,10 +108,12 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         forwards: Vec::new(),
         ports: HostPorts::default(),
         notes: Vec::new(),
+        refused: None,
     };
     write_fleeting(&start.folder.join(place::VM_RUNNING), &running)?;
     let console = CappedLog::fresh(place::VM_CONSOLE, CONSOLE_LIMIT)?;
     let console = end.console.insert(console);
+    let until = start.begun + limit(start.folder);
     let disks = end.disks.insert(Disks::take()?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
@@ -118,7 +124,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot make 'run'")?;
 
     let Prepared { mut machine, network, addresses, notes, ports } =
-        prepare(start.state, start.folder)?;
+        prepare(start.state, start.folder, until)?;
     // Before anything runs: a port that cannot be had ends the start.
     let mut ports = HostSide::bind(start.folder.name(), ports)?;
     running.vmm = machine.vmm();
@@ -138,7 +144,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot open the VMM's output")?;
     let launch = machine.launch()?;
     let prepared = start.begun.elapsed();
-    let mut stub = Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?)?;
+    let mut stub =
+        Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?, until)?;
     drop(launch);
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);
@@ -191,6 +198,15 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     live.over.store(true, Ordering::Relaxed);
     end.vmm = Some(vmm_end?);
     Ok(())
+}
+
+/// How long the start may take: as usual, or longer if whoever asked for it waits longer. One who
+/// waits shorter finds a guest that comes up all the same.
+fn limit(folder: &VmFolder) -> Duration {
+    let emulated = !banger_machine::kvm().works();
+    let usual = Wanted::new(Desire::Running).limit(emulated);
+    let wanted = folder.wanted().ok().flatten();
+    wanted.map_or(usual, |wanted| wanted.limit(emulated).max(usual))
 }
 
 /// A stop that was asked for.
@@ -328,10 +344,24 @@ impl Live<'_> {
                 self.kill();
             }
             (Desire::Paused, Phase::Booting | Phase::Ready) => {
-                self.tell("pause", |machine| machine.pause());
+                let asked = self.machine.pause();
+                self.answer(Desire::Paused, asked);
             }
-            (Desire::Running, Phase::Paused) => self.tell("resume", |machine| machine.resume()),
+            (Desire::Running, Phase::Paused) => {
+                let asked = self.machine.resume();
+                self.answer(Desire::Running, asked);
+            }
             _ => {}
+        }
+    }
+
+    /// Tells whoever asked for something that it is not done, if so.
+    fn answer(&mut self, desire: Desire, done: Result<()>) {
+        let Err(error) = done else { return };
+        self.log.say(&format!("refused: {}", error.chain()));
+        self.running.refused = Some(Refused::new(desire, &error, clock_ms()));
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
         }
     }
 
@@ -506,6 +536,7 @@ impl Live<'_> {
                         *self.why = Why::Guest(event);
                     }
                 }
+                Event::Refused(desire, words) => self.answer(desire, Err(Error::failed(words))),
                 Event::Note(words) => self.log.say(&words),
             }
         }

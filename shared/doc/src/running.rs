@@ -1,9 +1,13 @@
 //! `banger.wanted/1` and `banger.running/1`: what is asked of a supervisor, what it answers.
 
-use crate::{Document, Error, Forward, HostPorts, Result, Vmm};
+use crate::{Document, Error, Forward, HostPorts, Kind, Report, Result, Vmm};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
+
+/// How long a guest may take to come up, unless told.
+const NATIVE_LIMIT: Duration = Duration::from_secs(90);
+const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 
 /// What is asked of a VM.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -28,6 +32,10 @@ pub struct Wanted {
     /// How long an orderly stop may take before it is forced, in milliseconds.
     #[serde(default = "default_grace_ms")]
     pub grace_ms: u64,
+    /// How long the program that starts it waits for the guest, in milliseconds; absent: 90 s, emulated 5
+    /// minutes. What has to be there before the guest is waited for as long, and never shorter than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
     /// Whether a start is to show the kernel's whole boot on the console.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub console: bool,
@@ -49,10 +57,17 @@ impl Wanted {
         Self {
             desire,
             grace_ms: default_grace_ms(),
+            limit_ms: None,
             console: false,
             ports: None,
             extra: Map::new(),
         }
+    }
+
+    /// How long a start may take, of a guest that is emulated or not.
+    pub fn limit(&self, emulated: bool) -> Duration {
+        let usual = if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT };
+        self.limit_ms.map_or(usual, Duration::from_millis)
     }
 }
 
@@ -196,6 +211,39 @@ pub struct Running {
     /// went wrong in the guest's boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it was asked last that it did not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// Something that a running VM was asked and did not do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refused {
+    /// What was asked.
+    pub desire: Desire,
+    /// When it was refused, in milliseconds since 1970.
+    pub refused_unix_ms: u64,
+    /// What sort of failure it was.
+    pub kind: Kind,
+    /// Why, in words.
+    pub message: String,
+    /// What to type next, where there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Refused {
+    /// Records that something was not done.
+    pub fn new(desire: Desire, why: &Error, refused_unix_ms: u64) -> Self {
+        let Report { kind, message, hint } = why.report();
+        Self { desire, refused_unix_ms, kind, message, hint }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Report { kind: refused.kind, message: refused.message, hint: refused.hint }.into()
+    }
 }
 
 impl Running {
