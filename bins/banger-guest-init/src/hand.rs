@@ -238,7 +238,7 @@ mod tests {
     fn busybox_is_an_init_only_with_something_to_start() {
         let root = Root::new("busybox");
         root.program("bin/busybox");
-        std::os::unix::fs::symlink("../bin/busybox", root.0.join("sbin/init")).unwrap();
+        symlink("../bin/busybox", root.0.join("sbin/init")).unwrap();
         assert_eq!(usable(&root.0, "/sbin/init"), None);
         fs::write(root.0.join("etc/inittab"), "::sysinit:/sbin/openrc sysinit\n").unwrap();
         assert_eq!(usable(&root.0, "/sbin/init"), None);
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Other));
         root.program("bin/systemd");
         fs::remove_file(root.0.join("sbin/init")).unwrap();
-        std::os::unix::fs::symlink("../bin/systemd", root.0.join("sbin/init")).unwrap();
+        symlink("../bin/systemd", root.0.join("sbin/init")).unwrap();
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Systemd));
     }
 }
