@@ -31,7 +31,7 @@ pub(crate) fn dir() -> PathBuf {
 }
 
 /// Returns the folder of what is only downloaded.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of the test");
     let target = exe.ancestors().nth(3).expect("the folder of the build");
     target.join("fixtures")

@@ -546,13 +546,17 @@ fn qemu_sees(who: As, proc: &Path, folder: &Path, tap: bool) {
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter(|path| path.starts_with(folder))
         .collect();
-    let own = ["overlay.ext4", "work.ext4", "run/output"].map(|name| folder.join(name));
-    assert_eq!(open, own.into_iter().collect());
+    let own = ["overlay.ext4", "work.ext4", "disks.lock", "run/output"];
+    assert_eq!(open, own.map(|name| folder.join(name)).into_iter().collect());
+    // Firecracker types what it reads there into the guest's console.
+    let stdin = fs::read(proc.join("fd/0")).expect("its standard input");
+    assert!(stdin.is_empty(), "the VMM can read {} bytes from its stdin", stdin.len());
 }
 
 /// Firecracker sees the VM's files, each in its place.
 fn firecracker_sees(host: &Host, root: &Path) {
-    let run = set(&["api.sock", "channel.sock", "initramfs", "jail", "metrics", "output"]);
+    let run = ["api.sock", "channel.sock", "initramfs", "jail", "metrics", "output"];
+    let run = set(&[&run[..], &["vsock.sock", "vsock.sock_1024"]].concat());
     assert_eq!(names(root.join("run")), run);
     let mut files = set(&["base", "dev", "firecracker", "kernel", "overlay", "run", "work"]);
     if host.who == As::Root {

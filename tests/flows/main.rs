@@ -13,6 +13,7 @@ mod guest;
 mod killed;
 mod machine;
 mod many;
+mod nested;
 mod network;
 mod oci;
 mod pages;

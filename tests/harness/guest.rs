@@ -57,7 +57,7 @@ impl Running {
         let guest = self.folder.join("guest.json");
         let document = json!({
             "schema": "banger.guest/1", "hostname": "web", "machine_id": "0", "clock_unix_ms": 0,
-            "disks": { "base": "a", "overlay": "b", "work": "c" }, "channel": "banger.0",
+            "disks": { "base": "a", "overlay": "b", "work": "c" }, "channel": "virtio-serial",
             "config": config,
         });
         fs::write(&guest, document.to_string()).expect("the guest's document");

@@ -258,17 +258,27 @@ pub fn have(tool: &str) -> bool {
 /// they and a KVM to open are there. Where `CI` is set their absence fails the test; elsewhere the
 /// test says that it skips, and why.
 pub fn firecracker() -> Option<PathBuf> {
+    let dir = firecracker_programs()?;
+    match fs::File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Some(dir),
+        Err(error) => skipped(&format!("/dev/kvm: {error}")),
+    }
+}
+
+/// Like [`firecracker`], for a test that brings a KVM of its own. `BANGER_TEST_FIRECRACKER` names
+/// another folder to take them from.
+pub fn firecracker_programs() -> Option<PathBuf> {
     let exe = std::env::current_exe().expect("the path of the test");
     let target = exe.ancestors().nth(3).expect("the folder of the build");
-    let dir = target.join("firecracker/1.12.1");
-    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-    let why = match kvm {
-        Err(error) => format!("/dev/kvm: {error}"),
-        Ok(_) if !dir.join("firecracker").is_file() => {
-            "Firecracker is missing; 'cargo xtask setup' fetches it".to_owned()
-        }
-        Ok(_) => return Some(dir),
-    };
+    let dir = std::env::var_os("BANGER_TEST_FIRECRACKER")
+        .map_or_else(|| target.join("firecracker/1.12.1"), PathBuf::from);
+    if dir.join("firecracker").is_file() && dir.join("jailer").is_file() {
+        return Some(dir);
+    }
+    skipped("Firecracker is missing; 'cargo xtask setup' fetches it")
+}
+
+fn skipped<T>(why: &str) -> Option<T> {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
     None

@@ -45,7 +45,7 @@ impl Guest {
         let (device, _) = listener.accept().unwrap();
         let channel = sandbox.dir().join("channel");
         let listener = UnixListener::bind(&channel).unwrap();
-        thread::spawn(move || bridge::run(listener, device));
+        thread::spawn(move || bridge::run(listener, bridge::Device::Port(device)));
         let relay = Relay::start(&channel, 1500).unwrap();
         Self { _sandbox: sandbox, agent, channel, relay }
     }

@@ -1,7 +1,7 @@
 //! The order of things, from the kernel's first program to the image's.
 
 use crate::{apply, disks, firstboot, hand, keeper, network, say};
-use banger_doc::{Context, Document, Error, Guest, Result};
+use banger_doc::{Channel, Context, Document, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
     errno::Errno,
@@ -41,7 +41,10 @@ fn boot() -> Result<()> {
     if !has_virtio_on_pci() {
         load(&told.modules, "mmio", EARLY)?;
     }
-    let channel = if guest.channel == "vsock" { "vsock" } else { "channel" };
+    let channel = match guest.channel {
+        Channel::Vsock => "vsock",
+        Channel::VirtioSerial => "channel",
+    };
     load(&told.modules, channel, EARLY)?;
     say::stage("modules");
     disks::make_root(guest)?;

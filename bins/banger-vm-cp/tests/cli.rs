@@ -33,7 +33,7 @@ impl Guest {
     fn new() -> Self {
         let sandbox = Sandbox::new();
         let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, device));
+        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
         running.start_agent(&sandbox, &json!({}), bridge);
         Self { sandbox, _running: running }
     }

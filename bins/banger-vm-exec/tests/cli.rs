@@ -28,7 +28,7 @@ impl Guest {
         let mut running = sandbox.plant_running("web", &json!({}));
         let config = serde_json::from_str(config).unwrap();
         running.start_agent(&sandbox, &config, |listener, device| {
-            drop(bridge::run(listener, device));
+            drop(bridge::run(listener, bridge::Device::Port(device)));
         });
         Self { sandbox, running }
     }

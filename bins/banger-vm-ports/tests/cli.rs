@@ -13,7 +13,7 @@ fn a_listener_is_shown_with_its_process() {
     let sandbox = Sandbox::new();
     let mut running = sandbox.plant_running("web", &json!({}));
     running.start_agent(&sandbox, &json!({}), |listener, device| {
-        drop(bridge::run(listener, device));
+        drop(bridge::run(listener, bridge::Device::Port(device)));
     });
 
     let held = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -37,7 +37,7 @@ fn a_running_vm_has_all_figures() {
     sandbox.plant_image("alpine");
     let mut live = running(&sandbox, "web");
     live.running.start_agent(&sandbox, &json!({}), |listener, device| {
-        drop(bridge::run(listener, device));
+        drop(bridge::run(listener, bridge::Device::Port(device)));
     });
     let look = || {
         let answer = sandbox.run(STATS, &["web", "web"]);

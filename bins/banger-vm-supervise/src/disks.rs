@@ -12,7 +12,10 @@ use std::{
     fs::File,
     os::{
         fd::{AsFd, AsRawFd, RawFd},
-        unix::{fs::FileExt, process::CommandExt},
+        unix::{
+            fs::{FileExt, OpenOptionsExt},
+            process::CommandExt,
+        },
     },
     path::PathBuf,
     process::{Command, Stdio},
@@ -28,7 +31,9 @@ const CHECK_LIMIT: Duration = Duration::from_mins(2);
 /// Both disks, while nobody else writes them.
 ///
 /// Every process that writes them inherits this lock, so it outlives a killed supervisor exactly
-/// until the last of them is gone.
+/// until the last of them is gone. The file it is on is empty: a VMM has it as its standard input,
+/// the one descriptor that also Firecracker's jailer leaves it, and Firecracker types what it reads there
+/// into the guest's console.
 #[derive(Debug)]
 pub(crate) struct Disks(Flock<File>);
 
@@ -37,8 +42,8 @@ impl Disks {
     pub(crate) fn take() -> Result<Self> {
         let end = Instant::now() + VANISH_LIMIT;
         loop {
-            let file = File::open(place::VM_OVERLAY)
-                .with_context(|| format!("cannot open '{}'", place::VM_OVERLAY))?;
+            let file =
+                lock_file().with_context(|| format!("cannot open '{}'", place::VM_DISKS_LOCK))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Self(lock)),
                 Err((_, errno)) if Instant::now() >= end => {
@@ -102,6 +107,13 @@ impl Disks {
         }
         good
     }
+}
+
+/// Opens the file of the lock, for reading only; whatever is in it goes.
+fn lock_file() -> std::io::Result<File> {
+    let name = place::VM_DISKS_LOCK;
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(name)?;
+    File::open(name)
 }
 
 /// Reads the superblock (Documentation/filesystems/ext4/super.rst of Linux): unmounted in order,

@@ -152,9 +152,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     running.ports = ports.wanted().clone();
     let over = Arc::new(AtomicBool::new(false));
     let (news, news_end) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    if let Some(device) = machine.channel() {
-        serve_channel(device)?;
-    }
+    serve_channel(machine.channel())?;
     let mut live = Live {
         start,
         log,
@@ -736,8 +734,8 @@ impl Live<'_> {
     }
 }
 
-/// Serves the channel socket over the machine's serial port.
-fn serve_channel(device: std::os::unix::net::UnixStream) -> Result<()> {
+/// Serves the channel socket over the machine's device for it.
+fn serve_channel(device: bridge::Device) -> Result<()> {
     let listener =
         UnixListener::bind(place::VM_CHANNEL).context("cannot make the channel's socket")?;
     thread::Builder::new()

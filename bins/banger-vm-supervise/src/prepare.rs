@@ -3,7 +3,7 @@
 use crate::{file_sync, stub::Wish};
 use banger_config::Config;
 use banger_doc::{
-    Context, Disks, Error, Guest, HostPorts, Image, Kernel, NetMode, Result, Spec, Vm,
+    Channel, Context, Disks, Error, Guest, HostPorts, Image, Kernel, NetMode, Result, Spec, Vm,
 };
 use banger_machine::{Disk, Machine, Plan};
 use banger_net::{Options, RunAs, Tools};
@@ -62,7 +62,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
     plan.user_network = addresses.user_network();
     let (machine, note) = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
     notes.extend(note);
-    let mut guest = guest(&vm, &spec, &image, &kernel, &addresses);
+    let mut guest = guest(&vm, &spec, &image, &kernel, &addresses, machine.guest_channel());
     let mut contents = Vec::new();
     match banger_ssh::guest_side(state, folder, &image.config) {
         Ok(side) => {
@@ -144,6 +144,7 @@ fn guest(
     image: &Image,
     kernel: &Kernel,
     addresses: &banger_net::Plan,
+    channel: Channel,
 ) -> Guest {
     let networked = spec.net != NetMode::None;
     let device = |letter: char| format!("/dev/vd{letter}");
@@ -156,7 +157,7 @@ fn guest(
             work: device('c'),
             modules: kernel.has_modules.then(|| device('d')),
         },
-        channel: banger_channel::SERIAL_PORT.into(),
+        channel,
         interfaces: if networked { vec![addresses.interface(&vm.mac)] } else { Vec::new() },
         dns: if networked { addresses.dns() } else { Vec::new() },
         config: image.config.clone(),

@@ -73,7 +73,7 @@ struct Child<'a> {
     way: &'a Way,
     network: Option<&'a Wish>,
     inherit: &'a [OwnedFd],
-    /// Says that the disks are in use, as long as anybody has it.
+    /// Says that the disks are in use, as long as anybody has it; there is nothing to read.
     stdin: &'a OwnedFd,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
@@ -96,8 +96,8 @@ enum First {
 }
 
 impl Stub {
-    /// Starts the VMM; its output goes to `output`, and `disks` is what says that the disks are in
-    /// use.
+    /// Starts the VMM; its output goes to `output`, and `disks`, an empty file, is what says that the
+    /// disks are in use.
     pub(crate) fn start(
         launch: &Launch,
         network: Option<&Wish>,

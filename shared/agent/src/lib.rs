@@ -14,7 +14,7 @@ mod ports;
 mod stats;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
-use banger_doc::{Context, Document, Guest, Result};
+use banger_doc::{Channel, Context, Document, Guest, Result};
 use banger_guest::{place, wait_prepared};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
@@ -71,8 +71,10 @@ pub fn serve(guest: Option<Guest>) -> Result<()> {
     let agent = Agent::new(guest, true);
     // Out of memory, the guest is to lose anything else first.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
-    let channel = agent.guest.as_ref().map_or(SERIAL_PORT, |guest| guest.channel.as_str());
-    if channel == "vsock" { listen::vsock(&agent) } else { listen::serial(&agent, channel) }
+    match agent.guest.as_ref().map_or(Channel::VirtioSerial, |guest| guest.channel) {
+        Channel::Vsock => listen::vsock(&agent),
+        Channel::VirtioSerial => listen::serial(&agent, SERIAL_PORT),
+    }
 }
 
 /// Serves over a Unix socket in place of a device, until the other side hangs up; clock and power are
@@ -81,7 +83,7 @@ pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
     let agent = Agent::new(guest, false);
     let device =
         UnixStream::connect(path).with_context(|| format!("cannot open '{}'", path.display()))?;
-    guest::serve(device, |stream| agent.take(stream, None)).context("cannot carry streams")
+    guest::serve(device, |stream| agent.take(stream)).context("cannot carry streams")
 }
 
 impl Agent {
@@ -103,15 +105,15 @@ impl Agent {
         })
     }
 
-    /// Serves a stream in a thread of its own. `port` is known where the guest itself listens.
-    fn take(self: &Arc<Self>, stream: UnixStream, port: Option<u32>) {
+    /// Serves a stream in a thread of its own.
+    fn take(self: &Arc<Self>, stream: UnixStream) {
         if self.served.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
             self.served.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let agent = Arc::clone(self);
         let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            agent.serve(stream, port);
+            agent.serve(stream);
             agent.served.fetch_sub(1, Ordering::Relaxed);
         });
         if thread.is_err() {
@@ -142,9 +144,9 @@ impl Agent {
         }
     }
 
-    fn serve(&self, mut stream: UnixStream, port: Option<u32>) {
+    fn serve(&self, mut stream: UnixStream) {
         let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
-        let Some(port) = port.or_else(|| guest::greet(&mut stream, &served).ok()) else { return };
+        let Ok(port) = guest::greet(&mut stream, &served) else { return };
         // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
         // than in a guest there is no boot to wait for.
         if self.real && port != port::CONTROL {

@@ -1,25 +1,23 @@
-//! Where streams come from: the serial port, or vsock.
+//! Where streams come from: one virtio-serial port, or one vsock connection.
 
 use crate::{Agent, pause};
-use banger_channel::{guest, port};
-use banger_doc::{Context, Result};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept4, bind, listen, socket,
+use banger_channel::{VSOCK_PORT, guest};
+use banger_doc::Result;
+use nix::{
+    libc,
+    sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket},
 };
 use std::{
     fs::{self, File, OpenOptions},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::{fs::OpenOptionsExt, net::UnixStream},
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
     },
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
-/// From any host (vsock(7), `VMADDR_CID_ANY`).
-const ANY: u32 = u32::MAX;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Serves the virtio-serial port of that name, for ever.
@@ -29,7 +27,7 @@ pub(crate) fn serial(agent: &Arc<Agent>, name: &str) -> Result<()> {
         let device = find(Path::new("/sys/class/virtio-ports"), name).and_then(open);
         if let Some(device) = device {
             // It ends when the host lets go of the port, or the port is gone.
-            let _ = guest::serve(&device, |stream| agent.take(stream, None));
+            let _ = guest::serve(&device, |stream| agent.take(stream));
         }
         wait = pause(wait);
     }
@@ -45,58 +43,27 @@ fn find(class: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn open(path: PathBuf) -> Option<File> {
-    let nonblock = nix::libc::O_NONBLOCK;
+    let nonblock = libc::O_NONBLOCK;
     OpenOptions::new().read(true).write(true).custom_flags(nonblock).open(path).ok()
 }
 
-/// Serves every service on its own vsock port, for ever.
+/// Serves the host, which it calls over vsock, for ever.
 pub(crate) fn vsock(agent: &Arc<Agent>) -> Result<()> {
-    let mut threads = Vec::new();
-    for port in [port::CONTROL, port::EXEC, port::FORWARD, port::FILES] {
-        let listener = listener(port)?;
-        let agent = Arc::clone(agent);
-        let thread = thread::Builder::new()
-            .stack_size(crate::STACK_BYTES)
-            .spawn(move || accept(&agent, &listener, port))
-            .context("cannot start a thread")?;
-        threads.push(thread);
-    }
-    for thread in threads {
-        let _ = thread.join();
-    }
-    Ok(())
-}
-
-fn listener(port: u32) -> Result<OwnedFd> {
     let mut wait = FIRST_PAUSE;
     loop {
-        // The driver may still be on its way: then there is no such family, or no device.
-        let bound = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-            .and_then(|socket| {
-                bind(socket.as_raw_fd(), &VsockAddr::new(ANY, port))?;
-                listen(&socket, Backlog::new(128)?)?;
-                Ok(socket)
-            });
-        match bound {
-            Ok(socket) => return Ok(socket),
-            Err(_) => wait = pause(wait),
+        if let Ok(connection) = call() {
+            // It ends when the host lets go of it, or the machine was restored from a snapshot.
+            let _ = guest::serve_vsock(&connection, |stream| agent.take(stream));
+            wait = FIRST_PAUSE;
         }
+        wait = pause(wait);
     }
 }
 
-fn accept(agent: &Arc<Agent>, listener: &OwnedFd, port: u32) {
-    loop {
-        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Ok(fd) => {
-                // SAFETY: accept4 has just made the descriptor, and nobody else knows it.
-                let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-                // Streams of either family read, write and end alike.
-                agent.take(UnixStream::from(socket), Some(port));
-            }
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => {
-                pause(FIRST_PAUSE * 10);
-            }
-        }
-    }
+/// Connects to the host. The driver may still be on its way: then there is no such family, or no
+/// device.
+fn call() -> nix::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_HOST, VSOCK_PORT))?;
+    Ok(socket)
 }

@@ -45,7 +45,7 @@ fn run() -> Result<()> {
         .context("cannot run the agent")?;
     let (device, _) = device.accept().context("the agent does not come")?;
     let clients = UnixListener::bind(&channel).context("cannot listen for clients")?;
-    thread::spawn(move || bridge::run(clients, device));
+    thread::spawn(move || bridge::run(clients, bridge::Device::Port(device)));
     let relay = Relay::start(&channel, MOST)?;
     let listener = TcpListener::bind(("127.0.0.1", from)).context("cannot open the port")?;
     relay.listen(1, listener, format!("tcp localhost:{to}"));

@@ -23,6 +23,9 @@ pub const PROTOCOL: u32 = 1;
 /// The name of the virtio-serial port that streams share where there is no vsock.
 pub const SERIAL_PORT: &str = "banger.0";
 
+/// The host's vsock port that the agent calls where there is one; streams share that connection.
+pub const VSOCK_PORT: u32 = 1024;
+
 /// Ports of the agent's services.
 pub mod port {
     /// Short questions and orders.

@@ -340,6 +340,12 @@ impl Mux {
         }
     }
 
+    /// Ends whatever was going on and begins, on another byte stream.
+    pub(crate) fn anew(&mut self) {
+        self.void();
+        self.begin();
+    }
+
     /// Ends whatever was going on.
     fn void(&mut self) {
         self.standing = false;

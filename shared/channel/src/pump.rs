@@ -25,6 +25,44 @@ const MOST_LOCALS: usize = crate::mux::MOST_STREAMS;
 /// Most bytes read at once.
 const PIECE: usize = 64 << 10;
 
+/// The byte stream that both ends share.
+pub(crate) enum Wire<'a> {
+    /// A device, which is there as long as the other end's machine. At most so many bytes are
+    /// written to it at once.
+    Device(BorrowedFd<'a>, usize),
+    /// The other end calls here whenever it begins; the last call counts.
+    Calls(&'a UnixListener, Option<UnixStream>),
+}
+
+impl Wire<'_> {
+    /// Returns the byte stream, if there is one now.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Device(device, _) => Some(*device),
+            Self::Calls(_, call) => call.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// Returns how many bytes may be written at once.
+    fn most(&self) -> usize {
+        match self {
+            Self::Device(_, most) => *most,
+            Self::Calls(..) => usize::MAX,
+        }
+    }
+
+    /// Notes that the byte stream has ended; says whether another may come.
+    fn hang_up(&mut self) -> bool {
+        match self {
+            Self::Device(..) => false,
+            Self::Calls(_, call) => {
+                *call = None;
+                true
+            }
+        }
+    }
+}
+
 /// Where streams begin or end on this side.
 pub(crate) enum Side<'a> {
     /// Clients connect here and say what they want.
@@ -75,8 +113,8 @@ impl Local {
 }
 
 /// Carries streams until the device closes.
-pub(crate) fn run(device: BorrowedFd<'_>, side: Side<'_>) -> io::Result<()> {
-    match turn(device, side) {
+pub(crate) fn run(wire: Wire<'_>, side: Side<'_>) -> io::Result<()> {
+    match turn(wire, side) {
         // It closed with bytes of ours unread.
         Err(error)
             if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
@@ -87,7 +125,7 @@ pub(crate) fn run(device: BorrowedFd<'_>, side: Side<'_>) -> io::Result<()> {
     }
 }
 
-fn turn(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
+fn turn(mut wire: Wire<'_>, mut side: Side<'_>) -> io::Result<()> {
     let role = match side {
         Side::Host(_) => Role::Host,
         Side::Guest(_) => Role::Guest,
@@ -95,18 +133,29 @@ fn turn(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
     let mut pump = Pump { mux: Mux::new(role), locals: Vec::new(), first: 0 };
     let mut buffer = vec![0; PIECE];
     loop {
-        let ready = pump.wait(device, &side)?;
+        let ready = pump.wait(&wire, &side)?;
         if ready.device.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-            // A virtio-serial port gives a page at a time; many together cost fewer turns.
-            let mut filled = 0;
-            while filled < buffer.len() {
-                match again(read(device, &mut buffer[filled..]))? {
-                    Some(0) if filled == 0 => return Ok(()),
-                    Some(0) | None => break,
-                    Some(count) => filled += count,
+            let came = wire.fd().map_or(Ok(None), |device| read_much(device, &mut buffer));
+            match came {
+                Ok(Some(count)) => pump.mux.input(&buffer[..count]),
+                Ok(None) => {
+                    if !wire.hang_up() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    if !wire.hang_up() {
+                        return Err(error);
+                    }
                 }
             }
-            pump.mux.input(&buffer[..filled]);
+        }
+        if let (Wire::Calls(listener, call), true) = (&mut wire, ready.call)
+            && let Ok((caller, _)) = listener.accept()
+        {
+            caller.set_nonblocking(true)?;
+            *call = Some(caller);
+            pump.mux.anew();
         }
         if let (Side::Host(listener), true) = (&side, ready.listener) {
             pump.accept(listener)?;
@@ -135,13 +184,33 @@ fn turn(device: BorrowedFd<'_>, mut side: Side<'_>) -> io::Result<()> {
         }
         pump.serve(&ready.locals, &mut buffer);
         pump.mux.tick(Instant::now());
-        pump.write_out(device)?;
+        if let Err(error) = pump.write_out(&wire)
+            && !wire.hang_up()
+        {
+            return Err(error);
+        }
     }
+}
+
+/// Reads what has come; nothing, if no more will. A virtio-serial port gives a page at a time; many
+/// together cost fewer turns.
+fn read_much(device: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match again(read(device, &mut buffer[filled..]))? {
+            Some(0) if filled == 0 => return Ok(None),
+            Some(0) | None => break,
+            Some(count) => filled += count,
+        }
+    }
+    Ok(Some(filled))
 }
 
 /// What poll said.
 struct Ready {
     device: PollFlags,
+    /// Whether the other end calls.
+    call: bool,
     listener: bool,
     /// One for each local that was there.
     locals: Vec<PollFlags>,
@@ -155,16 +224,30 @@ struct Pump {
 }
 
 impl Pump {
-    fn wait(&self, device: BorrowedFd<'_>, side: &Side<'_>) -> io::Result<Ready> {
-        let mut events = PollFlags::empty();
-        events.set(PollFlags::POLLIN, self.mux.wants_input());
-        events.set(PollFlags::POLLOUT, !self.mux.output().is_empty());
-        let mut fds = vec![PollFd::new(device, events)];
-        if let Side::Host(listener) = side {
+    fn wait(&self, wire: &Wire<'_>, side: &Side<'_>) -> io::Result<Ready> {
+        let mut fds = Vec::with_capacity(3 + self.locals.len());
+        let mut ask = |fd, events| {
+            fds.push(PollFd::new(fd, events));
+            fds.len() - 1
+        };
+        let device = wire.fd().map(|device| {
             let mut events = PollFlags::empty();
-            events.set(PollFlags::POLLIN, self.locals.len() < MOST_LOCALS);
-            fds.push(PollFd::new(listener.as_fd(), events));
-        }
+            events.set(PollFlags::POLLIN, self.mux.wants_input());
+            events.set(PollFlags::POLLOUT, !self.mux.output().is_empty());
+            ask(device, events)
+        });
+        let call = match wire {
+            Wire::Calls(listener, _) => Some(ask(listener.as_fd(), PollFlags::POLLIN)),
+            Wire::Device(..) => None,
+        };
+        let listener = match side {
+            Side::Host(listener) => {
+                let mut events = PollFlags::empty();
+                events.set(PollFlags::POLLIN, self.locals.len() < MOST_LOCALS);
+                Some(ask(listener.as_fd(), events))
+            }
+            Side::Guest(_) => None,
+        };
         let fixed = fds.len();
         let mut asked = Vec::with_capacity(self.locals.len());
         for (at, local) in self.locals.iter().enumerate() {
@@ -186,9 +269,13 @@ impl Pump {
         for (fd, at) in fds[fixed..].iter().zip(asked) {
             locals[at] = seen(fd);
         }
+        let came = |at: Option<usize>| {
+            at.map_or(PollFlags::empty(), |at| seen(&fds[at])).contains(PollFlags::POLLIN)
+        };
         Ok(Ready {
-            device: seen(&fds[0]),
-            listener: fixed > 1 && seen(&fds[1]).contains(PollFlags::POLLIN),
+            device: device.map_or(PollFlags::empty(), |at| seen(&fds[at])),
+            call: came(call),
+            listener: came(listener),
             locals,
         })
     }
@@ -279,9 +366,11 @@ impl Pump {
         self.first = (self.first + 1).checked_rem(self.locals.len()).unwrap_or(0);
     }
 
-    fn write_out(&mut self, device: BorrowedFd<'_>) -> io::Result<()> {
+    fn write_out(&mut self, wire: &Wire<'_>) -> io::Result<()> {
+        let Some(device) = wire.fd() else { return Ok(()) };
         while !self.mux.output().is_empty() {
-            match again(write(device, self.mux.output()))? {
+            let count = self.mux.output().len().min(wire.most());
+            match again(write(device, &self.mux.output()[..count]))? {
                 Some(count) => self.mux.sent(count),
                 None => break,
             }

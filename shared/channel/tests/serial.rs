@@ -62,7 +62,7 @@ impl Place {
 fn start() -> Place {
     let (place, listener) = Place::new();
     let (host, guest) = UnixStream::pair().unwrap();
-    thread::spawn(move || bridge::run(listener, host).unwrap());
+    thread::spawn(move || bridge::run(listener, bridge::Device::Port(host)).unwrap());
     thread::spawn(move || serve_guest(guest));
     place
 }
@@ -175,7 +175,7 @@ fn bytes_right_behind_the_line_are_not_lost() {
 fn a_client_waits_for_an_agent_that_is_on_its_way() {
     let (place, listener) = Place::new();
     let (host, guest) = UnixStream::pair().unwrap();
-    thread::spawn(move || bridge::run(listener, host).unwrap());
+    thread::spawn(move || bridge::run(listener, bridge::Device::Port(host)).unwrap());
     let error = connect(&place.socket(), 7, Duration::from_millis(100)).unwrap_err();
     assert!(error.chain().contains("in time"), "{}", error.chain());
     thread::spawn(move || {
@@ -183,6 +183,42 @@ fn a_client_waits_for_an_agent_that_is_on_its_way() {
         serve_guest(guest);
     });
     echo(&place.socket(), b"early");
+}
+
+/// Over vsock the guest's end calls, and calls again when it begins anew.
+#[test]
+fn a_guest_that_calls_is_served_whenever_it_does() {
+    let (place, listener) = Place::new();
+    let socket = place.dir.path().join("calls.sock");
+    let calls = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || bridge::run(listener, bridge::Device::Calls(calls)).unwrap());
+    let call = || UnixStream::connect(&socket).unwrap();
+    let early = thread::spawn({
+        let socket = place.socket();
+        move || echo(&socket, b"early")
+    });
+    thread::sleep(Duration::from_millis(100));
+    let first = call();
+    let end = first.try_clone().unwrap();
+    thread::spawn(move || serve_guest(first));
+    early.join().unwrap();
+    let mut carried = connect(&place.socket(), 7, LIMIT).unwrap();
+    carried.set_read_timeout(Some(LIMIT)).unwrap();
+    // It ends, which ends what it carried, and whoever comes before the next call waits for that.
+    end.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(carried.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
+    let waiting = thread::spawn({
+        let socket = place.socket();
+        move || echo(&socket, &vec![b'x'; 1 << 20])
+    });
+    thread::sleep(Duration::from_millis(100));
+    let second = call();
+    thread::spawn(move || serve_guest(second));
+    waiting.join().unwrap();
+    // One that calls while another is connected takes its place.
+    let third = call();
+    thread::spawn(move || serve_guest(third));
+    echo(&place.socket(), b"again");
 }
 
 /// Copies between two sockets; stops in the middle of everything when told, leaving both open.
@@ -207,7 +243,7 @@ fn relay(mut from: UnixStream, mut to: UnixStream, stop: mpsc::Receiver<()>) {
 fn the_guest_end_restarts_in_the_middle_of_a_stream() {
     let (place, listener) = Place::new();
     let (host, port) = UnixStream::pair().unwrap();
-    thread::spawn(move || bridge::run(listener, host).unwrap());
+    thread::spawn(move || bridge::run(listener, bridge::Device::Port(host)).unwrap());
     for _ in 0..10 {
         let (inner, guest) = UnixStream::pair().unwrap();
         let (stop_in, stopped_in) = mpsc::channel();
@@ -242,7 +278,8 @@ fn the_host_end_restarts_and_old_clients_are_let_go() {
     for _ in 0..10 {
         let (place, listener) = Place::new();
         let (inner, ours) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || bridge::run(listener, ours).unwrap());
+        let thread =
+            thread::spawn(move || bridge::run(listener, bridge::Device::Port(ours)).unwrap());
         let (stop_in, stopped_in) = mpsc::channel();
         let (stop_out, stopped_out) = mpsc::channel();
         let copies = [
@@ -271,7 +308,7 @@ fn the_host_end_restarts_and_old_clients_are_let_go() {
 fn a_hostile_guest_neither_stops_nor_swells_the_bridge() {
     let (place, listener) = Place::new();
     let (host, mut guest) = UnixStream::pair().unwrap();
-    thread::spawn(move || bridge::run(listener, host).unwrap());
+    thread::spawn(move || bridge::run(listener, bridge::Device::Port(host)).unwrap());
     guest.set_write_timeout(Some(LIMIT)).unwrap();
     let mut ask = b"\xf3banger-meet-v1\xf7\x02".to_vec();
     ask.extend([9; 8]);

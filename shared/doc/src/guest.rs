@@ -12,8 +12,8 @@ pub struct Guest {
     pub machine_id: String,
     /// Block devices by role.
     pub disks: Disks,
-    /// How the host talks to the agent: `vsock`, or the name of a virtio-serial port.
-    pub channel: String,
+    /// How the host talks to the agent.
+    pub channel: Channel,
     /// Network interfaces, in order.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
@@ -38,6 +38,16 @@ pub struct Guest {
 
 impl Document for Guest {
     const SCHEMA: &'static str = "banger.guest/1";
+}
+
+/// How the host talks to the agent: the one device for it that the guest has. Its VMM decides.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channel {
+    /// A virtio socket (vsock(7)), Firecracker's.
+    Vsock,
+    /// A virtio-serial port, QEMU's.
+    VirtioSerial,
 }
 
 /// Block devices by role. They are attached in this order on every VMM.

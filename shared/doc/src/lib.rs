@@ -24,7 +24,7 @@ pub use check::{Check, Outcome, Removed};
 pub use copy::Copy;
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
-pub use guest::{Disks, Guest, GuestFile, Interface};
+pub use guest::{Channel, Disks, Guest, GuestFile, Interface};
 pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;

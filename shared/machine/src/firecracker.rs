@@ -8,8 +8,9 @@ use crate::{
     jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
     kvm,
 };
+use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
-use banger_doc::{Context, Error, Result, Vmm};
+use banger_doc::{Channel, Context, Error, Result, Vmm};
 use nix::{
     sys::stat::Mode,
     unistd::{Gid, Uid, chown, geteuid, mkfifo},
@@ -21,7 +22,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::{
             fs::{OpenOptionsExt, PermissionsExt},
-            net::UnixStream,
+            net::{UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
@@ -35,6 +36,9 @@ use std::{
 const API: &str = "run/api.sock";
 /// Where it writes its metrics, a pipe below the VM's folder.
 const METRICS: &str = "run/metrics";
+/// The host's end of the guest's vsock, below the VM's folder. When the guest calls a port of the host,
+/// Firecracker connects to this name, an underscore and the port.
+const VSOCK: &str = "run/vsock.sock";
 /// The guest's address on its vsock. Every VM has a vsock of its own, so all use the same.
 const GUEST_CID: u32 = 3;
 /// The oldest version that describes its devices by ACPI, as a distribution's kernel needs.
@@ -64,6 +68,8 @@ pub struct Firecracker {
     console: UnixStream,
     console_end: Option<UnixStream>,
     metrics: Option<File>,
+    /// Where the guest's calls come.
+    calls: Option<UnixListener>,
     /// What the driver tells; see [`Told`].
     told: UnixStream,
     teller: Option<UnixStream>,
@@ -142,6 +148,7 @@ impl Firecracker {
             console,
             console_end: Some(console_end),
             metrics: None,
+            calls: None,
             told,
             teller: Some(teller),
             orders: None,
@@ -242,6 +249,18 @@ fn words() -> [String; 8] {
     ]
 }
 
+/// Listens where Firecracker connects for a guest that calls. It lies in `run`, which nobody else can
+/// enter, and Firecracker may be another user.
+fn calls() -> Result<UnixListener> {
+    let path = format!("{VSOCK}_{VSOCK_PORT}");
+    UnixListener::bind(&path)
+        .and_then(|listener| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+            Ok(listener)
+        })
+        .with_context(|| format!("cannot make '{path}'"))
+}
+
 /// The VM's own files, where its VMM sees them.
 fn seen(plan: &Plan) -> Vec<Seen> {
     let mut files = vec![
@@ -285,6 +304,7 @@ impl Machine for Firecracker {
         let end = self.console_end.take().expect("because a machine is launched once");
         fs::create_dir(JAIL).with_context(|| format!("cannot make '{JAIL}'"))?;
         self.metrics = Some(named_pipe(METRICS)?);
+        self.calls = Some(calls()?);
         let ((command, jail), user) = match &self.jailer {
             Some((jailer, user)) => (self.jailed(plan, jailer, *user)?, Some(*user)),
             None => (self.own_jail(plan), None),
@@ -313,8 +333,12 @@ impl Machine for Firecracker {
         Ok(())
     }
 
-    fn channel(&mut self) -> Option<UnixStream> {
-        None
+    fn guest_channel(&self) -> Channel {
+        Channel::Vsock
+    }
+
+    fn channel(&mut self) -> Device {
+        Device::Calls(self.calls.take().expect("because it is asked for once, after the launch"))
     }
 
     fn console(&self) -> BorrowedFd<'_> {
@@ -446,7 +470,7 @@ fn describe(api: &mut Api, plan: &Plan) -> Result<()> {
             host_dev_name: tap,
         })?;
     }
-    api.vsock(&Vsock { guest_cid: GUEST_CID, uds_path: "/run/channel.sock" })?;
+    api.vsock(&Vsock { guest_cid: GUEST_CID, uds_path: &format!("/{VSOCK}") })?;
     api.entropy()
 }
 
@@ -618,8 +642,8 @@ mod tests {
     }
 
     /// Run by itself in a guest whose kernel has Landlock, with the real Firecracker in the folder that
-    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. There is no KVM in
-    /// a guest, so the last step, running it, is refused for that reason and no other.
+    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. It is
+    /// not shown `/dev/kvm`, so the last step, running it, is refused for that reason and no other.
     #[test]
     fn the_real_firecracker_takes_a_machine_behind_landlock() {
         let Some(programs) = std::env::var_os("BANGER_VMM").map(PathBuf::from) else {
@@ -663,6 +687,7 @@ mod tests {
             console,
             console_end: None,
             metrics: None,
+            calls: None,
             told,
             teller: None,
             orders: None,

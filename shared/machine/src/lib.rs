@@ -19,16 +19,14 @@ pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
 
+use banger_channel::bridge::Device;
 use banger_config::Binaries;
-use banger_doc::{Result, Vmm};
+use banger_doc::{Channel, Result, Vmm};
 use nix::unistd::Uid;
 use std::{
     fmt,
     fs::File,
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     process::Command,
 };
@@ -165,9 +163,11 @@ pub trait Machine: fmt::Debug {
         Ok(())
     }
 
-    /// Returns the stream to the guest's channel device, for a VMM that does not serve the channel
-    /// socket itself. To be called once.
-    fn channel(&mut self) -> Option<UnixStream>;
+    /// Says which device the guest reaches the host by; its document has to say the same.
+    fn guest_channel(&self) -> Channel;
+
+    /// Returns the host's end of that device. To be called once, after [`Machine::launch`].
+    fn channel(&mut self) -> Device;
 
     /// Returns where the guest's serial console comes out.
     fn console(&self) -> BorrowedFd<'_>;

@@ -7,8 +7,9 @@ use crate::{
     kvm,
     qmp::Qmp,
 };
+use banger_channel::bridge::Device;
 use banger_config::Binaries;
-use banger_doc::{Context, Error, Result, Vmm};
+use banger_doc::{Channel, Context, Error, Result, Vmm};
 use nix::unistd::{Uid, chown, geteuid};
 use std::{
     fs::{self, File},
@@ -149,8 +150,12 @@ impl Machine for Qemu {
         Ok(Launch { ways, inherit, stdout: None })
     }
 
-    fn channel(&mut self) -> Option<UnixStream> {
-        self.channel.take()
+    fn guest_channel(&self) -> Channel {
+        Channel::VirtioSerial
+    }
+
+    fn channel(&mut self) -> Device {
+        Device::Port(self.channel.take().expect("because it is asked for once"))
     }
 
     fn console(&self) -> BorrowedFd<'_> {

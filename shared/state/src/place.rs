@@ -53,6 +53,8 @@ pub const VM_DOCUMENT: &str = "vm.json";
 pub const VM_SPEC: &str = "spec.json";
 /// Held by the supervisor as long as the VM lives.
 pub const VM_LOCK: &str = "lock";
+/// Empty; locked by every process that writes the VM's disks.
+pub const VM_DISKS_LOCK: &str = "disks.lock";
 /// What is asked of the supervisor.
 pub const VM_WANTED: &str = "wanted.json";
 /// What the supervisor answers.
@@ -106,6 +108,7 @@ pub const TREE: &[&str] = &[
     "vms/NAME/vm.json",
     "vms/NAME/spec.json",
     "vms/NAME/lock",
+    "vms/NAME/disks.lock",
     "vms/NAME/wanted.json",
     "vms/NAME/running.json",
     "vms/NAME/last-exit.json",
@@ -118,6 +121,8 @@ pub const TREE: &[&str] = &[
     "vms/NAME/ssh/host_ed25519.pub",
     "vms/NAME/ssh/known_host",
     "vms/NAME/run/channel.sock",
+    "vms/NAME/run/vsock.sock",
+    "vms/NAME/run/vsock.sock_1024",
     "vms/NAME/workspace/workspace.json",
     "vms/NAME/workspace/tree-N.jsonl",
     "vms/NAME/workspace/repo.git/",

@@ -8,6 +8,7 @@ mod errors;
 mod firecracker;
 mod fuzz;
 mod install;
+mod nested;
 mod run;
 mod setup;
 mod soak;
@@ -25,13 +26,14 @@ usage: cargo xtask TASK
   build             build all programs, and the guest programs statically
   demo              boot a Debian VM and run a command in it
   test [-- ARG...]  run every test, real VMs included; ARGs go to the test runner
+  nested            run what needs real KVM, on a host made for it
   errors            compare docs/errors.md with what the last tests saw; BLESS=1 writes it
   bench NAME [--debug]
-                    measure against a budget: boot, create, image, net, start,
+                    measure against a budget: boot, create, image, kvm, net, start,
                     workspace;
                     --debug: the programs as tests use them
   soak NAME         try everything that tests try a selection of: kill, fault, first-command,
-                    load, model
+                    load, model, nested
   fuzz [--seconds N] [TARGET...]
                     throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]
@@ -51,7 +53,10 @@ fn main() -> ExitCode {
         ["errors"] => errors::run(),
         ["bench", name] => bench::run(name, false),
         ["bench", name, "--debug"] => bench::run(name, true),
+        // What `bench kvm` runs on the host it makes.
+        ["bench-there"] => bench::there(),
         ["soak", name] => soak::run(name),
+        ["nested"] => nested::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install"] => install::run("/usr/local"),
         ["install", "--prefix", prefix] => install::run(prefix),

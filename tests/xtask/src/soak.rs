@@ -17,6 +17,7 @@ const SOAKS: &[(&str, &[&str], Duration)] = &[
     ("kill", &["survive::kill::"], Duration::from_hours(2)),
     ("fault", &["survive::fault::"], Duration::from_hours(2)),
     ("load", &["survive::load::"], Duration::from_mins(20)),
+    ("nested", &["nested::"], Duration::from_hours(1)),
     ("model", &["survive::model::"], Duration::from_hours(1)),
 ];
 
