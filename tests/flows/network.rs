@@ -194,6 +194,12 @@ impl Inside {
         });
     }
 
+    /// Has the guest `web` begin to install its ssh server, which takes a while.
+    fn asks_for_ssh(&self) {
+        let words = ["web", "--timeout", "1", "--", "true"];
+        self.guest.sandbox.raw(program("banger-vm-ssh"), &words).fails(125, "did not come up");
+    }
+
     fn first_command_installs_make(&self) {
         let script = "apt-get update && apt-get install -y make && make --version";
         let words = ["--rm", "--image", &self.image, "--memory", "384M", "--", "sh", "-c", script];
@@ -272,6 +278,7 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
     let before = inside.traces();
     let view = inside.boot("web", &["--ports", "auto", "--publish", "8080:8000"]);
     assert!(view["running"]["notes"].to_string().find("network").is_none(), "{view}");
+    inside.asks_for_ssh();
 
     // Out: by both families and by name, with the right packets.
     for server in [SERVER4, SERVER6, NAME] {
@@ -372,6 +379,7 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     let Some(inside) = Inside::new(0, "debian:served") else { return };
     let before = inside.traces();
     inside.boot("web", &["--publish", "8080:8000", "--ports", "auto"]);
+    inside.asks_for_ssh();
     for server in [SERVER4, SERVER6, NAME] {
         let said = inside.says("web", &fetch(server, 80, ""));
         assert!(said.contains("hello 203.0.113.2") || said.contains("hello 2001:db8::2"), "{said}");

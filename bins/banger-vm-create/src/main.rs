@@ -127,7 +127,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
-    start = start.arg(format!("--wait={}", args.mark));
+    start = start.args(args.mark.option());
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

@@ -200,7 +200,7 @@ fn a_guest_that_is_silent_after_a_signal_is_given_up() {
     let mut guest = Guest::new("{}");
     let seconds = format!("60.{}", std::process::id());
     let mut command = guest.sandbox.command(EXEC);
-    command.args(["web", "sleep", &seconds]).stderr(Stdio::piped());
+    command.args(["web", "sh", "-c", &format!("exec sleep {seconds}")]).stderr(Stdio::piped());
     let client = command.spawn().unwrap();
     until("it runs", || runs(&seconds));
     let agent = guest.running.agent().id();

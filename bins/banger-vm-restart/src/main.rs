@@ -32,9 +32,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let act = |name: &Name| {
         let timeout = args.timeout.to_string();
         view("banger-vm-stop", &["--timeout", &timeout], name, quiet)?;
-        let wait = format!("--wait={}", args.mark);
-        let options = if args.console { &[&*wait, "--console"][..] } else { &[&*wait] };
-        view("banger-vm-start", options, name, quiet)
+        let wait = args.mark.option();
+        let console = args.console.then_some("--console");
+        let options: Vec<&str> = wait.as_deref().into_iter().chain(console).collect();
+        view("banger-vm-start", &options, name, quiet)
     };
     out.each(&args.vms, act, |_| String::new())
 }

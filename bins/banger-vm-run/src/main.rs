@@ -206,7 +206,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
 fn start(args: &Args, name: &Name, quiet: bool) -> Result<View> {
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
-    start = start.arg(format!("--wait={}", args.mark));
+    start = start.args(args.mark.option());
     if let Some(timeout) = &args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

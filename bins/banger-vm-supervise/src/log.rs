@@ -21,7 +21,6 @@ const LOG_COLUMNS: usize = 1000;
 
 /// What stands for the middle that was left out.
 const GAP: &str = "[banger left out what came here: the log was full]";
-/// More of a line tells nobody more.
 
 /// A log that keeps its beginning and its end, and leaves out the middle.
 #[derive(Debug)]

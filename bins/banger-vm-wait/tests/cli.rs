@@ -27,7 +27,7 @@ fn each_mark_is_waited_for() {
         "the boot of VM 'slow' is not over after 1 s, which waits for 'a.service', 'b.service'";
     sandbox.run(WAIT, &["--timeout", "1", "slow"]).fails(1, late);
     sandbox.run(WAIT, &["--timeout", "1", "--for", "stopped", "slow"]).fails(1, "is not stopped");
-    // One that failed in part, and one of which nobody can tell, are waited for no longer.
+    // One that failed in part, and one of which nobody can tell, keep nobody waiting.
     for booted in ["yes", "degraded", "unknown"] {
         let _done = sandbox.plant_running(booted, &json!({ "booted": booted }));
         let answer = sandbox.run(WAIT, &[booted]);

@@ -133,6 +133,13 @@ pub enum Mark {
     Booted,
 }
 
+impl Mark {
+    /// Returns the option that asks a start for this one, unless it would wait for it anyway.
+    pub fn option(self) -> Option<String> {
+        (self != Self::default()).then(|| format!("--wait={self}"))
+    }
+}
+
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
