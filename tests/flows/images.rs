@@ -444,13 +444,14 @@ fn base(users: &[&str]) -> Vec<Entry> {
     entries.push(Entry::dir("tmp", 0o1777));
     entries.push(Entry::file("bin/busybox", 0o755, busybox()));
     entries.extend(names("bin"));
-    let mut passwd = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
-    let mut group = "root:x:0:\n".to_owned();
+    let mut passwd = vec!["root:x:0:0:root:/root:/bin/sh".to_owned()];
+    let mut group = vec!["root:x:0:".to_owned()];
     for user in users {
-        passwd += &format!("{user}\n");
         let fields: Vec<&str> = user.split(':').collect();
-        group += &format!("{}:x:{}:\n", fields[0], fields[3]);
+        group.push(format!("{}:x:{}:", fields[0], fields[3]));
+        passwd.push((*user).to_owned());
     }
+    let (passwd, group) = (passwd.join("\n") + "\n", group.join("\n") + "\n");
     entries.push(Entry::file("etc/passwd", 0o644, passwd));
     entries.push(Entry::file("etc/group", 0o644, group));
     entries
@@ -540,7 +541,7 @@ fn looks_right(guest: &Guest, shape: &Shape) {
 
 /// Waits until the console has a line.
 fn says_on_the_console(guest: &Guest, wanted: &str) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     loop {
         let text = guest.sandbox.raw(program("banger-vm-logs"), &["web"]).text();
         if text.lines().any(|line| line.trim_end() == wanted) {

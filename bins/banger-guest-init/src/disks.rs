@@ -196,7 +196,7 @@ fn fill(
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let room = nix::sys::statvfs::statvfs(to)
-            .map_or(0, |stat| stat.blocks() as u64 * stat.fragment_size() as u64);
+            .map_or(0, |stat| stat.blocks() * stat.fragment_size());
         Error::failed(format!(
             "what the image has in '{path}' takes {} MiB, which do not fit into the {} MiB of the {disk}; \
              'banger vm set {option}' makes it larger",
@@ -391,7 +391,7 @@ mod tests {
             people(passwd),
             [(1000, 1000, "/home/app".to_owned()), (1002, 1002, "/home/app".to_owned())][..1]
         );
-        let many: String = (1000..1100).map(|n| format!("u:x:{n}:{n}::/home/{n}:\n")).collect();
-        assert_eq!(people(&many).len(), MOST_HOMES);
+        let many: Vec<_> = (1000..1100).map(|n| format!("u:x:{n}:{n}::/home/{n}")).collect();
+        assert_eq!(people(&many.join("\n")).len(), MOST_HOMES);
     }
 }

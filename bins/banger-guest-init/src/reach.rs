@@ -64,7 +64,7 @@ fn follow(root: &Path, path: &str, make: Option<Make>) -> Result<PathBuf> {
                 }
                 let target = fs::read_link(&next).with_context(failed)?;
                 if target.is_absolute() {
-                    real = root.to_owned();
+                    root.clone_into(&mut real);
                 }
                 for part in parts(&target).into_iter().rev() {
                     rest.push_front(part);

@@ -101,7 +101,7 @@ pub(crate) fn check(
     }
     let run = need("/run");
     if !memory.holds(run) {
-        let mib = (run.bytes * 100 / RUN_PERCENT >> 20).next_multiple_of(64) + 64;
+        let mib = ((run.bytes * 100 / RUN_PERCENT) >> 20).next_multiple_of(64) + 64;
         return Err(too_much("/run", run, "memory", memory)
             .hint(format!("'--memory {mib}M' makes the room: '/run' is a quarter of it")));
     }

@@ -186,17 +186,17 @@ fn panic_at(console: &[String]) -> Option<usize> {
 /// Says why the kernel panicked; where its first process ended, also how, and what that had said.
 fn panic_words(console: &[String], at: usize) -> String {
     let line = console[at].trim();
-    let mut words = line.to_owned();
     let code = line.split_once("Attempted to kill init! exitcode=0x").map(|(_, code)| code);
     let code = code.and_then(|code| i32::from_str_radix(code.get(..8)?, 16).ok());
-    let Some(code) = code else { return words };
-    match code & 0x7f {
-        0 => words.push_str(&format!("; the image's init ended with status {}", code >> 8)),
+    let Some(code) = code else { return line.to_owned() };
+    let how = match code & 0x7f {
+        0 => format!("ended with status {}", code >> 8),
         signal => {
             let name = Signal::try_from(signal).map_or("unknown", Signal::as_str);
-            words.push_str(&format!("; the image's init was ended by signal {signal} ({name})"));
+            format!("was ended by signal {signal} ({name})")
         }
-    }
+    };
+    let mut words = format!("{line}; the image's init {how}");
     let mut said: Vec<&str> = console[..at]
         .iter()
         .rev()
@@ -206,7 +206,7 @@ fn panic_words(console: &[String], at: usize) -> String {
         .collect();
     said.reverse();
     if !said.is_empty() {
-        words.push_str(&format!(", after it said: {}", said.join(" / ")));
+        words.extend([", after it said: ", &said.join(" / ")]);
     }
     words
 }
