@@ -205,9 +205,12 @@ fn flows(work: &Path) -> PathBuf {
     let exe = std::env::current_exe().expect("the path of the test");
     let target = exe.ancestors().nth(3).expect("the folder of the build");
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tree");
+    let server = work.join("echo.c");
+    fs::write(&server, super::soak::ECHO).expect("a program");
     // The kernel's fixture goes by the program that imported it, so that one stays as it is.
     let script = r#"set -e
-        to="$4$2"; mkdir -p "$to"/debug/deps "$4$3/tests/flows"
+        to="$4$2"; mkdir -p "$to"/debug/deps "$4$3/tests/flows" "$4/srv"
+        cc -static -O1 -o "$4/srv/echo" "$5"
         strip -o "$to/debug/deps/$(basename "$1")" "$1"
         ls "$2"/debug | grep -E '^banger(-[a-z]+)*$' | while read -r program; do
             strip -o "$to/debug/$program" "$2/debug/$program"
@@ -220,7 +223,13 @@ fn flows(work: &Path) -> PathBuf {
         cp "$3"/tests/flows/fixture.rs "$4$3"/tests/flows
         cp -R "$3"/completions "$4$3""#;
     let mut shell = Command::new("bash");
-    shell.args(["-c", script, "sh"]).arg(&exe).arg(target).arg(tree).arg(work.join("flows"));
+    shell
+        .args(["-c", script, "sh"])
+        .arg(&exe)
+        .arg(target)
+        .arg(tree)
+        .arg(work.join("flows"))
+        .arg(server);
     tool(&mut shell, Duration::from_mins(5));
     pack(work, "flows")
 }
