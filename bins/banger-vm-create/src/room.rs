@@ -3,7 +3,10 @@
 
 use banger_cli::human_bytes;
 use banger_doc::{Error, Image, Result, Spec};
-use banger_guest::place::DIRECT;
+use banger_guest::{
+    place::DIRECT,
+    user::{self, Directory},
+};
 use ext4_view::{Ext4, FileType, Path as DiskPath};
 use std::{
     fs::File,
@@ -18,8 +21,8 @@ const BLOCK: u64 = 4096;
 /// too.
 const MOST_ENTRIES: u64 = 500_000;
 const LIMIT: Duration = Duration::from_secs(10);
-/// Homes outside of these belong to the system, and nothing is copied from there.
-const HOMES: &[&str] = &["/root", "/home/", "/var/home/", "/var/roothome"];
+/// Longest list of users that is read.
+const MAX_LIST: u64 = 4 << 20;
 /// How much of the memory `/run` may take.
 const RUN_PERCENT: u64 = 25;
 
@@ -80,7 +83,8 @@ pub(crate) fn check(
     let Ok(disk) = Ext4::load_from_path(base) else { return Ok(()) };
     let end = Instant::now() + LIMIT;
     let need = |path: &str| below(&disk, path, end).unwrap_or_default();
-    let home = home(&disk, image.config.user.as_deref().unwrap_or_default());
+    let wanted = spec.user.as_deref().or(image.config.user.as_deref());
+    let home = place_of(&disk, wanted.unwrap_or_default());
     if let Some(home) = home.filter(|_| !fits_work) {
         let need = need(&home);
         if !on_work.holds(need) {
@@ -123,18 +127,25 @@ fn too_much(path: &str, need: Room, disk: &str, room: Room) -> Error {
     ))
 }
 
-/// Returns the home of the user that the image names, if it is one that is copied from.
-fn home(disk: &Ext4, user: &str) -> Option<String> {
-    let user = user.split(':').next().unwrap_or_default();
-    if matches!(user, "" | "0" | "root") {
-        return Some("/root".to_owned());
-    }
-    let list = disk.read("/etc/passwd").ok()?;
-    let list = String::from_utf8_lossy(&list).into_owned();
-    let fields = list.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let mut own = fields.filter(|fields| fields[0] == user || fields.get(2) == Some(&user));
-    let home = (*own.next()?.get(5)?).to_owned();
-    HOMES.iter().any(|start| home.starts_with(start)).then_some(home)
+/// Returns where the work disk will lie: where the guest finds the work of its user to be, by the same rules.
+fn place_of(disk: &Ext4, wanted: &str) -> Option<String> {
+    let list = |path: &str| {
+        // A longer one is the guest's to read.
+        let is_short = disk.metadata(path).is_ok_and(|meta| meta.len() <= MAX_LIST);
+        let bytes = is_short.then(|| disk.read(path).ok()).flatten().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let (passwd, groups) = (list("/etc/passwd"), list("/etc/group"));
+    let find = |wanted: &str| user::find_in(&passwd, &groups, wanted);
+    // As the guest does: nobody of that name is root.
+    let user = find(wanted).or_else(|_| find("0")).ok()?;
+    Some(user.place_in(|path| {
+        let real = disk.canonicalize(DiskPath::try_from(&format!("/{path}")).ok()?).ok()?;
+        let meta = disk.metadata(&real).ok().filter(ext4_view::Metadata::is_dir)?;
+        let directory =
+            Directory { uid: meta.uid(), gid: meta.gid(), mode: u32::from(meta.mode()) };
+        Some((real.to_str().ok()?.to_owned(), directory))
+    }))
 }
 
 /// Returns what a copy of all that is below a directory takes; nothing if there is none, or too much to look
@@ -173,22 +184,32 @@ fn below(disk: &Ext4, path: &str, end: Instant) -> Option<Room> {
 mod tests {
     use super::*;
     use banger_doc::ImageConfig;
-    use std::{fs, path::PathBuf};
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     /// A disk with 3 MiB in root's home, 2 MiB in another's, and links as some images have them.
     fn base(dir: &Path) -> PathBuf {
         let tree = dir.join("tree");
-        for below in ["var/roothome/deep", "home/app", "var/lib/docker", "run", "etc"] {
+        for below in [
+            "var/roothome/deep",
+            "home/app",
+            "home/others",
+            "workspace",
+            "var/lib/docker",
+            "run",
+            "etc",
+        ] {
             fs::create_dir_all(tree.join(below)).unwrap();
         }
         std::os::unix::fs::symlink("var/roothome", tree.join("root")).unwrap();
         fs::write(tree.join("var/roothome/deep/file"), vec![1; 3 << 20]).unwrap();
         fs::write(tree.join("home/app/file"), vec![2; 2 << 20]).unwrap();
         fs::write(tree.join("var/lib/docker/layer"), vec![3; 5 << 20]).unwrap();
+        // Its user's to write to, whoever runs the test.
+        fs::set_permissions(tree.join("home/app"), fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(tree.join("run/file"), vec![4; 1 << 20]).unwrap();
         fs::write(
             tree.join("etc/passwd"),
-            "app:x:7:7::/home/app:\nsys:x:8:8::/var/lib/docker:\nshort:x\n",
+            "app:x:7:7::/home/app:\nguest:x:9:9::/home/others:\nsys:x:8:8::/var/lib/docker:\nshort:x\n",
         )
         .unwrap();
         let path = dir.join("base");
@@ -220,16 +241,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let base = base(dir);
-        let spec = |memory_mib: u64| -> Spec {
+        let spec = |memory_mib: u64, user: Option<&str>| -> Spec {
             serde_json::from_value(serde_json::json!({
-                "vcpu": 1, "memory_mib": memory_mib, "overlay_bytes": 0, "disk_bytes": 0,
+                "vcpu": 1, "memory_mib": memory_mib, "overlay_bytes": 0, "disk_bytes": 0, "user": user,
             }))
             .unwrap()
         };
         let small = disk(dir, "small", 16);
         let large = disk(dir, "large", 64);
         let try_it = |user: &str, memory_mib: u64, work: &Path, overlay: &Path| {
-            check(&image(user), &base, &spec(memory_mib), work, overlay)
+            check(&image(user), &base, &spec(memory_mib, None), work, overlay)
         };
         for user in ["", "root", "app", "7:7", "sys", "nobody", "short"] {
             try_it(user, 64, &large, &large).unwrap();
@@ -237,6 +258,8 @@ mod tests {
         }
         // Filled by nothing, so the same disks are too small for more.
         fs::write(dir.join("tree/home/app/more"), vec![5; 12 << 20]).unwrap();
+        fs::write(dir.join("tree/workspace/file"), vec![6; 14 << 20]).unwrap();
+        fs::write(dir.join("tree/home/others/file"), vec![7; 15 << 20]).unwrap();
         fs::remove_file(&base).unwrap();
         let file = File::options().read(true).write(true).create_new(true).open(&base).unwrap();
         banger_ext4::from_directory(&dir.join("tree"), &file, "").unwrap();
@@ -245,12 +268,21 @@ mod tests {
         let size = error.hint_text().and_then(|hint| hint.split(['M', ' ']).nth(1)).unwrap();
         let enough = disk(dir, "enough", size.parse().unwrap());
         try_it("app", 64, &enough, &small).unwrap();
+        // Whose the guest is decides, also where the command line says it.
+        let error = check(&image(""), &base, &spec(64, Some("7")), &small, &small).unwrap_err();
+        assert!(error.to_string().contains("'/home/app'"), "{error}");
+        check(&image("app"), &base, &spec(64, Some("root")), &small, &small).unwrap();
+        // A home that is not its user's to write to, or is the system's, is no place; what stands in for it is.
+        for user in ["guest", "sys", "12345"] {
+            let error = try_it(user, 64, &small, &small).unwrap_err();
+            assert!(error.to_string().contains("14.0 MiB in '/workspace'"), "{user}: {error}");
+        }
         // Another's home is not copied.
         try_it("", 64, &small, &small).unwrap();
         let error = try_it("", 2, &small, &small).unwrap_err();
         assert!(error.to_string().contains("'/run'"), "{error}");
         // What cannot be read is the guest's to tell.
-        check(&image(""), &dir.join("tree"), &spec(64), &small, &small).unwrap();
+        check(&image(""), &dir.join("tree"), &spec(64, None), &small, &small).unwrap();
     }
 
     #[test]
