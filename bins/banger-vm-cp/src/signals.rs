@@ -69,10 +69,15 @@ impl Signals {
     pub(crate) fn obey(&self) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signal) = seen.signal {
-            let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set()), None);
-            let _ = kill(Pid::this(), signal);
+            end_by(signal);
         }
     }
+}
+
+/// Ends this program as a signal does.
+fn end_by(signal: Signal) {
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set()), None);
+    let _ = kill(Pid::this(), signal);
 }
 
 /// Ends a program that one signal did not at the third: removing what it made may take long, or a disk
@@ -85,7 +90,7 @@ fn give_up_after_more(set: SigSet) {
     note(
         "banger-vm-cp: this was the third signal; what was half made may be left: 'ls -A' shows it",
     );
-    std::process::exit(128 + last as i32);
+    end_by(last);
 }
 
 fn set() -> SigSet {

@@ -45,7 +45,7 @@ pub fn write(
     written(state, name, |disk| banger_layer::build(layers, disk, limits, progress))
 }
 
-/// Like [`write`], for an archive that is to be a root file system; `judge` may refuse it.
+/// Like [`write()`], for an archive that is to be a root file system; `judge` may refuse it.
 pub fn write_root(
     state: &State,
     name: &Name,
