@@ -10,6 +10,7 @@ mod debian;
 mod disks;
 mod fixture;
 mod guest;
+mod images;
 mod killed;
 mod machine;
 mod many;
@@ -27,6 +28,7 @@ mod stuck;
 mod survive;
 mod tape;
 mod terminal;
+mod user;
 mod workspace;
 mod wrong;
 

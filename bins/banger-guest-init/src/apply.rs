@@ -1,8 +1,10 @@
 //! Who the guest is, in the image's own files. Links in the image lead nowhere but into the image: its
 //! tree is `/` by now.
 
-use crate::say;
+use crate::{home::Home, reach, say};
+use banger_channel::files::Owner;
 use banger_doc::{Context, Error, Guest, Result};
+use banger_guest::{place, user};
 use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime, clock_settime},
@@ -11,7 +13,7 @@ use std::{
     fmt::Write as _,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Component, Path},
 };
 
@@ -21,11 +23,11 @@ const MAX_FILE: u64 = 4 << 20;
 const MARK: &str = "# banger";
 
 /// Sets clock, host name, machine-id, `/etc/hosts`, name servers and keys.
-pub(crate) fn identity(guest: &Guest) {
+pub(crate) fn identity(guest: &Guest, home: &Home) {
     say::or_warn(clock(guest.clock_unix_ms));
     say::or_warn(nix::unistd::sethostname(&guest.hostname).context("cannot set the host name"));
     let etc = Path::new("/etc");
-    say::or_warn(fs::create_dir_all(etc).context("cannot make '/etc'"));
+    say::or_warn(reach::directory(Path::new("/"), "/etc", 0o755));
     let line = |text: &str| format!("{text}\n");
     say::or_warn(replace(&etc.join("hostname"), &line(&guest.hostname), 0o644));
     say::or_warn(replace(&etc.join("machine-id"), &line(&guest.machine_id), 0o444));
@@ -35,44 +37,48 @@ pub(crate) fn identity(guest: &Guest) {
     }
     say::or_warn(fstab(etc));
     if !guest.authorized_keys.is_empty() {
-        say::or_warn(keys(Path::new("/root"), &guest.authorized_keys));
+        keys(etc, home, &guest.authorized_keys);
     }
 }
 
-/// Writes the files of the document.
-pub(crate) fn files(guest: &Guest, contents: &[Vec<u8>]) {
+/// Writes the files of the document: what begins with `~/` where the user's work lies, by the user, so
+/// that no link of the user's own leads elsewhere; all else by root.
+pub(crate) fn files(guest: &Guest, contents: &[Vec<u8>], home: &Home) {
+    let root = Owner { uid: 0, gid: 0, groups: Vec::new() };
     for (file, content) in guest.files.iter().zip(contents) {
-        say::or_warn(
-            write_file(&file.path, file.mode, content)
-                .with_context(|| format!("cannot write '{}'", file.path)),
-        );
+        let (owner, path) = match file.path.strip_prefix("~/") {
+            Some(below) => (home.owner(), format!("{}/{below}", home.place)),
+            None => (root.clone(), file.path.clone()),
+        };
+        let written = owner.act().and_then(|_acting| write_file(&path, file.mode, content, &owner));
+        say::or_warn(written.with_context(|| format!("cannot write '{path}'")));
     }
 }
 
-fn write_file(path: &str, mode: u32, content: &[u8]) -> Result<()> {
+fn write_file(path: &str, mode: u32, content: &[u8], owner: &Owner) -> Result<()> {
     let path = Path::new(path);
     let plain =
         path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !plain {
         return Err(Error::failed("its path is not an absolute one without '..'"));
     }
-    if is_so(path, mode, content) {
+    if is_so(path, mode, content, owner) {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).context("no folder for it")?;
-    }
-    put(path, content, mode)
+    // Where links lead is where it lies: a folder of the image may be one, to where there is nothing yet.
+    let parent = path.parent().unwrap_or(path).to_string_lossy();
+    let parent = reach::directory(Path::new("/"), &parent, 0o755)?;
+    put(&parent.join(path.file_name().unwrap_or_default()), content, mode)
 }
 
-/// Says whether a file is root's, with this mode and content: a boot like the last one then writes
+/// Says whether a file is the owner's, with this mode and content: a boot like the last one then writes
 /// nothing.
-fn is_so(path: &Path, mode: u32, content: &[u8]) -> bool {
+fn is_so(path: &Path, mode: u32, content: &[u8], owner: &Owner) -> bool {
     let so = |meta: fs::Metadata| {
         meta.is_file()
             && meta.len() == content.len() as u64
             && meta.mode() & 0o7777 == mode & 0o7777
-            && (meta.uid(), meta.gid()) == (0, 0)
+            && (meta.uid(), meta.gid()) == (owner.uid, owner.gid)
     };
     // A regular file, so reading waits for nobody.
     fs::symlink_metadata(path).is_ok_and(so) && fs::read(path).is_ok_and(|found| found == content)
@@ -90,7 +96,7 @@ fn clock(unix_ms: u64) -> Result<()> {
 }
 
 /// Reads a file of the image as text; nothing if it is absent, no regular file, or too large.
-fn text_of(path: &Path) -> Option<String> {
+pub(crate) fn text_of(path: &Path) -> Option<String> {
     // Opened without waiting: a hostile image may have a pipe here.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -172,10 +178,9 @@ fn resolver(etc: &Path, servers: &[String]) -> Result<()> {
         let target = plain(&target);
         if target.starts_with("/run/") && !target.starts_with("/run/banger") {
             let target = Path::new(&target);
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent).context("cannot make a folder in '/run'")?;
-            }
-            return replace(target, &text, 0o644);
+            let parent = target.parent().unwrap_or(target).to_string_lossy();
+            let parent = reach::directory(Path::new("/"), &parent, 0o755)?;
+            return replace(&parent.join(target.file_name().unwrap_or_default()), &text, 0o644);
         }
     }
     replace(&path, &text, 0o644)
@@ -206,11 +211,15 @@ fn fstab(etc: &Path) -> Result<()> {
     if after == before {
         return Ok(());
     }
-    let ours = Path::new(banger_guest::place::RUN).join("fstab");
-    replace(&ours, &after, 0o644)?;
+    cover(&path, &Path::new(place::RUN).join("fstab"), &after)
+}
+
+/// Lets a file of the image say something else until the guest ends; the other text is in a file of ours.
+pub(crate) fn cover(path: &Path, ours: &Path, text: &str) -> Result<()> {
+    replace(ours, text, 0o644)?;
     let none: Option<&str> = None;
-    nix::mount::mount(Some(&ours), &path, none, nix::mount::MsFlags::MS_BIND, none)
-        .context("cannot hide '/etc/fstab'")
+    nix::mount::mount(Some(ours), path, none, nix::mount::MsFlags::MS_BIND, none)
+        .with_context(|| format!("cannot hide '{}'", path.display()))
 }
 
 fn fstab_text(before: &str, exists: impl Fn(&str) -> bool) -> String {
@@ -230,12 +239,47 @@ fn fstab_text(before: &str, exists: impl Fn(&str) -> bool) -> String {
     before.lines().filter(keeps).fold(String::new(), |all, line| all + line + "\n")
 }
 
-/// Adds the user's keys to root's own.
-fn keys(home: &Path, wanted: &[String]) -> Result<()> {
-    let dir = home.join(".ssh");
-    if !dir.is_dir() {
-        DirBuilder::new().mode(0o700).create(&dir).context("cannot make '/root/.ssh'")?;
+/// Lets the host's keys in, as root and as the guest's user: by lines in their homes, and by lists of
+/// banger's own, which the server is told of: a home may be anywhere, and belong to anybody.
+fn keys(etc: &Path, home: &Home, wanted: &[String]) {
+    let mut text = wanted.join("\n");
+    text.push('\n');
+    let lists = Path::new(place::KEYS);
+    say::or_warn(
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(lists)
+            .with_context(|| format!("cannot make '{}'", place::KEYS)),
+    );
+    let list = |name: &str| {
+        // A name that leads elsewhere is nobody's that a server could ask for.
+        if !name.starts_with('.') && !name.contains('/') {
+            say::or_warn(replace(&lists.join(name), &text, 0o644));
+        }
+    };
+    let root = user::find(Path::new("/"), "0");
+    let dir = root.as_ref().map_or("/root", |root| root.home.as_str());
+    let name = root.as_ref().ok().and_then(|root| root.name.clone());
+    let mut names = vec![name.unwrap_or_else(|| "root".to_owned())];
+    say::or_warn(keys_at(Path::new(dir), wanted));
+    if home.user.uid != 0 {
+        names.extend(home.user.name.clone());
+        if home.place == home.user.home.trim_end_matches('/') {
+            let owner = home.owner();
+            let added = owner.act().and_then(|_acting| keys_at(Path::new(&home.place), wanted));
+            say::or_warn(added);
+        }
     }
+    for name in &names {
+        list(name);
+    }
+    say::or_warn(unlock(&etc.join("shadow"), &names));
+}
+
+/// Adds keys to those of a home.
+fn keys_at(home: &Path, wanted: &[String]) -> Result<()> {
+    let dir = reach::directory(Path::new("/"), &home.join(".ssh").to_string_lossy(), 0o700)?;
     let path = dir.join("authorized_keys");
     let before = text_of(&path).unwrap_or_default();
     let after = keys_text(&before, wanted);
@@ -243,6 +287,44 @@ fn keys(home: &Path, wanted: &[String]) -> Result<()> {
         replace(&path, &after, 0o600)?;
     }
     Ok(())
+}
+
+/// Says of accounts that were made without a password that they have none, instead of that they are
+/// locked: a server without PAM lets nobody into those, whatever the key (sshd(8)). Neither can be
+/// entered by a password.
+fn unlock(path: &Path, names: &[String]) -> Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Some(before) = text_of(path).filter(|_| meta.is_file()) else { return Ok(()) };
+    let after = shadow_text(&before, names);
+    if after == before {
+        return Ok(());
+    }
+    let new = path.with_extension("banger");
+    let write = || -> std::io::Result<()> {
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(after.as_bytes())?;
+        fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
+        file.set_permissions(Permissions::from_mode(meta.mode() & 0o7777))?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("cannot write '{}'", path.display()))
+}
+
+fn shadow_text(before: &str, names: &[String]) -> String {
+    let mut text = String::with_capacity(before.len());
+    for line in before.split_inclusive('\n') {
+        let mut fields = line.splitn(3, ':');
+        match (fields.next(), fields.next(), fields.next()) {
+            (Some(name), Some("!" | "!!" | "!*" | "*!"), Some(rest))
+                if names.iter().any(|known| known == name) =>
+            {
+                let _ = write!(text, "{name}:*:{rest}");
+            }
+            _ => text.push_str(line),
+        }
+    }
+    text
 }
 
 fn keys_text(before: &str, wanted: &[String]) -> String {
@@ -278,6 +360,47 @@ mod tests {
         let first = keys_text("ssh-rsa B other", &wanted);
         assert_eq!(first, "ssh-rsa B other\nssh-ed25519 A me\n");
         assert_eq!(keys_text(&first, &wanted), first);
+    }
+
+    #[test]
+    fn only_accounts_without_a_password_are_unlocked() {
+        let names = ["root".to_owned(), "dev".to_owned()];
+        let before = "root:!::0:::::\ndev:!!:1:0:::::\nother:!:1:::\nbad\ndev:!$6$x:1:\ndev:x";
+        let after = "root:*::0:::::\ndev:*:1:0:::::\nother:!:1:::\nbad\ndev:!$6$x:1:\ndev:x";
+        assert_eq!(shadow_text(before, &names), after);
+        assert_eq!(shadow_text(after, &names), after);
+    }
+
+    #[test]
+    fn keys_and_files_are_written_with_the_owner_s_rights() {
+        let owner = Owner { uid: 54_321, gid: 54_321, groups: vec![54_321] };
+        if owner.is_self() {
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("banger-apply-{}", std::process::id()));
+        let (home, roots) = (dir.join("home"), dir.join("roots"));
+        for path in [&home, &roots] {
+            fs::create_dir_all(path).unwrap();
+        }
+        std::os::unix::fs::chown(&home, Some(owner.uid), Some(owner.gid)).unwrap();
+        let by_owner = |act: &dyn Fn() -> Result<()>| owner.act().and_then(|_acting| act());
+        let wanted = ["ssh-ed25519 A me".to_owned()];
+        by_owner(&|| keys_at(&home, &wanted)).unwrap();
+        let meta = fs::metadata(home.join(".ssh/authorized_keys")).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o7777), (owner.uid, 0o600));
+        let meta = fs::metadata(home.join(".ssh")).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o7777), (owner.uid, 0o700));
+        let rc = home.join(".config/rc");
+        by_owner(&|| write_file(rc.to_str().unwrap(), 0o640, b"x", &owner)).unwrap();
+        assert!(is_so(&rc, 0o640, b"x", &owner));
+        // What the owner has made of its home leads root nowhere.
+        fs::remove_dir_all(home.join(".ssh")).unwrap();
+        std::os::unix::fs::symlink(&roots, home.join(".ssh")).unwrap();
+        assert!(by_owner(&|| keys_at(&home, &wanted)).is_err());
+        let evil = home.join(".ssh/rc");
+        assert!(by_owner(&|| write_file(evil.to_str().unwrap(), 0o640, b"x", &owner)).is_err());
+        assert_eq!(fs::read_dir(&roots).unwrap().count(), 0);
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -80,6 +80,12 @@ fn lines(state: &State) -> Result<String> {
         state: told.then(|| state.root().to_owned()),
     };
     let mut text = format!("# Written by banger ssh-config.\nHost *{SUFFIX}\n");
+    // Each running VM's own user, before the one of all others: ssh takes what it meets first.
+    let logins = state.root().join("vms/*").join(place::VM_SSH_LOGIN);
+    let root = state.root().to_string_lossy();
+    if !root.contains(['"', '\\', '*', '?', '[', '%', '$', '\n']) {
+        let _ = writeln!(text, "    Include \"{}\"", logins.display());
+    }
     for (key, value) in ssh_words(state, &programs) {
         let _ = writeln!(text, "    {key} {value}");
     }

@@ -39,6 +39,27 @@ fn the_lines_are_what_ssh_understands() {
 }
 
 #[test]
+fn each_vm_has_its_own_user_and_all_others_have_root() {
+    let Some(sandbox) = sandbox() else { return };
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.plant_vm("db", "alpine", "generic-6.12");
+    let folder = sandbox.vm("web").join("ssh");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("login"), "Host web.vm\n    User dev\n").unwrap();
+    let file = sandbox.dir().join("lines");
+    fs::write(&file, &sandbox.raw(PROGRAM, &[]).ok().stdout).unwrap();
+    for (host, user) in
+        [("web.vm", "dev"), ("root@web.vm", "root"), ("db.vm", "root"), ("me@db.vm", "me")]
+    {
+        let shown = sandbox.raw("/usr/bin/ssh", &["-G", "-F", file.to_str().unwrap(), host]);
+        let shown = String::from_utf8_lossy(&shown.ok().stdout).into_owned();
+        assert!(shown.contains(&format!("\nuser {user}\n")), "{host}: {shown}");
+    }
+    let shown = sandbox.raw("/usr/bin/ssh", &["-G", "-F", file.to_str().unwrap(), "elsewhere"]);
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("\nuser dev\n"));
+}
+
+#[test]
 fn installing_twice_and_taking_out_leaves_every_other_byte() {
     let Some(sandbox) = sandbox() else { return };
     let config = config(&sandbox);

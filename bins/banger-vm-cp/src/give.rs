@@ -59,7 +59,7 @@ pub(crate) fn files(
             Put::Into,
         ),
     };
-    let done = guest.files().put_as(text(root)?, put, !archive, LIMITS, |writer| {
+    let done = guest.writer(archive).put_as(text(root)?, put, !archive, LIMITS, |writer| {
         let mut builder = tar::Builder::new(writer);
         sent.add(&mut builder, &real, Path::new(name))?;
         builder.finish().context("cannot write to the guest's agent")
@@ -67,7 +67,8 @@ pub(crate) fn files(
     bar.finish_and_clear();
     done.with_context(said).map_err(|error| {
         error.or_hint(format!(
-            "'banger vm exec {} -- df -h {root}' shows what room there is; no file is there half",
+            "'--user root' writes where the user may not, 'banger vm exec {} -- df -h {root}' shows what \
+             room there is; no file is there half",
             guest.name(),
             root = root.display()
         ))
@@ -76,7 +77,7 @@ pub(crate) fn files(
 }
 
 /// Unpacks a tar stream from stdin.
-pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
+pub(crate) fn stream(guest: &Guest, to: &str, archive: bool) -> Result<Copy> {
     let (path, kind) = guest.look(Path::new(to))?;
     match kind {
         Kind::Dir => {}
@@ -91,7 +92,7 @@ pub(crate) fn stream(guest: &Guest, to: &str) -> Result<Copy> {
     }
     let mut copy = empty(guest, Path::new("-"), &path);
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
-    let done = guest.files().put(text(&path)?, Put::Into, LIMITS, |writer| {
+    let done = guest.writer(archive).put(text(&path)?, Put::Into, LIMITS, |writer| {
         let mut counted = Measured { to: writer, size: 0 };
         copy.entries = relay(&mut stdin, &mut counted)?;
         copy.size_bytes = counted.size;

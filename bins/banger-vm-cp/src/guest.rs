@@ -3,12 +3,14 @@
 use crate::place::Kind;
 use banger_channel::{
     connect,
+    control::account,
     files::{Files, Limits, What, is_inside},
     port,
 };
 use banger_doc::{Context, Error, Name, Result};
 use banger_state::{State, VmFolder, place};
 use std::{
+    cell::{Cell, OnceCell},
     os::unix::{ffi::OsStrExt, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -18,8 +20,6 @@ use std::{
 const CONNECT: Duration = Duration::from_secs(30);
 /// As many links as Linux follows.
 const LINKS: usize = 40;
-/// Where a path begins that does not begin with `/`.
-const HOME: &str = "/root";
 
 /// What a copy may take. It is silence that ends a wait: how long a copy takes depends on its size.
 pub(crate) const LIMITS: Limits =
@@ -29,13 +29,20 @@ pub(crate) const LIMITS: Limits =
 #[derive(Debug)]
 pub(crate) struct Guest {
     folder: VmFolder,
+    /// Who writes in the guest; its own user if nobody is named.
+    user: Option<String>,
+    /// Where a path begins that does not begin with `/`, once that was asked.
+    home: OnceCell<PathBuf>,
+    /// Whether a link was followed to what was looked at.
+    followed: Cell<bool>,
 }
 
 impl Guest {
-    pub(crate) fn open(state: &State, name: &Name) -> Result<Self> {
+    pub(crate) fn open(state: &State, name: &Name, user: Option<&str>) -> Result<Self> {
         let folder = state.vm(name)?;
         folder.must_run()?;
-        Ok(Self { folder })
+        let user = user.map(ToOwned::to_owned);
+        Ok(Self { folder, user, home: OnceCell::new(), followed: Cell::new(false) })
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -55,6 +62,30 @@ impl Guest {
         Files::new(|| self.stream())
     }
 
+    /// Returns the files of the guest for whoever writes there: the user that was named, or the guest's
+    /// own, and root where that one may not. A link may be that user's own, so root does not write
+    /// where one led. With `archive` root writes, who can give files away.
+    pub(crate) fn writer(&self, archive: bool) -> Files<'_> {
+        match &self.user {
+            Some(user) => self.files().by(user, false),
+            None if archive => self.files(),
+            None => self.files().by("", !self.followed.get()),
+        }
+    }
+
+    /// Returns where the user's paths begin.
+    fn home(&self) -> Result<&Path> {
+        if let Some(home) = self.home.get() {
+            return Ok(home);
+        }
+        let name = self.name();
+        let (_dir, path) = self.folder.short_path(place::VM_CHANNEL)?;
+        let account = account(&path, self.user.as_deref(), CONNECT)
+            .with_context(|| format!("cannot tell where the user's home is in VM '{name}'"))
+            .map_err(|error| error.or_hint("a path that begins with '/' needs no home"))?;
+        Ok(self.home.get_or_init(|| account.place.into()))
+    }
+
     /// Returns how a path in this VM is said.
     pub(crate) fn said(&self, path: &Path) -> String {
         format!("{}:{}", self.name(), path.display())
@@ -62,7 +93,7 @@ impl Guest {
 
     /// Returns what is at a path, and the path after all links.
     pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
-        let mut path = absolute(path);
+        let mut path = self.absolute(path)?;
         for _ in 0..LINKS {
             let bytes = path.as_os_str().as_bytes().to_vec();
             let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -70,7 +101,7 @@ impl Guest {
             if !is_inside(name) {
                 // `/`, or a name such as `..`: a directory if it is anything.
                 let there = self.files().stat(text(&path)?, &[], LIMITS);
-                there.map_err(|error| error.or_hint(self.ls(Path::new(HOME))))?;
+                there.map_err(|error| error.or_hint(self.ls(Path::new("/"))))?;
                 return Ok((path, Kind::Dir));
             }
             let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
@@ -86,6 +117,7 @@ impl Guest {
                 What::File => return Ok((path, Kind::File)),
                 What::Other => return Ok((path, Kind::Other)),
                 What::Link => {
+                    self.followed.set(true);
                     let target = std::ffi::OsStr::from_bytes(&entry.target);
                     path = trimmed(&dir.join(target));
                 }
@@ -93,6 +125,11 @@ impl Guest {
         }
         Err(Error::failed(format!("too many links at '{}'", self.said(&path)))
             .hint("they may lead in a circle: name the place itself"))
+    }
+
+    /// Returns where a path is that may not begin with `/`.
+    fn absolute(&self, path: &Path) -> Result<PathBuf> {
+        Ok(if path.is_absolute() { trimmed(path) } else { below(self.home()?, path) })
     }
 
     fn no_directory(&self, dir: &Path, error: Error) -> Error {
@@ -125,10 +162,8 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
     })
 }
 
-/// Returns where a path is that may not begin with `/`.
-fn absolute(path: &Path) -> PathBuf {
-    let below = path.strip_prefix("~").unwrap_or(path);
-    trimmed(&Path::new(HOME).join(below))
+fn below(home: &Path, path: &Path) -> PathBuf {
+    trimmed(&home.join(path.strip_prefix("~").unwrap_or(path)))
 }
 
 /// Takes slashes at the end away, and a last `.`.
@@ -144,15 +179,15 @@ mod tests {
     #[test]
     fn paths_begin_at_the_root_or_at_home() {
         for (typed, is) in [
-            ("", "/root"),
+            ("", "/home/dev"),
             ("/", "/"),
-            ("~", "/root"),
-            ("~/x/", "/root/x"),
-            ("x/../y", "/root/x/../y"),
+            ("~", "/home/dev"),
+            ("~/x/", "/home/dev/x"),
+            ("x/../y", "/home/dev/x/../y"),
             ("/srv//a/./", "/srv/a"),
-            ("~user", "/root/~user"),
+            ("~user", "/home/dev/~user"),
         ] {
-            assert_eq!(absolute(Path::new(typed)), Path::new(is), "{typed}");
+            assert_eq!(below(Path::new("/home/dev"), Path::new(typed)), Path::new(is), "{typed}");
         }
     }
 }

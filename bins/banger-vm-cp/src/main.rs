@@ -21,7 +21,7 @@ use std::{ffi::OsString, process::ExitCode};
 /// Copy files and directories into a running VM or out of it
 ///
 /// One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
-/// A path in a guest that does not begin with '/' is below root's home. A directory goes with all it
+/// A path in a guest that does not begin with '/' is below its user's home. A directory goes with all it
 /// holds; DIRECTORY/. is only what it holds. Modes, times, links, hard links and holes are kept.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-vm-cp", version, override_usage = "banger-vm-cp [OPTIONS] FROM... TO")]
@@ -29,6 +29,13 @@ struct Args {
     /// Keep owners, setuid bits and links that lead out of a guest's tree: only from a guest you trust
     #[arg(short, long)]
     archive: bool,
+    /// Whose it becomes in the guest: user, uid, user:group or uid:gid [default: the guest's own user's, or
+    /// root's where only root may write]
+    #[arg(short, long, value_name = "USER", value_parser = banger_doc::parse_user)]
+    user: Option<String>,
+    /// Accepted, since others want it: directories are always copied whole
+    #[arg(short, long, short_alias = 'R', hide = true)]
+    recursive: bool,
     /// What to copy, and last where to
     #[arg(value_name = "PATH", required = true, num_args = 2.., allow_hyphen_values = false)]
     paths: Vec<OsString>,
@@ -49,19 +56,24 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let to = sides.pop().ok_or_else(|| Error::usage("nothing to copy"))?;
     let many = sides.len() > 1;
     let state = State::open_read_only()?;
+    let vm = sides.iter().chain([&to]).find_map(Side::vm);
+    if let Some(words) = vm.and_then(|vm| state.vm(vm).ok()?.boots_on()) {
+        out.note(&words);
+    }
+    let user = args.user.as_deref();
     for from in &sides {
         let copy = match (from, &to) {
             (Side::Host(from), Side::Guest { vm, path }) => {
-                give::files(&Guest::open(&state, vm)?, from, path, many, args.archive, out)?
+                give::files(&Guest::open(&state, vm, user)?, from, path, many, args.archive, out)?
             }
             (Side::Stream, Side::Guest { vm, path }) if !many => {
-                give::stream(&Guest::open(&state, vm)?, path)?
+                give::stream(&Guest::open(&state, vm, user)?, path, args.archive)?
             }
             (Side::Guest { vm, path }, Side::Host(to)) => {
-                take::files(&Guest::open(&state, vm)?, path, to, many, args.archive, out)?
+                take::files(&Guest::open(&state, vm, user)?, path, to, many, args.archive, out)?
             }
             (Side::Guest { vm, path }, Side::Stream) if !many => {
-                return take::stream(&Guest::open(&state, vm)?, path);
+                return take::stream(&Guest::open(&state, vm, user)?, path);
             }
             (from, to) => return Err(place::wrong(from, to)),
         };

@@ -24,6 +24,14 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    /// Returns the VM that the side is in.
+    pub(crate) fn vm(&self) -> Option<&Name> {
+        match self {
+            Self::Guest { vm, .. } => Some(vm),
+            _ => None,
+        }
+    }
+
     /// Tells the sides apart: what has a `:` before any `/` is in a VM.
     pub(crate) fn parse(word: &OsStr) -> Result<Self> {
         let bytes = word.as_bytes();
@@ -33,7 +41,7 @@ impl Side {
         let end = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
         match end.filter(|at| bytes[*at] == b':') {
             None if bytes.is_empty() => Err(Error::usage("an empty path names nothing")
-                .hint("'.' is the directory you are in, 'VM:' is '/root' of a VM")),
+                .hint("'.' is the directory you are in, 'VM:' is the home of a VM's user")),
             None => Ok(Self::Host(PathBuf::from(word))),
             Some(at) => {
                 let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();

@@ -31,10 +31,15 @@ struct Guest {
 impl Guest {
     /// Starts one with the real agent.
     fn new() -> Self {
+        Self::of("")
+    }
+
+    /// Starts one whose image names a user.
+    fn of(user: &str) -> Self {
         let sandbox = Sandbox::new();
         let mut running = sandbox.plant_running("web", &json!({}));
         let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
-        running.start_agent(&sandbox, &json!({}), bridge);
+        running.start_agent(&sandbox, &json!({ "user": user }), bridge);
         Self { sandbox, _running: running }
     }
 
@@ -451,4 +456,59 @@ fn progress_is_shown_to_who_watches() {
     });
     let shown = answer.ok().text();
     assert!(shown.contains("of 64.00 MiB") && shown.contains("1 thing, 64.0 MiB, to"), "{shown}");
+}
+
+/// A directory to which nobody but root can change the way, with one of another user's in it.
+fn others_home(uid: u32) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/run").unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(dir.path().join("home")).unwrap();
+    fs::create_dir(dir.path().join("roots")).unwrap();
+    std::os::unix::fs::chown(dir.path().join("home"), Some(uid), Some(uid)).unwrap();
+    dir
+}
+
+#[test]
+fn what_goes_in_is_the_guests_users_and_where_only_root_may_write_roots() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let guest = Guest::of("54321:54321");
+    let world = others_home(54_321);
+    let at = |path: &str| world.path().join(path);
+    let to = |path: &str| format!("web:{}", at(path).display());
+    let owner = |path: &str| fs::symlink_metadata(at(path)).unwrap().uid();
+    fs::create_dir(guest.sandbox.dir().join("tree")).unwrap();
+    fs::write(guest.sandbox.dir().join("tree/file"), "x\n").unwrap();
+    fs::set_permissions(guest.sandbox.dir().join("tree/file"), Permissions::from_mode(0o4755))
+        .unwrap();
+    for (place, uid) in [("home", 54_321), ("roots", 0)] {
+        guest.cp(&["tree", &to(place)]).ok();
+        guest.cp(&["tree/file", &to(&format!("{place}/one"))]).ok();
+        guest.cp(&["tree", &to(&format!("{place}/tree"))]).ok();
+        for path in ["tree", "tree/file", "tree/tree/file", "one"] {
+            assert_eq!(owner(&format!("{place}/{path}")), uid, "{place}/{path}");
+        }
+        let mode = fs::metadata(at(&format!("{place}/one"))).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+    }
+    // The user's own links lead root nowhere, as the last part of a path or on the way.
+    symlink(at("roots"), at("home/evil")).unwrap();
+    for path in ["home/evil", "home/evil/", "home/evil/tree", "home/evil/new"] {
+        let answer = guest.cp(&["tree/file", &to(path)]);
+        answer.fails(1, "denied");
+    }
+    guest.cp(&["tree", &to("home/evil")]).fails(1, "denied");
+    assert_eq!(fs::read_dir(at("roots")).unwrap().count(), 2);
+    // Who is named writes, and nobody else.
+    guest.cp(&["-u", "root", "tree/file", &to("home/evil/by-root")]).ok();
+    assert_eq!(owner("roots/by-root"), 0);
+    guest.cp(&["--user", "54322", "tree/file", &to("home/other")]).fails(1, "denied");
+    guest
+        .cp(&["--user", "no-such-user", "tree/file", &to("home/x")])
+        .fails(3, "no user 'no-such-user'");
+    guest.cp(&["--user", "a b", "tree/file", &to("home/x")]).fails(2, "none of user");
+    // All of it can be had back, whoever it belongs to.
+    fs::set_permissions(at("home/one"), Permissions::from_mode(0o600)).unwrap();
+    guest.cp(&[&to("home/one"), "back"]).ok();
 }

@@ -28,7 +28,7 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
             folder.name()
         ));
     }
-    Some(workspace.guest_path)
+    Some(workspace.start_path.unwrap_or(workspace.guest_path))
 }
 
 /// Reads the commit that HEAD is, where that takes a few small files (gitrepository-layout(5)).

@@ -18,6 +18,9 @@ pub(crate) struct Words {
     /// Repository or directory to bring into the VM
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
+    /// Where it goes in the guest [default: 'repo' below the user's home]
+    #[arg(long, value_name = "DIR", requires = "path")]
+    guest_path: Option<String>,
     /// Make a branch of this name in the guest, and only there
     #[arg(long, value_name = "NAME", requires = "path")]
     branch: Option<String>,
@@ -42,9 +45,12 @@ impl Words {
     /// Returns the words for `banger-workspace-prepare`.
     fn words(&self, vm: &str) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![vm.into()];
-        for (option, value) in
-            [("--branch", &self.branch), ("--from", &self.from), ("--mode", &self.mode)]
-        {
+        for (option, value) in [
+            ("--guest-path", &self.guest_path),
+            ("--branch", &self.branch),
+            ("--from", &self.from),
+            ("--mode", &self.mode),
+        ] {
             words.extend(value.as_ref().map(|value| format!("{option}={value}").into()));
         }
         if self.include_untracked {
@@ -93,7 +99,8 @@ impl Words {
         if self.path.is_none() {
             return Ok(false);
         }
-        let Some(plan) = self.plan(name)? else { return Ok(false) };
+        let plan = self.plan(name).map_err(|error| self.or_image(error))?;
+        let Some(plan) = plan else { return Ok(false) };
         let tools = plan.files.iter().find(|file| TOOL_FILES.contains(&file.as_str()));
         let Some(file) = tools.filter(|_| is_for_a_person && !self.no_bootstrap) else {
             return Ok(false);
@@ -106,6 +113,16 @@ impl Words {
         }
         out.note(&format!("note: '{file}' names tools; mise installs them if the image has it"));
         Ok(true)
+    }
+
+    /// Says how an image is named, where the path may be meant to be one.
+    fn or_image(&self, error: Error) -> Error {
+        let Some(path) = self.path.as_ref().filter(|path| !path.exists()) else { return error };
+        let words = path.to_string_lossy();
+        if words.starts_with(['.', '/', '~']) {
+            return error;
+        }
+        error.hint(format!("PATH is a repository; an image is given with '--image {words}'"))
     }
 
     /// Brings the repository into the VM and returns where it is.
@@ -124,9 +141,10 @@ impl Words {
 
 /// Has the guest's mise, if it has one, install what the repository names: to the end if `waits`,
 /// else beside the shell. The log is in the guest.
-pub(crate) fn install_tools(vm: &Name, dir: &str, waits: bool) -> Result<()> {
-    let install = "mkdir -p ~/.cache/banger && mise trust --all >/dev/null 2>&1; \
-                   mise install >~/.cache/banger/mise.log 2>&1 </dev/null";
+pub(crate) fn install_tools(vm: &Name, dir: &str, env: &[String], waits: bool) -> Result<()> {
+    let install = "log=${XDG_CACHE_HOME:-$HOME/.cache}/banger; mkdir -p \"$log\" && \
+                   mise trust --all >/dev/null 2>&1; \
+                   mise install >\"$log/mise.log\" 2>&1 </dev/null";
     let script = if waits {
         format!("command -v mise >/dev/null || exit 0; {install}")
     } else {
@@ -135,6 +153,7 @@ pub(crate) fn install_tools(vm: &Name, dir: &str, waits: bool) -> Result<()> {
         )
     };
     let status = Command::new(find("banger-vm-exec")?)
+        .args(env.iter().map(|entry| format!("--env={entry}")))
         .args(["--no-tty", &format!("--workdir={dir}"), vm.as_str(), "--", "sh", "-c", &script])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -143,7 +162,9 @@ pub(crate) fn install_tools(vm: &Name, dir: &str, waits: bool) -> Result<()> {
         .context("cannot run 'banger-vm-exec'")?;
     if waits && !status.success() && status.code() != Some(127) {
         return Err(Error::failed(format!("mise could not install the tools in VM '{vm}'"))
-            .hint(format!("'banger vm exec {vm} -- cat .cache/banger/mise.log' says why")));
+            .hint(format!(
+                "'banger vm exec {vm} -- sh -c 'cat ${{XDG_CACHE_HOME:-~/.cache}}/banger/mise.log'' says why"
+            )));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A VM for people.
 
 use banger_cli::human_bytes;
-use banger_doc::{Running, Status, View};
+use banger_doc::{Booted, Running, Status, View};
 use banger_state::place;
 use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
 
@@ -16,9 +16,12 @@ pub(crate) fn words(view: &View) -> String {
     line("kernel", view.vm.kernel.to_string());
     line("vcpu", view.spec.vcpu.to_string());
     line("memory", human_bytes(view.spec.memory_mib << 20));
+    if let Some(user) = &view.spec.user {
+        line("user", user.clone());
+    }
     let used = |disk: &str| human_bytes(allocated(&Path::new(&view.folder).join(disk)));
     let disk = human_bytes(view.spec.disk_bytes);
-    line("disk", format!("{disk} at /root, {} used", used(place::VM_WORK)));
+    line("disk", format!("{disk} at home, {} used", used(place::VM_WORK)));
     let overlay = human_bytes(view.spec.overlay_bytes);
     line("overlay", format!("{overlay}, {} used", used(place::VM_OVERLAY)));
     line("network", format!("{}, {}", view.spec.net, view.vm.mac));
@@ -72,8 +75,16 @@ fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
     if let Some(vmm) = running.vmm_process {
         line("vmm", format!("pid {}", vmm.pid));
     }
-    if let Some(ms) = running.ready_ms {
-        line("ready after", format!("{:.1} s", ms as f64 / 1000.0));
+    let after = |ms: u64| format!("after {:.1} s", ms as f64 / 1000.0);
+    if let Some(ms) = running.agent_ms {
+        line("agent", after(ms));
+        let booted = match (running.booted, running.booted_ms.map(after)) {
+            (Booted::Yes, Some(when)) => when,
+            (Booted::Degraded, Some(when)) => format!("{when}, degraded"),
+            (Booted::Unknown, _) => "nobody can tell".into(),
+            _ => format!("not yet{}", running.waits_in_words().replace(", which", ",")),
+        };
+        line("booted", booted);
     }
     for note in &running.notes {
         line("note", note.clone());

@@ -43,9 +43,15 @@ struct Args {
     /// Forward a port of this host to the guest, as ssh -L does; repeat as needed
     #[arg(short = 'L', long = "forward", value_name = "SPEC")]
     forwards: Vec<OsString>,
-    /// Log in as this user
-    #[arg(short = 'l', long = "user", value_name = "USER", default_value = "root")]
-    user: String,
+    /// Log in as this user [default: the guest's own, else root]
+    #[arg(short = 'l', long = "user", value_name = "USER")]
+    user: Option<String>,
+    /// Let the guest use the keys of this host's ssh agent, as ssh -A does: only a guest you trust
+    #[arg(short = 'A', long)]
+    forward_agent: bool,
+    /// Leave stdin alone, as ssh -n does: in a loop that reads its own
+    #[arg(short = 'n', long)]
+    no_stdin: bool,
     /// Give a command a terminal too
     #[arg(short = 't', long)]
     tty: bool,
@@ -65,6 +71,9 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let folder = State::open_read_only()?.vm(&args.vm)?;
+    if let Some(words) = folder.boots_on() {
+        out.note(&words);
+    }
     let state = State::open()?;
     let key = ensure_user_key(&state)?;
     let known = known_host(&folder)?;
@@ -73,10 +82,17 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         None => "ssh".into(),
     };
     let programs = Programs { proxy: find("banger-ssh-proxy")?, state: None };
+    folder.must_run()?;
+    let own = banger_ssh::Login::ask(&folder);
+    let user = args.user.as_deref().unwrap_or(&own.user);
+    if let (Some(why), None) = (&own.instead, &args.user) {
+        let vm = &args.vm;
+        out.note(&format!("note: {why}: this is root; 'banger vm exec {vm}' is that user"));
+    }
     let login = Login {
         host: &host_name(&args.vm),
         known: &known,
-        user: (args.user == "root").then_some("root"),
+        user: Some(user).filter(|user| *user == "root" || *user == own.user),
         key: &key,
     };
     wait_until_ready(&folder, login, Duration::from_secs(args.timeout), out)?;
@@ -90,10 +106,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     for forward in &args.forwards {
         command.arg("-L").arg(forward);
     }
-    if args.tty {
-        command.arg("-t");
+    for (asked, option) in [(args.tty, "-t"), (args.forward_agent, "-A"), (args.no_stdin, "-n")] {
+        command.args(asked.then_some(option));
     }
-    command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", &args.user]);
+    command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", user]);
     command.arg(host_name(&args.vm)).args(for_shell(&args.command));
     let error = command.exec();
     Err(Error::unavailable(format!("cannot run '{}'", ssh.display()))
@@ -124,8 +140,8 @@ fn wait_until_ready(folder: &VmFolder, login: Login<'_>, limit: Duration, out: &
                 if refusals >= REFUSALS {
                     let name = folder.name();
                     return Err(error.hint(format!(
-                        "'banger vm exec {name}' works without ssh; '/root/.ssh' of the guest and \
-                         the configuration of its server say who gets in"
+                        "'banger vm exec {name}' works without ssh; '.ssh' in the user's home and \
+                         the configuration of the guest's server say who gets in"
                     )));
                 }
             }

@@ -36,9 +36,8 @@ pub(crate) fn read(entries: &[FileSync], home: Option<&Path>) -> Result<Synced> 
                 .with_context(words)?,
             None => PathBuf::from(&entry.host),
         };
-        let guest = entry.guest.strip_prefix("~/").map(|rest| format!("/root/{rest}"));
-        let guest = guest.unwrap_or_else(|| entry.guest.clone());
-        let guest = guest.trim_end_matches('/');
+        // What `~/` is, the guest knows.
+        let guest = entry.guest.trim_end_matches('/');
         let meta = match fs::metadata(&host) {
             Ok(meta) => meta,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -163,11 +162,11 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("/root/.rc", 0o600),
+                ("~/.rc", 0o600),
                 ("/root/x/rc", 0o644),
-                ("/root/d/a", 0o755),
-                ("/root/d/in/b", 0o640),
-                ("/root/d/link", 0o755),
+                ("~/d/a", 0o755),
+                ("~/d/in/b", 0o640),
+                ("~/d/link", 0o755),
             ]
         );
         assert_eq!(synced.contents[3].1, b"dir/in/b");

@@ -4,9 +4,9 @@
 //! VM's channel and the record in `vms/NAME/workspace/`.
 
 use banger_cli::Out;
-use banger_doc::{Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
-use banger_workspace::{GUEST_PATH, Wish, dry_run, files_of, prepare};
+use banger_workspace::{GUEST_PATH, Wish, dry_run, files_of, place_of, prepare, usual_path};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Put a repository or a directory into a running VM
@@ -23,9 +23,12 @@ struct Args {
     /// The repository or directory, or a path inside a repository
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
-    /// Where it goes in the guest
-    #[arg(long, value_name = "DIR", default_value = GUEST_PATH)]
-    guest_path: String,
+    /// Where it goes in the guest [default: 'repo' below the user's home]
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
+    /// Whose it is in the guest: user, uid, user:group or uid:gid [default: the guest's own user]
+    #[arg(short, long, value_name = "USER", value_parser = banger_doc::parse_user)]
+    user: Option<String>,
     /// How much of a repository goes: `shallow`, the last commits; `full_copy`, all of it with
     /// submodules
     #[arg(long, value_name = "MODE", default_value_t)]
@@ -52,35 +55,68 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let wish = Wish {
-        path: args.path,
-        guest_path: args.guest_path,
-        mode: args.mode,
-        branch: args.branch,
-        from: args.from,
-        include_untracked: args.include_untracked,
-        force: args.force,
-    };
     if args.dry_run {
-        let plan = dry_run(&wish)?;
+        let usual = if args.guest_path.is_some() { None } else { usual(&args) };
+        let is_known = args.guest_path.is_some() || usual.is_some();
+        let mut plan = dry_run(&wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned())))?;
+        plan.guest_path = plan.guest_path.filter(|_| is_known);
         plan.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
         return out.put(&plan, listed);
     }
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
-    let workspace = prepare(&vm.join(place::VM_WORKSPACE), &files_of(&vm), &wish)?;
+    let user = args.user.as_deref();
+    let usual = match args.guest_path {
+        Some(_) => String::new(),
+        None => usual_path(&place_of(&vm, user)?),
+    };
+    let files = files_of(&vm).by(user.unwrap_or_default(), false);
+    let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual));
+    let workspace = done.map_err(|error| {
+        let hint = "'--user root' writes what is root's, '--guest-path' names another place";
+        if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
+    })?;
     workspace.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
     out.put(&workspace, |workspace| said(&args.vm, workspace))
+}
+
+/// Returns what is wished; `usual` is where it goes if nobody says.
+fn wish(args: &Args, usual: String) -> Wish {
+    Wish {
+        path: args.path.clone(),
+        guest_path: args.guest_path.clone().unwrap_or(usual),
+        mode: args.mode,
+        branch: args.branch.clone(),
+        from: args.from.clone(),
+        include_untracked: args.include_untracked,
+        force: args.force,
+    }
+}
+
+/// Returns where it would go, if that can be told: a guest that runs says it, root's home is known.
+fn usual(args: &Args) -> Option<String> {
+    let state = State::open_read_only().ok()?;
+    let vm = state.vm(&args.vm).ok()?;
+    if vm.must_run().is_ok() {
+        return place_of(&vm, args.user.as_deref()).ok().map(|place| usual_path(&place));
+    }
+    let image =
+        || Some(state.images().get(&vm.vm().ok()?.image).ok()?.config.user.unwrap_or_default());
+    let user = args.user.clone().or_else(|| vm.spec().ok()?.user).or_else(image)?;
+    matches!(user.split(':').next(), Some("" | "0" | "root")).then(|| GUEST_PATH.to_owned())
 }
 
 fn listed(plan: &WorkspacePlan) -> String {
     let mut lines: Vec<String> =
         plan.files.iter().map(|path| path.escape_debug().to_string()).collect();
+    let to = plan
+        .guest_path
+        .as_ref()
+        .map_or_else(|| "the home of the guest's user".to_owned(), |path| format!("'{path}'"));
     lines.push(format!(
-        "{} files, {}, would go to '{}' ({})",
+        "{} files, {}, would go to {to} ({})",
         plan.files.len(),
         banger_cli::human_bytes(plan.size_bytes),
-        plan.guest_path,
         plan.mode
     ));
     lines.join("\n")

@@ -1,8 +1,17 @@
 //! What `banger-workspace-prepare` prints and leaves; the way into a guest is tested in
 //! `shared/workspace` and in the flows.
 
-use banger_tests::Sandbox;
-use std::{fs, process::Command};
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
+use banger_channel::bridge;
+use banger_tests::{Answer, Running, Sandbox};
+use serde_json::json;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
+    process::Command,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-prepare");
 
@@ -63,4 +72,132 @@ fn wrong_lines_and_wrong_paths_are_refused() {
     Command::new("git").args(["init", "-q", "--bare"]).arg(&bare).status().unwrap();
     let bare = bare.to_str().unwrap();
     sandbox.run(PROGRAM, &["web", bare, "--dry-run"]).fails(2, "bare repository");
+}
+
+/// A VM whose image names a user, with this machine in place of a guest.
+fn guest(sandbox: &Sandbox, user: &str) -> Running {
+    let mut running = sandbox.plant_running("web", &json!({}));
+    let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
+    running.start_agent(sandbox, &json!({ "user": user }), bridge);
+    running
+}
+
+fn owners(dir: &Path, found: &mut Vec<u32>) {
+    let meta = fs::symlink_metadata(dir).unwrap();
+    found.push(meta.uid());
+    if meta.is_dir() {
+        for entry in fs::read_dir(dir).unwrap() {
+            owners(&entry.unwrap().path(), found);
+        }
+    }
+}
+
+#[test]
+fn a_workspace_belongs_to_the_guests_user_wherever_it_lies() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "54321:54321");
+    let world = tempfile::tempdir_in("/run").unwrap();
+    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let home = world.path().join("home");
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(54_321), Some(54_321)).unwrap();
+    let prepare =
+        |more: &[&str]| -> Answer { sandbox.run(PROGRAM, &[&["web", &repository], more].concat()) };
+    let all = |path: &Path| {
+        let mut found = Vec::new();
+        owners(path, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    for path in ["home/repo", "roots/deep/repo"] {
+        let path = world.path().join(path);
+        let text = path.to_str().unwrap();
+        let answer = prepare(&["--force", "--guest-path", text]);
+        assert_eq!(answer.ok().document()["guest_path"], text);
+        assert_eq!(all(&path), [54_321], "{text}");
+        let git = ["-u54321", "git", "-C", text, "-c", "core.pager=", "status", "--porcelain"];
+        assert_eq!(as_user(&git), " M a\n");
+        // An update is the user's too.
+        fs::write(Path::new(&repository).join("a"), text).unwrap();
+        prepare(&["--guest-path", text]).ok();
+        assert_eq!(all(&path), [54_321], "{text}");
+        fs::write(Path::new(&repository).join("a"), "a\ne\n").unwrap();
+    }
+    let path = world.path().join("for-root");
+    prepare(&["--force", "--user", "root", "--guest-path", path.to_str().unwrap()]).ok();
+    assert_eq!(all(&path), [0]);
+    // Where the user's own link leads, its own rights count.
+    let roots = world.path().join("only-roots");
+    fs::create_dir(&roots).unwrap();
+    symlink(&roots, home.join("evil")).unwrap();
+    let evil = home.join("evil/repo");
+    let answer = prepare(&["--force", "--guest-path", evil.to_str().unwrap()]);
+    answer.fails(1, "denied").fails(1, "'--user root'");
+    assert_eq!(fs::read_dir(&roots).unwrap().count(), 0);
+    prepare(&["--user", "nobody-here"]).fails(1, "no user 'nobody-here'");
+}
+
+/// Runs a command as somebody else, who trusts nobody's repository but its own.
+fn as_user(words: &[&str]) -> String {
+    let (user, words) = words.split_first().unwrap();
+    let id = user.trim_start_matches("-u");
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={id}")).arg(format!("--regid={id}")).arg("--clear-groups");
+    let output = command.args(words).env_clear().env("PATH", "/usr/bin:/bin").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn commands_start_in_the_directory_that_was_named() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let script = "mkdir -p pkg/web pkg/web-old empty; echo w >pkg/web/file; echo o >pkg/web-old/file; \
+                  git add pkg; echo i >>.gitignore; echo out >>.gitignore; mkdir out; echo x >out/x";
+    let status =
+        Command::new("sh").args(["-ec", script]).current_dir(&repository).status().unwrap();
+    assert!(status.success());
+    let to = sandbox.dir().join("guest/repo");
+    let to = to.to_str().unwrap();
+    let start = |below: &str| {
+        let path = format!("{repository}/{below}");
+        let answer = sandbox.run(PROGRAM, &["web", &path, "--guest-path", to]);
+        let document = answer.ok().document();
+        (document["start_path"].as_str().map(ToOwned::to_owned), answer.stderr.clone())
+    };
+    assert_eq!(start("pkg/web").0, Some(format!("{to}/pkg/web")));
+    assert_eq!(start("pkg").0, Some(format!("{to}/pkg")));
+    assert_eq!(start("").0, None);
+    let (none, said) = start("out");
+    assert_eq!(none, None);
+    assert!(said.contains("nothing in 'out' goes along, so commands start in"), "{said}");
+}
+
+#[test]
+fn where_it_would_go_is_said_if_that_can_be_told() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let plan = |vm: &str, more: &[&str]| {
+        let words = [&[vm, &repository, "--dry-run"], more].concat();
+        sandbox.run(PROGRAM, &words).ok().document()["guest_path"].clone()
+    };
+    assert_eq!(plan("new", &[]), json!(null));
+    assert_eq!(plan("new", &["--guest-path", "/srv/x"]), "/srv/x");
+    let mut image = sandbox.plant_image("alpine");
+    sandbox.plant_vm("plain", "alpine", "generic-6.12");
+    assert_eq!(plan("plain", &[]), "/root/repo");
+    assert_eq!(plan("plain", &["--user", "dev"]), json!(null));
+    image["config"]["user"] = "dev".into();
+    let document = sandbox.state().join("images/alpine/image.json");
+    fs::write(document, image.to_string()).unwrap();
+    assert_eq!(plan("plain", &[]), json!(null));
+    assert_eq!(plan("plain", &["--user", "0:0"]), "/root/repo");
+    let _guest = guest(&sandbox, "54321");
+    assert_eq!(plan("web", &[]), "/workspace/repo");
 }

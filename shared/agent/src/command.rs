@@ -1,10 +1,14 @@
 //! Starting one command as the image and the request say.
 
+use crate::{
+    account,
+    group::{self, Group},
+};
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
-    place,
-    user::{self, User},
+    place, process,
+    user::{self, SHELL, User},
 };
 use nix::{
     errno::Errno,
@@ -30,8 +34,6 @@ use std::{
 
 /// `PATH` where the image has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where a shell is, whatever else is missing.
-const SHELL: &str = "/bin/sh";
 /// Added to an error number: it was the directory.
 const AT_DIRECTORY: i32 = 1 << 12;
 /// Added to an error number: it was the user, the session or the terminal.
@@ -50,6 +52,8 @@ pub(crate) struct Started {
     /// Ready to read when the command has ended.
     pub(crate) pidfd: OwnedFd,
     pub(crate) pipes: Pipes,
+    /// Goes with it, when nothing of the command runs any more.
+    _group: Option<Group>,
 }
 
 /// Our ends of what the command reads and writes. With a terminal the first two are the same one.
@@ -62,17 +66,23 @@ pub(crate) struct Pipes {
     pub(crate) terminal: Option<File>,
 }
 
-/// Starts the command.
-pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, Failure> {
+/// Starts the command, in its group if it has one.
+pub(crate) fn start(
+    request: &Request,
+    config: &ImageConfig,
+    group: Option<Group>,
+) -> Result<Started, Failure> {
     let who = request.user.as_deref().or(config.user.as_deref()).unwrap_or("");
     let user = user::find(Path::new("/"), who).map_err(|error| refused(error.chain()))?;
     let cwd = request.cwd.as_deref().or(config.working_dir.as_deref());
-    let cwd = cwd.filter(|cwd| !cwd.is_empty()).unwrap_or("/");
+    let place = account::place_of(&user, config.user.as_deref().unwrap_or_default());
+    let said = cwd.filter(|cwd| !cwd.is_empty());
+    let cwd = said.unwrap_or_else(|| usual_dir(request, &user, &place));
     if !cwd.starts_with('/') {
         return Err(refused(format!("the directory '{cwd}' is not absolute")));
     }
-    let env = environment(request, config, &user);
-    let shell = user.shell.as_deref().filter(|shell| Path::new(shell).is_file()).unwrap_or(SHELL);
+    let env = environment(request, config, &user, &place);
+    let shell = user.usable_shell(Path::new("/")).unwrap_or(SHELL);
     let argv = match request.argv.as_slice() {
         [] => &[shell.to_owned()],
         argv => argv,
@@ -83,13 +93,14 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
 
     let (stdio, pipes) = match request.tty {
         Some(window) => terminal(window, &user),
-        None => apart(),
+        None => apart(&user),
     }
     .map_err(|error| Failure {
         kind: Why::Failed,
         message: format!("cannot make the command's pipes or terminal: {error}"),
     })?;
     let has_terminal = request.tty.is_some();
+    let is_usual = said.is_none();
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let root = geteuid().is_root();
@@ -97,7 +108,11 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
     // The program's name here is never used: the hook below executes the image itself.
     let mut command = Command::new(SHELL);
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let entry = group.as_ref().map(Group::entry);
     let hook = move || -> io::Result<()> {
+        if let Some(entry) = entry {
+            group::join(entry);
+        }
         let user = |errno: Errno| io::Error::from_raw_os_error(errno as i32 | AT_USER);
         setsid().map_err(user)?;
         if has_terminal {
@@ -111,9 +126,11 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
             setuid(uid).map_err(user)?;
         }
         chdir(cwd_bytes.as_c_str())
+            .or_else(|errno| if is_usual { chdir(c"/") } else { Err(errno) })
             .map_err(|errno| io::Error::from_raw_os_error(errno as i32 | AT_DIRECTORY))?;
         // SAFETY: umask cannot fail and touches nothing else.
         unsafe { libc::umask(0o022) };
+        process::keep_three();
         Err(image.execute().into())
     };
     // SAFETY: between fork and exec the hook makes system calls on memory made before, no more.
@@ -123,13 +140,19 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
         kind: Why::Failed,
         message: format!("cannot watch the command: {error}"),
     })?;
-    Ok(Started { child, pidfd, pipes })
+    Ok(Started { child, pidfd, pipes, _group: group })
 }
 
-/// Makes the command's stdin, stdout and stderr three pipes.
-fn apart() -> io::Result<([Stdio; 3], Pipes)> {
+/// Makes the command's stdin, stdout and stderr three pipes of its user's: opened by its name, as
+/// `/dev/stdout` is, a pipe asks whose it is (proc_pid_fd(5)).
+fn apart(user: &User) -> io::Result<([Stdio; 3], Pipes)> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
+    if user.uid != 0 && geteuid().is_root() {
+        for theirs in [&in_r, &out_w, &err_w] {
+            fchown(theirs, Some(Uid::from_raw(user.uid)), None)?;
+        }
+    }
     let ours = Pipes {
         stdin: Some(in_w.into()),
         stdout: Some(out_r.into()),
@@ -208,8 +231,24 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Puts the environment together, the weakest first; a later value replaces an earlier one.
-fn environment(request: &Request, config: &ImageConfig, user: &User) -> Vec<String> {
+/// Returns where a command starts when nobody says: a shell at home, or where the user's work lies.
+fn usual_dir<'a>(request: &Request, user: &'a User, place: &'a str) -> &'a str {
+    let is_shell = request.argv.is_empty();
+    let dirs = [user.home.as_str(), place];
+    dirs.into_iter().find(|dir| is_shell && Path::new(dir).is_dir()).unwrap_or("/")
+}
+
+/// Where tools keep things of a user whose home is no place for them (XDG Base Directory Specification).
+const KEPT: &[(&str, &str)] = &[
+    ("XDG_CACHE_HOME", ".cache"),
+    ("XDG_CONFIG_HOME", ".config"),
+    ("XDG_DATA_HOME", ".local/share"),
+    ("XDG_STATE_HOME", ".local/state"),
+];
+
+/// Puts the environment together, the weakest first; a later value replaces an earlier one. `place` is
+/// where the user's work lies.
+fn environment(request: &Request, config: &ImageConfig, user: &User, place: &str) -> Vec<String> {
     let mut env: Vec<String> = Vec::new();
     let mut set = |entry: String| {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -227,7 +266,14 @@ fn environment(request: &Request, config: &ImageConfig, user: &User) -> Vec<Stri
         set(format!("USER={name}"));
         set(format!("LOGNAME={name}"));
     }
-    set(format!("SHELL={}", user.shell.as_deref().unwrap_or(SHELL)));
+    set(format!("SHELL={}", user.usable_shell(Path::new("/")).unwrap_or(SHELL)));
+    // What asks before it does things of consequence need not here (docs/commands/banger-vm-exec.md).
+    set("IS_SANDBOX=1".to_owned());
+    if place == user::WORKSPACE && place != user.home && user.may_fill(Path::new(place)) {
+        for (name, dir) in KEPT {
+            set(format!("{name}={place}/{dir}"));
+        }
+    }
     if request.tty.is_some() {
         set("TERM=xterm".to_owned());
     }
@@ -382,9 +428,16 @@ mod tests {
             tty: Some(Window { rows: 1, cols: 1 }),
             ..Request::default()
         };
-        let env = environment(&request, &config, &root());
-        for wanted in ["PATH=/opt/bin:/run/banger/bin", "A=2", "HOME=/x", "USER=root", "TERM=xterm"]
-        {
+        let env = environment(&request, &config, &root(), "/root");
+        let all = [
+            "PATH=/opt/bin:/run/banger/bin",
+            "A=2",
+            "HOME=/x",
+            "USER=root",
+            "TERM=xterm",
+            "IS_SANDBOX=1",
+        ];
+        for wanted in all {
             assert!(env.iter().any(|entry| entry == wanted), "{wanted} in {env:?}");
         }
         assert_eq!(env.iter().filter(|entry| entry.starts_with("A=")).count(), 1);
@@ -392,10 +445,23 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_starts_at_home_and_all_else_at_the_root() {
+        let user = |home: &str| User { home: home.into(), ..root() };
+        let dir = |argv: &[&str], home: &str, place: &str| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            usual_dir(&Request { argv, ..Request::default() }, &user(home), place).to_owned()
+        };
+        assert_eq!(dir(&[], "/usr", "/etc"), "/usr");
+        assert_eq!(dir(&[], "/no/such/home", "/etc"), "/etc");
+        assert_eq!(dir(&[], "/no/such/home", "/no/such/place"), "/");
+        assert_eq!(dir(&["pwd"], "/usr", "/etc"), "/");
+    }
+
+    #[test]
     fn a_path_that_ends_with_banger_s_own_is_left_alone() {
         let config =
             ImageConfig { env: vec!["PATH=/bin:/run/banger/bin".into()], ..ImageConfig::default() };
-        let env = environment(&Request::default(), &config, &root());
+        let env = environment(&Request::default(), &config, &root(), "/root");
         assert!(env.contains(&"PATH=/bin:/run/banger/bin".to_owned()), "{env:?}");
     }
 }

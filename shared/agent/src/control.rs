@@ -1,6 +1,6 @@
 //! Short questions and orders, JSON lines.
 
-use crate::{ports, stats};
+use crate::{account, boot, ports, stats};
 use banger_channel::{
     PROTOCOL,
     control::{Done, Hello, Ports, REQUEST_BYTES, Request},
@@ -27,22 +27,22 @@ const SILENCE: Duration = Duration::from_hours(1);
 /// No shutdown is given more time than this.
 const MOST_GRACE: Duration = Duration::from_hours(1);
 
-/// Answers one connection.
-pub(crate) fn serve(mut stream: UnixStream, real: bool) -> Result<()> {
+/// Answers one connection. `user` is the guest's own.
+pub(crate) fn serve(mut stream: UnixStream, real: bool, user: &str) -> Result<()> {
     while let Some(line) = read_line(&mut stream, REQUEST_BYTES, Instant::now() + SILENCE)
         .context("cannot read a request")?
     {
         if matches!(serde_json::from_slice(&line), Ok(Request::WatchPorts)) {
             return ports::watch(&mut stream);
         }
-        let answer = answer(&line, real)
+        let answer = answer(&line, real, user)
             .unwrap_or_else(|error| json!({"error": error.chain().replace('\n', " ")}));
         write_line(&mut stream, &answer).context("cannot answer")?;
     }
     Ok(())
 }
 
-fn answer(line: &[u8], real: bool) -> Result<Value> {
+fn answer(line: &[u8], real: bool, user: &str) -> Result<Value> {
     let request = serde_json::from_slice(line).context("not a request")?;
     if !real && matches!(request, Request::SetTime { .. } | Request::Shutdown { .. }) {
         return Err(Error::unavailable("this agent does not own its machine"));
@@ -51,6 +51,12 @@ fn answer(line: &[u8], real: bool) -> Result<Value> {
         Request::Hello => serde_json::to_value(hello()?),
         Request::Ports | Request::WatchPorts => {
             serde_json::to_value(Ports { ports: ports::listening() })
+        }
+        Request::Boot { wait_ms } => {
+            serde_json::to_value(boot::wait(Duration::from_millis(wait_ms), real))
+        }
+        Request::Account { user: asked } => {
+            serde_json::to_value(account::of(asked.as_deref(), user)?)
         }
         Request::Stats => serde_json::to_value(stats::now()?),
         Request::Sync => {

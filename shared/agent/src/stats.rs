@@ -34,6 +34,7 @@ pub(crate) fn now() -> Result<Stats> {
     let idle = ticks.iter().skip(3).take(2).sum::<u64>();
     let hertz =
         sysconf(SysconfVar::CLK_TCK).ok().flatten().map_or(100, |hertz| hertz.max(1) as u64);
+    let work = crate::account::work_disk();
     Ok(Stats {
         memory_total_bytes: kib("MemTotal"),
         memory_available_bytes: kib("MemAvailable"),
@@ -41,7 +42,7 @@ pub(crate) fn now() -> Result<Stats> {
         processes: processes.unwrap_or(0),
         cpu_busy_ms: (ticks.iter().sum::<u64>() - idle) * 1000 / hertz,
         cpu_idle_ms: idle * 1000 / hertz,
-        disks: ["/", "/root"].iter().filter_map(|path| disk(path)).collect(),
+        disks: ["/", work.as_deref().unwrap_or("/root")].into_iter().filter_map(disk).collect(),
         received_bytes,
         sent_bytes,
     })

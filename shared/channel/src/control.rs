@@ -1,7 +1,7 @@
 //! Short questions and orders to the agent.
 
 use crate::{connect, line::read_line, line::write_line, port};
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Booted, Context, Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     path::Path,
@@ -13,6 +13,10 @@ use std::{
 pub const REQUEST_BYTES: usize = 64 << 10;
 /// Longest answer, line end included.
 pub const ANSWER_BYTES: usize = 1 << 20;
+/// Most notes, and things waited for, in an answer.
+const MOST_WORDS: usize = 20;
+/// Longest of them, in characters.
+const WORD_CHARS: usize = 300;
 /// Most ports in an answer.
 pub const MOST_PORTS: usize = 4096;
 
@@ -28,6 +32,18 @@ pub enum Request {
     WatchPorts,
     /// How loaded are you?
     Stats,
+    /// Who is this user, and where does its work lie?
+    Account {
+        /// A user as [`crate::exec::Request`] has it; the guest's own if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// Is the image's init past what it does before logins? Answered when it is, at most after a time.
+    Boot {
+        /// How long to wait for that, in milliseconds.
+        #[serde(default)]
+        wait_ms: u64,
+    },
     /// Bring all data to the disks.
     Sync,
     /// Set the clock.
@@ -55,6 +71,25 @@ pub struct Hello {
     pub init: String,
     /// Time since the guest's kernel started, in milliseconds.
     pub uptime_ms: u64,
+}
+
+/// The agent's answer to [`Request::Account`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Account {
+    /// Name, if the guest knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the first group.
+    pub gid: u32,
+    /// What `HOME` is.
+    pub home: String,
+    /// The directory below which a workspace lies: the home, or what stands in for it.
+    pub place: String,
+    /// Whether an ssh server could let this user in.
+    #[serde(default)]
+    pub can_log_in: bool,
 }
 
 /// Something that listens in the guest.
@@ -117,6 +152,19 @@ pub struct Disk {
     pub free_bytes: u64,
 }
 
+/// The agent's answer to [`Request::Boot`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Boot {
+    /// Whether it is.
+    pub booted: Booted,
+    /// What went wrong so far, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Units, services or programs that it waits for, while it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+}
+
 /// Asks who is there, waiting at most `limit`. Under QEMU this waits for an agent that is still
 /// on its way.
 pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
@@ -139,6 +187,40 @@ pub fn wait_ready(
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Asks who a user is; the guest's own if `user` is nothing. What comes back is a path that can be
+/// said, and a name that can be typed.
+pub fn account(channel: &Path, user: Option<&str>, limit: Duration) -> Result<Account> {
+    let request = Request::Account { user: user.map(ToOwned::to_owned) };
+    checked(ask(channel, &request, limit)?)
+}
+
+/// Takes of an answer what can be typed and shown.
+fn checked(mut account: Account) -> Result<Account> {
+    if !is_sayable(&account.place) {
+        return Err(Error::failed("the guest's agent names a home that is no absolute path")
+            .hint("the guest may be broken or hostile; a whole path needs no home"));
+    }
+    // A list of users may hold anything.
+    if !is_sayable(account.home.trim_end_matches('/')) {
+        "/".clone_into(&mut account.home);
+    }
+    account.name = account.name.filter(|name| is_name(name));
+    account.can_log_in &= account.name.is_some();
+    Ok(account)
+}
+
+/// Says whether a path of a guest is absolute, has no `..`, and can be shown.
+fn is_sayable(path: &str) -> bool {
+    let below = path.strip_prefix('/').map(str::as_bytes);
+    below.is_some_and(crate::files::is_inside) && !path.chars().any(char::is_control)
+}
+
+/// Says whether a name is one that a command line and a configuration of ssh can hold.
+fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.chars().all(is_plain)
 }
 
 /// Asks what listens in the guest.
@@ -172,6 +254,27 @@ pub fn watch_ports(
         thread::sleep(Duration::from_millis(250));
     }
     Ok(())
+}
+
+/// Asks whether the image's init is past what it does before logins, and waits so long for it; the
+/// agent has `limit` beyond that to answer.
+pub fn boot(channel: &Path, wait: Duration, limit: Duration) -> Result<Boot> {
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut answer: Boot = ask(channel, &Request::Boot { wait_ms }, wait + limit)?;
+    for words in [&mut answer.notes, &mut answer.waits_for] {
+        words.truncate(MOST_WORDS);
+        for word in words {
+            *word = word.chars().filter(|c| is_plain(*c)).take(WORD_CHARS).collect();
+        }
+    }
+    Ok(answer)
+}
+
+/// Says whether a character of a guest's may be shown: one that moves no cursor and turns no text
+/// round (Unicode's bidirectional controls).
+fn is_plain(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
 }
 
 /// Asks how loaded the guest is.
@@ -225,4 +328,35 @@ fn parse<A: DeserializeOwned>(line: &[u8]) -> Result<A> {
         return Err(Error::failed(format!("the guest's agent says: {error}")));
     }
     serde_json::from_slice(line).context("the guest's agent gave an answer that cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_of_a_user_can_be_typed_and_shown() {
+        let account = |name: &str, home: &str, place: &str| {
+            checked(Account {
+                name: Some(name.to_owned()),
+                uid: 1000,
+                gid: 1000,
+                home: home.to_owned(),
+                place: place.to_owned(),
+                can_log_in: true,
+            })
+        };
+        let good = account("dev", "/home/dev/", "/home/dev").unwrap();
+        assert!(good.can_log_in && good.home == "/home/dev/" && good.name.is_some());
+        for name in ["", "-oProxyCommand=x", "a b", "a\nb", "a/b", "\u{1b}[0m", &"x".repeat(65)] {
+            let account = account(name, "/", "/workspace").unwrap();
+            assert!(account.name.is_none() && !account.can_log_in, "{name:?}");
+        }
+        for place in ["", "/", "home", "/a/../b", "/a\nb", "//a", "/a/"] {
+            assert!(account("dev", "/", place).is_err(), "{place:?}");
+        }
+        for home in ["x", "/a/../b", "/\u{1b}"] {
+            assert_eq!(account("dev", home, "/x").unwrap().home, "/");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! it, every wait ends. The guest's end is [`serve()`].
 
 pub mod holes;
+mod owner;
 mod relay;
 mod serve;
 mod take;
@@ -12,8 +13,9 @@ mod turn;
 mod whole;
 mod wire;
 
+pub use owner::Owner;
 pub use relay::relay;
-pub use serve::serve;
+pub use serve::{serve, serve_for};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
 pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
@@ -125,6 +127,8 @@ type Open<'a> = Box<dyn Fn() -> Result<UnixStream> + 'a>;
 /// The files of a guest, seen from the host.
 pub struct Files<'a> {
     open: Open<'a>,
+    user: Option<String>,
+    or_root: bool,
 }
 
 impl fmt::Debug for Files<'_> {
@@ -136,7 +140,23 @@ impl fmt::Debug for Files<'_> {
 impl<'a> Files<'a> {
     /// Makes one that opens a stream to port 1027 with `open` for every operation.
     pub fn new(open: impl Fn() -> Result<UnixStream> + 'a) -> Self {
-        Self { open: Box::new(open) }
+        Self { open: Box::new(open), user: None, or_root: false }
+    }
+
+    /// Has a user of the guest do what is written and removed, with that user's rights: what is made
+    /// belongs to it. `user` is as in an exec request, empty for the guest's own. With `or_root` root does it
+    /// where that user may not and nobody but root can change the way there.
+    #[must_use]
+    pub fn by(mut self, user: impl Into<String>, or_root: bool) -> Self {
+        self.user = Some(user.into());
+        self.or_root = or_root;
+        self
+    }
+
+    /// Returns a request to write or remove.
+    fn change<'r>(&'r self, op: Op, root: &'r str) -> Request<'r> {
+        let user = self.user.as_deref();
+        Request { user, or_root: self.or_root, ..Request::new(op, root) }
     }
 
     /// Hands every entry below `root` to `each`, in no order. What a directory named `.git` holds
@@ -262,7 +282,7 @@ impl<'a> Files<'a> {
     /// Removes files and links below `root`, and the directories that become empty by it. What is
     /// gone already is no failure.
     pub fn remove(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<()> {
-        self.ask(&Request::new(Op::Remove, root), paths, limits)?.end()
+        self.ask(&self.change(Op::Remove, root), paths, limits)?.end()
     }
 
     /// Writes the tar stream that `fill` makes to `root`, with the owners it names. Returns when all
@@ -293,7 +313,7 @@ impl<'a> Files<'a> {
             Put::Within => Op::PutWithin,
             Put::Into => Op::PutInto,
         };
-        let mut answer = self.ask(&Request { plain, ..Request::new(op, root) }, &[], limits)?;
+        let mut answer = self.ask(&Request { plain, ..self.change(op, root) }, &[], limits)?;
         let stream = answer.reader.get_ref().stream.try_clone().context("cannot copy a stream")?;
         let mut writer = BufWriter::with_capacity(256 << 10, stream);
         let filled = fill(&mut writer)

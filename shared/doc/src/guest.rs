@@ -1,6 +1,6 @@
 //! `banger.guest/1`: what a guest is told at boot.
 
-use crate::{Document, ImageConfig};
+use crate::{Document, ImageConfig, Init};
 use serde::{Deserialize, Serialize};
 
 /// `banger.guest/1`, `/banger/guest.json` in the initramfs and `/run/banger/guest.json` afterwards.
@@ -26,7 +26,10 @@ pub struct Guest {
     /// Whether an image without an init runs its entrypoint.
     #[serde(default)]
     pub run_entrypoint: bool,
-    /// Lines for root's `authorized_keys`.
+    /// What is to run as the first program.
+    #[serde(default, skip_serializing_if = "Init::is_auto")]
+    pub init: Init,
+    /// Lines for `authorized_keys` of root and of the guest's user.
     #[serde(default)]
     pub authorized_keys: Vec<String>,
     /// Files to write before the image's init runs; contents lie in the same archive.
@@ -57,7 +60,7 @@ pub struct Disks {
     pub base: String,
     /// The upper layer of the root.
     pub overlay: String,
-    /// `/root`.
+    /// The home of the guest's user, or what stands in for it.
     pub work: String,
     /// `/lib/modules/RELEASE`, read-only, if the kernel has modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +85,8 @@ pub struct Interface {
 /// A file to write into the guest before its init runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct GuestFile {
-    /// Absolute path in the guest.
+    /// Absolute path in the guest; root's. Or `~/` and a path below the home of the guest's user, whose it
+    /// then is.
     pub path: String,
     /// Permission bits.
     pub mode: u32,

@@ -50,6 +50,26 @@ pub enum Vmm {
     Qemu,
 }
 
+/// What runs as a guest's first program.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// The image's init, unless the image says what else to run.
+    #[default]
+    Auto,
+    /// The image's init, whatever else the image says.
+    Image,
+    /// banger's own, which starts the image's entrypoint.
+    Minimal,
+}
+
+impl Init {
+    /// Says whether the image decides.
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 /// `banger.spec/1`, kept as `vms/NAME/spec.json` and replaced whole.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spec {
@@ -59,14 +79,20 @@ pub struct Spec {
     pub memory_mib: u64,
     /// Size of the overlay disk, in bytes; it holds all changes to the image's files.
     pub overlay_bytes: u64,
-    /// Size of the work disk, in bytes; it is the guest's `/root`.
+    /// Size of the work disk, in bytes; it is the home of the guest's user.
     pub disk_bytes: u64,
+    /// The guest's user, `user`, `uid`, `user:group` or `uid:gid`; the image's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// How it reaches the network.
     #[serde(default)]
     pub net: NetMode,
     /// The program that plays the machine.
     #[serde(default)]
     pub vmm: Vmm,
+    /// What runs as its first program.
+    #[serde(default, skip_serializing_if = "Init::is_auto")]
+    pub init: Init,
     /// Whether the guest reaches services on the host's loopback, under its gateway's address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_host: bool,
@@ -80,6 +106,20 @@ pub struct Spec {
 
 impl Document for Spec {
     const SCHEMA: &'static str = "banger.spec/1";
+}
+
+/// Reads whom a guest belongs to, as far as that can be told without its lists of users.
+pub fn parse_user(text: &str) -> crate::Result<String> {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+    let has_user = !text.is_empty() && !text.starts_with(':');
+    if has_user && text.len() <= 256 && text.chars().all(is_plain) && text.matches(':').count() <= 1
+    {
+        return Ok(text.to_owned());
+    }
+    Err(crate::Error::usage(format!(
+        "'{}' is none of user, uid, user:group, uid:gid",
+        text.escape_debug()
+    )))
 }
 
 /// How a VM stands, computed from its lock and its documents, never stored.
@@ -172,4 +212,5 @@ macro_rules! words {
 }
 
 words!(NetMode: "user" => NetMode::User, "none" => NetMode::None);
+words!(Init: "auto" => Init::Auto, "image" => Init::Image, "minimal" => Init::Minimal);
 words!(Vmm: "auto" => Vmm::Auto, "firecracker" => Vmm::Firecracker, "qemu" => Vmm::Qemu);

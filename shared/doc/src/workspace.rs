@@ -42,6 +42,10 @@ impl fmt::Display for WorkspaceMode {
 pub struct Workspace {
     /// Absolute path in the guest.
     pub guest_path: String,
+    /// Absolute path in the guest of the directory in it that was named on the host, where commands start; none
+    /// if the whole was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_path: Option<String>,
     /// Absolute path on the host.
     pub host_path: String,
     /// Whether it is a repository of git; a plain directory otherwise.
@@ -130,8 +134,9 @@ pub struct AtStop {
 pub struct WorkspacePlan {
     /// Absolute path on the host.
     pub host_path: String,
-    /// Absolute path in the guest.
-    pub guest_path: String,
+    /// Absolute path in the guest; none if only the guest can tell, which knows the home of its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_path: Option<String>,
     /// How much of the repository would go.
     pub mode: WorkspaceMode,
     /// Every file, link and empty directory; bytes that are not UTF-8 are escaped.

@@ -7,7 +7,7 @@ use banger_state::{State, VmFolder, place, read_limited};
 /// Part of the document for a guest, and contents of files.
 #[derive(Debug, Default)]
 pub struct GuestSide {
-    /// Lines for root's `authorized_keys`.
+    /// Lines for `authorized_keys`.
     pub authorized_keys: Vec<String>,
     /// Files to write before the image's init runs.
     pub files: Vec<GuestFile>,
@@ -39,20 +39,25 @@ pub fn guest_side(state: &State, folder: &VmFolder, image: &ImageConfig) -> Resu
     Ok(side)
 }
 
-/// What the server is told (sshd_config(5)): keys only, and the image's environment.
+/// What the server is told (sshd_config(5)): keys only, those of banger's own lists too, and the image's
+/// environment.
 fn drop_in(image: &ImageConfig) -> String {
     let mut text = "# Written by banger at every boot.\n\
          PermitRootLogin prohibit-password\n\
          PubkeyAuthentication yes\n\
          PasswordAuthentication no\n\
          KbdInteractiveAuthentication no\n\
+         AuthorizedKeysCommand /bin/cat /run/banger/ssh/%u\n\
+         AuthorizedKeysCommandUser root\n\
          HostKey /etc/ssh/ssh_host_ed25519_key\n"
         .to_owned();
-    let words: Vec<String> = image.env.iter().filter_map(|entry| set_env(entry)).collect();
-    if !words.is_empty() {
-        // Only the first such line counts.
-        text.extend(["SetEnv ", &words.join(" "), "\n"]);
+    let mut words: Vec<String> = image.env.iter().filter_map(|entry| set_env(entry)).collect();
+    // As for commands that need no ssh.
+    if !image.env.iter().any(|entry| entry.starts_with("IS_SANDBOX=")) {
+        words.push("IS_SANDBOX=1".to_owned());
     }
+    // Only the first such line counts.
+    text.extend(["SetEnv ", &words.join(" "), "\n"]);
     text
 }
 
@@ -84,7 +89,7 @@ mod tests {
         let at = side.files.iter().position(|file| file.path.ends_with("10-banger.conf")).unwrap();
         let text = String::from_utf8(side.contents[at].1.clone()).unwrap();
         assert!(text.contains("\nPasswordAuthentication no\n"), "{text}");
-        assert!(text.ends_with("\nSetEnv \"PATH=/opt/x bin:/bin\"\n"), "{text}");
+        assert!(text.ends_with("\nSetEnv \"PATH=/opt/x bin:/bin\" IS_SANDBOX=1\n"), "{text}");
         assert_eq!(side.files[0].mode, 0o600);
         let again = guest_side(&state, &folder, &image).unwrap();
         assert_eq!(again.contents, side.contents);

@@ -6,11 +6,13 @@
 
 mod guest;
 mod keys;
+mod login;
 mod reach;
 mod words;
 
 pub use guest::{GuestSide, guest_side};
 pub use keys::{ensure_user_key, host_name, known_host, make_host_key, user_key};
+pub use login::{Login, note_login};
 pub use reach::{LIMIT, late, reach, reach_until};
 pub use words::{Programs, ssh_words};
 

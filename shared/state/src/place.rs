@@ -63,7 +63,7 @@ pub const VM_RUNNING: &str = "running.json";
 pub const VM_EXIT: &str = "last-exit.json";
 /// The upper layer of the guest's root.
 pub const VM_OVERLAY: &str = "overlay.ext4";
-/// The guest's `/root`.
+/// The home of the guest's user.
 pub const VM_WORK: &str = "work.ext4";
 /// The serial console, capped.
 pub const VM_CONSOLE: &str = "console.log";
@@ -77,6 +77,8 @@ pub const VM_HOST_KEY: &str = "ssh/host_ed25519";
 pub const VM_PUBLIC_HOST_KEY: &str = "ssh/host_ed25519.pub";
 /// The same as a line of known_hosts.
 pub const VM_KNOWN_HOST: &str = "ssh/known_host";
+/// Whom ssh logs in as, as a part of ssh's configuration.
+pub const VM_SSH_LOGIN: &str = "ssh/login";
 /// The VMM's own measurements, while it runs.
 pub const VM_METRICS: &str = "metrics.json";
 /// Sockets and other things of one run, mode 0700.
@@ -120,6 +122,7 @@ pub const TREE: &[&str] = &[
     "vms/NAME/ssh/host_ed25519",
     "vms/NAME/ssh/host_ed25519.pub",
     "vms/NAME/ssh/known_host",
+    "vms/NAME/ssh/login",
     "vms/NAME/run/channel.sock",
     "vms/NAME/run/vsock.sock",
     "vms/NAME/run/vsock.sock_1024",

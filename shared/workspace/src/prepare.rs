@@ -1,9 +1,9 @@
 //! Putting a repository or a directory into a guest.
 
 use crate::{
-    given::Tree,
+    given::{Given, Tree},
     guest::{self, Look},
-    load::{Before, load_directory, load_repository},
+    load::{Before, Load, load_directory, load_repository},
     plan,
     record::Folder,
     send::send,
@@ -16,11 +16,20 @@ use banger_doc::{Context, Error, Result, Workspace, WorkspaceMode, WorkspacePlan
 use banger_state::clock_ms;
 use std::{
     fs,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-/// Where a workspace lies in a guest unless the user says otherwise.
+/// Where a workspace lies in a guest that is root's.
 pub const GUEST_PATH: &str = "/root/repo";
+/// What a workspace is called below the home of a guest's user.
+const DIR: &str = "repo";
+
+/// Returns where a user's workspace lies unless somebody says otherwise; `place` is where that user's work
+/// does.
+pub fn usual_path(place: &str) -> String {
+    format!("{}/{DIR}", place.trim_end_matches('/'))
+}
 
 /// What is asked of a prepare.
 #[derive(Clone, Debug)]
@@ -84,7 +93,7 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     let host_path = fs::canonicalize(&wish.path).unwrap_or_else(|_| wish.path.clone());
     Ok(WorkspacePlan {
         host_path: host_path.display().to_string(),
-        guest_path: wish.guest_path.clone(),
+        guest_path: Some(wish.guest_path.clone()),
         mode: wish.mode,
         files,
         size_bytes,
@@ -159,8 +168,11 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
             load_repository(dir, &store, units, wish, given)?
         }
     };
+    let mut load = load;
+    let start_path = start(wish, &host_path, &mut load);
     let mut record = Workspace {
         guest_path: wish.guest_path.clone(),
+        start_path,
         host_path: host_path.display().to_string(),
         is_repository,
         mode: wish.mode,
@@ -182,6 +194,29 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
     send(&folder, files, wish, same, (old, look), load, &mut record)?;
     Ok(record)
+}
+
+/// Returns where commands start: in the directory that was named, where that is one inside the repository
+/// and something of it goes along.
+fn start(wish: &Wish, root: &Path, load: &mut Load) -> Option<String> {
+    let named = fs::canonicalize(&wish.path).ok()?;
+    let below = named.strip_prefix(root).ok().filter(|below| !below.as_os_str().is_empty())?;
+    let bytes = below.as_os_str().as_bytes();
+    let inside = join(bytes, b"");
+    let goes = |(path, given): (&Vec<u8>, &Given)| {
+        given.is_there() && (path == bytes || path.starts_with(&inside))
+    };
+    let mut from = load.tree.range(bytes.to_vec()..);
+    let near = from.by_ref().take_while(|(path, _)| path.starts_with(bytes)).any(goes);
+    let text = below.to_str().filter(|text| near && !text.chars().any(char::is_control));
+    if text.is_none() {
+        load.notes.push(format!(
+            "nothing in '{}' goes along, so commands start in '{}'",
+            below.display().to_string().escape_debug(),
+            wish.guest_path
+        ));
+    }
+    text.map(|text| format!("{}/{text}", wish.guest_path))
 }
 
 fn keeps_mode(source: &Source) -> bool {

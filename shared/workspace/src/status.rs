@@ -30,6 +30,15 @@ pub fn files_of(vm: &VmFolder) -> Files<'_> {
     })
 }
 
+/// Asks a running VM where a user's work lies; the guest's own user's if none is named.
+pub fn place_of(vm: &VmFolder, user: Option<&str>) -> Result<String> {
+    let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
+    let account = banger_channel::control::account(&path, user, CONNECT)
+        .with_context(|| format!("cannot tell where a workspace lies in VM '{}'", vm.name()))
+        .map_err(|error| error.or_hint("'--guest-path' and '--user' say where, and whose it is"))?;
+    Ok(account.place)
+}
+
 /// What is at stake when a VM goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Stake {

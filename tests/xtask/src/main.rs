@@ -32,8 +32,8 @@ usage: cargo xtask TASK
                     measure against a budget: boot, create, image, kvm, net, start,
                     workspace;
                     --debug: the programs as tests use them
-  soak NAME         try everything that tests try a selection of: kill, fault, load,
-                    model, nested
+  soak NAME         try everything that tests try a selection of: kill, fault, first-command,
+                    load, model, nested
   fuzz [--seconds N] [TARGET...]
                     throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]

@@ -2,6 +2,7 @@
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
 use super::holes;
+use super::owner::{Acting, Owner};
 use super::turn::Turn;
 use super::whole::Whole;
 use super::wire::{MARK, Op, PRESENT, Request, is_inside};
@@ -30,7 +31,7 @@ use std::{
     io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::lchown},
     },
     path::{Path, PathBuf},
     rc::Rc,
@@ -49,8 +50,16 @@ const MAX_LIST: u64 = 256 << 20;
 /// Directories deeper than this are not entered.
 const MAX_DEPTH: usize = 200;
 
-/// Answers one stream until the host hangs up.
+/// Tells the user of a request.
+type Users<'a> = &'a dyn Fn(&str) -> Result<Owner>;
+
+/// Answers one stream until the host hangs up; knows no user but who runs this.
 pub fn serve(stream: impl Read + Write) -> Result<()> {
+    serve_for(stream, &|_| Err(Error::usage("this agent knows no users")))
+}
+
+/// Answers one stream until the host hangs up; `users` finds those that requests name.
+pub fn serve_for(stream: impl Read + Write, users: Users<'_>) -> Result<()> {
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     loop {
         let mut head = Vec::new();
@@ -61,7 +70,7 @@ pub fn serve(stream: impl Read + Write) -> Result<()> {
         if head.is_empty() {
             return Ok(());
         }
-        if let Err(error) = answer(&head, &mut reader) {
+        if let Err(error) = answer(&head, &mut reader, users) {
             let kind = match error.kind() {
                 Kind::NotFound => "not-found",
                 Kind::Conflict => "conflict",
@@ -79,7 +88,7 @@ pub fn serve(stream: impl Read + Write) -> Result<()> {
     }
 }
 
-fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()> {
+fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<'_>) -> Result<()> {
     let request: Request<'_> = serde_json::from_slice(head)
         .map_err(|error| Error::usage("not a request").because(error))?;
     if !request.root.starts_with('/') || request.list_bytes > MAX_LIST {
@@ -101,16 +110,23 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
         Op::Scan => Turn::wait(root).map(|()| None)?,
         _ => None,
     };
+    // Reading is root's: what others may not see is the host's all the same.
+    let writer = Writer::new(&request, users)?;
     match request.op {
-        Op::PutFresh | Op::PutAside => put_whole(root, &request, reader)?,
+        Op::PutFresh | Op::PutAside => put_whole(root, &request, writer, reader)?,
         Op::PutWithin | Op::PutInto => {
+            let acting = writer.act_in(root)?;
             let mut tree = Tree::open(root)?;
             tree.keeps = request.op == Op::PutInto;
             tree.plain = request.plain;
+            tree.own = acting.is_some();
             tree.unpack(reader, true)?;
             syncfs(&tree.fd).context("cannot sync")?;
         }
-        Op::Remove => Tree::open(root)?.remove(&paths)?,
+        Op::Remove => {
+            let _acting = writer.act_in(root)?;
+            Tree::open(root)?.remove(&paths)?;
+        }
         Op::Scan | Op::Stat | Op::Get | Op::Hash | Op::Tar => {
             let tree = Tree::open(root)?;
             let mut writer = BufWriter::with_capacity(64 << 10, reader.get_mut());
@@ -129,12 +145,56 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>) -> Result<()>
     stream.write_all(b"end\0").and_then(|()| stream.flush()).context("cannot write an answer")
 }
 
+/// Who does what a request has written.
+struct Writer {
+    /// None: who runs this.
+    owner: Option<Owner>,
+    /// Whether root does it where the owner may not.
+    or_root: bool,
+}
+
+impl Writer {
+    fn new(request: &Request<'_>, users: Users<'_>) -> Result<Self> {
+        let owner = request.user.map(users).transpose()?.filter(|owner| !owner.is_self());
+        Ok(Self { owner, or_root: request.or_root })
+    }
+
+    /// Takes the rights to write below a directory; none if they are those of who runs this.
+    fn act_in(&self, dir: &Path) -> Result<Option<Acting>> {
+        match &self.owner {
+            Some(owner) if !(self.or_root && owner.needs_root(dir)) => owner.act().map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// Writes a tree beside `root` and renames it there, so that it appears whole.
-fn put_whole<S: Read>(root: &Path, request: &Request<'_>, reader: &mut BufReader<S>) -> Result<()> {
+fn put_whole<S: Read>(
+    root: &Path,
+    request: &Request<'_>,
+    writer: Writer,
+    reader: &mut BufReader<S>,
+) -> Result<()> {
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage("the root directory cannot be replaced"));
     };
-    fs::create_dir_all(parent).with_context(|| format!("cannot make '{}'", parent.display()))?;
+    // Somebody whose own rights do not reach that far.
+    let mut lacks_rights = false;
+    let owner = match writer.owner {
+        Some(owner) if parent.exists() => {
+            lacks_rights = owner.needs_root(parent);
+            Some(owner).filter(|_| !(lacks_rights && writer.or_root))
+        }
+        owner => owner,
+    };
+    match &owner {
+        Some(owner) => owner.make_dirs(parent)?,
+        None => fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make '{}'", parent.display()))?,
+    }
+    let act = |owner: &Option<Owner>| owner.as_ref().map(Owner::act).transpose();
+    // Root makes and renames for who may not, where only root can change the way.
+    let acting = if lacks_rights { None } else { act(&owner)? };
     let is_there = fs::symlink_metadata(root).is_ok();
     let is_empty = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
         && !fs::symlink_metadata(root).is_ok_and(|meta| meta.is_symlink());
@@ -145,9 +205,15 @@ fn put_whole<S: Read>(root: &Path, request: &Request<'_>, reader: &mut BufReader
     new.as_mut_os_string().push(name);
     let _ = fs::remove_dir_all(&new);
     fs::create_dir(&new).with_context(|| format!("cannot make '{}'", new.display()))?;
+    if let Some(owner) = owner.as_ref().filter(|_| lacks_rights) {
+        lchown(&new, Some(owner.uid), Some(owner.gid))
+            .with_context(|| format!("cannot give '{}' away", new.display()))?;
+    }
     let mut fill = || -> Result<()> {
+        let _acting = if lacks_rights { act(&owner)? } else { None };
         let mut tree = Tree::open(&new)?;
         tree.plain = request.plain;
+        tree.own = owner.is_some();
         tree.unpack(reader, false)?;
         syncfs(&tree.fd).context("cannot sync")
     };
@@ -158,13 +224,17 @@ fn put_whole<S: Read>(root: &Path, request: &Request<'_>, reader: &mut BufReader
                 .with_context(|| format!("cannot move '{}' aside", root.display()))?;
         }
         fs::rename(&new, root).with_context(|| format!("cannot make '{}'", root.display()))?;
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .with_context(|| format!("cannot sync '{}'", parent.display()))
+        match File::open(parent) {
+            // Somebody may write there and not look: it is written all the same.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+            parent => parent.and_then(|parent| parent.sync_all()),
+        }
+        .with_context(|| format!("cannot sync '{}'", parent.display()))
     });
     if done.is_err() {
         let _ = fs::remove_dir_all(&new);
     }
+    drop(acting);
     done
 }
 
@@ -188,6 +258,8 @@ pub(super) struct Tree {
     pub(super) keeps: bool,
     /// What is made belongs to who makes it and has no setuid or setgid bit, whatever a stream says.
     pub(super) plain: bool,
+    /// What is made belongs to who makes it, whatever a stream says.
+    pub(super) own: bool,
     /// Permission bits of directories until a stream has filled them.
     pub(super) unfinished: u32,
     /// Set by somebody who wants no more of a stream.
@@ -207,6 +279,7 @@ impl Tree {
                 path: path.to_owned(),
                 keeps: false,
                 plain: false,
+                own: false,
                 unfinished: 0o755,
                 stop: Arc::default(),
                 last: RefCell::new(None),
@@ -520,7 +593,7 @@ impl Tree {
         let mtime = TimeSpec::new(mtime_s, 0);
         let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
             // What is made belongs to who makes it.
-            if self.plain || !geteuid().is_root() || (uid, gid) == (0, 0) {
+            if self.plain || self.own || !geteuid().is_root() || (uid, gid) == (0, 0) {
                 return Ok(());
             }
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -652,8 +725,11 @@ impl Tree {
         let name = OsStr::from_bytes(name);
         let mode = Mode::from_bits_truncate(self.unfinished);
         if let Err(errno) = mkdirat(&parent, name, mode) {
+            if self.keeps || errno != Errno::EEXIST {
+                return Err(errno);
+            }
             let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            if self.keeps || errno != Errno::EEXIST || kind(&stat) == SFlag::S_IFDIR {
+            if kind(&stat) == SFlag::S_IFDIR {
                 return Err(errno);
             }
             unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;

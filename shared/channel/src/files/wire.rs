@@ -46,11 +46,17 @@ pub(crate) struct Request<'a> {
     /// stream says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) plain: bool,
+    /// Who writes, as in an exec request; empty for the guest's own user. Absent: the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<&'a str>,
+    /// Whether root writes where that user may not, and nobody but root can change the way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) or_root: bool,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(op: Op, root: &'a str) -> Self {
-        Self { op, root, list_bytes: 0, plain: false }
+        Self { op, root, list_bytes: 0, plain: false, user: None, or_root: false }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
     let (mut ours, mut theirs, mut launch) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         theirs.push(bare_boot(&kernel, &bare)?);
-        let took = time(&mut bench.program("banger-vm-start", &[NAME]))?;
+        let took = time(&mut bench.program("banger-vm-start", &["--wait", "agent", NAME]))?;
         run::say(&format!("banger: {took:.0} ms"));
         ours.push(took);
         let running = fs::read(bench.state().join("vms").join(NAME).join("running.json"));
