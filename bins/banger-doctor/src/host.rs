@@ -139,7 +139,7 @@ fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
     checks.extend(version.faults().map(|fault| {
         let so = match fault.answer {
             Answer::NoPause => ": 'banger vm pause' is refused",
-            Answer::NoKernelFrom(..) => ": such a kernel is refused",
+            Answer::Avoids => "; banger sends less at once",
             Answer::Told => "",
         };
         let remedy = format!("use another version: {} ({advice})", fault.better);

@@ -144,7 +144,6 @@ fn plan(
         user_network: String::new(),
         verbose: false,
         namespaces: banger_net::user_namespaces(false),
-        release: kernel.release.clone(),
         until,
     })
 }

@@ -73,8 +73,6 @@ pub struct Plan {
     pub verbose: bool,
     /// Why this host allows no user namespaces, if it does not.
     pub namespaces: std::result::Result<(), String>,
-    /// What `uname -r` says in a guest that runs the kernel.
-    pub release: String,
     /// When the start has taken as long as it may: what it waits for has to be there by then.
     pub until: Instant,
 }

@@ -424,7 +424,6 @@ mod tests {
             user_network: "net=192.0.2.0/24".into(),
             verbose: false,
             namespaces: Ok(()),
-            release: "6.12".into(),
             until: std::time::Instant::now(),
         }
     }
