@@ -23,6 +23,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("netlink-packet-route", &["banger-net"]),
     ("netlink-sys", &["banger-net"]),
     ("nix", &["banger-*"]),
+    ("oci-spec", &["banger-oci"]),
     ("rusqlite", &["banger-lease"]),
     ("rustls-native-certs", &["banger-oci"]),
     ("serde", &["banger-*"]),

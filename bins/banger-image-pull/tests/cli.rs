@@ -7,7 +7,7 @@ mod trouble;
 
 use banger_tests::{Answer, Sandbox, have, write_program};
 use registry::{OURS, Registry, layout, shell, three_layers};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -113,6 +113,28 @@ fn the_cache_is_a_layout_that_skopeo_reads() {
     let reference = format!("{}/app:latest", registry.host);
     pull(&sandbox, &[&reference]).ok();
     let cache = sandbox.state().join("cache/oci");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(cache.join(name)).unwrap()).unwrap()
+    };
+    assert_eq!(read("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }));
+    let index = read("index.json");
+    let entry = &index["manifests"][0];
+    let digest = entry["digest"].as_str().unwrap();
+    let manifest = format!("blobs/sha256/{}", digest.strip_prefix("sha256:").unwrap());
+    let size = fs::metadata(cache.join(&manifest)).unwrap().len();
+    assert_eq!(
+        index,
+        json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [{
+                "mediaType": read(&manifest)["mediaType"],
+                "digest": digest,
+                "size": size,
+                "annotations": { "org.opencontainers.image.ref.name": reference },
+            }],
+        })
+    );
     shell(
         &sandbox,
         &format!(

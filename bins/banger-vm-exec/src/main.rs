@@ -88,6 +88,13 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     }
     // Somebody who thinks of a shell quotes it all.
     let is_line = args.command.len() == 1 && args.command[0].contains(' ');
+    let hint = if is_line {
+        Some("each word stands alone, without quotes; 'sh -c' takes a whole line of a shell")
+    } else if args.command.first().is_some_and(|name| !name.contains('/')) {
+        Some("install it in the guest, or use an image that has it: '--image debian-bookworm-dev'")
+    } else {
+        None
+    };
     let request = Request {
         argv: if args.detach { detached(args.command) } else { args.command },
         env,
@@ -108,11 +115,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     match ended? {
         Ended::Exit(status) => Ok(ExitCode::from(status)),
         Ended::NotStarted(failure) if args.workdir.is_none() && request.cwd.is_some() => {
-            not_started(failure, is_line).map_err(|error| {
+            not_started(failure, hint).map_err(|error| {
                 error.hint("'--workdir DIR' starts elsewhere than in the workspace")
             })
         }
-        Ended::NotStarted(failure) => not_started(failure, is_line),
+        Ended::NotStarted(failure) => not_started(failure, hint),
         Ended::GivenUp(signal, why) => {
             note(&format!("banger-vm-exec: {why}: it may still run in VM '{name}'"));
             note(&format!("hint: 'banger vm kill {name}' ends the VM"));
@@ -156,7 +163,7 @@ fn variable(entry: &str) -> Result<Option<String>> {
 }
 
 /// Says why the command did not start, in the statuses that shells use.
-fn not_started(failure: Failure, is_line: bool) -> Result<ExitCode> {
+fn not_started(failure: Failure, hint: Option<&str>) -> Result<ExitCode> {
     let message: String = failure.message.chars().filter(|c| !c.is_control()).take(1000).collect();
     let status = match failure.kind {
         Why::NotFound => 127,
@@ -164,8 +171,8 @@ fn not_started(failure: Failure, is_line: bool) -> Result<ExitCode> {
         Why::Refused | Why::Failed => return Err(Error::failed(message)),
     };
     note(&format!("banger-vm-exec: {message}"));
-    if status == 127 && is_line {
-        note("hint: each word stands alone, without quotes; 'sh -c' takes a whole line of a shell");
+    if let (127, Some(hint)) = (status, hint) {
+        note(&format!("hint: {hint}"));
     }
     Ok(ExitCode::from(status))
 }

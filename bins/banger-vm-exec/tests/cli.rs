@@ -112,6 +112,11 @@ fn a_command_that_is_left_running_outlives_the_call() {
     until("it wrote its mark", || mark.exists());
     let answer = guest.exec(&["-d", "web", "no-such-command"]);
     answer.fails(127, "cannot find the command 'no-such-command' in the guest");
+    let answer = guest.exec(&["web", "no-such-command"]);
+    answer.fails(127, "hint: install it in the guest, or use an image that has it: '--image ");
+    let answer = guest.exec(&["web", "./no-such-script"]);
+    answer.fails(127, "cannot find the command");
+    assert!(!answer.stderr.contains("hint:"), "{}", answer.all());
     guest.exec(&["-d", "-t", "web", "true"]).fails(2, "cannot be used with");
     guest.exec(&["-d", "web"]).fails(2, "COMMAND");
 }

@@ -9,6 +9,7 @@ use crate::{
     platform::Platform,
 };
 use banger_doc::{Context, Error, ImageConfig, Result};
+use oci_spec::image::ANNOTATION_REF_NAME;
 
 /// The largest manifest or index that is read (the size the distribution specification asks
 /// registries to take).
@@ -128,8 +129,6 @@ const CONFIG: &[&str] = &["os", "architecture", "variant", "config", "rootfs"];
 const ROOTFS: &[&str] = &["diff_ids"];
 const RUN: &[&str] = &["Env", "WorkingDir", "User", "Entrypoint", "Cmd", "StopSignal", "Labels"];
 
-/// The annotation that names an image in a layout (OCI image-spec, `annotations.md`).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with which buildkit marks what only tells about an image.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
@@ -226,7 +225,7 @@ fn read_entry(raw: &str) -> Result<Entry> {
         platform: (!architecture.is_empty()).then(|| {
             Platform::new(if os.is_empty() { "linux" } else { &os }, &architecture, &variant)
         }),
-        name: note(REF_NAME).cloned(),
+        name: note(ANNOTATION_REF_NAME).cloned(),
     })
 }
 
@@ -429,10 +428,22 @@ fn check_words(config: &ImageConfig) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oci_spec::image::{MediaType, ToDockerV2S2};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn media_types_are_those_of_the_specification() {
+        for (docker, oci, kind) in [
+            (DOCKER_INDEX, OCI_INDEX, MediaType::ImageIndex),
+            (DOCKER_MANIFEST, OCI_MANIFEST, MediaType::ImageManifest),
+            (CONFIGS[1], CONFIGS[0], MediaType::ImageConfig),
+        ] {
+            assert_eq!((docker, oci), (kind.to_docker_v2s2().unwrap(), kind.as_ref()));
+        }
+    }
 
     const TAR: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 

@@ -13,6 +13,7 @@ use crate::{
 };
 use banger_doc::{Context, Error, ImageConfig, Name, Result};
 use banger_layer::{Limits, Progress};
+use oci_spec::image::MediaType;
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -273,7 +274,7 @@ impl Puller {
         let found = self
             .follow(&place, blob, parsed, &self.platform, MAX_DEPTH)
             .map_err(Miss::into_error)?;
-        self.cache.remember(&full, &blob, &kind)?;
+        self.cache.remember(&full, &blob, kind)?;
         Ok(found)
     }
 
@@ -522,18 +523,15 @@ impl Place<'_> {
 }
 
 /// Returns the media type to write down for a manifest: its own, else the specification's.
-fn media_type(parsed: &Manifest, bytes: &[u8]) -> String {
+fn media_type(parsed: &Manifest, bytes: &[u8]) -> MediaType {
     let own = Fields::read(&fields::text(bytes), &["mediaType"])
         .and_then(|manifest| manifest.text("mediaType"))
         .unwrap_or_default();
-    if own.is_empty() {
-        let kind = match parsed {
-            Manifest::Image { .. } => "manifest",
-            Manifest::Index(_) => "index",
-        };
-        return format!("application/vnd.oci.image.{kind}.v1+json");
+    match parsed {
+        _ if !own.is_empty() => own.as_str().into(),
+        Manifest::Image { .. } => MediaType::ImageManifest,
+        Manifest::Index(_) => MediaType::ImageIndex,
     }
-    own
 }
 
 #[cfg(test)]

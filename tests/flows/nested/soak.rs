@@ -106,9 +106,7 @@ fn a_running_vm(host: &Host, who: Who) {
         assert_eq!(guest("head -c 64 /dev/hwrng | wc -c").trim(), "64");
     });
     host.step(&step("a guest that floods its console"), || {
-        guest(
-            "dd if=/dev/zero bs=64k count=1 2>/dev/null | tr \"\\\\0\" x | fold > /dev/console",
-        );
+        guest("dd if=/dev/zero bs=64k count=1 2>/dev/null | tr \"\\\\0\" x | fold > /dev/console");
         let size = says("stat -c %s $BANGER_STATE/vms/web/console.log");
         let size: u64 = size.trim().parse().expect("a size");
         assert!((50_000..=5 << 20).contains(&size), "the log has {size} bytes");
