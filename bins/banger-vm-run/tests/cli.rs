@@ -223,7 +223,8 @@ fn user_place_and_variables_are_passed_on() {
         format!(
             "banger-workspace-prepare --dry-run --quiet {}\n\
              banger-vm-create --user=dev:docker --no-start\nbanger-vm-start web\n\
-             banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME web -- make\n",
+             banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME \
+             --interactive web -- make\n",
             prepare.replacen("web", "new", 1)
         )
     );
