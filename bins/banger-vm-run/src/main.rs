@@ -118,9 +118,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.rm && args.name.is_none() && out.is_live() {
-        out.note(&format!(
-            "VM '{name}' runs on after it; 'banger vm delete --force {name}' removes it"
-        ));
+        out.note(&format!("VM '{name}' runs on after it; {}", session::next(name)));
     }
     let inside = session::Session::new(name, &args.env, &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }

@@ -51,7 +51,7 @@ fn stop(folder: &VmFolder, grace: Duration) -> Result<View> {
 }
 
 /// Has it written down what the guest holds that was not exported. A guest that cannot be asked is
-/// stopped all the same; then deleting it takes `--force`.
+/// stopped all the same; then deleting it takes `--lose-work`.
 fn write_down_work(folder: &VmFolder) {
     let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
     if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
