@@ -106,16 +106,11 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
 /// Returns a path for people and documents: a backslash is two, so that it never looks like a byte that
 /// is no UTF-8, which is `\xNN`.
 pub(crate) fn shown(path: &[u8]) -> String {
-    match std::str::from_utf8(path) {
-        Ok(text) => text.replace('\\', "\\\\"),
-        Err(_) => {
-            let parts = path.utf8_chunks().map(|part| {
-                let text = part.valid().replace('\\', "\\\\");
-                format!("{text}{}", part.invalid().escape_ascii())
-            });
-            parts.collect()
-        }
-    }
+    let parts = path.utf8_chunks().map(|part| {
+        let text = part.valid().replace('\\', "\\\\");
+        format!("{text}{}", part.invalid().escape_ascii())
+    });
+    parts.collect()
 }
 
 /// Returns a path as text; bytes that are no UTF-8 are escaped.
