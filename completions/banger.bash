@@ -1,19 +1,26 @@
 # bash completion for banger: asks the programs, knows no command itself.
 
 _banger() {
-    local front word=$2 before=$3 line help kinds='' program='' depth shelf
+    local front word=$2 before=$3 line help kinds='' program='' depth shelf spelled=''
     local state=${BANGER_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/banger}
-    local -a typed list
+    local -a typed list values=()
     COMPREPLY=()
     front=$(type -P -- "${COMP_WORDS[0]}") || return
     typed=("${COMP_WORDS[@]:1:COMP_CWORD-1}")
     case "${typed[*]}" in
         help | help\ *) typed=("${typed[@]:1}") ;;
-        ps | ps\ *) typed=(vm list "${typed[@]:1}") ;;
         vm\ workspace*) typed=("${typed[@]:1}") ;;
     esac
     [[ " ${typed[*]} " == *" -- "* ]] && return
     mapfile -t list < <("$front" --completion-words 2>/dev/null)
+
+    # What else may be typed stands behind the programs, with what it means.
+    for depth in 2 1; do
+        for line in "${list[@]}"; do
+            [[ $typed && $line == "${typed[*]:0:depth}"$'\t'* ]] && spelled=${line#*$'\t'}
+        done
+        [[ $spelled ]] && typed=($spelled "${typed[@]:depth}") && break
+    done
 
     # The longest run of words that names a program.
     for ((depth = ${#typed[@]}; depth > 0 && depth < 99; depth--)); do
@@ -24,7 +31,7 @@ _banger() {
     if [[ ! $program ]]; then
         local start="${typed[*]}${typed:+ }"
         for line in "${list[@]}" ${typed:-help ps}; do
-            [[ $line == "$start$word"* ]] || continue
+            [[ $line == "$start$word"* && $line != *$'\t'* ]] || continue
             line=${line#"$start"} line=${line%% *}
             [[ " ${COMPREPLY[*]} " == *" $line "* ]] || COMPREPLY+=("$line")
         done
@@ -38,17 +45,26 @@ _banger() {
     while IFS=$'\t' read -r line help; do
         case $line in
             @*" $before") kinds=${line% *} && COMPREPLY=() && break ;;
-            @*" "*) ;;
+            =*" $before") values+=("${line%% *}") ;;
+            @*" "* | =*" "*) ;;
             @*) kinds+=" $line" ;;
             *) [[ $word == -* && $line == "$word"* ]] && COMPREPLY+=("$line") ;;
         esac
     done < <("$program" --completion-words 2>/dev/null)
+    if [[ ${values[*]} ]]; then
+        COMPREPLY=()
+        for line in "${values[@]#=}"; do
+            [[ $line == "$word"* ]] && COMPREPLY+=("$line")
+        done
+        return
+    fi
     [[ $word == -* ]] && return
 
     for line in $kinds; do
         case $line in
             @VM) shelf=vms ;;
             @IMAGE) shelf=images ;;
+            @REFERENCE) shelf= ;;
             @KERNEL) shelf=kernels ;;
             *)
                 compopt -o filenames 2>/dev/null
@@ -57,8 +73,15 @@ _banger() {
                 ;;
         esac
         for line in "$state/$shelf/$word"*/; do
-            [[ -d $line ]] && line=${line%/} && COMPREPLY+=("${line##*/}")
+            [[ $shelf && -d $line ]] && line=${line%/} && COMPREPLY+=("${line##*/}")
         done
+        # What the catalogs have can be pulled.
+        [[ $before == --image || ! $shelf ]] || continue
+        program=banger-image-pull
+        [[ -x ${front%/*}/$program ]] && program=${front%/*}/$program
+        while read -r line; do
+            [[ $line == "$word"* && " ${COMPREPLY[*]} " != *" $line "* ]] && COMPREPLY+=("$line")
+        done < <("$program" --catalog-names 2>/dev/null)
     done
 }
 

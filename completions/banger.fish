@@ -11,13 +11,26 @@ function __banger_words
         case help 'help *'
             set help yes
             set -e typed[1]
-        case ps 'ps *'
-            set typed vm list $typed[2..-1]
         case 'vm workspace*'
             set -e typed[1]
     end
     contains -- -- $typed; and return
     set -l list ($front --completion-words 2>/dev/null)
+
+    # What else may be typed stands behind the programs, with what it means.
+    for depth in 2 1
+        test (count $typed) -ge $depth; or continue
+        set -l spelled
+        for line in $list
+            set -l row (string split \t -- $line)
+            test (count $row) -eq 2 -a "$row[1]" = "$typed[1..$depth]"; and set spelled (string split ' ' -- $row[2])
+        end
+        if set -q spelled[1]
+            set typed $spelled $typed[(math $depth + 1)..-1]
+            break
+        end
+    end
+    set list (string match -v -- "*"\t"*" $list)
 
     # The longest run of words that names a program.
     set -l program
@@ -43,18 +56,25 @@ function __banger_words
     test -x $beside; and set program $beside
     set -l kinds
     set -l options
+    set -l values
     for line in ($program --completion-words 2>/dev/null)
         switch $line
             case "@* $before"
                 set kinds (string split -f 1 ' ' -- $line)
                 set options
                 break
-            case '@* *'
+            case "=* $before"
+                set -a values (string replace -r '^=(.*) [^ ]*$' '$1' -- $line)
+            case '@* *' '=* *'
             case '@*'
                 set -a kinds $line
             case '*'
                 set -a options $line
         end
+    end
+    if set -q values[1]
+        printf '%s\n' $values
+        return
     end
     if string match -q -- '-*' $word
         printf '%s\n' $options
@@ -67,8 +87,14 @@ function __banger_words
         switch $kind
             case @VM
                 path basename $state/vms/*/
-            case @IMAGE
-                path basename $state/images/*/
+            case @IMAGE @REFERENCE
+                test $kind = @IMAGE; and path basename $state/images/*/
+                # What the catalogs have can be pulled.
+                if test $kind = @REFERENCE -o "$before" = --image
+                    set -l pull (path dirname $front)/banger-image-pull
+                    test -x $pull; or set pull banger-image-pull
+                    $pull --catalog-names 2>/dev/null
+                end
             case @KERNEL
                 path basename $state/kernels/*/
             case '*'

@@ -5,6 +5,7 @@ use crate::guest::Guest;
 #[test]
 fn debian_with_systemd_is_what_its_layers_say() {
     let guest = Guest::boot("debian:bookworm", &["sh", "-c"]);
+    guest.has_booted();
     guest.exec_is_exact();
     guest.the_image_counts();
     assert_eq!(guest.says("pwd"), "/opt/app\n");
@@ -20,8 +21,49 @@ fn debian_with_systemd_is_what_its_layers_say() {
         guest.view()["id"].as_str().expect("an id")
     );
     assert!(guest.says("cat /etc/os-release").contains("bookworm"));
-    guest.stop_and_start_lose_nothing();
+    no_unit_waits_in_vain(&guest);
+    guest.says(&format!(
+        "cat > /etc/systemd/system/slow.service <<'X'\n{SLOW}X\nsystemctl enable slow"
+    ));
+    guest.stop_and_start_by(|| a_unit_holds_the_boot_up(&guest));
+    let console = std::fs::read(guest.folder().join("console.log.1")).expect("the first boot's");
+    let console = String::from_utf8_lossy(&console);
+    for word in ["FAILED", "DEPEND", "Timed out"] {
+        assert!(!console.contains(word), "a unit failed:\n{console}");
+    }
     guest.nothing_remains(&[]);
+}
+
+/// Whatever its image's boot waits for.
+const SLOW: &str = "[Unit]\nDefaultDependencies=no\nBefore=basic.target\n\
+    [Service]\nType=oneshot\nExecStart=/bin/sh -c 'until test -e /run/go; do sleep 1; done; false'\n\
+    [Install]\nWantedBy=basic.target\n";
+
+/// One can look into a boot that hangs; its unit is named, and what fails of it comes back as a note.
+fn a_unit_holds_the_boot_up(guest: &Guest) {
+    guest.run("vm-start", &["--wait", "agent", "web"]).ok();
+    // The supervisor asks again after a while.
+    let late = guest.run("vm-wait", &["--timeout", "40", "web"]);
+    late.fails(1, "the boot of VM 'web' is not over after 40 s, which waits for 'slow.service'");
+    let looked = guest.script("systemctl is-system-running");
+    assert!(looked.stderr.contains("the boot of 'web' goes on"), "{}", looked.all());
+    guest.says("touch /run/go");
+    let running = guest.run("vm-wait", &["web"]).document()["running"].clone();
+    assert_eq!(running["booted"], "degraded", "{running}");
+    let note = "in the guest: the unit 'slow.service' failed";
+    assert!(running["notes"].to_string().contains(note), "{running}");
+}
+
+/// The network is up and the devices are there before systemd begins: nobody waits for them or fails.
+fn no_unit_waits_in_vain(guest: &Guest) {
+    let online = "systemctl start systemd-networkd && \
+        timeout 30 systemctl start systemd-networkd-wait-online && \
+        systemctl show -p ConditionResult systemd-networkd-wait-online";
+    assert_eq!(guest.says(online), "ConditionResult=no\n");
+    guest.says("systemctl stop systemd-networkd.socket systemd-networkd");
+    assert_eq!(guest.says("systemctl --failed --plain --no-legend"), "");
+    assert_eq!(guest.says("stat -c %a /dev/net/tun /dev/fuse"), "666\n666\n");
+    assert_eq!(guest.says("ulimit -Hn; ls /proc/$$/fd; true"), "524288\n0\n1\n2\n");
 }
 
 /// Owners, modes, setuid, capabilities, attributes, links, devices, whiteouts: as the layers say.

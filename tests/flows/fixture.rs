@@ -18,6 +18,9 @@ use std::{
 /// `CAP_NET_RAW` permitted and effective, as `security.capability` holds it (capability(7)).
 const NET_RAW: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// What busybox's init does in its image.
+pub(crate) const INITTAB: &str = "::sysinit:/etc/start\n::ctrlaltdel:/bin/busybox reboot\n";
+
 /// Returns the folder fixtures lie in; its name changes with what makes them.
 pub(crate) fn dir() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("flows/fixture.rs");
@@ -233,10 +236,10 @@ fn debian_base() -> PathBuf {
     base
 }
 
-/// Returns a repository of packages: what an ssh server and rsync need beside what the Debian of the
+/// Returns a repository of packages: what an ssh server, rsync and make need beside what the Debian of the
 /// images has. A first boot installs from there.
 pub(crate) fn repository() -> PathBuf {
-    let dir = cache().join("debian-repository");
+    let dir = cache().join("debian-packages");
     once(&dir.join("done"), || {
         let mut list = Command::new("tar");
         list.arg("-xOf").arg(debian_base()).arg("./var/lib/dpkg/status");
@@ -245,7 +248,7 @@ pub(crate) fn repository() -> PathBuf {
         let mut wanted = Command::new("apt-get");
         wanted.arg("-o").arg(format!("Dir::State::Status={}", status.display()));
         wanted.args(["--print-uris", "-qq", "-y", "--no-install-recommends", "install"]);
-        wanted.args(["openssh-server", "rsync"]);
+        wanted.args(["openssh-server", "rsync", "make"]);
         let lines = tool(&mut wanted, Duration::from_mins(1));
         // `'URI' NAME_VERSION_ARCH.deb SIZE HASH`, a colon of the version as `%3a`.
         let names = lines.lines().filter_map(|line| {
@@ -294,11 +297,8 @@ pub(crate) fn busybox_layer(work: &Path) -> PathBuf {
         Entry::dir("etc", 0o755),
         Entry::file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/:/bin/sh\n"),
         Entry::file("etc/group", 0o644, "root:x:0:\nwww:x:33:\n"),
-        Entry::file(
-            "etc/inittab",
-            0o644,
-            "::sysinit:/bin/true\n::ctrlaltdel:/bin/busybox reboot\n",
-        ),
+        Entry::file("etc/inittab", 0o644, INITTAB),
+        Entry::file("etc/start", 0o755, "#!/bin/sh\nsleep 1\necho started > /run/started\n"),
         Entry::dir("root", 0o700),
         Entry::file("root/from-the-image", 0o600, "image root\n"),
         Entry::dir("base", 0o755),

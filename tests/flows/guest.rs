@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -112,7 +113,7 @@ impl Guest {
         words.extend(["printf '[%s]' \"$@\"", "sh", "a b", "", "*", "$HOME", "--", "ä\n"]);
         assert_eq!(self.exec(&words).ok().text(), "[a b][][*][$HOME][--][ä\n]");
         // The end of stdin reaches it too.
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("read line; echo \"got $line\"; cat");
         let fed = self.sandbox.feed(program("banger-vm-exec"), &words, b"first\nrest");
@@ -140,7 +141,7 @@ impl Guest {
                 state.to_le_bytes()
             })
             .collect();
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         words.push("cat");
         let answer = self.sandbox.feed(program("banger-vm-exec"), &words, &bytes);
@@ -180,7 +181,7 @@ impl Guest {
     /// Puts a program into the guest.
     fn put(&self, to: &str, from: &Path) {
         let bytes = fs::read(from).expect("a program for the guest: run 'cargo xtask build' first");
-        let mut words = vec!["web", "--"];
+        let mut words = vec!["-i", "web", "--"];
         words.extend(&self.shell);
         let script = format!("cat > {to} && chmod +x {to}");
         words.push(&script);
@@ -206,6 +207,58 @@ impl Guest {
         self.says("pkill -f 'sleep 0.1'; sleep 1; rm -f /root/ticks");
     }
 
+    /// Both marks are there after a start, and nothing went wrong on the way.
+    pub(crate) fn has_booted(&self) {
+        let running = self.view()["running"].clone();
+        assert_eq!(running["booted"], "yes", "{running}");
+        let (agent, booted) = (running["agent_ms"].as_u64(), running["booted_ms"].as_u64());
+        assert!(agent.is_some() && agent <= booted, "{running}");
+        assert!(!running["notes"].to_string().contains("in the guest"), "{running}");
+    }
+
+    /// A command that starts processes without end takes no room from the next one, nor from who is to
+    /// end it; its group goes with the last of them. `group` is where the guest has control groups.
+    pub(crate) fn a_fork_storm_leaves_room(&self, group: &str) {
+        let own = self.says("cat /proc/self/cgroup");
+        assert!(own.contains("/banger/exec-"), "{own}");
+        let mut words = vec!["web", "--"];
+        words.extend(&self.shell);
+        words.push("f() { f | f & }; f; while :; do :; done");
+        let mut command = self.sandbox.command(program("banger-vm-exec"));
+        let mut storm = command.args(&words).stderr(Stdio::null()).spawn().expect("a program");
+        let count = format!("cat {group}/banger/exec-*/pids.current | sort -n | tail -n 1");
+        let most = self.says(&format!("cat {group}/banger/pids.max")).trim().parse::<u64>();
+        let most = most.expect("a number");
+        let end = Instant::now() + Duration::from_mins(2);
+        loop {
+            let begun = Instant::now();
+            let now = self.says(&count).trim().parse::<u64>().expect("a number");
+            let took = begun.elapsed();
+            assert!(
+                took < Duration::from_mins(1),
+                "an answer took {took:?} beside {now} processes"
+            );
+            assert!(now <= most, "{now} of {most} processes");
+            if now > most / 2 {
+                break;
+            }
+            assert!(Instant::now() < end, "only {now} of {most} processes");
+        }
+        let client = nix::unistd::Pid::from_raw(storm.id() as i32);
+        nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+        let begun = Instant::now();
+        storm.wait().expect("an end");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the client ended after {begun:?}");
+        self.says(&format!(
+            "for g in {group}/banger/exec-*; do grep -qx $$ $g/cgroup.procs || echo 1 > $g/cgroup.kill; done"
+        ));
+        let left = format!("ls -d {group}/banger/exec-* | wc -l");
+        let end = Instant::now() + Duration::from_mins(1);
+        while self.says(&left) != "1\n" {
+            assert!(Instant::now() < end, "groups are left: {}", self.says(&left));
+        }
+    }
+
     /// The image's environment, its `/root`, its directories: there, and changeable.
     pub(crate) fn the_image_counts(&self) {
         assert_eq!(self.says("echo $FROM_IMAGE"), "yes\n");
@@ -226,6 +279,13 @@ impl Guest {
 
     /// What was written right before a stop is there after a start, and both disks are clean.
     pub(crate) fn stop_and_start_lose_nothing(&self) {
+        self.stop_and_start_by(|| {
+            self.run("vm-start", &["web"]).ok();
+        });
+    }
+
+    /// The same, with a start of the caller's.
+    pub(crate) fn stop_and_start_by(&self, start: impl FnOnce()) {
         self.says("echo work > /root/late; echo overlay > /late");
         self.run("vm-stop", &["web"]).ok();
         assert_eq!(self.status(), "stopped");
@@ -233,10 +293,43 @@ impl Guest {
         assert_eq!(exit["reason"], "stopped", "{exit}");
         assert_eq!(exit["disks_clean"], true, "{exit}");
         self.disks_are_clean();
-        self.run("vm-start", &["web"]).ok();
+        start();
         assert_eq!(self.says("cat /root/late /late"), "work\noverlay\n");
         self.run("vm-stop", &["web"]).ok();
         self.disks_are_clean();
+    }
+
+    /// What the guest used and freed is the host's again: memory while it runs, disk after a stop.
+    pub(crate) fn what_it_frees_is_the_host_s(&self) {
+        let used = || {
+            let stats = self.run("vm-stats", &["web"]);
+            let host = &stats.document()["host"];
+            assert!(host["given_memory_bytes"].as_u64().expect("bytes") >= 256 << 20, "{host}");
+            host["vmm_memory_bytes"].as_u64().expect("bytes") >> 20
+        };
+        let before = used();
+        self.says("dd if=/dev/zero of=/dev/shm/filled bs=1M count=300 2>&1");
+        let full = used();
+        assert!(full > before + 250, "{before} MiB, then {full}");
+        self.says("rm /dev/shm/filled");
+        let end = Instant::now() + Duration::from_mins(1);
+        while used() > before + 60 {
+            assert!(Instant::now() < end, "{before} MiB, {full} filled, {} after", used());
+        }
+        let disk = |name: &str| {
+            let meta = fs::metadata(self.folder().join(name)).expect("a disk");
+            (std::os::unix::fs::MetadataExt::blocks(&meta) * 512) >> 20
+        };
+        let disks = || disk("overlay.ext4") + disk("work.ext4");
+        let script = "for dir in / /root; do
+            dd if=/dev/zero of=$dir/filled bs=1M count=150 2>&1 && sync && rm $dir/filled || exit 1
+        done; sync";
+        self.says(script);
+        let full = disks();
+        assert!(full > 250, "{full} MiB");
+        self.run("vm-stop", &["web"]).ok();
+        assert!(disks() < 50, "{full} MiB, then {}", disks());
+        self.run("vm-start", &["web"]).ok();
     }
 
     fn disks_are_clean(&self) {

@@ -10,6 +10,7 @@ mod debian;
 mod disks;
 mod fixture;
 mod guest;
+mod images;
 mod killed;
 mod machine;
 mod many;

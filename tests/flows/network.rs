@@ -16,7 +16,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::Command,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -159,9 +159,14 @@ impl Inside {
     }
 
     fn boot(&self, name: &str, options: &[&str]) -> Value {
+        self.boot_to("booted", name, options)
+    }
+
+    /// Boots a VM as far as a mark.
+    fn boot_to(&self, mark: &str, name: &str, options: &[&str]) -> Value {
         let args = ["--no-start", "--memory", "384M", "--image", &self.image, "--name", name];
         self.run("vm-create", &[&args[..], options].concat()).ok();
-        self.run("vm-start", &[name]).document().clone()
+        self.run("vm-start", &["--wait", mark, name]).document().clone()
     }
 
     /// Connects to an address of the host from there, so many times, so many at once.
@@ -187,6 +192,20 @@ impl Inside {
         Self::until("the service", || {
             self.script(vm, &fetch("127.0.0.1", 8000, "")).text().contains("hello").then_some(())
         });
+    }
+
+    /// Has the guest `web` begin to install its ssh server, which takes a while.
+    fn asks_for_ssh(&self) {
+        let words = ["web", "--timeout", "1", "--", "true"];
+        self.guest.sandbox.raw(program("banger-vm-ssh"), &words).fails(125, "did not come up");
+    }
+
+    fn first_command_installs_make(&self) {
+        let script = "apt-get update && apt-get install -y make && make --version";
+        let words = ["--rm", "--image", &self.image, "--memory", "384M", "--", "sh", "-c", script];
+        let answer = self.guest.sandbox.raw(program("banger-vm-run"), &words);
+        assert!(answer.ok().text().contains("GNU Make"), "{}", answer.all());
+        assert!(!answer.all().contains("W: "), "apt complains: {}", answer.all());
     }
 
     fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -244,11 +263,12 @@ fn service() -> String {
     format!("setsid perl -e '{}' >/dev/null 2>&1 </dev/null &", SERVICE.replace('\'', "'\\''"))
 }
 
-/// Fetches from a server with what every Debian has.
+/// Fetches from a server with what every Debian has. One that answers unasked and closes before it is
+/// asked is heard too: by then it takes no request, whose writer a signal would end.
 fn fetch(server: &str, port: u16, path: &str) -> String {
     format!(
-        "timeout 20 bash -c 'exec 3<>/dev/tcp/{server}/{port} && printf \"GET /{path} HTTP/1.0\\r\\n\\r\\n\" >&3 \
-         && cat <&3'"
+        "timeout 20 bash -c 'trap \"\" PIPE; exec 3<>/dev/tcp/{server}/{port} || exit; \
+         printf \"GET /{path} HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'"
     )
 }
 
@@ -258,6 +278,7 @@ fn an_ordinary_users_debian_reaches_the_world_and_is_reached_by_its_ports() {
     let before = inside.traces();
     let view = inside.boot("web", &["--ports", "auto", "--publish", "8080:8000"]);
     assert!(view["running"]["notes"].to_string().find("network").is_none(), "{view}");
+    inside.asks_for_ssh();
 
     // Out: by both families and by name, with the right packets.
     for server in [SERVER4, SERVER6, NAME] {
@@ -358,6 +379,7 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     let Some(inside) = Inside::new(0, "debian:served") else { return };
     let before = inside.traces();
     inside.boot("web", &["--publish", "8080:8000", "--ports", "auto"]);
+    inside.asks_for_ssh();
     for server in [SERVER4, SERVER6, NAME] {
         let said = inside.says("web", &fetch(server, 80, ""));
         assert!(said.contains("hello 203.0.113.2") || said.contains("hello 2001:db8::2"), "{said}");
@@ -383,9 +405,15 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     crate::clock::a_clock_is_put_right(&inside.guest);
     inside.says("web", "pkill perl || kill $(pidof perl)");
 
-    // Another one listens on every address, and the first finds it at none.
-    inside.boot("db", &["--allow-host"]);
-    inside.says("db", &service());
+    // Another one listens on every address, and the first finds it at none. What the very first command
+    // leaves running is left alone by all that the image's boot does.
+    inside.boot_to("agent", "db", &["--allow-host"]);
+    let early = inside
+        .says("db", &format!("ls /run/banger; {} until pidof perl; do sleep 0.1; done", service()));
+    assert!(!early.contains("booted"), "the first command was not early: {early}");
+    let booted = inside.run("vm-wait", &["db"]).document()["running"]["booted"].clone();
+    assert!(booted == "yes" || booted == "degraded", "{booted}");
+    assert_eq!(early.lines().last(), inside.says("db", "pidof perl").lines().last());
     inside.serves("db");
     for place in ["172.30.255.2", GATEWAY, HOST4] {
         let said = inside.script("web", &fetch(place, 8000, "")).text();
@@ -402,6 +430,34 @@ fn roots_guests_run_under_another_user_and_see_neither_host_nor_each_other() {
     });
     inside.run("vm-kill", &["web"]).ok();
     inside.nothing_remains(&before);
+}
+
+/// What README begins with. Nothing of the image's boot, and nothing of banger's, may be in its way.
+#[test]
+fn the_first_command_of_a_fresh_debian_installs_a_package() {
+    let Some(inside) = Inside::new(USER, "debian:served") else { return };
+    let soaks = std::env::var_os("BANGER_SOAK").is_some();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Where it is tried again and again, the processors have other things to do.
+        let spinners = thread::available_parallelism().map_or(2, |count| count.get() * 2);
+        for _ in 0..if soaks { spinners } else { 0 } {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::black_box((0..1_000_000_u64).fold(0, |sum: u64, n| sum ^ n));
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..if soaks { 10 } else { 1 } {
+                inside.first_command_installs_make();
+            }
+        }));
+        over.store(true, Ordering::Relaxed);
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    let left = inside.run("vm-list", &[]);
+    assert!(left.documents.is_empty(), "{}", left.all());
 }
 
 #[test]

@@ -17,6 +17,17 @@ pub(crate) enum Pack {
 
 /// Writes an image of some layers, given as tar files, into an empty folder under the tag `latest`.
 pub(crate) fn layout(dir: &Path, layers: &[(PathBuf, Pack)], config: &Value) {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    layout_for(dir, layers, config, (architecture, "linux"));
+}
+
+/// The same, for a processor and a system that its configuration names.
+pub(crate) fn layout_for(
+    dir: &Path,
+    layers: &[(PathBuf, Pack)],
+    config: &Value,
+    (architecture, system): (&str, &str),
+) {
     fs::create_dir_all(dir.join("blobs/sha256")).expect("a layout");
     let mut descriptors = Vec::new();
     let mut diff_ids = Vec::new();
@@ -38,8 +49,8 @@ pub(crate) fn layout(dir: &Path, layers: &[(PathBuf, Pack)], config: &Value) {
         descriptors.push(adopt(dir, &packed, &kind));
     }
     let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
+        "architecture": architecture,
+        "os": system,
         "created": "2023-11-14T22:13:20Z",
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": diff_ids },

@@ -5,6 +5,7 @@ use crate::guest::Guest;
 #[test]
 fn one_static_binary_is_a_machine() {
     let guest = Guest::boot("scratch:1", &["/busybox", "sh", "-c"]);
+    guest.has_booted();
     guest.exec_is_exact();
     assert_eq!(guest.says("echo $FROM_IMAGE"), "yes\n");
     assert_eq!(

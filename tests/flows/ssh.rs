@@ -19,7 +19,7 @@ pub(crate) const IMAGE_KEY: &str = "ssh-ed25519 \
 /// Everything that speaks ssh reaches the guest by its name.
 pub(crate) fn all_ways_lead_in(guest: &Guest) {
     let ssh = |args: &[&str]| guest.sandbox.raw(program("banger-vm-ssh"), args);
-    // The image has no server: the first boot is installing one, from what the internet serves.
+    // The image has no server: asked for one, it installs it, from what the internet serves.
     let first = ssh(&["web", "--timeout", "500", "--", "echo", "in"]);
     assert_eq!(first.ok().text(), "in\n", "{}", first.all());
     let said = guest.sandbox.raw(program("banger-vm-logs"), &["web"]).ok().text();
@@ -38,6 +38,9 @@ pub(crate) fn all_ways_lead_in(guest: &Guest) {
     let shell = Shell { guest, config: config.display().to_string() };
     shell.says("echo 'uname -s; id -un; pwd' | ssh -T $VM bash -s", "Linux\nroot\n/root\n");
 
+    // The key that banger gave is the only one.
+    let keys = guest.says("ls /etc/ssh/ssh_host_*_key");
+    assert_eq!(keys, "/etc/ssh/ssh_host_ed25519_key\n");
     // Each line was read by nobody before.
     let keys = guest.says("cat /root/.ssh/authorized_keys");
     assert!(keys.contains(IMAGE_KEY.trim()), "the image's own key is gone: {keys}");
@@ -151,6 +154,12 @@ fn a_server_that_lets_nobody_in_is_said(guest: &Guest) {
 
 /// An image without a server, and nothing that serves the packages of one: that is said.
 pub(crate) fn packages_that_are_not_to_be_had_are_said(guest: &Guest) {
+    // Nothing is installed that nobody asked for.
+    let said = guest.sandbox.raw(program("banger-vm-logs"), &["web"]).ok().text();
+    assert!(!said.contains("ssh server"), "{said}");
+    let asked =
+        guest.sandbox.raw(program("banger-vm-ssh"), &["web", "--timeout", "3", "--", "true"]);
+    asked.fails(125, "ssh did not come up within 3s");
     let words = "cannot install an ssh server: 'apt-get";
     let said = is_logged(guest, words, Duration::from_mins(8));
     assert!(said.contains("'banger vm exec' works without"), "{said}");

@@ -63,7 +63,8 @@ fn a_guest_whose_agent_never_answers_is_kept_and_can_be_stopped() {
     sandbox.raw(program("banger-vm-exec"), &["web", "--", "true"]).fails(125, "is starting");
     run(&sandbox, "banger-vm-start", &["web"]).fails(4, "is running");
     run(&sandbox, "banger-vm-delete", &["web"]).fails(4, "is running");
-    run(&sandbox, "banger-vm-wait", &["--timeout", "1", "web"]).fails(1, "is not ready after 1 s");
+    run(&sandbox, "banger-vm-wait", &["--timeout", "1", "web"])
+        .fails(1, "the agent of VM 'web' does not answer after 1 s");
 
     let answer = run(&sandbox, "banger-vm-stop", &["web"]);
     assert!(answer.took < Duration::from_secs(25), "{}", answer.all());

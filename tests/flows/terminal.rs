@@ -188,8 +188,7 @@ fn pulling_and_starting_show_how_far_they_are_and_leave_no_litter() {
         let reference = format!("{}/busybox:1", registry.address);
         let name = format!("pulled-{columns}");
         let shown = terminal.typed(&format!("banger image pull {reference} --name {name}"));
-        let [wrote, ready] = &shown[..] else { panic!("two lines are left: {shown:#?}") };
-        assert!(wrote.starts_with("wrote the disk in "), "{shown:#?}");
+        let [ready] = &shown[..] else { panic!("one line is left: {shown:#?}") };
         assert!(ready.starts_with(&format!("{name}: ")) && ready.contains(", ready in "));
 
         terminal.begin(&format!(
@@ -203,7 +202,15 @@ fn pulling_and_starting_show_how_far_they_are_and_leave_no_litter() {
         assert!(!shown.iter().any(|line| line.contains("booting")), "{shown:#?}");
 
         // Ctrl-C at work: what becomes of the VM is said.
-        terminal.typed(&format!("banger vm stop {name}"));
+        terminal.begin(&format!("banger vm stop {name}"));
+        terminal.wait("what it waits for", |screen| {
+            screen.contains(&format!("{name}: shutting down, "))
+                || screen.contains(&format!("{name}: checking its disks, "))
+        });
+        let shown = terminal.rest();
+        let last = shown.last().expect("a line");
+        assert!(last.starts_with(&format!("{name}: stopped in ")), "{shown:#?}");
+        assert!(!shown.iter().any(|line| line.contains("shutting")), "{shown:#?}");
         terminal.begin(&format!("banger vm start {name}"));
         terminal.wait("the stage", |screen| boots(screen, &name));
         terminal.tmux(&["send-keys", "C-c"]);

@@ -104,7 +104,10 @@ impl World {
              } | tar -chf - --absolute-names --transform 's,^/,,' -T -";
         let tar = self.guest.sandbox.raw("/bin/bash", &["-euc", script]).ok().stdout.clone();
         let exec = program("banger-vm-exec");
-        self.guest.sandbox.feed(&exec, &["web", "--", "tar", "-C", "/", "-xf", "-"], &tar).ok();
+        self.guest
+            .sandbox
+            .feed(&exec, &["-i", "web", "--", "tar", "-C", "/", "-xf", "-"], &tar)
+            .ok();
         // Submodules call git by the way it has to itself.
         self.guest.says("ln -sf /usr/bin/git /bin/git; mkdir -p /usr/lib/git-core; ln -sf /usr/bin/git /usr/lib/git-core/git; git --version");
     }

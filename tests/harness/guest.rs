@@ -31,6 +31,7 @@ impl Sandbox {
             "schema": "banger.running/1", "phase": "ready",
             "supervisor": { "pid": 1, "start_ticks": 1 },
             "vmm": "qemu", "accelerator": "tcg", "started_unix_ms": 1,
+            "agent_ms": 1, "booted_ms": 2, "booted": "yes",
         });
         for (field, value) in more.as_object().into_iter().flatten() {
             document[field] = value.clone();

@@ -254,9 +254,10 @@ pub fn have(tool: &str) -> bool {
     there
 }
 
-/// Returns the folder of the real Firecracker and its jailer, which `cargo xtask setup` brings, if
-/// they and a KVM to open are there. Where `CI` is set their absence fails the test; elsewhere the
-/// test says that it skips, and why.
+/// Returns the folder of the real Firecracker and its jailer, if they and a KVM to open are there: those
+/// that `cargo xtask setup` brings, or those that `BANGER_TEST_FIRECRACKER` names, a folder or the
+/// program `firecracker` in it. Where `CI` is set their absence fails the test; elsewhere the test
+/// says that it skips, and why.
 pub fn firecracker() -> Option<PathBuf> {
     let dir = firecracker_programs()?;
     match fs::File::options().read(true).write(true).open("/dev/kvm") {
@@ -265,13 +266,12 @@ pub fn firecracker() -> Option<PathBuf> {
     }
 }
 
-/// Like [`firecracker`], for a test that brings a KVM of its own. `BANGER_TEST_FIRECRACKER` names
-/// another folder to take them from.
+/// Like [`firecracker`], for a test that brings a KVM of its own.
 pub fn firecracker_programs() -> Option<PathBuf> {
     let exe = std::env::current_exe().expect("the path of the test");
     let target = exe.ancestors().nth(3).expect("the folder of the build");
     let dir = std::env::var_os("BANGER_TEST_FIRECRACKER")
-        .map_or_else(|| target.join("firecracker/1.12.1"), PathBuf::from);
+        .map_or_else(|| target.join("firecracker/1.12.1"), |named| chosen(Path::new(&named)));
     if dir.join("firecracker").is_file() && dir.join("jailer").is_file() {
         return Some(dir);
     }
@@ -282,6 +282,17 @@ fn skipped<T>(why: &str) -> Option<T> {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
     None
+}
+
+/// Returns the folder of a Firecracker that was named. One that lacks a program is no reason to test
+/// another.
+fn chosen(named: &Path) -> PathBuf {
+    let dir = if named.is_file() { named.parent().unwrap_or(named) } else { named };
+    for name in ["firecracker", "jailer"] {
+        let path = dir.join(name);
+        assert!(path.is_file(), "BANGER_TEST_FIRECRACKER: there is no '{}'", path.display());
+    }
+    dir.canonicalize().expect("a folder that is there")
 }
 
 #[cfg(test)]
@@ -304,6 +315,23 @@ mod tests {
             r#"echo 'x: no VM' >&2; echo '{"schema":"banger.error/1","kind":"not-found","message":"no VM"}'; exit 3"#,
         )
         .fails(3, "no VM");
+    }
+
+    #[test]
+    fn a_firecracker_is_named_by_its_folder_or_itself() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["firecracker", "jailer"] {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let folder = dir.path().canonicalize().expect("a folder");
+        assert_eq!(chosen(dir.path()), folder);
+        assert_eq!(chosen(&dir.path().join("firecracker")), folder);
+    }
+
+    #[test]
+    #[should_panic(expected = "there is no '/nowhere/firecracker'")]
+    fn a_firecracker_that_is_named_and_not_there_fails_a_test() {
+        chosen(Path::new("/nowhere"));
     }
 
     #[test]

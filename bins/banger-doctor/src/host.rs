@@ -3,7 +3,7 @@
 use crate::{fail, pass, remedy, warn};
 use banger_config::Config;
 use banger_doc::Check;
-use banger_machine::{Kvm, kvm};
+use banger_machine::{Answer, Kvm, Version, kvm};
 use nix::unistd::geteuid;
 use std::{
     fs::{self, OpenOptions},
@@ -22,11 +22,9 @@ const OLDEST_QEMU: (u32, u32) = (5, 2);
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
     let kvm = kvm();
-    vec![
-        processor(),
-        kvm_check(kvm),
-        qemu(&config),
-        firecracker(&config, kvm),
+    let mut checks = vec![processor(), kvm_check(kvm), qemu(&config)];
+    checks.extend(firecracker(&config, kvm));
+    checks.extend([
         tun(&config),
         user_namespaces(),
         tool(
@@ -51,7 +49,8 @@ pub(crate) fn checks() -> Vec<Check> {
             &remedy::MMDEBSTRAP,
             "the default image is pulled from a registry instead, without an ssh server",
         ),
-    ]
+    ]);
+    checks
 }
 
 fn processor() -> Check {
@@ -108,31 +107,45 @@ fn number(line: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn firecracker(config: &Config, kvm: Kvm) -> Check {
+/// Looks at Firecracker, then says what is known not to work in its version.
+fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
+    let name = "firecracker";
     let advice = "docs/install.md says where to get Firecracker";
-    let Some(path) = locate("firecracker", config.binaries.firecracker.as_ref()) else {
+    let Some(path) = locate(name, config.binaries.firecracker.as_ref()) else {
         let message = "not installed: QEMU is used";
-        return if kvm.works() {
-            warn("firecracker", message, advice)
+        return vec![if kvm.works() {
+            warn(name, message, advice)
         } else {
-            pass("firecracker", format!("{message}; it would need KVM"))
-        };
+            pass(name, format!("{message}; it would need KVM"))
+        }];
     };
     let line = match version(&path) {
         Ok(line) => line,
-        Err(reason) => return warn("firecracker", reason, advice),
+        Err(reason) => return vec![warn(name, reason, advice)],
     };
     let number = line.split_whitespace().find(|word| word.starts_with('v')).unwrap_or_default();
-    if let Err(error) = banger_machine::check_version(number.trim_start_matches('v')) {
-        return warn("firecracker", error.chain(), advice);
-    }
-    if !geteuid().is_root() {
-        return pass("firecracker", line);
-    }
-    match locate("jailer", config.binaries.jailer.as_ref()) {
-        Some(jailer) => pass("firecracker", format!("{line}, under '{}'", jailer.display())),
-        None => warn("firecracker", "its 'jailer' is not installed, which root needs", advice),
-    }
+    let version = match Version::serving(number.trim_start_matches('v')) {
+        Ok(version) => version,
+        Err(error) => return vec![warn(name, error.chain(), advice)],
+    };
+    let mut checks = vec![if geteuid().is_root() {
+        match locate("jailer", config.binaries.jailer.as_ref()) {
+            Some(jailer) => pass(name, format!("{line}, under '{}'", jailer.display())),
+            None => warn(name, "its 'jailer' is not installed, which root needs", advice),
+        }
+    } else {
+        pass(name, line)
+    }];
+    checks.extend(version.faults().map(|fault| {
+        let so = match fault.answer {
+            Answer::NoPause => ": 'banger vm pause' is refused",
+            Answer::Avoids => "; banger sends less at once",
+            Answer::Told => "",
+        };
+        let remedy = format!("use another version: {} ({advice})", fault.better);
+        warn(name, format!("in Firecracker {version} {}{so}", fault.what), remedy)
+    }));
+    checks
 }
 
 fn tun(config: &Config) -> Check {

@@ -58,6 +58,32 @@ fn a_program_that_is_too_old_is_no_program() {
 }
 
 #[test]
+fn what_does_not_work_in_a_version_of_firecracker_is_told() {
+    let sandbox = Sandbox::new();
+    let program = sandbox.dir().join("firecracker");
+    sandbox
+        .config(&format!("[binaries]\nfirecracker = '{0}'\njailer = '{0}'\n", program.display()));
+    let told = |version: &str| -> Vec<String> {
+        write_program(&program, &format!("#!/bin/sh\necho Firecracker v{version}\n"));
+        let answer = sandbox.run(DOCTOR, &[]);
+        let mine = answer.documents.iter().filter(|document| document["name"] == "firecracker");
+        mine.filter(|document| document["outcome"] == "warn")
+            .map(|document| format!("{}; {}", document["message"], document["remedy"]))
+            .collect()
+    };
+    assert!(told("1.15.1").is_empty(), "{:?}", told("1.15.1"));
+    for version in ["1.16.0", "1.16.1"] {
+        let words = told(version);
+        assert!(matches!(&words[..], [one] if one.contains(version)), "{words:?}");
+        assert!(words[0].contains("'banger vm pause' is refused"), "{words:?}");
+        assert!(words[0].contains("1.15.1"), "{words:?}");
+    }
+    let words = told("1.12.1").join("\n");
+    assert!(words.contains("banger sends less at once") && words.contains("1.14.4"), "{words}");
+    assert!(told("1.7.9")[0].contains("too old"));
+}
+
+#[test]
 fn values_are_shown_with_their_origin() {
     let sandbox = Sandbox::new();
     sandbox.config("default_image = \"alpine\"\n[vm_defaults]\nmemory = \"2G\"\n");

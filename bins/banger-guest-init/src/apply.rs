@@ -1,7 +1,7 @@
 //! Who the guest is, in the image's own files. Links in the image lead nowhere but into the image: its
 //! tree is `/` by now.
 
-use crate::{home::Home, say};
+use crate::{home::Home, reach, say};
 use banger_channel::files::Owner;
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::{place, user};
@@ -27,7 +27,7 @@ pub(crate) fn identity(guest: &Guest, home: &Home) {
     say::or_warn(clock(guest.clock_unix_ms));
     say::or_warn(nix::unistd::sethostname(&guest.hostname).context("cannot set the host name"));
     let etc = Path::new("/etc");
-    say::or_warn(fs::create_dir_all(etc).context("cannot make '/etc'"));
+    say::or_warn(reach::directory(Path::new("/"), "/etc", 0o755));
     let line = |text: &str| format!("{text}\n");
     say::or_warn(replace(&etc.join("hostname"), &line(&guest.hostname), 0o644));
     say::or_warn(replace(&etc.join("machine-id"), &line(&guest.machine_id), 0o444));
@@ -65,10 +65,10 @@ fn write_file(path: &str, mode: u32, content: &[u8], owner: &Owner) -> Result<()
     if is_so(path, mode, content, owner) {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).context("no folder for it")?;
-    }
-    put(path, content, mode)
+    // Where links lead is where it lies: a folder of the image may be one, to where there is nothing yet.
+    let parent = path.parent().unwrap_or(path).to_string_lossy();
+    let parent = reach::directory(Path::new("/"), &parent, 0o755)?;
+    put(&parent.join(path.file_name().unwrap_or_default()), content, mode)
 }
 
 /// Says whether a file is the owner's, with this mode and content: a boot like the last one then writes
@@ -96,7 +96,7 @@ fn clock(unix_ms: u64) -> Result<()> {
 }
 
 /// Reads a file of the image as text; nothing if it is absent, no regular file, or too large.
-fn text_of(path: &Path) -> Option<String> {
+pub(crate) fn text_of(path: &Path) -> Option<String> {
     // Opened without waiting: a hostile image may have a pipe here.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -178,10 +178,9 @@ fn resolver(etc: &Path, servers: &[String]) -> Result<()> {
         let target = plain(&target);
         if target.starts_with("/run/") && !target.starts_with("/run/banger") {
             let target = Path::new(&target);
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent).context("cannot make a folder in '/run'")?;
-            }
-            return replace(target, &text, 0o644);
+            let parent = target.parent().unwrap_or(target).to_string_lossy();
+            let parent = reach::directory(Path::new("/"), &parent, 0o755)?;
+            return replace(&parent.join(target.file_name().unwrap_or_default()), &text, 0o644);
         }
     }
     replace(&path, &text, 0o644)
@@ -212,11 +211,15 @@ fn fstab(etc: &Path) -> Result<()> {
     if after == before {
         return Ok(());
     }
-    let ours = Path::new(place::RUN).join("fstab");
-    replace(&ours, &after, 0o644)?;
+    cover(&path, &Path::new(place::RUN).join("fstab"), &after)
+}
+
+/// Lets a file of the image say something else until the guest ends; the other text is in a file of ours.
+pub(crate) fn cover(path: &Path, ours: &Path, text: &str) -> Result<()> {
+    replace(ours, text, 0o644)?;
     let none: Option<&str> = None;
-    nix::mount::mount(Some(&ours), &path, none, nix::mount::MsFlags::MS_BIND, none)
-        .context("cannot hide '/etc/fstab'")
+    nix::mount::mount(Some(ours), path, none, nix::mount::MsFlags::MS_BIND, none)
+        .with_context(|| format!("cannot hide '{}'", path.display()))
 }
 
 fn fstab_text(before: &str, exists: impl Fn(&str) -> bool) -> String {
@@ -276,13 +279,7 @@ fn keys(etc: &Path, home: &Home, wanted: &[String]) {
 
 /// Adds keys to those of a home.
 fn keys_at(home: &Path, wanted: &[String]) -> Result<()> {
-    let dir = home.join(".ssh");
-    if !dir.is_dir() {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .with_context(|| format!("cannot make '{}'", dir.display()))?;
-    }
+    let dir = reach::directory(Path::new("/"), &home.join(".ssh").to_string_lossy(), 0o700)?;
     let path = dir.join("authorized_keys");
     let before = text_of(&path).unwrap_or_default();
     let after = keys_text(&before, wanted);

@@ -1,20 +1,30 @@
 //! The order of things, from the kernel's first program to the image's.
 
-use crate::{apply, disks, firstboot, hand, keeper, network, say};
+use crate::{apply, choose, disks, firstboot, hand, keeper, network, nodes, reach, say, units};
 use banger_doc::{Channel, Context, Document, Error, Guest, Result};
-use banger_guest::place;
+use banger_guest::{place, process};
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open},
+    fcntl::{FcntlArg, OFlag, fcntl, open},
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
     sys::stat::Mode,
-    unistd::dup2_raw,
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
-use std::{fs, io::Read, os::fd::IntoRawFd, path::Path};
+use std::{
+    fs,
+    io::Read,
+    os::fd::{FromRawFd, OwnedFd},
+    path::Path,
+};
 
 /// What the host tells is at most this large, contents of files included.
 const MAX_TOLD: u64 = 64 << 20;
+
+/// Settings of the kernel, as Docker has them: ordinary users listen on low ports and send pings, since all of
+/// the machine is one user's. An image's own `/etc/sysctl.d` comes later and counts.
+const SETTINGS: &[(&str, &str)] =
+    &[("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")];
 
 /// Where the modules are, before and after the image's root is entered.
 const EARLY: &str = "/banger/ko";
@@ -55,22 +65,32 @@ fn boot() -> Result<()> {
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
     let home = disks::home(guest);
-    disks::second_mounts(&home);
+    disks::second_mounts(&home)?;
+    working_directory(guest);
     say::stage("mounts");
+    say::or_warn(process::set_limits());
     let agent = say::or_warn(keeper::start_agent(guest));
     // The rest gives way to the agent, which somebody waits for.
     nice(LAST);
     say::stage("agent");
     network::loopback_up();
+    for (name, value) in SETTINGS {
+        let path = Path::new("/proc/sys").join(name);
+        say::or_warn(
+            fs::write(&path, value).with_context(|| format!("cannot write '{}'", path.display())),
+        );
+    }
     apply::identity(guest, &home);
     apply::files(guest, &told.files, &home);
     say::stage("identity");
     if let Some(modules) = &guest.disks.modules {
         say::or_warn(disks::kernel_modules(modules));
+        nodes::make();
     }
     if !guest.interfaces.is_empty() {
         say::or_warn(load(&told.modules, "net", LATE));
         network::up(guest);
+        units::interfaces(guest);
     }
     say::stage("network");
     say::or_warn(load(&told.modules, "late", LATE));
@@ -79,9 +99,11 @@ fn boot() -> Result<()> {
     agent.map(|agent| say::or_warn(keeper::start(agent)));
     say::stage("late");
     say::stages();
-    say::or_warn(fs::write(place::BOOTED, "").context("cannot say that the guest has booted"));
+    let choice = choose::choose(Path::new("/"), guest);
+    hand::announce(&choice);
+    say::or_warn(fs::write(place::PREPARED, "").context("cannot say that the guest is prepared"));
     say::or_warn(firstboot::start(guest));
-    hand::over(guest)
+    hand::over(guest, &choice)
 }
 
 fn first_mounts() -> Result<()> {
@@ -101,15 +123,29 @@ fn first_mounts() -> Result<()> {
     }
     // A kernel whose own archive lacks /dev/console starts us without the three descriptors.
     if let Ok(console) = open("/dev/console", OFlag::O_RDWR | OFlag::O_NOCTTY, Mode::empty()) {
-        let raw = console.into_raw_fd();
-        for number in 0..3 {
-            if raw != number {
-                // SAFETY: 0, 1 and 2 are the standard descriptors; nobody else holds them as owned.
-                let _ = unsafe { dup2_raw(std::os::fd::BorrowedFd::borrow_raw(raw), number) };
-            }
-        }
+        standard(console).context("cannot make the console the standard input and output")?;
     }
     Ok(())
+}
+
+/// Makes a descriptor the first three, and leaves no other one of it: whatever this process becomes or starts
+/// has those, and only root opens the console anew.
+fn standard(console: OwnedFd) -> nix::Result<()> {
+    // Not one of the three: what is closed below has to be another.
+    let above = fcntl(&console, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    let above = unsafe { OwnedFd::from_raw_fd(above) };
+    drop(console);
+    dup2_stdin(&above)?;
+    dup2_stdout(&above)?;
+    dup2_stderr(&above)
+}
+
+/// Makes the directory that commands of the image start in, where no layer has one.
+fn working_directory(guest: &Guest) {
+    if let Some(dir) = guest.config.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
+        say::or_warn(reach::directory(Path::new("/"), dir, 0o755));
+    }
 }
 
 /// What came in the initramfs.

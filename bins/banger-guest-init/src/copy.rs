@@ -14,6 +14,7 @@ use std::{
     collections::HashMap,
     ffi::{CStr, CString},
     fs,
+    io::ErrorKind,
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
@@ -24,37 +25,67 @@ use std::{
 /// Extended attributes of one file are at most this large together (listxattr(2)).
 const MAX_ATTRIBUTES: usize = 64 << 10;
 
-/// Copies what is below `from` to below `to`, which is there and empty, and the attributes of `from`
-/// itself; returns how many files there were. What cannot be copied is said and left out.
-pub(crate) fn tree(from: &Path, to: &Path) -> usize {
+/// Copies what is below `from` to below `to`, which is there, and the attributes of `from` itself; returns
+/// how many files there were. The first that cannot be copied ends it, and no file is left cut short.
+/// Names of `except` right below `from` are left out.
+pub(crate) fn tree(from: &Path, to: &Path, except: &[&str]) -> Result<usize> {
     let mut count = 0;
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
     let mut rest = vec![(from.to_owned(), to.to_owned())];
     // A directory gets its times when nothing more is put into it.
     let mut dirs = Vec::new();
     while let Some((from, to)) = rest.pop() {
-        let entries = match fs::read_dir(&from) {
-            Ok(entries) => entries,
-            Err(error) => {
-                say::warn(&format!("cannot list '{}': {error}", from.display()));
+        let failed = || format!("cannot list '{}'", from.display());
+        for entry in fs::read_dir(&from).with_context(failed)? {
+            let name = entry.with_context(failed)?.file_name();
+            if dirs.is_empty() && except.iter().any(|left| name == *left) {
                 continue;
             }
-        };
-        for entry in entries.flatten() {
             count += 1;
-            let (below, copied) = (entry.path(), to.join(entry.file_name()));
-            match one(&below, &copied, &mut links) {
-                Ok(true) => rest.push((below, copied)),
-                Ok(false) => {}
-                Err(error) => say::warn(&error.chain()),
+            let (below, copied) = (from.join(&name), to.join(&name));
+            if one(&below, &copied, &mut links)? {
+                rest.push((below, copied));
             }
         }
         dirs.push((from, to));
     }
     for (from, to) in dirs.iter().rev() {
-        say::or_warn(attributes(from, to));
+        attributes(from, to)?;
     }
-    count
+    Ok(count)
+}
+
+/// Returns the bytes that a copy of what is below a directory takes on a disk, about.
+pub(crate) fn size(dir: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut rest = vec![dir.to_owned()];
+    while let Some(dir) = rest.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            bytes += if meta.is_dir() { 4096 } else { meta.blocks() * 512 / meta.nlink().max(1) };
+            if meta.is_dir() {
+                rest.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
+
+/// Says whether an error is that of a disk without room.
+pub(crate) fn is_full(error: &Error) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(one) = cause {
+        let io = one.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let errno = one.downcast_ref::<Errno>();
+        if io.is_some_and(|kind| full.contains(&kind))
+            || matches!(errno, Some(Errno::ENOSPC | Errno::EDQUOT))
+        {
+            return true;
+        }
+        cause = one.source();
+    }
+    false
 }
 
 /// Copies one file without its contents if it is a directory; says whether it is one.
@@ -75,7 +106,11 @@ fn one(from: &Path, to: &Path, links: &mut HashMap<(u64, u64), PathBuf>) -> Resu
             return Ok(true);
         }
         SFlag::S_IFREG => {
-            fs::copy(from, to).with_context(failed)?;
+            fs::copy(from, to)
+                .inspect_err(|_| {
+                    let _ = fs::remove_file(to);
+                })
+                .with_context(failed)?;
         }
         SFlag::S_IFLNK => {
             let target = fs::read_link(from).with_context(failed)?;
@@ -106,7 +141,16 @@ pub(crate) fn attributes(from: &Path, to: &Path) -> Result<()> {
             continue;
         }
         let value = attribute(from, &name)?;
-        set(to, &name, &value)?;
+        match set(to, &name, &value) {
+            Ok(()) => {}
+            // In memory there are fewer than on a disk.
+            Err(Errno::EOPNOTSUPP) => say::warn(&format!(
+                "'{}' is without its attribute '{}', which its file system does not have",
+                to.display(),
+                name.to_string_lossy()
+            )),
+            Err(errno) => return Err(errno).with_context(failed),
+        }
     }
     let time = |s, ns| TimeSpec::new(s, ns);
     let (accessed, modified) =
@@ -128,7 +172,7 @@ pub(crate) fn attribute_of(path: &Path, name: &str) -> Option<Vec<u8>> {
 /// Sets an extended attribute.
 pub(crate) fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     let name = CString::new(name).context("the name of an attribute has a zero byte")?;
-    set(path, &name, value)
+    set(path, &name, value).map_err(|errno| failed(path, errno))
 }
 
 fn c_path(path: &Path) -> Result<CString> {
@@ -163,13 +207,13 @@ fn attribute(path: &Path, name: &CStr) -> Result<Vec<u8>> {
     Ok(value)
 }
 
-fn set(path: &Path, name: &CStr, value: &[u8]) -> Result<()> {
-    let c = c_path(path)?;
+fn set(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: path and name are terminated, and the value is as long as said.
     let done = unsafe {
         libc::lsetxattr(c.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
-    Errno::result(done).map(drop).map_err(|errno| failed(path, errno))
+    Errno::result(done).map(drop)
 }
 
 fn failed(path: &Path, errno: Errno) -> Error {
@@ -204,7 +248,7 @@ mod tests {
             )
             .unwrap();
         }
-        tree(&from, &to);
+        tree(&from, &to, &[]).unwrap();
         let meta = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
         assert_eq!(fs::read(to.join("sub/file")).unwrap(), b"text");
         assert_eq!(meta("sub/file").mode() & 0o7777, 0o4751);

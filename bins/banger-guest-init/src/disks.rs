@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{copy, grow, home::Home, say};
+use crate::{apply, copy, grow, home::Home, reach, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -8,12 +8,18 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat},
     mount::{MsFlags, mount},
-    sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat},
+    sys::{
+        stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat},
+        statfs::{OVERLAYFS_SUPER_MAGIC, statfs},
+    },
     unistd::{UnlinkatFlags, chdir, chroot, unlinkat},
 };
 use std::{
     fs,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -26,9 +32,23 @@ const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// Notes on a directory of a disk of ours that it has got what the image has there. An extended
 /// attribute, since a file would be seen by the user.
 const SEEDED: &str = "trusted.banger.seeded";
-/// Directories that cannot lie on an overlayfs, because their owners stack another one on it.
-const DIRECT: &[(&str, &str)] =
-    &[("/var/lib/docker", "docker"), ("/var/lib/containerd", "containerd")];
+/// Below the home of each user there are such directories too: what podman, docker, containerd, buildkit have there without root.
+const DIRECT_AT_HOME: &[&str] = &[
+    ".local/share/containers",
+    ".local/share/docker",
+    ".local/share/containerd",
+    ".local/share/buildkit",
+];
+/// Users whose homes are looked at are at most so many, from this number on, where people begin, to that of
+/// `nobody` (login.defs(5)).
+const MOST_HOMES: usize = 16;
+const FIRST_PERSON: u32 = 1000;
+const LAST_PERSON: u32 = 60_000;
+/// What is never taken over from the image's `/run`: it would say that this machine is a container.
+const NOT_OF_RUN: &[&str] = &["banger", ".containerenv"];
+
+/// Where the image's disk is mounted until its root is entered.
+const BASE: &str = "/disk/base";
 
 const NONE: Option<&str> = None;
 
@@ -71,11 +91,11 @@ fn device(name: &str) -> Result<String> {
 
 /// Mounts the disks and the root over them, with the file systems every Linux has.
 pub(crate) fn make_root(guest: &Guest) -> Result<()> {
-    for dir in ["/disk/base", "/disk/overlay", "/disk/work", ROOT] {
+    for dir in [BASE, "/disk/overlay", "/disk/work", ROOT] {
         make_dir(dir)?;
     }
     let base = device(&guest.disks.base)?;
-    mount_at(&base, "/disk/base", "ext4", MsFlags::MS_RDONLY, "noload")?;
+    mount_at(&base, BASE, "ext4", MsFlags::MS_RDONLY, "noload")?;
     for (name, place) in
         [(&guest.disks.overlay, "/disk/overlay"), (&guest.disks.work, "/disk/work")]
     {
@@ -91,7 +111,7 @@ pub(crate) fn make_root(guest: &Guest) -> Result<()> {
         // name, so that it is never seen half made.
         let new = Path::new("/disk/overlay/upper.new");
         make_dir(new)?;
-        say::or_warn(copy::attributes(Path::new("/disk/base"), new));
+        say::or_warn(copy::attributes(Path::new(BASE), new));
         fs::rename(new, upper).context("cannot make the upper layer of the root")?;
     }
     let options = "lowerdir=/disk/base,upperdir=/disk/overlay/upper,workdir=/disk/overlay/work,\
@@ -130,21 +150,72 @@ fn is_dir(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
-/// Mounts `/run` in the new root, with the folder of the guest programs in it.
+/// Mounts `/run` in the new root, with what the image has there and the folder of the guest programs.
 pub(crate) fn mount_run() -> Result<()> {
     mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")?;
+    let place = in_root("/run");
+    take_over(BASE, "/run", &place)?;
+    let lock = place.join("lock");
+    if fs::symlink_metadata(&lock).is_err() {
+        make_dir(&lock)?;
+        set_mode(&lock, 0o1777)?;
+    }
+    let is_link = fs::read_link(Path::new(BASE).join("run")).is_ok();
+    let old = reach::existing(Path::new(BASE), "/run").filter(|old| is_link && old.is_dir());
+    if let Some(old) = old {
+        // The link has given way; what it led to stays the same directory.
+        let inside = old.strip_prefix(BASE).unwrap_or(&old);
+        let other = reach::directory(Path::new(ROOT), &inside.to_string_lossy(), 0o755)?;
+        bind(&place.to_string_lossy(), &other.to_string_lossy())?;
+    }
     let run = in_root(place::RUN);
     make_dir(&run)?;
     bind("/banger", &run.to_string_lossy())
 }
 
+/// Copies what the image, whose disk is mounted at `base`, has at a place into what was mounted over it, which
+/// is memory.
+fn take_over(base: &str, path: &str, place: &Path) -> Result<()> {
+    match reach::existing(Path::new(base), path).filter(|from| from.is_dir()) {
+        Some(from) => fill(path, &from, place, NOT_OF_RUN, ("memory", "--memory")).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Copies what the image has at a place; returns how many files there were.
+fn fill(
+    path: &str,
+    from: &Path,
+    to: &Path,
+    except: &[&str],
+    (disk, option): (&str, &str),
+) -> Result<usize> {
+    copy::tree(from, to, except).map_err(|error| {
+        if !copy::is_full(&error) {
+            return error;
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let room = nix::sys::statvfs::statvfs(to)
+            .map_or(0, |stat| stat.blocks() * stat.fragment_size());
+        Error::failed(format!(
+            "what the image has in '{path}' takes {} MiB, which do not fit into the {} MiB of the {disk}; \
+             'banger vm set {option}' makes it larger",
+            mib(copy::size(from)),
+            mib(room),
+        ))
+    })
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of '{}'", path.display()))
+}
+
 /// Moves the disks to where the end of the guest, and whoever looks for them, finds them.
 pub(crate) fn keep_disks() -> Result<()> {
-    for (from, to) in [
-        ("/disk/base", place::BASE),
-        ("/disk/overlay", place::OVERLAY),
-        ("/disk/work", place::WORK),
-    ] {
+    for (from, to) in
+        [(BASE, place::BASE), ("/disk/overlay", place::OVERLAY), ("/disk/work", place::WORK)]
+    {
         let to = in_root(to);
         make_dir(&to)?;
         mount(Some(from), &to, NONE, MsFlags::MS_MOVE, NONE)
@@ -172,14 +243,19 @@ pub(crate) fn home(guest: &Guest) -> Home {
     Home::choose(guest, copy::has_attribute(Path::new(place::WORK), SEEDED))
 }
 
-/// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others.
-pub(crate) fn second_mounts(home: &Home) {
+/// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others; only a copy of
+/// what the image has that does not become whole ends the boot.
+pub(crate) fn second_mounts(home: &Home) -> Result<()> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     say::or_warn(make_dir("/dev/pts"));
     say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
     say::or_warn(make_dir("/dev/shm"));
     let shm = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    say::or_warn(mount_at("tmpfs", "/dev/shm", "tmpfs", shm, "mode=1777"));
+    if say::or_warn(mount_at("tmpfs", "/dev/shm", "tmpfs", shm, "mode=1777")).is_some() {
+        take_over(place::BASE, "/dev/shm", Path::new("/dev/shm"))?;
+        // An image that was made in a container has one that only root may use.
+        say::or_warn(set_mode(Path::new("/dev/shm"), 0o1777));
+    }
     for (name, target) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -188,37 +264,81 @@ pub(crate) fn second_mounts(home: &Home) {
     ] {
         let _ = std::os::unix::fs::symlink(target, Path::new("/dev").join(name));
     }
-    if !Path::new("/tmp").exists() && make_dir("/tmp").is_ok() {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777));
+    if !Path::new("/tmp").is_dir()
+        && let Some(tmp) = say::or_warn(reach::directory(Path::new("/"), "/tmp", 0o755))
+    {
+        say::or_warn(set_mode(&tmp, 0o1777));
     }
-    say::or_warn(work(home));
-    if Path::new("/var/lib").is_dir() {
-        for (path, name) in DIRECT {
-            say::or_warn(direct(path, name));
+    work(home)?;
+    // An image of one program needs no engine's places.
+    let base = Path::new(place::BASE);
+    if ["/etc", "/var"].iter().any(|path| reach::existing(base, path).is_some()) {
+        for path in place::DIRECT {
+            direct(path, None)?;
         }
     }
+    for (uid, gid, home) in people(&apply::text_of(Path::new("/etc/passwd")).unwrap_or_default()) {
+        // One that is not on the overlay needs nothing.
+        if Path::new(&home).is_dir() && is_overlay(Path::new(&home)) {
+            for name in DIRECT_AT_HOME {
+                direct(&format!("{home}/{name}"), Some((uid, gid)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns number, group and home of the users of a passwd(5) who are people.
+fn people(passwd: &str) -> Vec<(u32, u32, String)> {
+    let person = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+        let home = fields.get(5)?.trim_end_matches('/');
+        let is_person = (FIRST_PERSON..LAST_PERSON).contains(&uid) && home.starts_with('/');
+        is_person.then(|| (uid, gid, home.to_owned()))
+    };
+    let mut people: Vec<_> = passwd.lines().filter_map(person).collect();
+    people.sort();
+    people.dedup_by(|one, other| one.2 == other.2);
+    people.truncate(MOST_HOMES);
+    people
 }
 
 /// Makes the work disk the user's home or what stands in for it, with what the image has there.
 fn work(home: &Home) -> Result<()> {
-    home.make()?;
     let disk = Path::new(place::WORK);
     let is_new = !copy::has_attribute(disk, SEEDED);
-    seed(Path::new(&home.place), disk)?;
+    let Some(real) = say::or_warn(home.make()) else { return Ok(()) };
+    seed(&real, disk, ("work disk", "--disk-size"))?;
     if is_new {
         say::or_warn(home.give(disk));
     }
-    bind(place::WORK, &home.place)
+    say::or_warn(bind(place::WORK, &real.to_string_lossy()));
+    Ok(())
 }
 
 /// Binds a directory of the overlay disk itself, so that it is no overlayfs.
-fn direct(path: &str, name: &str) -> Result<()> {
-    let own = format!("{}/direct/{name}", place::OVERLAY);
-    make_dir(path)?;
-    make_dir(&own)?;
-    seed(Path::new(path), Path::new(&own))?;
-    bind(&own, path)
+fn direct(path: &str, owner: Option<(u32, u32)>) -> Result<()> {
+    let make = || match owner {
+        Some(owner) => reach::directory_of(Path::new("/"), path, 0o755, owner),
+        None => reach::directory(Path::new("/"), path, 0o755),
+    };
+    let Some(place) = say::or_warn(make()) else { return Ok(()) };
+    // A link may lead to another disk, where nothing has to be done.
+    if !is_overlay(&place) {
+        return Ok(());
+    }
+    let own = format!("{}/direct{}", place::OVERLAY, place.display());
+    if say::or_warn(make_dir(&own)).is_none() {
+        return Ok(());
+    }
+    seed(&place, Path::new(&own), ("overlay disk", "--overlay-size"))?;
+    say::or_warn(bind(&own, &place.to_string_lossy()));
+    Ok(())
+}
+
+fn is_overlay(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC)
 }
 
 fn bind(from: &str, to: &str) -> Result<()> {
@@ -227,9 +347,8 @@ fn bind(from: &str, to: &str) -> Result<()> {
 }
 
 /// Copies what the image has into a directory of a disk of ours, on the first boot only. Killed before
-/// the mark is set, the next boot begins anew; a copy that failed is not tried again, since the user
-/// may have written there since.
-fn seed(from: &Path, to: &Path) -> Result<()> {
+/// the mark is set, or failed, the next boot begins anew.
+fn seed(from: &Path, to: &Path, disk: (&str, &str)) -> Result<()> {
     if copy::has_attribute(to, SEEDED) {
         return Ok(());
     }
@@ -241,7 +360,7 @@ fn seed(from: &Path, to: &Path) -> Result<()> {
             _ => fs::remove_file(entry.path()),
         };
     }
-    if copy::tree(from, to) > 0 {
+    if fill(&from.to_string_lossy(), from, to, &[], disk)? > 0 {
         // What was copied is on the disk before the mark is.
         let dir = fs::File::open(to).with_context(|| format!("cannot open '{}'", to.display()))?;
         nix::unistd::syncfs(&dir).with_context(|| format!("cannot sync '{}'", to.display()))?;
@@ -252,9 +371,27 @@ fn seed(from: &Path, to: &Path) -> Result<()> {
 /// Mounts the modules' disk where `modprobe` looks.
 pub(crate) fn kernel_modules(name: &str) -> Result<()> {
     let kernel = nix::sys::utsname::uname().context("cannot tell the running kernel")?;
-    let dir = Path::new("/lib/modules").join(kernel.release());
-    make_dir(&dir)?;
+    let path = Path::new("/lib/modules").join(kernel.release());
+    let dir = reach::directory(Path::new("/"), &path.to_string_lossy(), 0o755)?;
     let place = dir.to_string_lossy().into_owned();
     let device = device(name)?;
     mount_at(&device, &place, "ext4", MsFlags::MS_RDONLY, "noload")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn homes_of_people_are_found_and_no_others() {
+        let passwd = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\n# note\nshort:x:1001:1001\n\
+            app:x:1000:1000:app:/home/app/:/bin/sh\ntwin:x:1002:1002::/home/app:\nbare:x:1003:1003::/:\n\
+            nobody:x:65534:65534::/nonexistent:\n";
+        assert_eq!(
+            people(passwd),
+            [(1000, 1000, "/home/app".to_owned()), (1002, 1002, "/home/app".to_owned())][..1]
+        );
+        let many: Vec<_> = (1000..1100).map(|n| format!("u:x:{n}:{n}::/home/{n}")).collect();
+        assert_eq!(people(&many.join("\n")).len(), MOST_HOMES);
+    }
 }

@@ -1,10 +1,10 @@
-//! The ssh server of an image that has none: installed by the image's own package manager, beside the
-//! image's init, on the first boot with a network. Nothing else waits for it, and without it all but ssh
-//! works.
+//! The ssh server of a guest. One that is there is started where the init does not; one that is not is
+//! installed by the image's own package manager when somebody first asks for it, so that nobody else's
+//! packages are in its way. Nothing else waits for it, and without it all but ssh works.
 
 use crate::say;
 use banger_doc::{Context, Document, Guest, Result};
-use banger_guest::place;
+use banger_guest::{mark, place};
 use std::{
     fs::{self, File, OpenOptions},
     io::Read,
@@ -16,7 +16,9 @@ use std::{
 };
 
 /// What this process is called.
-pub(crate) const NAME: &str = "banger-first-boot";
+pub(crate) const NAME: &str = place::SSH_TASK;
+/// Keys that packages make, and that nobody is shown: the server is told to show banger's alone.
+const OTHER_KEYS: &[&str] = &["rsa", "ecdsa", "dsa"];
 /// What the package manager says.
 const LOG: &str = "/run/banger/first-boot.log";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -79,8 +81,8 @@ pub(crate) fn start(guest: &Guest) -> Result<()> {
     command.spawn().map(drop).context("cannot start the task of the first boot")
 }
 
-/// Is the task.
-pub(crate) fn run() {
+/// Is the task; `asked` if somebody wants the server now, and not only if it is there.
+pub(crate) fn run(asked: bool) {
     let _ = nix::unistd::setsid();
     let Ok(bytes) = fs::read(place::DOCUMENT) else { return };
     let Ok(guest) = Guest::from_slice(&bytes) else { return };
@@ -90,6 +92,9 @@ pub(crate) fn run() {
         if kind != "systemd" && !wait_until(OWN_START, listens) {
             begin(&kind);
         }
+        return;
+    }
+    if !asked {
         return;
     }
     if guest.interfaces.is_empty() {
@@ -103,10 +108,9 @@ pub(crate) fn run() {
              will not work, 'banger vm exec' does",
         );
     };
-    if kind == "systemd" {
-        // Its answer says how the boot went, which does not matter here; that it answers does.
-        let _ = attempt(&["systemctl", "is-system-running", "--wait"], SETTLE);
-    }
+    // How the boot went does not matter here; that nothing empties `/tmp` any more does.
+    wait_until(SETTLE, || mark::get().is_over());
+    let _spared = SparedKeys::new(Path::new("/etc/ssh"));
     say::console(&format!("installing an ssh server with '{}'", manager.commands[0][0]));
     for command in manager.commands {
         if !persist(command) {
@@ -121,6 +125,33 @@ pub(crate) fn run() {
         begin(&kind);
     }
     say::console("the ssh server is installed");
+}
+
+/// Empty files in the place of keys that packages would make, which takes minutes in an emulated guest;
+/// they go with the value.
+struct SparedKeys(Vec<PathBuf>);
+
+impl SparedKeys {
+    fn new(dir: &Path) -> Self {
+        let mut spared = Vec::new();
+        for kind in OTHER_KEYS.iter().filter(|_| dir.join("ssh_host_ed25519_key").is_file()) {
+            let path = dir.join(format!("ssh_host_{kind}_key"));
+            if OpenOptions::new().write(true).create_new(true).open(&path).is_ok() {
+                spared.push(path);
+            }
+        }
+        Self(spared)
+    }
+}
+
+impl Drop for SparedKeys {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            if fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
 }
 
 /// Runs a command until it succeeds.
@@ -280,6 +311,21 @@ mod tests {
         assert_eq!(chosen("ID=debian\n", &[]), None);
         assert_eq!(chosen("ID=nixos\n", &["apt-get"]), None);
         assert_eq!(chosen("", &["apt-get"]), None);
+    }
+
+    #[test]
+    fn keys_beside_bangers_own_are_spared_and_those_that_are_there_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(SparedKeys::new(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("ssh_host_ed25519_key"), "key").unwrap();
+        assert!(SparedKeys::new(dir.path()).0.len() == OTHER_KEYS.len());
+        fs::write(dir.path().join("ssh_host_rsa_key"), "the image's").unwrap();
+        let spared = SparedKeys::new(dir.path());
+        assert!(dir.path().join("ssh_host_ecdsa_key").exists());
+        drop(spared);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(fs::read(dir.path().join("ssh_host_rsa_key")).unwrap(), b"the image's");
     }
 
     #[test]

@@ -1,110 +1,60 @@
-//! Handing over: which init the image has, and becoming it.
+//! Handing over: becoming what was chosen.
 
-use crate::{minimal, say};
-use banger_doc::{Context, Guest, Result};
-use banger_guest::place;
-use nix::sys::signal::{SigHandler, Signal, signal};
-use std::{
-    ffi::CString,
-    fmt::Write as _,
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
+use crate::{
+    choose::{Choice, First, Kind},
+    mark, minimal, say, units,
 };
+use banger_doc::{Context, Guest, Result};
+use banger_guest::{place, process};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::{SigHandler, Signal, signal},
+};
+use std::{ffi::CString, fs, path::Path};
 
-/// Where an image has its init, in this order.
-const INITS: &[&str] = &[
-    "/sbin/init",
-    "/usr/sbin/init",
-    "/lib/systemd/systemd",
-    "/usr/lib/systemd/systemd",
-    "/etc/init",
-    "/sbin/openrc-init",
-];
 /// What an init starts with; nothing of the kernel's command line.
 const ENVIRONMENT: &[&str] =
     &["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"];
 
-/// What sort of init it is; decides how the guest is asked to shut down.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Systemd,
-    OpenRc,
-    Busybox,
-    Other,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Systemd => "systemd",
-            Self::OpenRc => "openrc",
-            Self::Busybox => "busybox",
-            Self::Other => "other",
-        }
+/// Notes what was chosen, while the host still listens.
+pub(crate) fn announce(choice: &Choice) {
+    note_kind(choice.inits.first().map_or("minimal", |first| first.kind.name()));
+    if let Some(note) = &choice.note {
+        say::warn(note);
     }
 }
 
 /// Becomes the image's init, or acts as one where the image has none.
-pub(crate) fn over(guest: &Guest) -> Result<()> {
+pub(crate) fn over(guest: &Guest, choice: &Choice) -> Result<()> {
     own_modprobe();
-    for path in INITS {
-        let Some(kind) = usable(Path::new("/"), path) else { continue };
-        note_kind(kind.name());
-        match kind {
-            Kind::Systemd => say::or_warn(for_systemd(guest)),
-            Kind::OpenRc => None,
-            Kind::Busybox | Kind::Other => say::or_warn(mount_cgroups()),
-        };
-        let error = become_init(path);
-        say::console(&format!("cannot run the image's init '{path}': {error}"));
+    for first in &choice.inits {
+        note_kind(first.kind.name());
+        match first.kind {
+            Kind::Systemd => {
+                say::or_warn(for_the_end());
+                say::or_warn(mark::for_systemd());
+                say::or_warn(units::write(guest));
+            }
+            Kind::OpenRc => {}
+            Kind::Busybox => {
+                say::or_warn(mark::for_busybox());
+                as_systemd_does();
+            }
+            Kind::Other | Kind::Own => {
+                mark::for_another(&first.path);
+                as_systemd_does();
+            }
+        }
+        let error = become_init(first, guest);
+        say::console(&format!("cannot run the image's init '{}': {error}", first.path));
     }
     note_kind("minimal");
-    say::or_warn(mount_cgroups());
+    as_systemd_does();
     minimal::run(guest)
 }
 
 fn note_kind(kind: &str) {
     say::or_warn(fs::write(place::INIT_KIND, kind).context("cannot note the init"));
-}
-
-/// Says which sort of init lies at a path below `root`, or that it cannot run the guest.
-fn usable(root: &Path, path: &str) -> Option<Kind> {
-    let below = |path: &str| root.join(path.trim_start_matches('/'));
-    let is_program = |path: &Path| {
-        fs::metadata(path)
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let own = below(path);
-    if !is_program(&own) {
-        return None;
-    }
-    let real = fs::canonicalize(&own).ok()?;
-    let file = real.file_name()?.to_str()?;
-    let same = |other: &str| {
-        let (one, other) = (fs::metadata(&own), fs::metadata(below(other)));
-        matches!((one, other), (Ok(a), Ok(b)) if a.ino() == b.ino() && a.dev() == b.dev())
-    };
-    if file == "systemd" {
-        return Some(Kind::Systemd);
-    }
-    if file.starts_with("openrc") {
-        return Some(Kind::OpenRc);
-    }
-    if file == "busybox" || same("/bin/busybox") {
-        // busybox is in many images that have nothing for its init to start.
-        let table = fs::read_to_string(below("/etc/inittab"));
-        let openrc = is_program(&below("/sbin/openrc"));
-        return match table {
-            Ok(table) if table.contains("/sbin/openrc") => openrc.then_some(Kind::OpenRc),
-            Ok(table) => table
-                .lines()
-                .any(|line| !line.trim_start().starts_with('#') && line.contains(":sysinit:"))
-                .then_some(Kind::Busybox),
-            Err(_) => is_program(&below("/etc/init.d/rcS")).then_some(Kind::Busybox),
-        };
-    }
-    Some(Kind::Other)
 }
 
 /// Lets the kernel load modules by our `modprobe` where the image has none.
@@ -132,116 +82,53 @@ fn for_the_end() -> Result<()> {
     };
     make().context("cannot prepare the end of the guest")?;
     let none: Option<&str> = None;
-    nix::mount::mount(Some(&end), place::SHUTDOWN_ROOT, none, nix::mount::MsFlags::MS_BIND, none)
+    mount(Some(&end), place::SHUTDOWN_ROOT, none, MsFlags::MS_BIND, none)
         .context("cannot prepare the end of the guest")
 }
 
-/// Keeps the services that systemd starts from undoing what is set up already.
-fn for_systemd(guest: &Guest) -> Result<()> {
-    say::or_warn(for_the_end());
-    let write = |path: &str, text: &str| {
-        let path = Path::new(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make '{}'", parent.display()))?;
-        }
-        fs::write(path, text).with_context(|| format!("cannot write '{}'", path.display()))
-    };
-    // The agent lies there and lives until the end: systemd would try in vain to unmount it.
-    let stays = "[Unit]\nDefaultDependencies=no\n";
-    say::or_warn(write("/run/systemd/system/run-banger.mount.d/banger.conf", stays));
-    if guest.interfaces.is_empty() {
-        return Ok(());
-    }
-    let mut network = String::from("[Match]\n");
-    let mut macs = Vec::new();
-    for interface in &guest.interfaces {
-        let _ = writeln!(network, "MACAddress={}", interface.mac);
-        macs.push(format!("mac:{}", interface.mac));
-    }
-    network.push_str("\n[Link]\nUnmanaged=yes\n");
-    // Of several that match, the first name wins (systemd.network(5)).
-    write("/run/systemd/network/00-banger.network", &network)?;
-    let unmanaged = format!("[keyfile]\nunmanaged-devices={}\n", macs.join(";"));
-    write("/run/NetworkManager/conf.d/00-banger.conf", &unmanaged)
-}
-
-/// Mounts the control groups, as systemd and OpenRC do by themselves.
-fn mount_cgroups() -> Result<()> {
-    use nix::mount::{MsFlags, mount};
+/// Mounts the control groups, as systemd and OpenRC do by themselves, and has what is mounted in one mount
+/// namespace appear in all: engines of containers count on it.
+fn as_systemd_does() {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), flags, Some("nsdelegate"))
-        .context("cannot mount '/sys/fs/cgroup'")
+    say::or_warn(
+        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), flags, Some("nsdelegate"))
+            .context("cannot mount '/sys/fs/cgroup'"),
+    );
+    let none: Option<&str> = None;
+    say::or_warn(
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)
+            .context("cannot share the mounts"),
+    );
 }
 
 /// Becomes another program; returns only why it could not.
-fn become_init(path: &str) -> nix::errno::Errno {
+fn become_init(first: &First, guest: &Guest) -> nix::errno::Errno {
     // Rust ignores SIGPIPE, and what is ignored stays so.
     // SAFETY: the default action needs no handler.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
-    let Ok(program) = CString::new(path) else { return nix::errno::Errno::EINVAL };
-    let environment: Vec<CString> =
-        ENVIRONMENT.iter().filter_map(|text| CString::new(*text).ok()).collect();
-    match nix::unistd::execve(&program, &[&program], &environment) {
+    process::keep_three();
+    let mut environment: Vec<String> = ENVIRONMENT.iter().map(ToString::to_string).collect();
+    if first.kind == Kind::Own {
+        // One that believes itself in a container leaves to others what nobody does here.
+        let own = guest.config.env.iter().filter(|entry| !entry.starts_with("container="));
+        for entry in own {
+            let name = entry.split_inclusive('=').next().unwrap_or_default();
+            environment.retain(|old| !old.starts_with(name));
+            environment.push(entry.clone());
+        }
+        let dir = guest.config.working_dir.as_deref().filter(|dir| !dir.is_empty());
+        let _ = nix::unistd::chdir(dir.unwrap_or("/"));
+    }
+    let texts = |texts: &[String]| -> Option<Vec<CString>> {
+        texts.iter().map(|text| CString::new(text.as_str()).ok()).collect()
+    };
+    let path = CString::new(first.path.as_str()).ok();
+    let (Some(path), Some(words), Some(environment)) =
+        (path, texts(&first.words), texts(&environment))
+    else {
+        return nix::errno::Errno::EINVAL;
+    };
+    match nix::unistd::execve(&path, &words, &environment) {
         Err(errno) => errno,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::PathBuf;
-
-    struct Root(PathBuf);
-
-    impl Root {
-        fn new(name: &str) -> Self {
-            let dir =
-                std::env::temp_dir().join(format!("banger-init-{name}-{}", std::process::id()));
-            fs::create_dir_all(dir.join("sbin")).unwrap();
-            fs::create_dir_all(dir.join("bin")).unwrap();
-            fs::create_dir_all(dir.join("etc")).unwrap();
-            Self(dir)
-        }
-
-        fn program(&self, path: &str) {
-            let path = self.0.join(path);
-            fs::write(&path, "#!/bin/sh\n").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn busybox_is_an_init_only_with_something_to_start() {
-        let root = Root::new("busybox");
-        root.program("bin/busybox");
-        std::os::unix::fs::symlink("../bin/busybox", root.0.join("sbin/init")).unwrap();
-        assert_eq!(usable(&root.0, "/sbin/init"), None);
-        fs::write(root.0.join("etc/inittab"), "::sysinit:/sbin/openrc sysinit\n").unwrap();
-        assert_eq!(usable(&root.0, "/sbin/init"), None);
-        root.program("sbin/openrc");
-        assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::OpenRc));
-        fs::write(root.0.join("etc/inittab"), "::sysinit:/etc/start\n").unwrap();
-        assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Busybox));
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_no_init() {
-        let root = Root::new("other");
-        assert_eq!(usable(&root.0, "/sbin/init"), None);
-        fs::write(root.0.join("sbin/init"), "text").unwrap();
-        assert_eq!(usable(&root.0, "/sbin/init"), None);
-        root.program("sbin/init");
-        assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Other));
-        root.program("bin/systemd");
-        fs::remove_file(root.0.join("sbin/init")).unwrap();
-        std::os::unix::fs::symlink("../bin/systemd", root.0.join("sbin/init")).unwrap();
-        assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Systemd));
     }
 }

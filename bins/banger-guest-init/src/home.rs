@@ -1,6 +1,6 @@
 //! Whose the guest is, and where that user's work lies.
 
-use crate::{copy, say};
+use crate::{copy, reach, say};
 use banger_channel::files::Owner;
 use banger_doc::{Context, Guest, Result};
 use banger_guest::{
@@ -10,7 +10,7 @@ use banger_guest::{
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Notes on the work disk at which directory it lies, as an extended attribute: a home that is made or
@@ -56,25 +56,26 @@ impl Home {
         Self { user, place }
     }
 
-    /// Makes the directory where it is missing, and notes where the disk lies.
-    pub(crate) fn make(&self) -> Result<()> {
+    /// Makes the directory where it is missing, and notes where the disk lies. Returns it without links: they
+    /// may lead to where there is nothing yet.
+    pub(crate) fn make(&self) -> Result<PathBuf> {
         let path = Path::new(&self.place);
         let failed = || format!("cannot make '{}'", self.place);
         say::or_warn(copy::set_attribute(Path::new(place::WORK), LIES_AT, self.place.as_bytes()));
         say::or_warn(
             fs::write(place::PLACE, &self.place).context("cannot say where the work lies"),
         );
-        if path.is_dir() {
-            return Ok(());
-        }
-        if self.place == WORKSPACE {
+        let is_there = path.is_dir();
+        if !is_there && self.place == WORKSPACE {
             // What is no directory, a link to nowhere too, gives way.
             let _ = fs::remove_file(path);
         }
-        fs::create_dir_all(path).with_context(failed)?;
         let mode = if self.user.uid == 0 { 0o700 } else { 0o755 };
-        fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)?;
-        chown(path, Some(self.user.uid), Some(self.user.gid)).with_context(failed)
+        let real = reach::directory(Path::new("/"), &self.place, mode)?;
+        if !is_there {
+            chown(&real, Some(self.user.uid), Some(self.user.gid)).with_context(failed)?;
+        }
+        Ok(real)
     }
 
     /// Gives a directory that stands in for a home to the user, if it is another's.

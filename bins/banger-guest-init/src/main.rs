@@ -3,12 +3,15 @@
 //!
 //! It goes by several names: `/init` in the initramfs, `@banger-guest-agent` as the agent,
 //! `@banger-guest-keeper` beside it, `banger-first-boot` where an ssh server is missing,
-//! `modprobe` for images that have none, `/shutdown` when systemd has ended all else.
+//! `banger-booted` when the image's init is past its boot, `modprobe` for images that have none,
+//! `/shutdown` when systemd has ended all else.
 //! Reads `/banger/` of the initramfs; writes `/run/banger/`, and in the image's tree what
 //! `docs/boot.md` lists. Nothing of the image runs before the image's init.
 
 mod apply;
 mod boot;
+mod choose;
+mod console;
 mod copy;
 mod disks;
 mod firstboot;
@@ -16,11 +19,16 @@ mod grow;
 mod hand;
 mod home;
 mod keeper;
+mod mark;
 mod minimal;
 mod modprobe;
 mod network;
+mod nodes;
+mod reach;
 mod say;
+mod units;
 
+use banger_guest::place;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -32,7 +40,11 @@ fn main() -> ExitCode {
         b"@banger-guest-agent" => keeper::run_agent(None),
         b"@banger-guest-keeper" => keeper::run(),
         name if name == firstboot::NAME.as_bytes() => {
-            firstboot::run();
+            firstboot::run(words.get(1).is_some_and(|word| word == place::SSH_ASKED));
+            return ExitCode::SUCCESS;
+        }
+        name if name == mark::NAME.as_bytes() => {
+            mark::run(words.get(1).and_then(|word| word.to_str()));
             return ExitCode::SUCCESS;
         }
         b"modprobe" => return modprobe::run(&words[1..]),

@@ -1,21 +1,24 @@
 //! An init for images that have none: starts their program, reaps what ends, ends the guest when asked.
 
-use crate::say;
-use banger_doc::{Context, Error, Guest, Result};
-use banger_guest::{power, user};
+use crate::{choose, console, mark, say};
+use banger_doc::{Booted, Context, Error, Guest, Result};
+use banger_guest::{power, process, user};
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
+    libc,
+    mount::{MsFlags, mount},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid, fchown, pipe2},
 };
 use std::{
     convert::Infallible,
-    fs::{self, OpenOptions},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
     process::{Command, Stdio},
     str::FromStr,
     time::Duration,
@@ -23,8 +26,6 @@ use std::{
 
 /// How long processes have to end when the guest does.
 const GRACE: Duration = Duration::from_secs(8);
-/// Where programs are looked for if the image's configuration has no `PATH`.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Acts as init for good.
 pub(crate) fn run(guest: &Guest) -> Result<()> {
@@ -43,13 +44,18 @@ pub(crate) fn run(guest: &Guest) -> Result<()> {
     }
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot wait for signals")?;
     let mut main = None;
-    if guest.run_entrypoint && !(guest.config.entrypoint.is_empty() && guest.config.cmd.is_empty())
-    {
+    let mut booted = Booted::Yes;
+    if !choose::program(guest).is_empty() {
         match start(guest, &signals) {
             Ok(pid) => main = Some(pid),
-            Err(error) => say::console(&error.chain()),
+            Err(error) => {
+                say::console(&error.chain());
+                say::warn(&error.chain());
+                booted = Booted::Degraded;
+            }
         }
     }
+    mark::set(booted);
     loop {
         reap(&mut main);
         match signals.wait() {
@@ -108,58 +114,80 @@ fn signal_of(text: &str) -> Option<Signal> {
     Signal::from_str(&name).or_else(|_| Signal::from_str(&format!("SIG{name}"))).ok()
 }
 
-/// Starts the program of the image's configuration, its output on the console.
+/// Starts the program of the image's configuration; what it says goes to the console.
 fn start(guest: &Guest, blocked: &SigSet) -> Result<Pid> {
     let config = &guest.config;
-    let words: Vec<&String> = config.entrypoint.iter().chain(&config.cmd).collect();
-    let user = user::find(Path::new("/"), config.user.as_deref().unwrap_or_default())?;
-    let value = |name: &str| {
-        config.env.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
-    };
+    let words = choose::program(guest);
+    let root = Path::new("/");
+    let user = user::find(root, config.user.as_deref().unwrap_or_default())?;
     let dir = config.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or("/");
-    let _ = fs::create_dir_all(dir);
-    let program = find(words[0], value("PATH").unwrap_or(PATH), dir)?;
-    let console = || {
-        let console = OpenOptions::new().write(true).open("/dev/console");
-        console.map_or_else(|_| Stdio::null(), Stdio::from)
-    };
+    let path = choose::search_path(guest);
+    let program = choose::find(root, &words[0], &path, dir).ok_or_else(|| {
+        Error::not_found(format!("the image's program '{}' is not in '{path}'", words[0]))
+    })?;
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // Programs open `/dev/stdout` by its name, which asks whose the pipe is (proc_pid_fd(5)).
+    fchown(&theirs, Some(uid), None).context("cannot give a pipe away")?;
+    let out = theirs.try_clone().context("cannot share a pipe")?;
     let mut command = Command::new(&program);
-    command.arg0(words[0]).args(&words[1..]).env_clear().current_dir(dir);
-    command.env("PATH", PATH).env("HOME", &user.home);
+    command.arg0(&words[0]).args(&words[1..]).env_clear().current_dir(dir);
+    command.env("PATH", choose::PATH).env("HOME", &user.home);
     command.envs(config.env.iter().filter_map(|entry| entry.split_once('=')));
-    command.stdin(Stdio::null()).stdout(console()).stderr(console());
+    command.stdin(Stdio::null()).stdout(out).stderr(theirs);
     let blocked = *blocked;
-    let groups: Vec<nix::unistd::Gid> =
-        user.groups.iter().map(|gid| nix::unistd::Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (nix::unistd::Uid::from_raw(user.uid), nix::unistd::Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let reaper = choose::is_reaper(&words);
     let before = move || {
         nix::unistd::setsid()?;
+        if reaper {
+            nix::sys::prctl::set_child_subreaper(true)?;
+        }
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&blocked), None)?;
         nix::unistd::setgroups(&groups)?;
         nix::unistd::setresgid(gid, gid, gid)?;
         nix::unistd::setresuid(uid, uid, uid)?;
+        process::keep_three();
         Ok(())
     };
     // SAFETY: between fork and exec only system calls are made, and memory allocated before.
     unsafe { command.pre_exec(before) };
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot run the image's program '{}'", words[0]))?;
-    Ok(Pid::from_raw(child.id() as i32))
+    let failed = || format!("cannot run the image's program '{}'", words[0]);
+    let pid = if choose::wants_to_be_first(root, &words) {
+        first_of_its_own(&mut command).with_context(failed)?
+    } else {
+        Pid::from_raw(command.spawn().with_context(failed)?.id() as i32)
+    };
+    // The last end that is not the program's: when that closes its own, there is no more to come.
+    drop(command);
+    console::copy(ours)?;
+    Ok(pid)
 }
 
-/// Finds a program as execvp(3) does.
-fn find(word: &str, path: &str, dir: &str) -> Result<PathBuf> {
-    if word.contains('/') {
-        return Ok(Path::new(dir).join(word));
+/// Starts a program as the first process of a PID namespace, with a `/proc` of its own; its number here is
+/// another one. All else it shares with the machine.
+fn first_of_its_own(command: &mut Command) -> io::Result<Pid> {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
+    // SAFETY: without a stack of its own the child goes on as after fork(2); this process has one thread.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match child {
+        0 => {
+            let error = own_proc().map_or_else(io::Error::from, |()| command.exec());
+            say::console(&format!("cannot run the image's program: {error}"));
+            // SAFETY: the call ends this process; what the other one still has to do is left to it.
+            unsafe { libc::_exit(127) }
+        }
+        pid if pid > 0 => Ok(Pid::from_raw(pid as i32)),
+        _ => Err(io::Error::last_os_error()),
     }
-    path.split(':')
-        .map(|place| Path::new(dir).join(place).join(word))
-        .find(|path| {
-            fs::metadata(path)
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
-        .ok_or_else(|| Error::not_found(format!("the image's program '{word}' is not in '{path}'")))
+}
+
+fn own_proc() -> nix::Result<()> {
+    let none: Option<&str> = None;
+    // What is mounted there is nobody else's.
+    mount(none, "/proc", none, MsFlags::MS_PRIVATE, none)?;
+    let secure = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), secure, none)
 }
 
 #[cfg(test)]
@@ -173,12 +201,5 @@ mod tests {
         assert_eq!(signal_of("3"), Some(Signal::SIGQUIT));
         assert_eq!(signal_of("SIGRTMIN+3"), None);
         assert_eq!(signal_of(""), None);
-    }
-
-    #[test]
-    fn a_program_is_looked_for_in_path() {
-        assert_eq!(find("sh", "/nowhere:/bin", "/").unwrap(), Path::new("/bin/sh"));
-        assert_eq!(find("./x", "/bin", "/srv").unwrap(), Path::new("/srv/./x"));
-        assert!(find("no-such-program", "/bin", "/").is_err());
     }
 }

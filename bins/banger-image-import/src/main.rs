@@ -4,7 +4,7 @@
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
 use banger_doc::{Context, Error, Image, ImageConfig, Name, Result};
-use banger_image::{interrupt, limits, progress, publish, write};
+use banger_image::{Top, interrupt, limits, progress, publish, write_root};
 use banger_layer::{Layer, Opener, Progress, other_packing};
 use banger_state::{State, place};
 use clap::Parser;
@@ -17,8 +17,9 @@ use std::{
 
 /// Make an image of a root file system in a tar archive
 ///
-/// The archive is what 'docker export', 'mmdebstrap' or 'tar' write, as it is or compressed by gzip
-/// or zstd.
+/// The archive is what 'docker export', 'mmdebstrap' or 'tar' write, or what a distribution publishes
+/// as its root file system, as it is or compressed by gzip, zstd or xz. One whose root lies in a
+/// directory of its own, such as 'rootfs/', is taken out of that.
 #[derive(Parser)]
 #[command(name = "banger-image-import", version)]
 struct Args {
@@ -52,21 +53,27 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     interrupt::watch()?;
     let layer = Layer { name: args.archive.clone(), diff_id: None, size, open };
     let done = Progress::default();
-    let (staged, summary, took) = progress::stream(
+    let mut below = None;
+    let (staged, summary) = progress::stream(
         out,
         &done,
-        || args.archive.clone(),
-        || write(&state, &name, vec![layer], &limits, &done),
+        || if args.archive == "-" { "stdin".to_owned() } else { args.archive.clone() },
+        || {
+            let judge = |top: &Top| {
+                below = judged(top, &args.archive)?;
+                Ok(())
+            };
+            write_root(&state, &name, layer, &limits, &done, judge)
+        },
     )
-    .map_err(|error| match error.hint_text() {
-        Some(_) => error,
-        None => error.hint(
-            "it has to hold a root file system; 'banger image pull docker-archive:PATH' takes \
-             what 'docker save' wrote",
-        ),
+    .map_err(|error| {
+        error.or_hint(
+            "it has to be a tar of a root file system; 'banger image pull docker-archive:PATH' \
+             takes what 'docker save' wrote",
+        )
     })?;
-    if out.is_live() {
-        out.note(&took);
+    if let Some(directory) = below {
+        out.note(&format!("note: the root of the archive is its directory '{directory}'"));
     }
     let image = Image {
         name,
@@ -93,6 +100,18 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
             image.inodes
         )
     })
+}
+
+/// Refuses an archive that is for another command; returns the directory its root is in.
+fn judged(top: &Top, archive: &str) -> Result<Option<String>> {
+    let (what, kind) = match top {
+        Top::Root => return Ok(None),
+        Top::Below(directory) => return Ok(Some(directory.clone())),
+        Top::Saved => ("what 'docker save' wrote", "docker-archive"),
+        Top::Layout => ("an OCI image layout", "oci-archive"),
+    };
+    Err(Error::failed(format!("'{archive}' is {what}, no root file system"))
+        .hint(format!("'banger image pull {kind}:{archive}' takes it")))
 }
 
 /// Opens the archive and returns what to note as its origin, its size if it is known, and how to
@@ -129,10 +148,14 @@ fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + 
         .take(6)
         .read_to_end(&mut head)
         .with_context(|| format!("cannot read '{name}'"))?;
-    if let Some(tool) = other_packing(&head) {
-        return Err(Error::failed(format!("'{name}' is compressed by {tool}")).hint(format!(
-            "pipe it through '{tool} -dc' into 'banger image import - --name NAME'"
-        )));
+    if let Some(other) = other_packing(&head) {
+        let hint = match other.unpack {
+            Some(command) => format!(
+                "'{command} {name} | banger image import - --name NAME' takes a tar out of it"
+            ),
+            None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".to_owned(),
+        };
+        return Err(Error::failed(format!("'{name}' {}", other.what)).hint(hint));
     }
     if head.is_empty() {
         return Err(Error::failed(format!("'{name}' is empty")));
@@ -143,7 +166,7 @@ fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + 
 fn default_name(archive: &str) -> Result<Name> {
     let file = Path::new(archive).file_name().unwrap_or_default().to_string_lossy();
     let mut stem = file.as_ref();
-    for ending in [".gz", ".zst", ".tgz", ".tar"] {
+    for ending in [".gz", ".zst", ".xz", ".tgz", ".txz", ".tar"] {
         stem = stem.strip_suffix(ending).unwrap_or(stem);
     }
     Name::from_lossy(stem).ok_or_else(|| {

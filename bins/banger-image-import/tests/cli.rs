@@ -67,19 +67,111 @@ fn what_is_no_archive_is_refused_and_leaves_nothing() {
     fs::write(sandbox.dir().join("text.tar"), "no archive at all\n".repeat(1000)).unwrap();
     fs::write(sandbox.dir().join("empty.tar"), "").unwrap();
     fs::write(sandbox.dir().join("x.tar.xz"), b"\xfd7zXZ\0...").unwrap();
+    fs::write(sandbox.dir().join("x.tar.bz2"), b"BZh91AY&SY").unwrap();
+    fs::write(sandbox.dir().join("x.zip"), b"PK\x03\x04....").unwrap();
+    fs::write(sandbox.dir().join("x.cpio"), "070701".repeat(100)).unwrap();
     let cut = fs::read(sandbox.dir().join("root.tar")).unwrap();
     fs::write(sandbox.dir().join("cut.tar"), &cut[..cut.len() / 4 + 100]).unwrap();
     sandbox.run(PROGRAM, &["text.tar"]).fails(1, "text.tar");
     sandbox.run(PROGRAM, &["empty.tar"]).fails(1, "is empty");
     sandbox.run(PROGRAM, &["cut.tar"]).fails(1, "cut.tar");
-    let answer = sandbox.run(PROGRAM, &["x.tar.xz"]);
-    answer.fails(1, "is compressed by xz");
+    sandbox.run(PROGRAM, &["x.tar.xz"]).fails(1, "it is cut off");
+    let answer = sandbox.run(PROGRAM, &["x.tar.bz2"]);
+    answer.fails(1, "is compressed by bzip2");
+    assert!(answer.stderr.contains("hint: 'bzip2 -dc x.tar.bz2 | banger image import - --name"));
+    let answer = sandbox.run(PROGRAM, &["x.zip"]);
+    answer.fails(1, "is a zip archive");
+    assert!(answer.stderr.contains("hint: 'unzip -p x.zip | banger image import - --name NAME'"));
+    sandbox.run(PROGRAM, &["x.cpio"]).fails(1, "is a cpio archive");
     sandbox.run(PROGRAM, &["none.tar"]).fails(3, "cannot find 'none.tar'");
     sandbox.run(PROGRAM, &["root"]).fails(2, "is a directory");
     sandbox.run(PROGRAM, &["-"]).fails(2, "gives no name");
     sandbox.run(PROGRAM, &["root.tar", "--name", "../x"]).fails(2, "is not a name");
     let left = fs::read_dir(sandbox.state().join("images")).unwrap().flatten();
     assert!(left.map(|e| e.file_name()).all(|name| name == ".lock"));
+}
+
+#[test]
+fn an_archive_for_another_command_is_named_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    // What 'docker save' writes, new and old, and an image layout.
+    let script = "mkdir -p s/blobs/sha256 o/blobs/sha256 && echo x > s/blobs/sha256/aa && \
+                  echo '[]' > s/manifest.json && echo '{}' > s/oci-layout && \
+                  echo '{}' > s/index.json && cp s/oci-layout s/index.json o && \
+                  mkdir -p old/abc && touch old/abc/layer.tar && echo '[]' > old/manifest.json && \
+                  for name in s o old; do tar -C $name -cf $name.tar .; done && gzip s.tar && \
+                  tar -C o -cf plain.tar oci-layout index.json blobs";
+    assert!(sandbox.command("/bin/sh").args(["-c", script]).status().unwrap().success());
+    for (archive, what, hint) in [
+        ("s.tar.gz", "what 'docker save' wrote", "docker-archive:s.tar.gz"),
+        ("old.tar", "what 'docker save' wrote", "docker-archive:old.tar"),
+        ("o.tar", "an OCI image layout", "oci-archive:o.tar"),
+        ("plain.tar", "an OCI image layout", "oci-archive:plain.tar"),
+    ] {
+        let answer = sandbox.run(PROGRAM, &[archive]);
+        answer.fails(1, &format!("'{archive}' is {what}, no root file system"));
+        let hint = format!("hint: 'banger image pull {hint}' takes it\n");
+        assert!(answer.stderr.ends_with(&hint), "{}", answer.stderr);
+    }
+    let saved = fs::read(sandbox.dir().join("s.tar.gz")).unwrap();
+    let answer = sandbox.feed(PROGRAM, &["-", "--name", "piped"], &saved);
+    answer.fails(1, "is what 'docker save' wrote");
+    assert!(answer.stderr.contains("'banger image pull docker-archive:-' takes it"));
+    let left = fs::read_dir(sandbox.state().join("images")).unwrap().flatten();
+    assert!(left.map(|e| e.file_name()).all(|name| name == ".lock"));
+}
+
+#[test]
+fn root_file_systems_as_distributions_publish_them_become_images() {
+    let sandbox = Sandbox::new();
+    // Packed by xz; below a directory of its own; as Incus has them, with a link out of the rest.
+    let script = "mkdir -p root.x86_64/etc root.x86_64/usr/bin incus/rootfs/etc incus/rootfs/bin && \
+                  echo arch > root.x86_64/etc/motd && ln -s usr/bin root.x86_64/bin && \
+                  chmod 700 root.x86_64 && echo in > incus/rootfs/etc/motd && \
+                  echo 1 > incus/metadata.yaml && mkdir incus/templates && \
+                  ln incus/metadata.yaml incus/rootfs/etc/linked && \
+                  tar --owner=0 --group=0 -cJf prefixed.tar.xz root.x86_64 && \
+                  tar -C incus --owner=0 --group=0 -cJf incus.txz metadata.yaml rootfs templates";
+    assert!(sandbox.command("/bin/sh").args(["-c", script]).status().unwrap().success());
+    for (archive, name, directory, motd) in [
+        ("prefixed.tar.xz", "prefixed", "root.x86_64", "arch\n"),
+        ("incus.txz", "incus", "rootfs", "in\n"),
+    ] {
+        let answer = sandbox.run(PROGRAM, &[archive]);
+        assert_eq!(answer.document()["name"], name);
+        let note = format!("note: the root of the archive is its directory '{directory}'\n");
+        assert_eq!(answer.stderr, note);
+        is_clean(&sandbox, name);
+        assert_eq!(debugfs(&sandbox, name, "cat /etc/motd"), motd);
+        let top = debugfs(&sandbox, name, "ls -p /");
+        assert!(!top.contains("rootfs") && !top.contains("metadata"), "{top}");
+    }
+    assert!(debugfs(&sandbox, "prefixed", "stat /").contains("Mode:  0700"));
+    assert_eq!(debugfs(&sandbox, "incus", "cat /etc/linked"), "1\n");
+    assert!(debugfs(&sandbox, "incus", "stat /etc/linked").contains("Links: 1"));
+}
+
+#[test]
+fn a_name_of_the_archives_is_said_short_and_plain() {
+    let sandbox = Sandbox::new();
+    let script = "import sys, tarfile
+for out, name in (('long', '\\udcff' * 1000000), ('deep', 'd/' * 50000 + 'x'), ('loud', '\\x1b[2J\\nhint: \\u202e')):
+    tar = tarfile.open(out + '.tar', 'w', format=tarfile.GNU_FORMAT, errors='surrogateescape')
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = (b'1', name) if out == 'loud' else (b'0', '')
+    tar.addfile(entry)
+    tar.close()
+";
+    let made = sandbox.command("/usr/bin/python3").args(["-c", script]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for archive in ["long.tar", "deep.tar", "loud.tar"] {
+        let answer = sandbox.run(PROGRAM, &[archive]);
+        assert_eq!(answer.status, 1, "{}", answer.stderr);
+        assert!(answer.stderr.len() < 1500, "{archive}: {} bytes", answer.stderr.len());
+        assert!(answer.text().len() < 2000, "{archive}: {} bytes", answer.text().len());
+        assert!(answer.stderr.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'));
+        assert_eq!(answer.stderr.lines().count(), 2, "{}", answer.stderr);
+    }
 }
 
 #[test]

@@ -66,6 +66,20 @@ pub(crate) fn find(config: &Config, text: &str) -> Result<Option<Entry>> {
     look(EMBEDDED.as_bytes(), &name).context("cannot use the embedded catalog")
 }
 
+/// Returns the names in all catalogs, one a line; a catalog that cannot be read has none.
+pub(crate) fn names(config: &Config) -> String {
+    let own = config.catalogs.iter().filter_map(|path| read(path).ok());
+    let mut names: Vec<String> = own
+        .chain([EMBEDDED.as_bytes().to_vec()])
+        .filter_map(|bytes| serde_json::from_slice::<Catalog>(&bytes).ok())
+        .flat_map(|catalog| catalog.images)
+        .map(|image| format!("{}\n", image.name))
+        .collect();
+    names.sort();
+    names.dedup();
+    names.concat()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     banger_state::read_limited(path, MAX_CATALOG)
         .map_err(|error| error.hint("'catalogs' in config.toml names it"))
@@ -102,10 +116,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_catalog_has_the_default_image() {
+    fn the_embedded_catalog_has_the_default_image_and_one_to_build_in() {
         let entry = find(&Config::default(), "debian-bookworm").unwrap().unwrap();
         assert_eq!(entry.kernel.unwrap().as_str(), banger_config::DEFAULT_KERNEL);
         assert!(matches!(entry.ways.as_slice(), [Way::Mmdebstrap(_), Way::Oci(_)]));
+        // What the README runs in it.
+        let entry = find(&Config::default(), "debian-bookworm-dev").unwrap().unwrap();
+        assert_eq!(entry.kernel.unwrap().as_str(), banger_config::DEFAULT_KERNEL);
+        let [Way::Mmdebstrap(recipe), Way::Oci(_)] = entry.ways.as_slice() else {
+            panic!("a recipe and an image were expected")
+        };
+        for package in ["build-essential", "git", "python3", "systemd-sysv", "openssh-server"] {
+            assert!(recipe.packages.iter().any(|one| one == package), "{package}");
+        }
+        assert_eq!(names(&Config::default()), "debian-bookworm\ndebian-bookworm-dev\n");
         assert!(find(&Config::default(), "debian:bookworm").unwrap().is_none());
         assert!(find(&Config::default(), "alpine").unwrap().is_none());
     }

@@ -59,12 +59,9 @@ pub(crate) fn write(
         banger_image::write(state, name, stack, limits, &done)
     });
     match written {
-        Ok((staged, summary, words)) => {
+        Ok((staged, summary)) => {
             // The writer may have stopped at the end of a tar, before the end of its blob.
             layers.iter().try_for_each(Layer::confirm)?;
-            if out.is_live() {
-                out.note(&words);
-            }
             Ok((staged, summary))
         }
         // The reader's own error has a kind and a hint; the writer's only tells of it.

@@ -8,13 +8,14 @@ mod turn;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
-use banger_doc::{Error, Image, Name, Result};
+use banger_doc::{Error, Image, Name, Result, visible};
 use banger_image::{Limits, interrupt, progress};
-use banger_oci::{Cache, Client, Platform, Puller, Settings, Source};
+use banger_oci::{Cache, Client, Platform, Puller, Say, Settings, Source};
 use banger_state::{State, place, rewrite_document};
 use catalog::Way;
 use clap::Parser;
 use std::{
+    io::Write,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use std::{
 /// The image is a name of the catalog (`debian-bookworm`), a reference to a registry
 /// (`debian:12`, `registry.example/team/app:1.2`), a directory (`oci:PATH[:TAG]`), the same in a file
 /// (`oci-archive:PATH[:TAG]`) or a file that `docker save` wrote (`docker-archive:PATH[:TAG]`); files
-/// as they are or compressed by gzip or zstd.
+/// as they are or compressed by gzip, zstd or xz, or stdin where PATH is '-'.
 #[derive(Parser)]
 #[command(name = "banger-image-pull", version)]
 struct Args {
@@ -42,10 +43,17 @@ struct Args {
     platform: Option<Platform>,
 }
 
-/// What helps where nothing better is known.
-const BROKEN: &str = "pull it again; if that changes nothing, it is broken where it comes from";
+/// What helps where nothing better is known: what is wrong was in the image when it was made.
+const BROKEN: &str = "choose another tag, or tell who made the image";
+const BROKEN_HERE: &str = "it was written like this; make it anew with what made it";
 
 fn main() -> ExitCode {
+    // What a shell asks at TAB time.
+    if std::env::args_os().skip(1).eq(["--catalog-names"]) {
+        let names = Config::load().map(|config| catalog::names(&config)).unwrap_or_default();
+        let _ = std::io::stdout().write_all(names.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     banger_cli::main(run)
 }
 
@@ -82,6 +90,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                     insecure: config.insecure_registries.clone(),
                     mirrors: mirrors.clone(),
                     connect: Duration::from_secs(patience),
+                    say: if out.is_quiet() { Say::default() } else { Say::by(banger_cli::note) },
                     ..Settings::default()
                 };
                 from_oci(&state, source, settings, &wish, out)
@@ -106,7 +115,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 if number + 1 < ways.len() {
                     out.note(&format!("{}; trying the next source", error.chain()));
                 }
-                failures.push(error.or_hint(BROKEN));
+                failures.push(error.or_hint(match way {
+                    Way::Oci(Source::Registry(_)) | Way::Mmdebstrap(_) => BROKEN,
+                    Way::Oci(_) => BROKEN_HERE,
+                }));
             }
         }
     }
@@ -264,7 +276,10 @@ fn joined(name: &Name, mut failures: Vec<Error>) -> Error {
     if failures.len() == 1 {
         return failures.remove(0);
     }
-    let words: Vec<String> = failures.iter().map(Error::chain).collect();
+    // Each is to be seen, and its reason.
+    let room = 340 / failures.len().max(1);
+    let words: Vec<String> =
+        failures.iter().map(|error| visible(&error.chain(), room.max(100))).collect();
     let hint: Vec<&str> = failures.iter().filter_map(Error::hint_text).collect();
     let error = Error::failed(format!("no source of '{name}' works: {}", words.join("; ")));
     if hint.is_empty() { error } else { error.hint(hint.join("; or: ")) }

@@ -32,7 +32,7 @@ pub(crate) struct Recipe {
     mirror: Option<String>,
     #[serde(default)]
     security_mirror: Option<String>,
-    packages: Vec<String>,
+    pub(crate) packages: Vec<String>,
 }
 
 fn main_only() -> Vec<String> {
@@ -100,13 +100,15 @@ impl Recipe {
                     .map(|path| format!("--dpkgopt=path-exclude={path}")),
             )
             .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
-            // Each VM makes keys and an identity of its own.
+            // Each VM has a key and an identity of its own. The one key is banger's, or made where
+            // banger gave none; others are shown to nobody.
             .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
             .arg("--customize-hook=: > \"$1/etc/machine-id\"")
             .arg("--customize-hook=rm -f \"$1/etc/hostname\" \"$1/etc/resolv.conf\"")
             .arg(
                 "--customize-hook=mkdir -p \"$1/etc/systemd/system/ssh.service.d\" && printf \
-                 '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\n\
+                 '[Service]\\nExecStartPre=\\nExecStartPre=-/usr/bin/ssh-keygen -q -t ed25519 \
+                 -N \"\" -f /etc/ssh/ssh_host_ed25519_key\\n\
                  ExecStartPre=/usr/sbin/sshd -t\\n' > \
                  \"$1/etc/systemd/system/ssh.service.d/keys.conf\"",
             )
@@ -128,9 +130,8 @@ pub(crate) fn write(
     wish: &Wish,
     out: &Out,
 ) -> Result<(Staged, Summary)> {
-    let program = which::which("mmdebstrap").map_err(|error| {
+    let program = which::which("mmdebstrap").map_err(|_| {
         Error::unavailable("mmdebstrap is not installed")
-            .because(error)
             .hint("on Debian and Ubuntu: apt install mmdebstrap debian-archive-keyring")
     })?;
     let mut child = recipe
@@ -150,17 +151,18 @@ pub(crate) fn write(
         open: Box::new(move || Ok(Box::new(stream))),
     };
     let done = Progress::default();
-    let last = || last_line(&words);
-    let result = progress::stream(out, &done, last, || {
-        banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done)
-    });
+    if out.is_live() {
+        out.note("making the image of Debian's packages, once: this takes one to three minutes");
+    }
+    let result = progress::stream(
+        out,
+        &done,
+        || step(&words),
+        || banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done),
+    );
     // The tool's own words say more than that its stream broke off.
     let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
-    let (staged, summary, took) = ended.and(result)?;
-    if out.is_live() {
-        out.note(&took);
-    }
-    Ok((staged, summary))
+    ended.and(result)
 }
 
 /// The running tool.
@@ -195,10 +197,11 @@ impl Maker {
         let hint = if words.contains("GPG") || words.contains("NO_PUBKEY") {
             "install the distribution's keys: apt install debian-archive-keyring"
         } else if words.contains("newuidmap")
+            || words.contains("chroot mode")
             || words.contains("unshare")
             || words.contains("subuid")
         {
-            "as an ordinary user it needs user namespaces and the package uidmap; or pull as root"
+            "as an ordinary user it needs user namespaces and 'apt install uidmap'; or pull as root"
         } else {
             "look at what mmdebstrap said, and whether the mirror can be reached"
         };
@@ -264,10 +267,24 @@ impl Said {
     }
 }
 
-fn last_line(lines: &Mutex<VecDeque<String>>) -> String {
+/// What the tool says at the beginning of each of its steps, and what that is.
+const STEPS: [(&str, &str); 6] = [
+    ("running apt-get update", "reading the lists of packages"),
+    ("downloading packages", "downloading packages"),
+    ("extracting archives", "unpacking the essential packages"),
+    ("installing essential", "installing the essential packages"),
+    ("installing remaining", "installing the other packages"),
+    ("creating tarball", "writing the disk"),
+];
+
+/// Says which step the tool is at.
+fn step(lines: &Mutex<VecDeque<String>>) -> String {
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = lines.back().map_or("mmdebstrap begins", |line| line.trim_start_matches("I: "));
-    line.chars().take(60).collect()
+    let of = |line: &String| {
+        STEPS.iter().position(|(said, _)| line.trim_start_matches("I: ").starts_with(said))
+    };
+    let at = lines.iter().rev().find_map(of).unwrap_or(0);
+    format!("step {} of {}: {}", at + 1, STEPS.len(), STEPS[at].1)
 }
 
 /// Returns the mirror from which the host itself gets a suite (sources.list(5)).
@@ -324,6 +341,18 @@ fn mirror_in(text: &str, suite: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_step_the_tool_is_at_is_said() {
+        let said =
+            |lines: &[&str]| step(&Mutex::new(lines.iter().map(ToString::to_string).collect()));
+        assert_eq!(said(&[]), "step 1 of 6: reading the lists of packages");
+        assert_eq!(
+            said(&["I: installing essential packages...", "Setting up x", "I: done"]),
+            "step 4 of 6: installing the essential packages"
+        );
+        assert_eq!(said(&["I: creating tarball...", "I: done"]), "step 6 of 6: writing the disk");
+    }
 
     #[test]
     fn the_hosts_own_mirror_is_found_in_both_formats() {

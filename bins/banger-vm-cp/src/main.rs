@@ -33,6 +33,9 @@ struct Args {
     /// root's where only root may write]
     #[arg(short, long, value_name = "USER", value_parser = banger_doc::parse_user)]
     user: Option<String>,
+    /// Accepted, since others want it: directories are always copied whole
+    #[arg(short, long, short_alias = 'R', hide = true)]
+    recursive: bool,
     /// What to copy, and last where to
     #[arg(value_name = "PATH", required = true, num_args = 2.., allow_hyphen_values = false)]
     paths: Vec<OsString>,
@@ -53,6 +56,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let to = sides.pop().ok_or_else(|| Error::usage("nothing to copy"))?;
     let many = sides.len() > 1;
     let state = State::open_read_only()?;
+    let vm = sides.iter().chain([&to]).find_map(Side::vm);
+    if let Some(words) = vm.and_then(|vm| state.vm(vm).ok()?.boots_on()) {
+        out.note(&words);
+    }
     let user = args.user.as_deref();
     for from in &sides {
         let copy = match (from, &to) {

@@ -24,6 +24,14 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    /// Returns the VM that the side is in.
+    pub(crate) fn vm(&self) -> Option<&Name> {
+        match self {
+            Self::Guest { vm, .. } => Some(vm),
+            _ => None,
+        }
+    }
+
     /// Tells the sides apart: what has a `:` before any `/` is in a VM.
     pub(crate) fn parse(word: &OsStr) -> Result<Self> {
         let bytes = word.as_bytes();

@@ -1,5 +1,6 @@
 //! Ctrl-C while files are made: what is half made goes first.
 
+use banger_cli::note;
 use banger_doc::{Context, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::Pid;
@@ -12,6 +13,9 @@ use std::{
     },
     thread,
 };
+
+/// So many signals end the program, whatever it is at.
+const ENOUGH: u32 = 3;
 
 /// The signals that end a program, as they are noticed here.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +47,8 @@ impl Signals {
                 for stream in &seen.streams {
                     let _ = stream.shutdown(Shutdown::Both);
                 }
+                drop(seen);
+                give_up_after_more(set);
             }
         });
         Ok(signals)
@@ -63,10 +69,28 @@ impl Signals {
     pub(crate) fn obey(&self) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signal) = seen.signal {
-            let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set()), None);
-            let _ = kill(Pid::this(), signal);
+            end_by(signal);
         }
     }
+}
+
+/// Ends this program as a signal does.
+fn end_by(signal: Signal) {
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set()), None);
+    let _ = kill(Pid::this(), signal);
+}
+
+/// Ends a program that one signal did not at the third: removing what it made may take long, or a disk
+/// of the host not answer.
+fn give_up_after_more(set: SigSet) {
+    let mut last = Signal::SIGTERM;
+    for _ in 1..ENOUGH {
+        last = set.wait().unwrap_or(last);
+    }
+    note(
+        "banger-vm-cp: this was the third signal; what was half made may be left: 'ls -A' shows it",
+    );
+    end_by(last);
 }
 
 fn set() -> SigSet {

@@ -6,12 +6,14 @@
 
 mod names;
 mod parts;
+mod room;
 mod size;
 
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Kind, Name, NetMode, Publish, Result, Spec, Status, View, Vm, Vmm, parse_ports,
+    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View,
+    Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
 use banger_state::{Staged, State, clock_s, place, write_document};
@@ -33,22 +35,22 @@ struct Args {
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<Name>,
     /// Virtual processors, 1 to 32 [default: a quarter of the host's, 1 to 4]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
     /// Whose the guest is: user, uid, user:group or uid:gid [default: the image's, else root]
     #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]
     user: Option<String>,
     /// Size of the disk at the user's home, such as 20G; it takes what is used of it [default: 8G]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; it takes what is used of it [default: 8G]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
     /// Network: user or none [default: user]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, alias = "network", value_name = "MODE")]
     net: Option<NetMode>,
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long)]
@@ -62,10 +64,17 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu [default: auto]
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// What runs as the guest's first program: auto, image or minimal [default: auto]
+    #[arg(long, value_name = "INIT")]
+    init: Option<Init>,
     /// Create only
     #[arg(long)]
     no_start: bool,
-    /// How long the guest may take to come up, in seconds [default: 90, emulated 300]
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted, conflicts_with = "no_start")]
+    mark: Mark,
+    /// How long the guest may take, in seconds [default: 90 to its agent's answer, emulated 300, then 300]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
@@ -105,7 +114,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         ))
         .hint("choose a kernel of the image's architecture with '--kernel'"));
     }
-    let made = publish(&state, args.name.as_ref(), &spec, &image.name, &kernel.name)?;
+    let made = publish(&state, args.name.as_ref(), &spec, &image, &kernel.name)?;
     if args.no_start {
         return out.put(&made, |view| format!("created VM '{}'", view.vm.name));
     }
@@ -118,6 +127,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
+    start = start.args(args.mark.option());
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }
@@ -133,7 +143,7 @@ fn publish(
     state: &State,
     name: Option<&Name>,
     spec: &Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
 ) -> Result<View> {
     let random = parts::Random::read()?;
@@ -155,7 +165,7 @@ fn add(
     name: &Name,
     random: &parts::Random,
     spec: &Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
 ) -> Result<View> {
     let vms = state.vms();
@@ -176,13 +186,20 @@ fn finish(
     name: &Name,
     random: &parts::Random,
     spec: Spec,
-    image: &Name,
+    image: &Image,
     kernel: &Name,
     staged: Staged,
 ) -> Result<View> {
     write_document(&staged.path().join(place::VM_SPEC), &spec)?;
     disk(&staged.path().join(place::VM_OVERLAY), spec.overlay_bytes, random.overlay, "overlay")?;
     disk(&staged.path().join(place::VM_WORK), spec.disk_bytes, random.work, "work")?;
+    room::check(
+        image,
+        &state.base_disk(image),
+        &spec,
+        &staged.path().join(place::VM_WORK),
+        &staged.path().join(place::VM_OVERLAY),
+    )?;
     // A host without an ssh client has VMs all the same; the supervisor says what is missing.
     match banger_ssh::make_host_key(staged.path(), name) {
         Err(error) if error.kind() != Kind::Unavailable => return Err(error),
@@ -191,7 +208,7 @@ fn finish(
     let vm = Vm {
         name: name.clone(),
         id: random.id(),
-        image: image.clone(),
+        image: image.name.clone(),
         kernel: kernel.clone(),
         mac: random.mac(),
         created_unix_s: clock_s(),
@@ -201,7 +218,7 @@ fn finish(
     let kernels = state.kernels();
     let _images = images.lock()?;
     let _kernels = kernels.lock()?;
-    images.must_exist(image)?;
+    images.must_exist(&image.name)?;
     kernels.must_exist(kernel)?;
     state.vms().publish(name, staged, &vm)?;
     Ok(View {

@@ -10,7 +10,7 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
     let memory = args.memory.or(defaults.memory);
     Ok(Spec {
         vcpu: limits::vcpu(args.vcpu.or(defaults.vcpu).unwrap_or(host.vcpu))?,
-        memory_mib: limits::memory_mib(memory.map_or(host.memory_mib, Size::mib))?,
+        memory_mib: memory.map_or_else(|| limits::memory_mib(host.memory_mib), limits::memory)?,
         overlay_bytes: disk(
             args.overlay_size.or(defaults.overlay),
             host.overlay_bytes,
@@ -20,6 +20,7 @@ pub(crate) fn spec(args: &Args, config: &Config) -> Result<Spec> {
         user: args.user.clone(),
         net: args.net.or(config.net).unwrap_or_default(),
         vmm: args.vmm.or(config.vmm).unwrap_or_default(),
+        init: args.init.unwrap_or_default(),
         allow_host: args.allow_host,
         ports: ports(args)?,
         extra: serde_json::Map::new(),

@@ -152,12 +152,23 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         (&["--name", "web", "--overlay-size", "many"], "not a size"),
         (&["--name", "web", "--net", "wifi"], "'wifi' is none of"),
         (&["--name", "web", "--vmm", "xen"], "'xen' is none of"),
+        (&["--name", "web", "--init", "systemd"], "'systemd' is none of"),
         (&["--nmae", "web"], "--nmae"),
         (&["web"], "web"),
     ] {
         create(&sandbox, words).fails(2, part);
     }
     assert!(!sandbox.vm("web").exists());
+}
+
+#[test]
+fn what_runs_first_is_kept_where_it_was_said() {
+    let sandbox = ready();
+    let spec = |words: &[&str]| create(&sandbox, words).document()["spec"].clone();
+    assert_eq!(spec(&["--init", "minimal"])["init"], "minimal");
+    assert_eq!(spec(&["--init", "image"])["init"], "image");
+    assert_eq!(spec(&["--init", "auto"]).get("init"), None);
+    assert_eq!(spec(&[]).get("init"), None);
 }
 
 #[test]

@@ -15,17 +15,26 @@ use nix::{
     unistd::{read, write},
 };
 use std::{
-    io::{self, stderr, stdin, stdout},
+    io::{self, ErrorKind, stderr, stdin, stdout},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
+    time::{Duration, Instant},
 };
 
 /// The guest is not read from while more than this waits for a reader of ours.
 const CROWDED: usize = 128 << 10;
 /// What a pipe or terminal takes without waiting once poll(2) says that it takes something.
 const SURE: usize = 4096;
+/// How long the guest may be silent after a signal before this ends by itself.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How often it is asked then whether it is still there.
+const PING: Duration = Duration::from_secs(2);
+/// So many signals end this whatever the guest does.
+const ENOUGH: u32 = 3;
+/// What Ctrl-C types.
+const INTERRUPT: u8 = 3;
 /// A reader went away: what a shell says of a command that this ended.
 const BROKEN_PIPE: u8 = 141;
 /// The terminal went away.
@@ -40,6 +49,10 @@ pub(crate) enum Ended {
     NotStarted(Failure),
     /// The guest, its agent or the VMM went away.
     Broken,
+    /// A signal of this number ended the waiting, not the command; why.
+    GivenUp(u8, &'static str),
+    /// What the command says cannot be written there.
+    Unwritten(&'static str, io::Error),
 }
 
 /// One of our own outputs.
@@ -81,6 +94,7 @@ pub(crate) fn carry(stream: &UnixStream, tty: bool) -> Result<Ended> {
         credit: CREDIT as usize,
         stdin_open: true,
         ended: None,
+        asked: None,
     };
     let mut buffer = vec![0; 32 << 10];
     loop {
@@ -91,18 +105,33 @@ pub(crate) fn carry(stream: &UnixStream, tty: bool) -> Result<Ended> {
             return Ok(ended);
         }
         let [guest, signal, input, output, errors] = carrier.wait(&signals, stdin.as_fd())?;
-        if !output.is_empty() && carrier.stdout.write().is_err() {
-            // Dropping the connection ends the command.
-            return Ok(Ended::Exit(BROKEN_PIPE));
+        // Dropping the connection ends the command.
+        if !output.is_empty()
+            && let Err(error) = carrier.stdout.write()
+        {
+            return Ok(match error.kind() {
+                ErrorKind::BrokenPipe => Ended::Exit(BROKEN_PIPE),
+                _ => Ended::Unwritten("stdout", error),
+            });
         }
-        if !errors.is_empty() && carrier.stderr.write().is_err() {
+        if !errors.is_empty()
+            && let Err(error) = carrier.stderr.write()
+        {
+            if error.kind() != ErrorKind::BrokenPipe {
+                return Ok(Ended::Unwritten("stderr", error));
+            }
             carrier.stderr.waiting.clear();
         }
-        if !signal.is_empty() && carrier.pass_signal(&signals, tty)? {
-            return Ok(Ended::Exit(HUNG_UP));
+        if !signal.is_empty()
+            && let Some(ended) = carrier.pass_signal(&signals, tty)?
+        {
+            return Ok(ended);
         }
         if !input.is_empty() {
-            carrier.read_stdin(stdin.as_fd(), &mut buffer);
+            carrier.read_stdin(stdin.as_fd(), &mut buffer, tty);
+        }
+        if let Some(ended) = carrier.ask_again() {
+            return Ok(ended);
         }
         carrier.flush();
         if guest.intersects(!PollFlags::POLLOUT) {
@@ -139,6 +168,20 @@ struct Carrier<'a> {
     credit: usize,
     stdin_open: bool,
     ended: Option<Ended>,
+    /// Since somebody asked the command to end.
+    asked: Option<Asked>,
+}
+
+/// Somebody asked the command to end.
+struct Asked {
+    /// The last signal that did.
+    signal: u8,
+    /// How many did; one that was only typed does not count, since the guest's terminal makes it.
+    times: u32,
+    /// When the guest last said anything, or was first asked.
+    heard: Instant,
+    /// When it was last asked whether it is there.
+    pinged: Instant,
 }
 
 impl Carrier<'_> {
@@ -167,7 +210,12 @@ impl Carrier<'_> {
                 fds.push(PollFd::new(fd, events));
             }
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let timeout = self.asked.as_ref().filter(|_| !over).map_or(PollTimeout::NONE, |asked| {
+            let next = (asked.pinged + PING).min(asked.heard + SILENCE);
+            let left = next.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("cannot wait for the guest"),
         }
@@ -178,23 +226,60 @@ impl Carrier<'_> {
         Ok(ready)
     }
 
-    /// Passes signals on; true if our own terminal is gone.
-    fn pass_signal(&mut self, signals: &SignalFd, tty: bool) -> Result<bool> {
+    /// Passes signals on; says how it ends if our own terminal is gone, or these were enough.
+    fn pass_signal(&mut self, signals: &SignalFd, tty: bool) -> Result<Option<Ended>> {
         while let Some(info) = signals.read_signal().context("cannot read a signal")? {
             match info.ssi_signo as libc::c_int {
-                libc::SIGHUP => return Ok(true),
+                libc::SIGHUP => return Ok(Some(Ended::Exit(HUNG_UP))),
                 libc::SIGWINCH => {
                     if tty {
                         Message::Window(terminal::window()).encode(&mut self.to_guest);
                     }
                 }
-                number => Message::Signal(number as u8).encode(&mut self.to_guest),
+                number => {
+                    Message::Signal(number as u8).encode(&mut self.to_guest);
+                    let ends = matches!(number, libc::SIGINT | libc::SIGQUIT | libc::SIGTERM);
+                    if ends && self.ask(number as u8, 1) >= ENOUGH {
+                        let why = "this was the third signal, and the command has not ended";
+                        return Ok(Some(Ended::GivenUp(number as u8, why)));
+                    }
+                }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn read_stdin(&mut self, stdin: BorrowedFd<'_>, buffer: &mut [u8]) {
+    /// Notes that the command is to end; returns how often it was told.
+    fn ask(&mut self, signal: u8, counts: u32) -> u32 {
+        let now = Instant::now();
+        let first = Asked { signal, times: 0, heard: now, pinged: now };
+        let is_first = self.asked.is_none();
+        let asked = self.asked.get_or_insert(first);
+        asked.signal = signal;
+        asked.times += counts;
+        if is_first {
+            Message::Ping.encode(&mut self.to_guest);
+        }
+        asked.times
+    }
+
+    /// Asks a guest that was told to end a command whether it is there, and gives up one that is not.
+    fn ask_again(&mut self) -> Option<Ended> {
+        let asked = self.asked.as_mut().filter(|_| self.ended.is_none())?;
+        if asked.heard.elapsed() >= SILENCE {
+            return Some(Ended::GivenUp(asked.signal, "the guest has said nothing for 10 s since"));
+        }
+        if asked.pinged.elapsed() >= PING {
+            asked.pinged = Instant::now();
+            // What is not even sent yet would only grow.
+            if self.to_guest.is_empty() {
+                Message::Ping.encode(&mut self.to_guest);
+            }
+        }
+        None
+    }
+
+    fn read_stdin(&mut self, stdin: BorrowedFd<'_>, buffer: &mut [u8], tty: bool) {
         let room = self.credit.min(buffer.len());
         match now(read(stdin, &mut buffer[..room])) {
             Ok(None) => {}
@@ -204,6 +289,9 @@ impl Carrier<'_> {
                 Message::StdinEnd.encode(&mut self.to_guest);
             }
             Ok(Some(count)) => {
+                if tty && buffer[..count].contains(&INTERRUPT) {
+                    self.ask(libc::SIGINT as u8, 0);
+                }
                 self.credit -= count;
                 Message::Stdin(&buffer[..count]).encode(&mut self.to_guest);
             }
@@ -230,6 +318,11 @@ impl Carrier<'_> {
                 return Ok(());
             }
             Ok(Some(count)) => self.decoder.feed(&buffer[..count]),
+        }
+        // Whoever only typed wanted to know that the guest is there.
+        self.asked = self.asked.take().filter(|asked| asked.times > 0);
+        if let Some(asked) = &mut self.asked {
+            asked.heard = Instant::now();
         }
         while self.ended.is_none() {
             let message = self.decoder.next_message();

@@ -16,7 +16,8 @@ use banger_cli::{Out, note};
 use banger_doc::{Context, Error, Name, Result};
 use banger_state::{State, place};
 use carry::{Ended, carry};
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use nix::unistd::dup2_stdin;
+use std::{env::VarError, fs::File, io::IsTerminal, process::ExitCode, time::Duration};
 use terminal::Raw;
 
 /// How long the agent of a running VM may take to answer.
@@ -38,13 +39,16 @@ struct Args {
     /// Give the command no terminal: stdout and stderr stay apart, bytes stay as they are
     #[arg(short = 'T', long, overrides_with = "tty")]
     no_tty: bool,
-    /// Accepted, since others want it: stdin is always passed on
+    /// Pass stdin on to the command; a terminal's, and a shell's, is passed on anyway
     #[arg(short, long)]
     interactive: bool,
+    /// Leave the command running in the guest and go on; what it says is thrown away
+    #[arg(short, long, conflicts_with_all = ["tty", "interactive"], requires = "command")]
+    detach: bool,
     /// Whom the command runs as: user, uid, user:group, uid:gid
     #[arg(short, long)]
     user: Option<String>,
-    /// Set a variable; without a value, to the one it has here
+    /// Set a variable; without a value, to the one it has here, if it has one
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// The directory the command starts in
@@ -64,23 +68,40 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let tty = args.tty || (at_terminal && !args.no_tty);
-    let mut env = args.env.iter().map(|entry| variable(entry)).collect::<Result<Vec<_>>>()?;
+    let tty = (args.tty || (at_terminal && !args.no_tty)) && !args.detach;
+    if !tty && !args.interactive && !args.command.is_empty() {
+        // It is somebody else's: a loop in a shell script reads the next line from it.
+        let nothing = File::open("/dev/null").context("cannot open '/dev/null'")?;
+        dup2_stdin(nothing).context("cannot leave stdin alone")?;
+    }
+    let mut env = Vec::new();
+    for entry in &args.env {
+        env.extend(variable(entry)?);
+    }
     if let (true, Ok(term)) = (tty, std::env::var("TERM")) {
         env.insert(0, format!("TERM={term}"));
     }
     let folder = State::open()?.vm(&args.vm)?;
     folder.must_run()?;
+    if let Some(words) = folder.boots_on() {
+        out.note(&words);
+    }
+    // Somebody who thinks of a shell quotes it all.
+    let is_line = args.command.len() == 1 && args.command[0].contains(' ');
+    let hint = if is_line {
+        Some("each word stands alone, without quotes; 'sh -c' takes a whole line of a shell")
+    } else if args.command.first().is_some_and(|name| !name.contains('/')) {
+        Some("install it in the guest, or use an image that has it: '--image debian-bookworm-dev'")
+    } else {
+        None
+    };
     let request = Request {
-        argv: args.command,
+        argv: if args.detach { detached(args.command) } else { args.command },
         env,
         cwd: args.workdir.clone().or_else(|| workspace::dir(&folder, out)),
         user: args.user,
         tty: tty.then(terminal::window),
     };
-
-    // Somebody who thinks of a shell quotes it all.
-    let is_line = request.argv.len() == 1 && request.argv[0].contains(' ');
 
     let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;
     let name = folder.name();
@@ -94,32 +115,55 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     match ended? {
         Ended::Exit(status) => Ok(ExitCode::from(status)),
         Ended::NotStarted(failure) if args.workdir.is_none() && request.cwd.is_some() => {
-            not_started(failure, is_line).map_err(|error| {
+            not_started(failure, hint).map_err(|error| {
                 error.hint("'--workdir DIR' starts elsewhere than in the workspace")
             })
         }
-        Ended::NotStarted(failure) => not_started(failure, is_line),
+        Ended::NotStarted(failure) => not_started(failure, hint),
+        Ended::GivenUp(signal, why) => {
+            note(&format!("banger-vm-exec: {why}: it may still run in VM '{name}'"));
+            note(&format!("hint: 'banger vm kill {name}' ends the VM"));
+            Ok(ExitCode::from(signal.saturating_add(128)))
+        }
+        Ended::Unwritten(place, error) => {
+            Err(Error::failed(format!("cannot write what the command says to {place}"))
+                .because(error)
+                .hint("the command was ended; free some room, or write elsewhere"))
+        }
         Ended::Broken => Err(Error::failed(format!("the connection to VM '{name}' broke"))
             .hint(format!("'banger vm show {name}' shows how it stands"))),
     }
 }
 
-/// Reads `NAME=VALUE`, or `NAME` with the value it has here.
-fn variable(entry: &str) -> Result<String> {
+/// Returns the words that have a shell of the guest start a command and leave it running.
+fn detached(command: Vec<String>) -> Vec<String> {
+    let script = "command -v -- \"$1\" >/dev/null || {
+        echo \"banger-vm-exec: cannot find the command '$1' in the guest\" >&2; exit 127; }
+        (trap '' HUP; exec \"$@\") </dev/null >/dev/null 2>&1 &";
+    ["sh", "-c", script, "sh"].map(str::to_owned).into_iter().chain(command).collect()
+}
+
+/// Reads `NAME=VALUE`, or `NAME` with the value it has here; nothing of one that has none.
+fn variable(entry: &str) -> Result<Option<String>> {
     let name = entry.split('=').next().unwrap_or_default();
     if name.is_empty() {
         return Err(Error::usage(format!("'{entry}' names no variable")));
     }
     if entry.contains('=') {
-        return Ok(entry.to_owned());
+        return Ok(Some(entry.to_owned()));
     }
-    let value = std::env::var(name)
-        .map_err(|error| Error::usage(format!("cannot pass '{name}' on")).because(error))?;
-    Ok(format!("{name}={value}"))
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(format!("{name}={value}"))),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Error::usage(format!("cannot pass '{name}' on: its value is not UTF-8"))
+                .hint("put it into a file and 'banger vm cp' that"))
+        }
+    }
 }
 
 /// Says why the command did not start, in the statuses that shells use.
-fn not_started(failure: Failure, is_line: bool) -> Result<ExitCode> {
+fn not_started(failure: Failure, hint: Option<&str>) -> Result<ExitCode> {
     let message: String = failure.message.chars().filter(|c| !c.is_control()).take(1000).collect();
     let status = match failure.kind {
         Why::NotFound => 127,
@@ -127,8 +171,8 @@ fn not_started(failure: Failure, is_line: bool) -> Result<ExitCode> {
         Why::Refused | Why::Failed => return Err(Error::failed(message)),
     };
     note(&format!("banger-vm-exec: {message}"));
-    if status == 127 && is_line {
-        note("hint: each word stands alone, without quotes; 'sh -c' takes a whole line of a shell");
+    if let (127, Some(hint)) = (status, hint) {
+        note(&format!("hint: {hint}"));
     }
     Ok(ExitCode::from(status))
 }

@@ -34,11 +34,12 @@ impl Guest {
     }
 
     fn exec(&self, args: &[&str]) -> Answer {
-        self.feed(args, b"")
+        self.sandbox.feed(EXEC, args, b"")
     }
 
     fn feed(&self, args: &[&str], stdin: &[u8]) -> Answer {
-        self.sandbox.feed(EXEC, args, stdin)
+        let all: Vec<&str> = ["-i"].iter().chain(args).copied().collect();
+        self.sandbox.feed(EXEC, &all, stdin)
     }
 
     /// Starts it and returns at once.
@@ -91,6 +92,36 @@ fn stdin_goes_in_and_comes_back_whole() {
 }
 
 #[test]
+fn stdin_is_left_to_others_unless_it_is_asked_for() {
+    let guest = Guest::new("{}");
+    let script = format!(
+        "printf 'one\\ntwo\\n' | while read word; do {EXEC} web -- sh -c \"cat; echo $word\"; done; \
+         printf 'one\\ntwo\\n' | while read word; do {EXEC} -i web -- sh -c \"cat; echo $word\"; done"
+    );
+    let answer = guest.sandbox.raw("/bin/sh", &["-c", &script]);
+    assert_eq!(answer.ok().text(), "one\ntwo\ntwo\none\n");
+}
+
+#[test]
+fn a_command_that_is_left_running_outlives_the_call() {
+    let guest = Guest::new("{}");
+    let mark = guest.sandbox.dir().join("mark");
+    let script = format!("sleep 1; echo done >{}", mark.display());
+    let answer = guest.exec(&["-d", "web", "sh", "-c", &script]);
+    assert!(answer.ok().stdout.is_empty() && !mark.exists(), "{}", answer.all());
+    until("it wrote its mark", || mark.exists());
+    let answer = guest.exec(&["-d", "web", "no-such-command"]);
+    answer.fails(127, "cannot find the command 'no-such-command' in the guest");
+    let answer = guest.exec(&["web", "no-such-command"]);
+    answer.fails(127, "hint: install it in the guest, or use an image that has it: '--image ");
+    let answer = guest.exec(&["web", "./no-such-script"]);
+    answer.fails(127, "cannot find the command");
+    assert!(!answer.stderr.contains("hint:"), "{}", answer.all());
+    guest.exec(&["-d", "-t", "web", "true"]).fails(2, "cannot be used with");
+    guest.exec(&["-d", "web"]).fails(2, "COMMAND");
+}
+
+#[test]
 fn a_command_that_does_not_read_gets_its_end_all_the_same() {
     let guest = Guest::new("{}");
     let big = vec![b'x'; 8 << 20];
@@ -118,7 +149,7 @@ fn a_client_that_is_killed_takes_its_command_along() {
     // It ignores the hang-up and reads nothing, so it has to be killed.
     let seconds = format!("71.{}", std::process::id());
     let script = format!("trap '' HUP; echo up; sleep {seconds}; sleep {seconds}");
-    let mut child = guest.start(&["web", "sh", "-c", &script]);
+    let mut child = guest.start(&["-i", "web", "sh", "-c", &script]);
     child.stdin.take().unwrap().write_all(&vec![b'x'; 200_000]).unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
     until("it runs", || runs(&seconds));
@@ -164,8 +195,102 @@ fn signals_reach_the_command() {
     }
 }
 
+/// Sends a signal to a process.
+fn send(pid: u32, name: &str) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), libc_signal(name)).unwrap();
+}
+
+#[test]
+fn a_guest_that_is_silent_after_a_signal_is_given_up() {
+    let mut guest = Guest::new("{}");
+    let seconds = format!("60.{}", std::process::id());
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "sh", "-c", &format!("exec sleep {seconds}")]).stderr(Stdio::piped());
+    let client = command.spawn().unwrap();
+    until("it runs", || runs(&seconds));
+    let agent = guest.running.agent().id();
+    send(agent, "STOP");
+    let begun = Instant::now();
+    send(client.id(), "TERM");
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the guest has said nothing for 10 s since"), "{said}");
+    assert!(said.contains("'banger vm kill web'"), "{said}");
+    let took = begun.elapsed();
+    assert!((9..25).contains(&took.as_secs()), "{took:?}");
+    send(agent, "CONT");
+    until("the command ends", || !runs(&seconds));
+}
+
+#[test]
+fn a_command_that_takes_its_time_to_end_is_waited_for_until_the_third_signal() {
+    let guest = Guest::new("{}");
+    let start = |script: &str| {
+        let mut child = guest.start(&["web", "sh", "-c", script]);
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 6]).unwrap();
+        (child, stdout)
+    };
+    // It says nothing for longer than a guest may be silent.
+    let slow = "trap 'sleep 12; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let (mut patient, _stdout) = start(slow);
+    send(patient.id(), "TERM");
+    let deaf = "trap '' TERM INT; echo ready; while :; do sleep 0.05; done";
+    let (mut client, _stdout) = start(deaf);
+    for name in ["TERM", "INT"] {
+        send(client.id(), name);
+        thread::sleep(Duration::from_millis(300));
+        assert!(client.try_wait().unwrap().is_none(), "{name} ended it");
+    }
+    send(client.id(), "INT");
+    assert_eq!(client.wait().unwrap().code(), Some(130));
+    assert_eq!(patient.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn what_cannot_be_written_is_an_own_failure() {
+    let guest = Guest::new("{}");
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "seq", "100000"]).stdout(full()).stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    let wanted = "cannot write what the command says to stdout: no space left on device";
+    assert!(said.to_lowercase().contains(wanted), "{said}");
+    let mut command = guest.sandbox.command(EXEC);
+    command.args(["web", "sh", "-c", "seq 100000 >&2"]).stdout(Stdio::null()).stderr(full());
+    assert_eq!(command.status().unwrap().code(), Some(125));
+}
+
+#[test]
+fn a_boot_that_goes_on_is_said_and_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let mut running = sandbox.plant_running("web", &json!({ "booted": "no" }));
+    running.start_agent(&sandbox, &json!({}), |listener, device| {
+        drop(bridge::run(listener, bridge::Device::Port(device)));
+    });
+    let answer = sandbox.raw(EXEC, &["web", "true"]);
+    let note = "note: the boot of 'web' goes on; 'banger vm wait web' waits for it\n";
+    assert_eq!((answer.status, &*answer.stderr), (0, note));
+    assert_eq!(sandbox.raw(EXEC, &["-q", "web", "true"]).stderr, "");
+}
+
 fn libc_signal(name: &str) -> nix::sys::signal::Signal {
     format!("SIG{name}").parse().unwrap()
+}
+
+#[test]
+fn a_variable_that_is_not_set_here_is_not_set_there() {
+    let guest = Guest::new("{}");
+    let words = ["-e", "NO_SUCH_NAME", "-e", "EMPTY", "-e", "B=2", "web", "sh", "-c"];
+    let show = "echo ${NO_SUCH_NAME-unset} ${EMPTY-unset} $B";
+    let answer = guest.sandbox.raw_with(EXEC, &[&words[..], &[show]].concat(), |command| {
+        command.env("EMPTY", "").env_remove("NO_SUCH_NAME");
+    });
+    assert_eq!(answer.ok().text(), "unset 2\n");
+    guest.exec(&["-e", "=x", "web", "true"]).fails(2, "names no variable");
 }
 
 #[test]

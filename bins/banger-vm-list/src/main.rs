@@ -12,6 +12,9 @@ struct Args {
     /// Only those that run
     #[arg(long)]
     running: bool,
+    /// Accepted, since others want it: all are listed
+    #[arg(long, short, hide = true, conflicts_with = "running")]
+    all: bool,
 }
 
 fn main() -> ExitCode {

@@ -22,6 +22,53 @@ fn without_a_state_there_is_nothing_to_list() {
 }
 
 #[test]
+fn what_stdout_is_can_be_chosen_for_a_pipe_and_a_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let run = |words: &[&str], format: &str| {
+        sandbox.raw_with(LIST, words, |command| {
+            command.env("BANGER_FORMAT", format);
+        })
+    };
+    let is_table = |words: &[&str], format: &str| {
+        let text = run(words, format).ok().text();
+        assert_eq!(text.lines().count(), if text.starts_with('{') { 1 } else { 2 }, "{text}");
+        text.starts_with("NAME ")
+    };
+    assert!(!is_table(&[], ""));
+    assert!(is_table(&["--format", "table"], ""));
+    assert!(is_table(&["-a", "--format=table"], ""));
+    assert!(is_table(&[], "table"));
+    assert!(!is_table(&["--json"], "table"));
+    assert!(!is_table(&["--format", "json"], "table"));
+    // The last one counts.
+    assert!(is_table(&["--json", "--format", "table"], ""));
+    assert!(!is_table(&["--format", "table", "--json"], ""));
+    run(&["--format", "yaml"], "").fails(2, "'yaml' is no format");
+    let answer = run(&[], "wide");
+    answer.fails(2, "'wide' is no format");
+    answer.fails(2, "hint: BANGER_FORMAT takes table or json");
+    // A program of banger's own that asks gets documents.
+    let answer = sandbox.raw_with(LIST, &[], |command| {
+        command.env("BANGER_FORMAT", "table").env("BANGER_CALLED", "1");
+    });
+    assert!(answer.ok().text().starts_with('{'));
+    let shown = sandbox.terminal(&format!("{LIST} --format json"), 80, |_| {});
+    assert!(shown.ok().text().starts_with('{'), "{}", shown.text());
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_no_empty_one() {
+    let sandbox = Sandbox::new();
+    let answer = sandbox.raw_with(LIST, &[], |command| {
+        // A path through a file: the same to root as to anybody else.
+        command.env("BANGER_STATE", "/etc/passwd/state");
+    });
+    answer.fails(1, "cannot read the state at '/etc/passwd/state'");
+    answer.fails(1, "hint: BANGER_STATE names");
+}
+
+#[test]
 fn each_vm_is_a_document_with_its_computed_status() {
     let sandbox = Sandbox::new();
     for (name, exit) in [("a", ""), ("b", "stopped"), ("c", "vmm-ended"), ("d", "killed")] {

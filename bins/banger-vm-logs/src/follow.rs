@@ -19,7 +19,7 @@ use std::{
 const LOOK_AGAIN_MS: u16 = 500;
 
 /// Prints the log until the VM has ended and all of it is printed, or nobody reads any more.
-pub(crate) fn follow(folder: &VmFolder, out: &mut Out) -> Result<()> {
+pub(crate) fn follow(folder: &VmFolder, lines: u64, out: &mut Out) -> Result<()> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
         .context("cannot watch for changes")?;
     inotify
@@ -37,8 +37,13 @@ pub(crate) fn follow(folder: &VmFolder, out: &mut Out) -> Result<()> {
             copy(file, out)?;
         }
         if open.as_ref().is_none_or(|file| is_another(file, &path)) {
+            // Of another boot all is new.
+            let first = open.is_none();
             open = File::open(&path).ok();
             if let Some(file) = &mut open {
+                if first {
+                    crate::skip_to_last(file, lines).context("cannot read the log")?;
+                }
                 copy(file, out)?;
             }
         }

@@ -14,6 +14,11 @@ fn the_log_comes_as_it_is() {
     fs::write(sandbox.vm("web").join("console.log.1"), "before").unwrap();
     assert_eq!(sandbox.raw(LOGS, &["web"]).ok().stdout, bytes);
     assert_eq!(sandbox.raw(LOGS, &["web", "--boot", "1"]).ok().stdout, b"before");
+    for words in [["--tail", "1", "web"], ["-n", "1", "web"], ["--tail=1", "-f", "web"]] {
+        assert_eq!(sandbox.raw(LOGS, &words).ok().stdout, b"\x1b[1mtwo\xff\0");
+    }
+    assert_eq!(sandbox.raw(LOGS, &["--tail", "all", "web"]).ok().stdout, bytes);
+    sandbox.raw(LOGS, &["--tail", "some", "web"]).fails(2, "neither a number nor 'all'");
     // Nobody runs it, so there is nothing to wait for.
     assert_eq!(sandbox.raw(LOGS, &["-f", "web"]).ok().stdout, bytes);
 }

@@ -3,7 +3,7 @@
 //! Writes `wanted.json` and waits until the supervisor answers in `running.json`.
 
 use banger_cli::Out;
-use banger_doc::{Desire, Error, Name, Result, Status, View, Wanted};
+use banger_doc::{Context, Desire, Error, Name, Refused, Result, Status, View, Wanted};
 use banger_state::{State, VmFolder, Watch};
 use std::{process::ExitCode, time::Duration};
 
@@ -37,6 +37,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 fn pause(folder: &VmFolder) -> Result<View> {
     let name = folder.name();
     let watch = Watch::new(folder)?;
+    let before = refused(&folder.view()?);
     match folder.status()? {
         // One that boots is held still as well, once its VMM runs it.
         Status::Running | Status::Starting => folder.ask(&Wanted::new(Desire::Paused))?,
@@ -48,6 +49,11 @@ fn pause(folder: &VmFolder) -> Result<View> {
     }
     let look = || -> Result<Option<View>> {
         let view = folder.view()?;
+        let refused = refused(&view).filter(|refused| before.as_ref() != Some(refused));
+        if let Some(refused) = refused {
+            return Err(Error::from(refused))
+                .with_context(|| format!("VM '{name}' cannot be paused"));
+        }
         match view.status {
             Status::Paused => Ok(Some(view)),
             status if !status.is_live() => {
@@ -61,4 +67,10 @@ fn pause(folder: &VmFolder) -> Result<View> {
         Error::failed(format!("VM '{name}' is not paused after {} s", LIMIT.as_secs()))
             .hint(format!("'banger vm show {name}' tells how it stands"))
     })
+}
+
+/// Returns what the supervisor said when it was asked that last, if it did not do it.
+fn refused(view: &View) -> Option<Refused> {
+    let refused = view.running.as_ref()?.refused.clone()?;
+    (refused.desire == Desire::Paused).then_some(refused)
 }

@@ -16,6 +16,9 @@ use std::{
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-prune", version)]
 struct Args {
+    /// Accepted, since others want it: all that do not run are deleted
+    #[arg(long, short, hide = true)]
+    all: bool,
     /// Do not ask
     #[arg(long, short)]
     force: bool,

@@ -53,7 +53,7 @@ fn not_asking_gives_no_work_away() {
     }
     let check = r#"for vm; do :; done; echo '{"schema":"banger.error/1","kind":"conflict","message":"VM '$vm' holds work"}'; exit 4"#;
     let delete = program("banger-vm-delete");
-    let delete = sandbox.beside(&delete, &[("banger-workspace-status", check)]);
+    let delete = sandbox.beside(delete.to_str().unwrap(), &[("banger-workspace-status", check)]);
     let prune = sandbox
         .beside(PRUNE, &[("banger-vm-delete", &format!("exec {} \"$@\"", delete.display()))]);
     let answer = sandbox.run(&prune, &["-f"]);

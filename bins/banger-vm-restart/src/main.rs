@@ -1,7 +1,7 @@
 //! Stops and starts VMs: runs `banger-vm-stop`, then `banger-vm-start`.
 
 use banger_cli::{Out, Program};
-use banger_doc::{Error, Name, Result, View};
+use banger_doc::{Error, Mark, Name, Result, View};
 use std::process::ExitCode;
 
 /// Stop VMs in order and start them again
@@ -14,6 +14,10 @@ struct Args {
     /// How long a guest may take to shut down, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
+    mark: Mark,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
     #[arg(long)]
     console: bool,
@@ -28,7 +32,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let act = |name: &Name| {
         let timeout = args.timeout.to_string();
         view("banger-vm-stop", &["--timeout", &timeout], name, quiet)?;
-        view("banger-vm-start", if args.console { &["--console"] } else { &[] }, name, quiet)
+        let wait = args.mark.option();
+        let console = args.console.then_some("--console");
+        let options: Vec<&str> = wait.as_deref().into_iter().chain(console).collect();
+        view("banger-vm-start", &options, name, quiet)
     };
     out.each(&args.vms, act, |_| String::new())
 }

@@ -16,8 +16,11 @@ fn it_stops_then_starts_each() {
         sandbox.beside(RESTART, &[("banger-vm-stop", &script), ("banger-vm-start", &script)]);
     let answer = sandbox.run(&program, &["web", "--timeout", "5", "web"]);
     assert_eq!(answer.document()["status"], "running");
-    let log = fs::read_to_string(log).unwrap();
-    assert_eq!(log, "banger-vm-stop --timeout 5 web\nbanger-vm-start web\n");
+    let said = fs::read_to_string(&log).unwrap();
+    assert_eq!(said, "banger-vm-stop --timeout 5 web\nbanger-vm-start web\n");
+    sandbox.run(&program, &["--wait", "agent", "--console", "web"]).ok();
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.ends_with("banger-vm-start --wait=agent --console web\n"), "{said}");
 
     let report =
         r#"echo '{"schema":"banger.error/1","kind":"not-found","message":"no VM"}'; exit 3"#;

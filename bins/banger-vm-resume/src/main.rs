@@ -3,7 +3,7 @@
 //! Writes `wanted.json` and waits until the supervisor answers in `running.json`.
 
 use banger_cli::Out;
-use banger_doc::{Desire, Error, Name, Result, Status, View, Wanted};
+use banger_doc::{Context, Desire, Error, Name, Refused, Result, Status, View, Wanted};
 use banger_state::{State, VmFolder, Watch};
 use std::{process::ExitCode, time::Duration};
 
@@ -37,6 +37,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 fn resume(folder: &VmFolder) -> Result<View> {
     let name = folder.name();
     let watch = Watch::new(folder)?;
+    let before = refused(&folder.view()?);
     match folder.status()? {
         Status::Paused => folder.ask(&Wanted::new(Desire::Running))?,
         Status::Running => return folder.view(),
@@ -51,6 +52,11 @@ fn resume(folder: &VmFolder) -> Result<View> {
     }
     let look = || -> Result<Option<View>> {
         let view = folder.view()?;
+        let refused = refused(&view).filter(|refused| before.as_ref() != Some(refused));
+        if let Some(refused) = refused {
+            return Err(Error::from(refused))
+                .with_context(|| format!("VM '{name}' cannot be resumed"));
+        }
         match view.status {
             // One that was paused while it booted goes on booting.
             Status::Running | Status::Starting => Ok(Some(view)),
@@ -65,4 +71,10 @@ fn resume(folder: &VmFolder) -> Result<View> {
         Error::failed(format!("VM '{name}' is not running after {} s", LIMIT.as_secs()))
             .hint(format!("'banger vm show {name}' tells how it stands"))
     })
+}
+
+/// Returns what the supervisor said when it was asked that last, if it did not do it.
+fn refused(view: &View) -> Option<Refused> {
+    let refused = view.running.as_ref()?.refused.clone()?;
+    (refused.desire == Desire::Running).then_some(refused)
 }

@@ -9,7 +9,7 @@ mod workspace;
 
 use banger_cli::{Out, Program};
 use banger_config::Config;
-use banger_doc::{Error, Name, NetMode, Result, View};
+use banger_doc::{Error, Mark, Name, NetMode, Result, View};
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 /// Create a VM, start it, and run a command or a shell in it
@@ -38,19 +38,19 @@ struct Args {
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Virtual processors, 1 to 32
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<String>,
     /// Memory, such as 512M or 2G
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<String>,
     /// Size of the disk at the user's home, such as 20G
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<String>,
     /// Size of the disk for changes to the image
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<String>,
     /// Network: user or none
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, alias = "network", value_name = "MODE")]
     net: Option<String>,
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long)]
@@ -64,7 +64,14 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
-    /// How long the guest may take to come up, in seconds
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
+    mark: Mark,
+    /// What runs as the guest's first program: auto, image or minimal
+    #[arg(long, value_name = "INIT")]
+    init: Option<String>,
+    /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
@@ -76,6 +83,15 @@ struct Args {
     /// Leave it running and go on
     #[arg(long, short, conflicts_with = "command")]
     detach: bool,
+    /// Give the command a terminal, also when this is not run from one
+    #[arg(long, short)]
+    tty: bool,
+    /// Accepted, since others want it: stdin is always passed on
+    #[arg(long, short, hide = true)]
+    interactive: bool,
+    /// The directory the command, or the shell, starts in [default: the workspace, else the image's]
+    #[arg(long, short, value_name = "DIR", conflicts_with = "detach")]
+    workdir: Option<String>,
     /// Command to run in the VM, and its words
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -120,7 +136,8 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     if !args.rm && args.name.is_none() && out.is_live() {
         out.note(&format!("VM '{name}' runs on after it; {}", session::next(name)));
     }
-    let inside = session::Session::new(name, &args.env, &args.command)?;
+    let dir = args.workdir.as_deref();
+    let inside = session::Session::new(name, dir, &args.env, args.tty, &args.command)?;
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
 }
 
@@ -164,6 +181,7 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
         ("--overlay-size", args.overlay_size.as_deref()),
         ("--net", args.net.as_deref()),
         ("--vmm", args.vmm.as_deref()),
+        ("--init", args.init.as_deref()),
         ("--ports", args.ports.as_deref()),
     ] {
         if let Some(value) = value {
@@ -172,12 +190,21 @@ fn create(args: &Args, quiet: bool) -> Result<View> {
     }
     create = create.args(args.allow_host.then_some("--allow-host"));
     create = create.args(args.publish.iter().map(|ports| format!("--publish={ports}")));
-    one(create.arg("--no-start"))
+    one(create.arg("--no-start")).map_err(|error| {
+        // The person called this program, not the one that it calls.
+        let hint =
+            error.hint_text().map(|hint| hint.replace("'banger vm create ", "'banger vm run "));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
 }
 
 fn start(args: &Args, name: &Name, quiet: bool) -> Result<View> {
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));
     start = start.args(args.console.then_some("--console"));
+    start = start.args(args.mark.option());
     if let Some(timeout) = &args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }

@@ -72,14 +72,21 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Plans to run `words`, or a shell, with these variables, in the workspace or where the image says.
-    pub(crate) fn new(vm: &Name, env: &[String], words: &[OsString]) -> Result<Self> {
+    /// Plans to run `words`, or a shell, with these variables, in `dir`, the workspace or where the image says.
+    pub(crate) fn new(
+        vm: &Name,
+        dir: Option<&str>,
+        env: &[String],
+        tty: bool,
+        words: &[OsString],
+    ) -> Result<Self> {
         let mut command = Command::new(find("banger-vm-exec")?);
         command.args(env.iter().map(|entry| format!("--env={entry}")));
-        if words.is_empty() {
-            command.args(["--tty", vm.as_str()]);
-        } else {
-            command.arg(vm.as_str()).arg("--").args(words);
+        command.args(dir.map(|dir| format!("--workdir={dir}")));
+        command.args((tty || words.is_empty()).then_some("--tty"));
+        command.args(["--interactive", vm.as_str()]);
+        if !words.is_empty() {
+            command.arg("--").args(words);
         }
         Ok(Self { vm: vm.clone(), command })
     }

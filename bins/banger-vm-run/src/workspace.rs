@@ -99,7 +99,8 @@ impl Words {
         if self.path.is_none() {
             return Ok(false);
         }
-        let Some(plan) = self.plan(name)? else { return Ok(false) };
+        let plan = self.plan(name).map_err(|error| self.or_image(error))?;
+        let Some(plan) = plan else { return Ok(false) };
         let tools = plan.files.iter().find(|file| TOOL_FILES.contains(&file.as_str()));
         let Some(file) = tools.filter(|_| is_for_a_person && !self.no_bootstrap) else {
             return Ok(false);
@@ -112,6 +113,16 @@ impl Words {
         }
         out.note(&format!("note: '{file}' names tools; mise installs them if the image has it"));
         Ok(true)
+    }
+
+    /// Says how an image is named, where the path may be meant to be one.
+    fn or_image(&self, error: Error) -> Error {
+        let Some(path) = self.path.as_ref().filter(|path| !path.exists()) else { return error };
+        let words = path.to_string_lossy();
+        if words.starts_with(['.', '/', '~']) {
+            return error;
+        }
+        error.hint(format!("PATH is a repository; an image is given with '--image {words}'"))
     }
 
     /// Brings the repository into the VM and returns where it is.

@@ -54,8 +54,58 @@ fn the_command_s_bytes_and_status_are_passed_on() {
         stage.log(),
         "banger-vm-create --image=a --memory=1G --no-start\n\
          banger-vm-start web\n\
-         banger-vm-exec web -- ls -l --rm\n"
+         banger-vm-exec --interactive web -- ls -l --rm\n"
     );
+}
+
+#[test]
+fn options_of_other_tools_mean_the_same_here() {
+    let stage = Stage::new("exit 0");
+    let words = ["-it", "--rm", "--cpus", "2", "-m", "1G", "--disk", "9G", "--network=none"];
+    let words: Vec<&str> = words.iter().chain(&["-p", "80:80", "-w", "/srv"]).copied().collect();
+    stage.run(&[&words[..], &["--", "sh"]].concat()).ok();
+    assert!(
+        stage.log().starts_with(
+            "banger-vm-create --vcpu=2 --memory=1G --disk-size=9G --net=none --publish=80:80 --no-start\n\
+             banger-vm-start web\n\
+             banger-vm-exec --workdir=/srv --tty --interactive web -- sh\n"
+        ),
+        "{}",
+        stage.log()
+    );
+    let stage = Stage::new("exit 0");
+    for (words, hint) in [
+        (&["-v", ".:/src", "--", "x"][..], "nothing of the host is mounted"),
+        (&["--mount", "type=bind", "--", "x"], "nothing of the host is mounted"),
+        (&["--volume=.:/src", "--", "x"], "nothing of the host is mounted"),
+        (&["--entrypoint", "sh", "--", "x"], "what comes behind '--' runs beside it"),
+        (&["--label", "a=b", "--", "x"], "VMs have no labels"),
+        (&["--hostname", "web", "--", "x"], "'--name NAME'"),
+        (&["--env-file", "f", "--", "x"], "'--env NAME'"),
+        (&["--privileged", "--", "x"], "a kernel of its own"),
+        (&["--pull", "always", "--", "x"], "'banger image pull REFERENCE'"),
+        (&["--gpus=all", "--", "x"], "not passed into VMs"),
+        (&["--nothing-like-it", "--", "x"], "'banger vm run --help' shows how to call it"),
+    ] {
+        let answer = stage.run(words);
+        answer.fails(2, "unexpected argument");
+        assert!(answer.stderr.contains(&format!("hint: {hint}")) || answer.stderr.contains(hint));
+        assert!(!answer.stderr.contains("as a value"), "{}", answer.stderr);
+    }
+    assert_eq!(stage.log(), "");
+}
+
+#[test]
+fn an_error_of_a_called_program_names_the_one_that_was_called() {
+    let stage = Stage::new("exit 0");
+    let report = r#"{"schema":"banger.error/1","kind":"usage","message":"no","hint":"'banger vm create --help' shows how to call it"}"#;
+    stage.program("banger-vm-create", &format!("cat <<'X'\n{report}\nX\nexit 2"));
+    let answer = stage.run(&["--publish", "8080", "--", "x"]);
+    answer.fails(2, "hint: 'banger vm run --help' shows how to call it");
+    // A word that is no path may be an image.
+    let report = r#"{"schema":"banger.error/1","kind":"not-found","message":"no 'alpine'"}"#;
+    stage.program("banger-workspace-prepare", &format!("cat <<'X'\n{report}\nX\nexit 3"));
+    stage.run(&["alpine", "--", "sh"]).fails(125, "an image is given with '--image alpine'");
 }
 
 #[test]
@@ -135,7 +185,7 @@ fn a_repository_goes_in_and_the_command_runs_in_it() {
         format!(
             "banger-workspace-prepare --dry-run --quiet {}\n\
              banger-vm-create --no-start\nbanger-vm-start web\nbanger-workspace-prepare {prepare}\n\
-             banger-vm-exec web -- make\n",
+             banger-vm-exec --interactive web -- make\n",
             prepare.replacen("web", "new", 1)
         )
     );
@@ -165,7 +215,8 @@ fn user_place_and_variables_are_passed_on() {
         format!(
             "banger-workspace-prepare --dry-run --quiet {}\n\
              banger-vm-create --user=dev:docker --no-start\nbanger-vm-start web\n\
-             banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME web -- make\n",
+             banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME \
+             --interactive web -- make\n",
             prepare.replacen("web", "new", 1)
         )
     );

@@ -8,11 +8,13 @@ mod ports;
 
 use banger_cli::{Out, human_bytes};
 use banger_config::{Size, limits};
-use banger_doc::{Context, Error, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports};
+use banger_doc::{
+    Context, Error, Init, Name, NetMode, Publish, Result, Spec, View, Vmm, parse_ports,
+};
 use banger_state::{State, VmFolder, place, rewrite_document};
 use std::{fmt::Write, fs::File, path::PathBuf, process::ExitCode};
 
-/// Change VMs: processors, memory, disks, network, VMM, ports
+/// Change VMs: processors, memory, disks, network, VMM, init, ports
 ///
 /// What is not named stays. Ports change at once, also while a VM runs; all else only while it does
 /// not. Disks only grow: the guest's file system follows at the next boot.
@@ -23,23 +25,26 @@ struct Args {
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
     /// Virtual processors, 1 to 32
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
     /// Size of the disk at the user's home, such as 20G; no less than it has
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]
     disk_size: Option<Size>,
     /// Size of the disk for changes to the image; no less than it has
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     overlay_size: Option<Size>,
     /// Network: user or none
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, alias = "network", value_name = "MODE")]
     net: Option<NetMode>,
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<Vmm>,
+    /// What runs as the guest's first program: auto, image or minimal
+    #[arg(long, value_name = "INIT")]
+    init: Option<Init>,
     /// Let the guest reach services on this host's loopback, under its gateway's address
     #[arg(long, conflicts_with = "no_allow_host")]
     allow_host: bool,
@@ -60,13 +65,14 @@ struct Args {
 impl Args {
     /// Says whether something is named that a VM that runs cannot change.
     fn needs_stop(&self) -> bool {
-        let Self { vcpu, memory, disk_size, overlay_size, net, vmm, .. } = self;
+        let Self { vcpu, memory, disk_size, overlay_size, net, vmm, init, .. } = self;
         vcpu.is_some()
             || memory.is_some()
             || disk_size.is_some()
             || overlay_size.is_some()
             || net.is_some()
             || vmm.is_some()
+            || init.is_some()
             || self.allow_host
             || self.no_allow_host
     }
@@ -94,7 +100,7 @@ fn check(args: &Args) -> Result<()> {
             .hint("name what to change, such as '--memory 2G'; 'banger vm set --help' lists it"));
     }
     args.vcpu.map(limits::vcpu).transpose()?;
-    args.memory.map(|size| limits::memory_mib(size.mib())).transpose()?;
+    args.memory.map(limits::memory).transpose()?;
     Ok(())
 }
 
@@ -120,6 +126,9 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
     }
     if let Some(vmm) = args.vmm {
         spec.vmm = vmm;
+    }
+    if let Some(init) = args.init {
+        spec.init = init;
     }
     // Both are looked at before either grows.
     let open = |size, place, option| Growth::open(folder.join(place), size, option);
@@ -182,15 +191,18 @@ impl Growth {
 
 fn words(view: &View) -> String {
     let spec = &view.spec;
-    let mut ports = String::new();
+    let mut more = String::new();
+    if !spec.init.is_auto() {
+        let _ = write!(more, ", init {}", spec.init);
+    }
     for one in &spec.ports.publish {
-        let _ = write!(ports, ", publishes {one}");
+        let _ = write!(more, ", publishes {one}");
     }
     if let Some(loopback) = spec.ports.loopback {
-        let _ = write!(ports, ", its ports on {loopback}");
+        let _ = write!(more, ", its ports on {loopback}");
     }
     format!(
-        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}{ports}",
+        "{}: {} vcpu, {} MiB, disk {}, overlay {}, net {}, vmm {}{more}",
         view.vm.name,
         spec.vcpu,
         spec.memory_mib,

@@ -37,6 +37,10 @@ fn what_is_named_changes_and_the_rest_stays() {
     assert_eq!(after["memory_mib"], before["memory_mib"]);
     assert_eq!(fs::metadata(sandbox.vm("web").join("work.ext4")).unwrap().len(), 2 << 30);
     assert_eq!(fs::metadata(sandbox.vm("web").join("overlay.ext4")).unwrap().len(), 1 << 30);
+    sandbox.run(SET, &["web", "--init", "minimal"]).ok();
+    assert_eq!((&spec(&sandbox)["init"], &spec(&sandbox)["vcpu"]), (&"minimal".into(), &3.into()));
+    sandbox.run(SET, &["web", "--init", "auto"]).ok();
+    assert_eq!(spec(&sandbox).get("init"), None);
 }
 
 #[test]
@@ -66,6 +70,7 @@ fn absurd_values_are_refused_and_change_nothing() {
         ("--overlay-size", "1K"),
         ("--net", "bridge"),
         ("--vmm", "xen"),
+        ("--init", "systemd"),
     ] {
         let answer = sandbox.run(SET, &["web", option, value]);
         assert_eq!(answer.status, 2, "{option} {value}: {answer:?}");

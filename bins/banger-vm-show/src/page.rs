@@ -1,7 +1,7 @@
 //! A VM for people.
 
 use banger_cli::human_bytes;
-use banger_doc::{Running, Status, View};
+use banger_doc::{Booted, Running, Status, View};
 use banger_state::place;
 use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
 
@@ -75,8 +75,16 @@ fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
     if let Some(vmm) = running.vmm_process {
         line("vmm", format!("pid {}", vmm.pid));
     }
-    if let Some(ms) = running.ready_ms {
-        line("ready after", format!("{:.1} s", ms as f64 / 1000.0));
+    let after = |ms: u64| format!("after {:.1} s", ms as f64 / 1000.0);
+    if let Some(ms) = running.agent_ms {
+        line("agent", after(ms));
+        let booted = match (running.booted, running.booted_ms.map(after)) {
+            (Booted::Yes, Some(when)) => when,
+            (Booted::Degraded, Some(when)) => format!("{when}, degraded"),
+            (Booted::Unknown, _) => "nobody can tell".into(),
+            _ => format!("not yet{}", running.waits_in_words().replace(", which", ",")),
+        };
+        line("booted", booted);
     }
     for note in &running.notes {
         line("note", note.clone());

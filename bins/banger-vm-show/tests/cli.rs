@@ -1,6 +1,7 @@
 //! The contract of `banger-vm-show`.
 
 use banger_tests::Sandbox;
+use serde_json::json;
 
 const SHOW: &str = env!("CARGO_BIN_EXE_banger-vm-show");
 
@@ -19,6 +20,26 @@ fn a_vm_is_shown_with_its_last_run() {
     let view = sandbox.run(SHOW, &["web"]).document().clone();
     assert_eq!(view["status"], "error");
     assert_eq!(view["last_exit"]["console_tail"][0], "planted console line");
+}
+
+#[test]
+fn both_marks_are_shown() {
+    let sandbox = Sandbox::new();
+    let pages = [
+        ("yes", "booted      after 6.7 s\n"),
+        ("degraded", "booted      after 6.7 s, degraded\n"),
+        ("unknown", "booted      nobody can tell\n"),
+        ("no", "booted      not yet, waits for 'a.service'\n"),
+    ];
+    for (booted, line) in pages {
+        let more = json!({
+            "agent_ms": 2300, "booted_ms": 6700, "booted": booted, "waits_for": ["a.service"],
+        });
+        let _running = sandbox.plant_running(booted, &more);
+        let page = sandbox.terminal(&format!("{SHOW} {booted}"), 100, |_| {}).text();
+        let page = page.replace('\r', "");
+        assert!(page.contains("agent       after 2.3 s\n") && page.contains(line), "{page}");
+    }
 }
 
 #[test]

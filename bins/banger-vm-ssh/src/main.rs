@@ -46,6 +46,12 @@ struct Args {
     /// Log in as this user [default: the guest's own, else root]
     #[arg(short = 'l', long = "user", value_name = "USER")]
     user: Option<String>,
+    /// Let the guest use the keys of this host's ssh agent, as ssh -A does: only a guest you trust
+    #[arg(short = 'A', long)]
+    forward_agent: bool,
+    /// Leave stdin alone, as ssh -n does: in a loop that reads its own
+    #[arg(short = 'n', long)]
+    no_stdin: bool,
     /// Give a command a terminal too
     #[arg(short = 't', long)]
     tty: bool,
@@ -65,6 +71,9 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let folder = State::open_read_only()?.vm(&args.vm)?;
+    if let Some(words) = folder.boots_on() {
+        out.note(&words);
+    }
     let state = State::open()?;
     let key = ensure_user_key(&state)?;
     let known = known_host(&folder)?;
@@ -97,8 +106,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     for forward in &args.forwards {
         command.arg("-L").arg(forward);
     }
-    if args.tty {
-        command.arg("-t");
+    for (asked, option) in [(args.tty, "-t"), (args.forward_agent, "-A"), (args.no_stdin, "-n")] {
+        command.args(asked.then_some(option));
     }
     command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", user]);
     command.arg(host_name(&args.vm)).args(for_shell(&args.command));

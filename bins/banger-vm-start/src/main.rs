@@ -1,13 +1,13 @@
 //! Starts VMs.
 //!
 //! Writes `wanted.json`, starts `banger-vm-supervise` apart from this program, and waits for
-//! `running.json` to say that the guest's agent answers. The VM does not depend on this program.
+//! `running.json` to say that the guest has booted. The VM does not depend on this program.
 
-mod progress;
 mod starting;
 
 use banger_cli::{Out, interrupt, is_called};
-use banger_doc::{Name, Result};
+use banger_doc::{Mark, Name, Result};
+use banger_stages::Stages;
 use banger_state::State;
 use std::{process::ExitCode, time::Duration};
 
@@ -21,7 +21,11 @@ struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// How long a guest may take to come up, in seconds [default: 90, emulated 300]
+    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// logins)
+    #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
+    mark: Mark,
+    /// How long a guest may take, in seconds [default: 90 to its agent's answer, emulated 300, then 300]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Let the kernel tell all it does, and show the console on stderr meanwhile
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
-    let stages = progress::Stages::new(out, args.console);
+    let stages = Stages::new(out, args.console);
     let limit = args.timeout.map(Duration::from_secs);
     interrupt::watch()?;
     if !is_called() {
@@ -45,7 +49,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
             "what was begun comes up all the same; 'banger vm wait {names}' waits for it, 'banger vm kill {names}' ends it"
         )));
     }
-    let how = starting::How { limit, console: args.console };
+    let how = starting::How { limit, mark: args.mark, console: args.console };
     out.each(
         &args.vms,
         |name| starting::start(&state, &state.vm(name)?, &how, &stages),

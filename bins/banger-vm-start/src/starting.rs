@@ -1,11 +1,12 @@
 //! Starting one VM and waiting for its guest.
 
-use crate::progress::{Line, Stages};
 use banger_cli::find;
 use banger_doc::{
-    Context, Desire, Document, Error, Exit, Name, Phase, Report, Result, Running, View, Wanted,
+    Context, Desire, Document, Error, Exit, Mark, Name, Phase, Report, Result, Running, View,
+    Wanted, shown,
 };
 use banger_lease::Leases;
+use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder, Watch, place, rewrite_document};
 use std::{
     fs::{self, File},
@@ -16,20 +17,31 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How long a guest may take to come up, unless told.
-const NATIVE_LIMIT: Duration = Duration::from_secs(90);
+/// How long a guest's init may take after the agent's answer, unless told.
+const BOOT_LIMIT: Duration = Duration::from_mins(5);
 /// How often a console that is shown is looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
-const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 /// Lines of the console in an error.
 const CONSOLE_LINES: usize = 8;
+/// And their longest, in columns.
+const CONSOLE_COLUMNS: usize = 200;
 
 /// How to start.
 pub(crate) struct How {
-    /// How long a guest may take to come up, if that was said.
+    /// How long a guest may take, if that was said.
     pub(crate) limit: Option<Duration>,
+    /// How far to wait.
+    pub(crate) mark: Mark,
     /// Whether the whole boot is to be seen.
     pub(crate) console: bool,
+}
+
+impl How {
+    /// What the supervisor is asked.
+    fn wanted(&self) -> Wanted {
+        let limit_ms = self.limit.map(|limit| limit.as_millis() as u64);
+        Wanted { console: self.console, limit_ms, ..Wanted::new(Desire::Running) }
+    }
 }
 
 pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
@@ -39,7 +51,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
     }
     lease(state, folder)?;
     let watch = Watch::new(folder)?;
-    folder.ask(&Wanted { console: how.console, ..Wanted::new(Desire::Running) })?;
+    folder.ask(&how.wanted())?;
     let line = stages.line(name);
     line.enter("preparing");
     let before = last_end(folder);
@@ -57,7 +69,7 @@ pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages
         return Err(report.into());
     }
     let view = wait(folder, &watch, &mut child, how, &line, before)?;
-    line.ready();
+    line.done("ready");
     Ok(view)
 }
 
@@ -94,7 +106,7 @@ fn spawn(name: &Name) -> Result<Child> {
         .with_context(|| format!("cannot start the supervisor of '{name}'"))
 }
 
-/// Waits until the guest's agent answers, the run ends, or the time is over.
+/// Waits until the guest is as far as it is to be, the run ends, or the time is over.
 fn wait(
     folder: &VmFolder,
     watch: &Watch,
@@ -104,20 +116,26 @@ fn wait(
     before: Option<(u64, SystemTime)>,
 ) -> Result<View> {
     let begun = Instant::now();
-    let mut phase = None;
+    let mut answered = None;
+    let mut said = Said::default();
     let mut shown = how.console.then(|| Follow::new(folder));
     loop {
         let mine = |running: &Running| running.supervisor.pid == child.id();
         let running = folder.running()?.filter(mine);
         let emulated = running.as_ref().is_some_and(|running| running.accelerator == "tcg");
         if let Some(running) = &running {
-            if phase != Some(running.phase) {
-                phase = Some(running.phase);
-                say(running, line);
-            }
-            let paused = running.phase == Phase::Paused && running.ready_ms.is_some();
-            if running.phase == Phase::Ready || paused {
+            said.say(running, line);
+            // One that is held still gets no further.
+            let is_there = match running.phase {
+                Phase::Ready => running.has_reached(how.mark),
+                Phase::Paused => running.has_reached(Mark::Agent),
+                _ => false,
+            };
+            if is_there {
                 return folder.view();
+            }
+            if running.agent_ms.is_some() {
+                answered.get_or_insert_with(Instant::now);
             }
         }
         if let Some(shown) = &mut shown {
@@ -126,10 +144,16 @@ fn wait(
         if child.try_wait().context("cannot ask for the supervisor")?.is_some() {
             return Err(ended(folder, before));
         }
-        let limit = how.limit.unwrap_or(if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT });
-        let left = limit.saturating_sub(begun.elapsed());
+        let (since, limit) = match (answered, how.limit) {
+            (Some(answered), None) => (answered, BOOT_LIMIT),
+            _ => (begun, how.wanted().limit(emulated)),
+        };
+        let left = limit.saturating_sub(since.elapsed());
         if left.is_zero() {
-            return Err(late(folder, limit));
+            return Err(match running {
+                Some(running) if running.agent_ms.is_some() => slow(folder, &running, limit),
+                _ => late(folder, limit),
+            });
         }
         watch.once(if shown.is_some() { left.min(FOLLOW) } else { left })?;
     }
@@ -162,16 +186,32 @@ impl Follow {
     }
 }
 
-fn say(running: &Running, line: &Line) {
-    match running.phase {
-        Phase::Booting => {
-            for note in &running.notes {
+/// What a person was told already.
+#[derive(Default)]
+struct Said {
+    phase: Option<Phase>,
+    notes: usize,
+}
+
+impl Said {
+    fn say(&mut self, running: &Running, line: &Line) {
+        if running.phase != Phase::Preparing {
+            // Those of the host come first and stay; the guest's come behind them.
+            for note in running.notes.iter().skip(self.notes) {
                 line.note(note);
             }
-            line.enter("booting");
+            self.notes = self.notes.max(running.notes.len());
         }
-        Phase::Stopping => line.enter("stopping"),
-        _ => {}
+        if self.phase == Some(running.phase) {
+            return;
+        }
+        self.phase = Some(running.phase);
+        match running.phase {
+            Phase::Booting => line.enter("booting"),
+            Phase::Ready => line.enter("waiting for its services"),
+            Phase::Stopping => line.enter("stopping"),
+            _ => {}
+        }
     }
 }
 
@@ -199,32 +239,43 @@ fn failed(name: &Name, exit: &Exit) -> Error {
         // It never came so far that there is a console to look at.
         return Report { kind, message: words, hint: exit.hint.clone() }.into();
     }
-    add_console(&mut words, &exit.console_tail);
-    Error::failed(words).hint(format!("'banger vm logs {name}' shows its whole console"))
+    let lines = add_console(&mut words, &exit.console_tail);
+    Error::failed(words)
+        .lines(lines)
+        .hint(format!("'banger vm logs {name}' shows its whole console"))
 }
 
 fn late(folder: &VmFolder, limit: Duration) -> Error {
     let name = folder.name();
     let mut words = format!("VM '{name}' did not come up within {} s; it is kept", limit.as_secs());
-    add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
-    Error::failed(words).hint(format!(
+    let lines = add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
+    Error::failed(words).lines(lines).hint(format!(
         "'banger vm logs {name}' shows its whole console; 'banger vm kill {name}' ends it"
     ))
 }
 
-fn add_console(words: &mut String, lines: &[String]) {
-    if lines.is_empty() {
-        words.push_str("; its console is empty");
-        return;
-    }
-    words.push_str("; the last lines of its console are:");
-    for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
-        words.push_str("\n  ");
-        words.push_str(line);
-    }
+/// The agent answers, and the image's init is not where it is to be.
+fn slow(folder: &VmFolder, running: &Running, limit: Duration) -> Error {
+    let name = folder.name();
+    let waits = running.waits_in_words();
+    let s = limit.as_secs();
+    Error::failed(format!("the boot of VM '{name}' is not over after {s} s{waits}; it is kept"))
+        .hint(format!(
+            "'banger vm exec {name}' looks into it; '--wait agent' does not wait for its services"
+        ))
 }
 
-/// Reads the last lines of the console, without what would move a terminal's cursor.
+/// Says what follows below the sentence: returns the last lines of the console.
+fn add_console(words: &mut String, lines: &[String]) -> Vec<String> {
+    words.push_str(if lines.is_empty() {
+        "; its console is empty"
+    } else {
+        "; the last lines of its console are:"
+    });
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
+}
+
+/// Reads the last lines of the console, as a person may see them.
 fn console(path: &Path) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -237,7 +288,7 @@ fn console(path: &Path) -> Vec<String> {
     let bytes = read().unwrap_or_default();
     String::from_utf8_lossy(&bytes)
         .lines()
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .map(|line| shown(line.trim_end(), CONSOLE_COLUMNS))
         .filter(|line| !line.trim().is_empty())
         .collect()
 }

@@ -11,7 +11,8 @@ fn with_supervisor(sandbox: &Sandbox, script: &str) -> PathBuf {
     sandbox.beside(START, &[("banger-vm-supervise", &script)])
 }
 
-const RUNNING: &str = r#"say() { printf '{"schema":"banger.running/1","phase":"%s","supervisor":{"pid":%s,"start_ticks":1},"vmm":"qemu","accelerator":"kvm","started_unix_ms":1}' "$1" "$2" > .r; mv .r running.json; }"#;
+/// `say PHASE PID [MORE]`: `running.json` says so; without more of it the guest has booted.
+const RUNNING: &str = r#"say() { printf '{"schema":"banger.running/1","phase":"%s","supervisor":{"pid":%s,"start_ticks":1},"vmm":"qemu","accelerator":"kvm","started_unix_ms":1,%s}' "$1" "$2" "${3:-"\"booted\":\"yes\""}" > .r; mv .r running.json; }"#;
 
 #[test]
 fn it_waits_for_the_phase_its_own_supervisor_says() {
@@ -26,6 +27,48 @@ fn it_waits_for_the_phase_its_own_supervisor_says() {
     assert!(answer.took.as_millis() >= 400, "{:?}", answer.took);
     let wanted = fs::read_to_string(sandbox.vm("web").join("wanted.json")).unwrap();
     assert!(wanted.contains(r#""desire":"running""#), "{wanted}");
+}
+
+/// What the supervisor says of a guest whose boot waits for a disk.
+const WAITS: &str =
+    r#""agent_ms":5,"booted":"no","waits_for":["dev-vdz.device"],"notes":["slow host"]"#;
+
+#[test]
+fn it_waits_for_the_mark_it_is_told_to() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let degraded = r#""agent_ms":5,"booted_ms":9,"booted":"degraded","notes":["slow host","in the guest: the unit x failed"]"#;
+    let script = format!(
+        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready $$ '{WAITS}'\nsleep 0.5\n\
+         say ready $$ '{degraded}'\nsleep 3"
+    );
+    let program = with_supervisor(&sandbox, &script);
+    let answer = sandbox.run(&program, &["web"]);
+    assert_eq!(answer.document()["running"]["booted"], "degraded", "{}", answer.all());
+    // Each note is said once, whenever it came.
+    assert_eq!(answer.stderr.matches("slow host").count(), 1, "{}", answer.all());
+    assert!(answer.stderr.contains("in the guest: the unit x failed"), "{}", answer.all());
+
+    sandbox.plant_vm("two", "alpine", "generic-6.12");
+    let answer = sandbox.run(&program, &["--wait", "agent", "two"]);
+    assert_eq!(answer.document()["running"]["booted"], "no", "{}", answer.all());
+    sandbox.run(&program, &["--wait", "lunch", "two"]).fails(2, "'lunch' is none of agent, booted");
+}
+
+#[test]
+fn a_boot_that_does_not_end_names_what_it_waits_for() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script = format!(
+        "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready $$ '{WAITS}'\nsleep 20"
+    );
+    let program = with_supervisor(&sandbox, &script);
+    let answer = sandbox.run(&program, &["--timeout", "1", "web"]);
+    answer.fails(
+        1,
+        "the boot of VM 'web' is not over after 1 s, which waits for 'dev-vdz.device'; it is kept",
+    );
+    assert!(answer.stderr.contains("banger vm exec web"), "{}", answer.all());
 }
 
 #[test]

@@ -132,7 +132,10 @@ fn show(out: &mut Out, all: Vec<Stats>) -> Result<()> {
             stats.vm.to_string(),
             stats.status.to_string(),
             host.as_ref().map_or("-".into(), |host| format!("{:.1}%", host.cpu_percent)),
-            bytes(host.as_ref().map(|host| host.vmm_memory_bytes)),
+            host.as_ref().map_or("-".into(), |host| {
+                let (used, given) = (host.vmm_memory_bytes, host.given_memory_bytes);
+                format!("{} / {}", human_bytes(used), human_bytes(given))
+            }),
             guest.as_ref().map_or("-".into(), |guest| {
                 let (used, total) = (guest.memory_used_bytes, guest.memory_total_bytes);
                 format!("{} / {}", human_bytes(used), human_bytes(total))

@@ -38,11 +38,12 @@ pub(crate) fn take(state: &State, name: &Name) -> Result<Sample> {
         _ => None,
     };
     let room = Room::of(folder.path());
+    let given = folder.spec().map_or(0, |spec| spec.memory_mib << 20);
     let stats = Stats {
         vm: name.clone(),
         status,
         taken_unix_ms: clock_ms(),
-        host: running.as_ref().map(host),
+        host: running.as_ref().map(|running| host(running, given)),
         network: said.as_ref().map(|said| NetworkUse {
             received_bytes: said.received_bytes,
             sent_bytes: said.sent_bytes,
@@ -102,7 +103,7 @@ fn guest(said: &control::Stats) -> GuestUse {
     }
 }
 
-fn host(running: &Running) -> HostUse {
+fn host(running: &Running, given_memory_bytes: u64) -> HostUse {
     let vmm = running.vmm_process.as_ref().filter(|vmm| is_still(vmm));
     let supervisor = Some(&running.supervisor).filter(|supervisor| is_still(supervisor));
     let sum = |of: fn(u32) -> u64| {
@@ -112,6 +113,7 @@ fn host(running: &Running) -> HostUse {
         cpu_ms: sum(cpu_ms),
         cpu_percent: 0.0,
         vmm_memory_bytes: vmm.map_or(0, |vmm| resident(vmm.pid)),
+        given_memory_bytes,
         supervisor_memory_bytes: supervisor.map_or(0, |process| resident(process.pid)),
     }
 }

@@ -3,10 +3,15 @@
 //! Runs `banger-workspace-status` for a VM with a workspace, so that it is known afterwards what it
 //! holds. Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
 
-use banger_cli::{Out, Program, note};
-use banger_doc::{Desire, Error, Name, Result, Status, View, Wanted, WorkspaceStatus};
-use banger_state::{State, VmFolder, Watch, place};
-use std::{process::ExitCode, time::Duration};
+use banger_cli::{Out, Program, is_called};
+use banger_doc::{Desire, Error, Name, Reason, Result, Status, View, Wanted, WorkspaceStatus};
+use banger_stages::{Line, Stages};
+use banger_state::{State, VmFolder, Watch, place, process_of};
+use std::{
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// What comes after the guest's own time: the last insistence, and checking the disks.
 const AFTER: Duration = Duration::from_secs(200);
@@ -18,10 +23,13 @@ const AFTER: Duration = Duration::from_secs(200);
 #[command(name = "banger-vm-stop", version)]
 struct Args {
     /// Names of the VMs
-    #[arg(value_name = "VM", required = true)]
+    #[arg(value_name = "VM", required_unless_present = "all")]
     vms: Vec<Name>,
+    /// All VMs that run
+    #[arg(long, short, conflicts_with = "vms")]
+    all: bool,
     /// How long a guest may take to shut down, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, short, alias = "time", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
 
@@ -32,40 +40,90 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let grace = Duration::from_secs(args.timeout);
-    out.each(&args.vms, |name| stop(&state.vm(name)?, grace), words)
+    let vms = if args.all { running(&state)? } else { args.vms };
+    let stages = Stages::new(out, false);
+    let took = Mutex::new(Vec::new());
+    let act = |name: &Name| {
+        let (view, time) = stop(&state.vm(name)?, grace, &stages)?;
+        let mut took = took.lock().unwrap_or_else(PoisonError::into_inner);
+        took.extend(time.map(|time| (name.clone(), time)));
+        Ok(view)
+    };
+    out.each(&vms, act, |view| {
+        let took = took.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = took.iter().find(|(name, _)| *name == view.vm.name).map(|(_, time)| *time);
+        words(view, time)
+    })
 }
 
-fn stop(folder: &VmFolder, grace: Duration) -> Result<View> {
+/// Returns the VMs that run.
+fn running(state: &State) -> Result<Vec<Name>> {
+    let mut names = state.vms().names()?;
+    // One that goes meanwhile needs no stop.
+    names.retain(|name| state.vm(name).and_then(|folder| folder.is_live()).unwrap_or(false));
+    Ok(names)
+}
+
+/// Returns also how long it took, unless it did not run.
+fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Option<Duration>)> {
     let watch = Watch::new(folder)?;
-    if folder.is_live()? {
-        write_down_work(folder);
-        let grace_ms = grace.as_millis() as u64;
-        folder.ask(&Wanted { grace_ms, ..Wanted::new(Desire::Stopped) })?;
-        if !watch.until_gone(folder, grace + AFTER)? {
-            let name = folder.name();
-            return Err(Error::failed(format!("VM '{name}' does not stop"))
-                .hint(format!("'banger vm kill {name}' ends it at once")));
-        }
+    if !folder.is_live()? {
+        return Ok((folder.view()?, None));
     }
-    folder.view()
+    let line = stages.line(folder.name());
+    write_down_work(folder, &line);
+    let grace_ms = grace.as_millis() as u64;
+    folder.ask(&Wanted { grace_ms, ..Wanted::new(Desire::Stopped) })?;
+    line.enter("shutting down");
+    let mut vmm = None;
+    let gone = watch.until(grace + AFTER, || {
+        if !folder.is_live()? {
+            return Ok(Some(()));
+        }
+        let running = folder.running()?.and_then(|running| running.vmm_process);
+        vmm = running.or(vmm);
+        // The supervisor lives on for what comes after its VMM.
+        if vmm.is_some_and(|vmm| process_of(vmm.pid) != Some(vmm)) {
+            line.enter("checking its disks");
+        }
+        Ok(None)
+    })?;
+    if gone.is_none() {
+        let name = folder.name();
+        return Err(Error::failed(format!("VM '{name}' does not stop"))
+            .hint(format!("'banger vm kill {name}' ends it at once")));
+    }
+    let view = folder.view()?;
+    // Whoever called it prints nothing of this.
+    if is_called() {
+        line.done("stopped");
+    }
+    Ok((view, Some(line.took())))
 }
 
 /// Has it written down what the guest holds that was not exported. A guest that cannot be asked is
 /// stopped all the same; then deleting it takes `--lose-work`.
-fn write_down_work(folder: &VmFolder) {
+fn write_down_work(folder: &VmFolder, line: &Line) {
     let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
     if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
         return;
     }
+    line.enter("asking what it holds");
     let written = Program::new("banger-workspace-status").and_then(|program| {
         program.args(["--record", folder.name().as_str()]).documents::<WorkspaceStatus>()
     });
     if let Err(error) = written {
-        note(&format!("note: cannot tell what VM '{}' holds: {}", folder.name(), error.chain()));
+        line.note(&format!("cannot tell what it holds: {}", error.chain()));
     }
 }
 
-fn words(view: &View) -> String {
-    let how = view.last_exit.as_ref().map_or("it was never started", |exit| &exit.message);
+fn words(view: &View, took: Option<Duration>) -> String {
+    let how = match (&view.last_exit, took) {
+        (None, _) => "it was never started".into(),
+        (Some(exit), Some(took)) if exit.reason == Reason::Stopped => {
+            format!("stopped in {:.1}s", took.as_secs_f32())
+        }
+        (Some(exit), _) => exit.message.clone(),
+    };
     format!("{}: {how}", view.vm.name)
 }

@@ -12,6 +12,14 @@ const TAIL_LINES: usize = 20;
 
 /// How guest-init's last words begin.
 const GUEST_INIT: &str = "banger-guest-init: ";
+/// How guest-init marks what the image's program says (docs/boot.md): a user of the guest's may write that.
+const PROGRAM: &str = "| ";
+/// How the kernel's last words begin.
+const PANIC: &str = "Kernel panic";
+/// Of the record's lines about a panic so many come before it.
+const BEFORE_PANIC: usize = 12;
+/// As many of the last lines of an init are repeated.
+const LAST_WORDS: usize = 3;
 
 /// How far the run came.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -59,8 +67,9 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     {
         log.say(&error.chain());
     }
-    let console_tail = end.console.as_ref().map(|c| c.last_lines(TAIL_LINES)).unwrap_or_default();
-    let (reason, message) = judge(&end, &console_tail, log);
+    let console = end.console.as_ref().map(CappedLog::console_lines).unwrap_or_default();
+    let (reason, message) = judge(&end, &console, log);
+    let console_tail = tail(console, reason);
     log.say(&message);
     let exit = Exit {
         reason,
@@ -113,8 +122,12 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
     }
     let gave_up = (end.kind == Some(Vmm::Firecracker)).then(|| gave_up(log)).flatten();
     let orderly = matches!(end.vmm, Some(VmmEnd::Status(0))) && gave_up.is_none();
-    let panic = console.iter().rev().find(|line| line.contains("Kernel panic"));
-    let complaint = console.iter().rev().find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
+    let panic = panic_at(console);
+    let complaint = console
+        .iter()
+        .rev()
+        .filter(|line| !line.starts_with(PROGRAM))
+        .find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
     let unasked =
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
     match &end.why {
@@ -137,7 +150,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         Why::Stopped if orderly => (Reason::Stopped, "it stopped as asked".into()),
         Why::Guest(_) | Why::Unasked if panic.is_some() => (
             Reason::VmmEnded,
-            format!("the guest's kernel panicked: {}", panic.map_or("", |line| line.trim())),
+            format!("the guest's kernel panicked: {}", panic_words(console, panic.unwrap_or(0))),
         ),
         Why::Guest(_) | Why::Unasked if end.stage != Stage::Ready && complaint.is_some() => {
             (Reason::VmmEnded, format!("the guest gave up: {}", complaint.unwrap_or_default()))
@@ -162,6 +175,56 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
     }
 }
 
+/// Finds the kernel's panic: many lines may come after it.
+fn panic_at(console: &[String]) -> Option<usize> {
+    let is_one = |line: &String| {
+        line.contains(PANIC) && !line.contains("---[ end") && !line.starts_with(PROGRAM)
+    };
+    console.iter().rposition(is_one)
+}
+
+/// Says why the kernel panicked; where its first process ended, also how, and what that had said.
+fn panic_words(console: &[String], at: usize) -> String {
+    let line = console[at].trim();
+    let code = line.split_once("Attempted to kill init! exitcode=0x").map(|(_, code)| code);
+    let code = code.and_then(|code| i32::from_str_radix(code.get(..8)?, 16).ok());
+    let Some(code) = code else { return line.to_owned() };
+    let how = match code & 0x7f {
+        0 => format!("ended with status {}", code >> 8),
+        signal => {
+            let name = Signal::try_from(signal).map_or("unknown", Signal::as_str);
+            format!("was ended by signal {signal} ({name})")
+        }
+    };
+    let mut words = format!("{line}; the image's init {how}");
+    let mut said: Vec<&str> = console[..at]
+        .iter()
+        .rev()
+        .map(|line| line.trim())
+        .filter(|line| !is_kernels(line) && !line.contains(GUEST_INIT))
+        .take(LAST_WORDS)
+        .collect();
+    said.reverse();
+    if !said.is_empty() {
+        words.extend([", after it said: ", &said.join(" / ")]);
+    }
+    words
+}
+
+/// Says whether a line has the time in brackets with which the kernel's lines begin.
+fn is_kernels(line: &str) -> bool {
+    let time = line.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(time, _)| time);
+    time.is_some_and(|time| time.trim().parse::<f64>().is_ok())
+}
+
+/// Returns the lines that the record keeps: the last ones, of a panic those round it.
+fn tail(mut console: Vec<String>, reason: Reason) -> Vec<String> {
+    if let (Reason::VmmEnded, Some(at)) = (reason, panic_at(&console)) {
+        console.truncate(at.saturating_add(TAIL_LINES - BEFORE_PANIC));
+    }
+    console.split_off(console.len().saturating_sub(TAIL_LINES))
+}
+
 fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000) as u64
 }
@@ -177,7 +240,7 @@ fn gave_up(log: &CappedLog) -> Option<String> {
 
 /// The log's last lines, without those of the run before.
 fn last_run(log: &CappedLog) -> Vec<String> {
-    let mut lines = log.last_lines(TAIL_LINES);
+    let mut lines = log.last_lines(usize::MAX);
     let begin = lines.iter().rposition(|line| line.contains("the supervisor of '"));
     lines.drain(..begin.map_or(0, |at| at + 1));
     lines
@@ -257,6 +320,47 @@ mod tests {
         // What an image prints after its start is no reason.
         let stopped = end(Stage::Ready, Why::Stopped, VmmEnd::Status(0));
         assert_eq!(judged(&stopped, &panic, "").0, Reason::Stopped);
+    }
+
+    #[test]
+    fn a_panic_is_one_wherever_it_stands_and_whoever_forges_it() {
+        let mut console: Vec<String> =
+            (0..3000).map(|n| format!("[ 1.{n:06}] a line of the boot")).collect();
+        console.push("usage: init PROGRAM".into());
+        let line =
+            "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100";
+        console.push(line.into());
+        console.extend((0..60).map(|n| format!("[    2.6] register {n}")));
+        console.push(
+            "[    2.7] ---[ end Kernel panic - not syncing: Attempted to kill init! ]---".into(),
+        );
+        let reset = end(Stage::Ready, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
+        let lines: Vec<&str> = console.iter().map(String::as_str).collect();
+        let (reason, words) = judged(&reset, &lines, "");
+        assert_eq!(reason, Reason::VmmEnded);
+        assert!(words.contains(line), "{words}");
+        let how = "init ended with status 1, after it said: usage: init PROGRAM";
+        assert!(words.ends_with(how), "{words}");
+        let kept = tail(console.clone(), reason);
+        assert_eq!(kept.len(), TAIL_LINES);
+        // Whoever shows eight of them shows the panic first.
+        assert_eq!(kept[TAIL_LINES - 8], line);
+        assert_eq!(tail(console, Reason::Stopped).len(), TAIL_LINES);
+        // A signal ended this one, in silence.
+        let killed = [
+            "[ 1.0] x",
+            "banger-guest-init: y",
+            "[ 2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b",
+        ];
+        let (_, words) = judged(&reset, &killed, "");
+        assert!(words.ends_with("init was ended by signal 11 (SIGSEGV)"), "{words}");
+        // What a user of the guest's writes is not the kernel's, nor guest-init's.
+        let forged =
+            ["| [ 1.0] Kernel panic - not syncing: forged", "| banger-guest-init: forged too"];
+        assert_eq!(judged(&reset, &forged, "").0, Reason::GuestShutdown);
+        let early = end(Stage::Launched, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
+        let (_, words) = judged(&early, &forged, "");
+        assert!(!words.contains("forged"), "{words}");
     }
 
     #[test]

@@ -11,9 +11,13 @@ use crate::{
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
-use banger_doc::{Context, Desire, Error, HostPorts, Phase, Process, Result, Running};
+use banger_doc::{
+    Booted, Context, Desire, Error, HostPorts, Phase, Process, Refused, Result, Running, Wanted,
+};
 use banger_machine::{Accelerator, Event, Machine};
-use banger_state::{State, VmFolder, Watch, place, process_of, replace_fleeting, write_fleeting};
+use banger_state::{
+    State, VmFolder, Watch, clock_ms, place, process_of, replace_fleeting, write_fleeting,
+};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -59,6 +63,13 @@ const DEAF: u8 = b'D';
 const CLOCK: u8 = b'C';
 /// Something else listens in the guest.
 const PORTS: u8 = b'P';
+/// The agent said how far the image's init is.
+const BOOT: u8 = b'B';
+/// How long the agent is waited for beyond the time it may wait itself.
+const BOOT_ANSWER: Duration = Duration::from_secs(15);
+/// How long it waits for the end of the boot before it says what that waits for: at first, and later.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+const LATER_WORD: Duration = Duration::from_secs(20);
 
 /// What a run begins with.
 pub(crate) struct Start<'a> {
@@ -89,15 +100,20 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         accelerator: Accelerator::Tcg.to_string(),
         started_unix_ms: start.begun_unix_ms,
         launched_ms: None,
-        ready_ms: None,
+        agent_ms: None,
+        booted_ms: None,
+        booted: Booted::No,
+        waits_for: Vec::new(),
         addresses: Vec::new(),
         forwards: Vec::new(),
         ports: HostPorts::default(),
         notes: Vec::new(),
+        refused: None,
     };
     write_fleeting(&start.folder.join(place::VM_RUNNING), &running)?;
     let console = CappedLog::fresh(place::VM_CONSOLE, CONSOLE_LIMIT)?;
     let console = end.console.insert(console);
+    let until = start.begun + limit(start.folder);
     let disks = end.disks.insert(Disks::take()?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
@@ -108,7 +124,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot make 'run'")?;
 
     let Prepared { mut machine, network, addresses, notes, ports } =
-        prepare(start.state, start.folder)?;
+        prepare(start.state, start.folder, until)?;
     // Before anything runs: a port that cannot be had ends the start.
     let mut ports = HostSide::bind(start.folder.name(), ports)?;
     running.vmm = machine.vmm();
@@ -128,7 +144,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot open the VMM's output")?;
     let launch = machine.launch()?;
     let prepared = start.begun.elapsed();
-    let mut stub = Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?)?;
+    let mut stub =
+        Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?, until)?;
     drop(launch);
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);
@@ -159,6 +176,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         over,
         ports,
         heard: Arc::default(),
+        boot: Arc::default(),
+        host_notes: 0,
         follows: false,
         turn: Arc::default(),
         name: None,
@@ -179,6 +198,15 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     live.over.store(true, Ordering::Relaxed);
     end.vmm = Some(vmm_end?);
     Ok(())
+}
+
+/// How long the start may take: as usual, or longer if whoever asked for it waits longer. One who
+/// waits shorter finds a guest that comes up all the same.
+fn limit(folder: &VmFolder) -> Duration {
+    let emulated = !banger_machine::kvm().works();
+    let usual = Wanted::new(Desire::Running).limit(emulated);
+    let wanted = folder.wanted().ok().flatten();
+    wanted.map_or(usual, |wanted| wanted.limit(emulated).max(usual))
 }
 
 /// A stop that was asked for.
@@ -205,6 +233,10 @@ struct Live<'a> {
     ports: HostSide,
     /// What listens in the guest, as it was last heard and not yet followed.
     heard: Arc<Mutex<Option<Vec<control::Port>>>>,
+    /// How far the image's init is, as was last heard and not yet told.
+    boot: Arc<Mutex<Option<control::Boot>>>,
+    /// How many of the notes are the host's own.
+    host_notes: usize,
     /// Whether somebody listens to that.
     follows: bool,
     /// Which of those that ever did still is to.
@@ -312,10 +344,24 @@ impl Live<'_> {
                 self.kill();
             }
             (Desire::Paused, Phase::Booting | Phase::Ready) => {
-                self.tell("pause", |machine| machine.pause());
+                let asked = self.machine.pause();
+                self.answer(Desire::Paused, asked);
             }
-            (Desire::Running, Phase::Paused) => self.tell("resume", |machine| machine.resume()),
+            (Desire::Running, Phase::Paused) => {
+                let asked = self.machine.resume();
+                self.answer(Desire::Running, asked);
+            }
             _ => {}
+        }
+    }
+
+    /// Tells whoever asked for something that it is not done, if so.
+    fn answer(&mut self, desire: Desire, done: Result<()>) {
+        let Err(error) = done else { return };
+        self.log.say(&format!("refused: {}", error.chain()));
+        self.running.refused = Some(Refused::new(desire, &error, clock_ms()));
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
         }
     }
 
@@ -478,7 +524,7 @@ impl Live<'_> {
                     }
                 }
                 Event::Resumed => {
-                    let ready = self.running.ready_ms.is_some();
+                    let ready = self.running.agent_ms.is_some();
                     if self.running.phase == Phase::Paused {
                         self.enter(if ready { Phase::Ready } else { Phase::Booting });
                         self.set_guest_clock("the guest was paused");
@@ -490,6 +536,7 @@ impl Live<'_> {
                         *self.why = Why::Guest(event);
                     }
                 }
+                Event::Refused(desire, words) => self.answer(desire, Err(Error::failed(words))),
                 Event::Note(words) => self.log.say(&words),
             }
         }
@@ -531,8 +578,10 @@ impl Live<'_> {
                 READY => {
                     let took = self.start.begun.elapsed().as_millis() as u64;
                     self.log.say(&format!("the agent answers after {took} ms"));
-                    self.running.ready_ms = Some(took);
+                    self.running.agent_ms = Some(took);
                     *self.stage = Stage::Ready;
+                    self.host_notes = self.running.notes.len();
+                    self.await_boot();
                     self.enter_if(Phase::Booting, Phase::Ready);
                     let _ = self.say_how();
                     if std::mem::take(&mut self.clock_is_behind) {
@@ -550,6 +599,12 @@ impl Live<'_> {
                         self.say_ports();
                     }
                 }
+                BOOT => {
+                    let boot = self.boot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some(boot) = boot {
+                        self.hear_boot(boot);
+                    }
+                }
                 DEAF => {
                     self.log.say("the agent does not answer: pressing the power button");
                     let limit = self.press_power();
@@ -559,6 +614,46 @@ impl Live<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits for the image's init, and hears meanwhile what it is at.
+    fn await_boot(&mut self) {
+        let heard = Arc::clone(&self.boot);
+        let Ok(news) = self.news_end.try_clone() else { return };
+        self.help("boot", move |over| {
+            let mut wait = FIRST_WORD;
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                // A guest that is paused answers later.
+                if let Ok(boot) = control::boot(Path::new(place::VM_CHANNEL), wait, BOOT_ANSWER) {
+                    let is_over = boot.booted.is_over();
+                    *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot);
+                    let _ = nix::unistd::write(&news, &[BOOT]);
+                    if is_over {
+                        break;
+                    }
+                }
+                // Whatever answers sooner than it was told to is not asked more often for it.
+                thread::sleep(wait.saturating_sub(begun.elapsed()).min(FIRST_WORD));
+                wait = (wait * 2).min(LATER_WORD);
+            }
+            None
+        });
+    }
+
+    fn hear_boot(&mut self, boot: control::Boot) {
+        self.running.notes.truncate(self.host_notes);
+        self.running.notes.extend(boot.notes.iter().map(|note| format!("in the guest: {note}")));
+        self.running.waits_for = boot.waits_for;
+        self.running.booted = boot.booted;
+        if boot.booted.is_over() {
+            let took = self.start.begun.elapsed().as_millis() as u64;
+            self.running.booted_ms = Some(took);
+            self.log.say(&format!("booted after {took} ms: {}", boot.booted.word()));
+        }
+        if let Err(error) = self.say_how() {
+            self.log.say(&error.chain());
         }
     }
 

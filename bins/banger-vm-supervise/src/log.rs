@@ -1,6 +1,6 @@
 //! Files that a guest may write to for ever without filling the disk.
 
-use banger_doc::{Context, Result};
+use banger_doc::{Context, Result, shown};
 use banger_state::clock_s;
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,6 +14,13 @@ pub(crate) const CONSOLE_LIMIT: u64 = 4 << 20;
 pub(crate) const SUPERVISE_LIMIT: u64 = 1 << 20;
 /// How much of the last lines is kept in memory.
 const TAIL: usize = 8 << 10;
+/// Longest line of a console in a document, in columns.
+const CONSOLE_COLUMNS: usize = 200;
+/// Longest line of our own log in one.
+const LOG_COLUMNS: usize = 1000;
+
+/// What stands for the middle that was left out.
+const GAP: &str = "[banger left out what came here: the log was full]";
 
 /// A log that keeps its beginning and its end, and leaves out the middle.
 #[derive(Debug)]
@@ -68,25 +75,47 @@ impl CappedLog {
         self.write(format!("{} {text}\n", clock_s()).as_bytes());
     }
 
-    /// Returns the last lines, without what would move a terminal's cursor.
+    /// Returns the last lines of a log of our own. A VMM's reason stands at a line's end, behind all it
+    /// was called with.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.tail);
         let lines: Vec<String> = text
             .lines()
-            .map(|line| plain(line.trim_end()))
+            .map(|line| shown(line.trim_end(), LOG_COLUMNS))
             .filter(|line| !line.is_empty())
             .collect();
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
+    /// Returns all lines of a guest's that are kept, as a person may see them. The first one after a gap is
+    /// left out: its beginning is gone.
+    pub(crate) fn console_lines(&self) -> Vec<String> {
+        let mut bytes = vec![0; self.size.min(self.limit) as usize];
+        if self.file.read_exact_at(&mut bytes, 0).is_err() {
+            return Vec::new();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = Vec::new();
+        let mut is_whole = true;
+        for line in text.lines() {
+            let is_gap = line == GAP;
+            if is_whole && !is_gap {
+                let line = shown(line.trim_end(), CONSOLE_COLUMNS);
+                lines.extend(Some(line).filter(|line| !line.is_empty()));
+            }
+            is_whole = !is_gap;
+        }
+        lines
+    }
+
     /// Moves the last quarter up to behind the first one.
     fn shorten(&mut self) {
         let quarter = self.limit / 4;
-        let mark = b"\n[banger left out what came here: the log was full]\n";
+        let mark = format!("\n{GAP}\n");
         let mut from = self.size - quarter.min(self.size);
         let mut to = quarter;
         let mut buffer = [0; 16 << 10];
-        if self.file.write_all_at(mark, to).is_ok() {
+        if self.file.write_all_at(mark.as_bytes(), to).is_ok() {
             to += mark.len() as u64;
         }
         while from < self.size {
@@ -103,22 +132,6 @@ impl CappedLog {
     }
 }
 
-/// Removes control characters and the escape sequences that begin with one.
-fn plain(line: &str) -> String {
-    let mut plain = String::new();
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\u{1b}' {
-            if chars.next_if_eq(&'[').is_some() {
-                while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {}
-            }
-        } else if !c.is_control() || c == '\t' {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +145,12 @@ mod tests {
             log.write(format!("line {i}\n").as_bytes());
         }
         let text = fs::read_to_string(path).unwrap();
+        let lines = log.console_lines();
         let _ = fs::remove_file(path);
+        let numbered = |line: &String| {
+            line.strip_prefix("line ").is_some_and(|rest| rest.parse::<u32>().is_ok())
+        };
+        assert!(lines.len() > 100 && lines.iter().all(numbered), "{lines:?}");
         assert!(text.len() <= 4096, "{}", text.len());
         assert!(text.starts_with("line 0\nline 1\n"));
         assert!(text.ends_with("line 9999\n"));
@@ -141,7 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_for_people_hold_no_escape_sequences() {
-        assert_eq!(plain("\u{1b}[2J\u{1b}[1;31mred\u{1b}[0m \u{7}\u{1b}cok\t."), "red cok\t.");
+    fn lines_for_people_are_short_and_move_no_cursor() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = CappedLog::append(file.path().to_str().unwrap(), CONSOLE_LIMIT).unwrap();
+        log.write(b"\x1b[1;31mred\x1b[0m \x07\x1bc\r\n");
+        log.write(&vec![0; 64 << 10]);
+        let lines = log.console_lines();
+        assert!(lines.iter().all(|line| line.chars().count() <= 200), "{lines:?}");
+        log.write(b"\n\x1b[1;31mred\x1b[0m \x07\x1bc\r\n\n");
+        assert_eq!(log.console_lines().last().unwrap(), "red ^G^[c");
+        log.write("x".repeat(900).as_bytes());
+        assert_eq!(log.last_lines(1), ["x".repeat(900)]);
     }
 }

@@ -15,6 +15,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// The initramfs of this run, in the VM's folder.
@@ -30,8 +31,9 @@ pub(crate) struct Prepared {
     pub(crate) ports: HostPorts,
 }
 
-/// Prepares a run: reads the documents, writes the initramfs, chooses the VMM.
-pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
+/// Prepares a run that has to be up by then: reads the documents, writes the initramfs, chooses the
+/// VMM.
+pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Result<Prepared> {
     let vm = folder.vm()?;
     let spec = folder.spec()?;
     let image = state
@@ -56,7 +58,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder) -> Result<Prepared> {
         },
         NetMode::None => None,
     };
-    let mut plan = plan(state, &vm, &spec, &image, &kernel)?;
+    let mut plan = plan(state, &vm, &spec, &image, &kernel, until)?;
     plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
@@ -93,7 +95,14 @@ fn check(image: &Image, kernel: &Kernel) -> Result<()> {
     Ok(())
 }
 
-fn plan(state: &State, vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> Result<Plan> {
+fn plan(
+    state: &State,
+    vm: &Vm,
+    spec: &Spec,
+    image: &Image,
+    kernel: &Kernel,
+    until: Instant,
+) -> Result<Plan> {
     let kernel_folder = state.kernels().folder(&kernel.name);
     let mut disks = vec![
         Disk { role: "base", path: state.base_disk(image), read_only: true },
@@ -135,6 +144,7 @@ fn plan(state: &State, vm: &Vm, spec: &Spec, image: &Image, kernel: &Kernel) -> 
         user_network: String::new(),
         verbose: false,
         namespaces: banger_net::user_namespaces(false),
+        until,
     })
 }
 
@@ -166,6 +176,7 @@ fn guest(
         dns: if networked { addresses.dns() } else { Vec::new() },
         config,
         run_entrypoint: spec.extra.get("run_entrypoint").and_then(Value::as_bool).unwrap_or(true),
+        init: spec.init,
         authorized_keys: Vec::new(),
         files: Vec::new(),
         clock_unix_ms: clock_ms(),

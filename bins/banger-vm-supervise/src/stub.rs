@@ -35,8 +35,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the VMM's program may take to begin; longer than its network may take.
-const BEGIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long a process that was killed may take to be gone.
+const REAP_LIMIT: Duration = Duration::from_secs(30);
+/// How long after the start's end the stub may take to say what did not come in time.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 const STACK: usize = 256 << 10;
 /// The most bytes of an error that the stub passes on.
 const WORDS: usize = 400;
@@ -71,6 +73,8 @@ pub(crate) struct Stub {
 /// The VMM's process, not yet made.
 struct Child<'a> {
     way: &'a Way,
+    /// When it has to have begun.
+    until: Instant,
     network: Option<&'a Wish>,
     inherit: &'a [OwnedFd],
     /// Says that the disks are in use, as long as anybody has it; there is nothing to read.
@@ -96,13 +100,14 @@ enum First {
 }
 
 impl Stub {
-    /// Starts the VMM; its output goes to `output`, and `disks`, an empty file, is what says that the
-    /// disks are in use.
+    /// Starts the VMM, which has to begin by then; its output goes to `output`, and `disks`, an empty
+    /// file, is what says that the disks are in use.
     pub(crate) fn start(
         launch: &Launch,
         network: Option<&Wish>,
         output: &OwnedFd,
         disks: &OwnedFd,
+        until: Instant,
     ) -> Result<Self> {
         let mut namespace = CloneFlags::CLONE_NEWPID;
         if !geteuid().is_root() {
@@ -110,6 +115,7 @@ impl Stub {
         }
         let child = |way| Child {
             way,
+            until,
             network,
             inherit: &launch.inherit,
             // The one descriptor that every VMM keeps, Firecracker's jailer included.
@@ -181,7 +187,7 @@ impl Drop for Stub {
     /// Whatever made its holder give up: nothing may write the disks any more.
     fn drop(&mut self) {
         self.kill();
-        self.reap(BEGIN_LIMIT);
+        self.reap(REAP_LIMIT);
     }
 }
 
@@ -232,7 +238,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
     };
     let mut no_network = None;
     loop {
-        match first(&report)? {
+        match first(&report, vmm.until)? {
             First::Begun(vmm) => {
                 return Ok(Ok(Stub {
                     pid,
@@ -246,25 +252,28 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
             }
             First::NoNetwork(why) => no_network = Some(why),
             First::NoNamespace(why) => {
-                reap(pid, BEGIN_LIMIT);
+                reap(pid, REAP_LIMIT);
                 return Ok(Err(why));
             }
             First::Failed(why) => {
                 let _ = kill(pid, Signal::SIGKILL);
-                reap(pid, BEGIN_LIMIT);
+                reap(pid, REAP_LIMIT);
                 let program = vmm.way.command.get_program().display();
-                return Err(Error::failed(format!("cannot start '{program}'"))
-                    .because(io::Error::other(why)));
+                let (why, hint) = why.split_once('\n').unwrap_or((&why, ""));
+                let error = Error::failed(format!("cannot start '{program}'"))
+                    .because(io::Error::other(why.to_owned()));
+                return Err(if hint.is_empty() { error } else { error.hint(hint) });
             }
         }
     }
 }
 
-fn first(report: &OwnedFd) -> Result<First> {
-    let timeout = PollTimeout::try_from(BEGIN_LIMIT).unwrap_or(PollTimeout::MAX);
+fn first(report: &OwnedFd, until: Instant) -> Result<First> {
+    let left = until.saturating_duration_since(Instant::now()) + LAST_WORDS;
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     let heard = poll(&mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)], timeout);
     if heard.context("cannot wait for the stub")? == 0 {
-        return Ok(First::Failed("it does not begin".into()));
+        return Ok(First::Failed("it does not begin in time".into()));
     }
     let mut bytes = [0; 512];
     let mut space = cmsg_space!(libc::ucred);
@@ -323,7 +332,7 @@ fn be_stub(
             return 1;
         }
     };
-    let network = vmm.network.map(|wish| wish.grant(vmm.stderr)).transpose();
+    let network = vmm.network.map(|wish| wish.grant(vmm.stderr, vmm.until)).transpose();
     let (network, plan, jail) = match (network, &vmm.way.without_tap) {
         (Ok(network), _) => (network, &vmm.way.command, &vmm.way.jail),
         (Err(error), Some((without_tap, jail))) => {
@@ -332,7 +341,7 @@ fn be_stub(
             (None, without_tap, jail)
         }
         (Err(error), None) => {
-            let words = error.chain();
+            let words = format!("{}\n{}", error.chain(), error.hint_text().unwrap_or_default());
             say(b'E', &words.as_bytes()[..words.len().min(WORDS)]);
             return 1;
         }
@@ -397,8 +406,9 @@ fn be_stub(
 
 impl Wish {
     /// Makes the namespace and its way out, whose complaints go to `log`.
-    fn grant(&self, log: &OwnedFd) -> Result<Network> {
-        let mut network = Network::make(self.tools.clone(), self.plan.clone(), self.options)?;
+    fn grant(&self, log: &OwnedFd, until: Instant) -> Result<Network> {
+        let (tools, plan) = (self.tools.clone(), self.plan.clone());
+        let mut network = Network::make(tools, plan, self.options, until)?;
         network.lead_out(log.as_fd())?;
         Ok(network)
     }

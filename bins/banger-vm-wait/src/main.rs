@@ -1,19 +1,20 @@
-//! Waits until VMs are ready, or have ended. Reads only.
+//! Waits until VMs have booted, or have ended. Reads only.
 
 use banger_cli::Out;
-use banger_doc::{Error, Name, Result, Status, View};
+use banger_doc::{Error, Mark, Name, Result, Status, View};
 use banger_state::{State, VmFolder, Watch};
 use std::{fmt, process::ExitCode, str::FromStr, time::Duration};
 
-/// Wait until VMs are ready or stopped
+/// Wait until VMs have booted or stopped
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-wait", version)]
 struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// What to wait for: ready or stopped
-    #[arg(long = "for", value_name = "STATE", default_value_t = Goal::Ready)]
+    /// What to wait for: agent (it answers), booted (its init is past what it does before logins) or
+    /// stopped
+    #[arg(long = "for", value_name = "STATE", default_value_t = Goal::Mark(Mark::Booted))]
     goal: Goal,
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
@@ -22,7 +23,7 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Goal {
-    Ready,
+    Mark(Mark),
     Stopped,
 }
 
@@ -40,20 +41,33 @@ fn wait(folder: &VmFolder, goal: Goal, limit: Duration) -> Result<View> {
     let name = folder.name();
     let look = || -> Result<Option<View>> {
         let view = folder.view()?;
+        let running = view.running.as_ref();
         match (goal, view.status) {
-            (Goal::Ready, Status::Running) => Ok(Some(view)),
-            (Goal::Stopped, status) if !status.is_live() => Ok(Some(view)),
-            (Goal::Ready, status) if !status.is_live() => {
-                Err(Error::conflict(format!("VM '{name}' is {status}, so it will not be ready"))
-                    .hint(format!("'banger vm start {name}' starts it")))
+            (Goal::Mark(mark), Status::Running) if running.is_some_and(|r| r.has_reached(mark)) => {
+                Ok(Some(view))
             }
+            (Goal::Stopped, status) if !status.is_live() => Ok(Some(view)),
+            (Goal::Mark(_), status) if !status.is_live() => Err(Error::conflict(format!(
+                "VM '{name}' is {status}, so waiting for it is in vain"
+            ))
+            .hint(format!("'banger vm start {name}' starts it"))),
             _ => Ok(None),
         }
     };
-    Watch::new(folder)?.until(limit, look)?.ok_or_else(|| {
-        Error::failed(format!("VM '{name}' is not {goal} after {} s", limit.as_secs()))
-            .hint(format!("'banger vm show {name}' tells how it stands"))
-    })
+    if let Some(view) = Watch::new(folder)?.until(limit, look)? {
+        return Ok(view);
+    }
+    let s = limit.as_secs();
+    let running = folder.running().ok().flatten().filter(|running| running.agent_ms.is_some());
+    Err(match (goal, running) {
+        (Goal::Stopped, _) => Error::failed(format!("VM '{name}' is not stopped after {s} s")),
+        (Goal::Mark(Mark::Booted), Some(running)) => {
+            let waits = running.waits_in_words();
+            Error::failed(format!("the boot of VM '{name}' is not over after {s} s{waits}"))
+        }
+        _ => Error::failed(format!("the agent of VM '{name}' does not answer after {s} s")),
+    }
+    .hint(format!("'banger vm show {name}' tells how it stands")))
 }
 
 impl FromStr for Goal {
@@ -61,18 +75,20 @@ impl FromStr for Goal {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "ready" => Ok(Self::Ready),
             "stopped" => Ok(Self::Stopped),
-            _ => Err(Error::usage(format!("'{text}' is none of ready, stopped"))),
+            mark => mark
+                .parse()
+                .map(Self::Mark)
+                .map_err(|_| Error::usage(format!("'{text}' is none of agent, booted, stopped"))),
         }
     }
 }
 
 impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ready => "ready",
-            Self::Stopped => "stopped",
-        })
+        match self {
+            Self::Mark(mark) => mark.fmt(f),
+            Self::Stopped => f.write_str("stopped"),
+        }
     }
 }

@@ -18,8 +18,9 @@ use std::{
 /// Print what a guest changed, as a patch
 ///
 /// The patch holds commits, edits, new files that no rule ignores, deletions and modes, binary files
-/// too. `git apply` on a clean checkout of the commit that was prepared gives exactly the guest's
-/// files. Printing it does not count as exporting it: nobody can tell what became of it.
+/// too. `git apply --allow-empty` on a clean checkout of the commit that was prepared gives exactly
+/// the guest's files; it takes that option to be content where nothing changed. Printing the patch
+/// does not count as exporting it: nobody can tell what became of it.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-export", version)]
 struct Args {

@@ -1,8 +1,10 @@
-//! Turns words into a program and becomes it. Knows two spellings and no command: what it finds
-//! beside itself and in `PATH` is what there is.
+//! Turns words into a program and becomes it. Knows how other tools spell things and no command:
+//! what it finds beside itself and in `PATH` is what there is.
 
+mod spellings;
+
+use spellings::{ANSWERS, IN_GROUP, SPELLINGS};
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
@@ -20,15 +22,6 @@ use std::{
 const DEPTH: usize = 3;
 /// How many programs share a first word that is typed apart.
 const GROUP: usize = 3;
-/// What other tools call what banger's programs do; said in a hint, never obeyed.
-const SAID: &[(&str, &str)] = &[
-    ("ls", "list"),
-    ("rm", "delete"),
-    ("remove", "delete"),
-    ("inspect", "show"),
-    ("shell", "ssh"),
-    ("copy", "cp"),
-];
 /// How long the list of commands waits for what the programs say of themselves.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -39,9 +32,7 @@ fn main() -> ExitCode {
         Some("help") if words.len() == 1 => return overview(""),
         Some("help") => return become_program(&words[1..], &["--help".into()]),
         Some("--completion-words") if words.len() == 1 => {
-            for words in programs().keys() {
-                let _ = writeln!(std::io::stdout(), "{words}");
-            }
+            complete();
             return ExitCode::SUCCESS;
         }
         Some("--version" | "-V" | "version") if words.len() == 1 => {
@@ -53,34 +44,73 @@ fn main() -> ExitCode {
     become_program(&words, &[])
 }
 
-/// Becomes the program that the longest run of leading words names. With `instead`, these words
-/// take the place of the rest.
-fn become_program(words: &[OsString], instead: &[OsString]) -> ExitCode {
-    let words = &respelled(words)[..];
-    let leading = words.iter().take(DEPTH).take_while(|word| is_word(word)).count();
-    for depth in (1..=leading).rev() {
-        let mut name = OsString::from("banger");
-        for word in &words[..depth] {
-            name.push("-");
-            name.push(word);
-        }
-        let Some(path) = find(&name) else { continue };
-        let rest = if instead.is_empty() { &words[depth..] } else { instead };
-        let error = Command::new(&path).arg0(&name).args(rest).exec();
-        return fail(1, &format!("cannot run '{}': {error}", path.display()), None);
+/// Prints the commands for the scripts of the shells, then what else may be typed, with a TAB and the
+/// command it stands for.
+fn complete() {
+    let programs = programs();
+    let mut text = String::new();
+    for words in programs.keys() {
+        text.push_str(words);
+        text.push('\n');
     }
+    let groups = ["vm", "image", "kernel"];
+    let in_group = groups.iter().flat_map(|group| {
+        IN_GROUP
+            .iter()
+            .map(move |(typed, meant)| (format!("{group} {typed}"), format!("{group} {meant}")))
+    });
+    let alone = SPELLINGS.iter().map(|(typed, meant)| ((*typed).to_owned(), (*meant).to_owned()));
+    for (typed, meant) in alone.chain(in_group) {
+        if programs.contains_key(&meant) && !programs.contains_key(&typed) {
+            text = text + &typed + "\t" + &meant + "\n";
+        }
+    }
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Becomes the program that the longest run of leading words names, as they are typed or as banger
+/// spells them. With `instead`, these words take the place of the rest.
+fn become_program(words: &[OsString], instead: &[OsString]) -> ExitCode {
+    for words in [words, &respelled(words)] {
+        let leading = words.iter().take(DEPTH).take_while(|word| is_word(word)).count();
+        for depth in (1..=leading).rev() {
+            let mut name = OsString::from("banger");
+            for word in &words[..depth] {
+                name.push("-");
+                name.push(word);
+            }
+            let Some(path) = find(&name) else { continue };
+            let rest = if instead.is_empty() { &words[depth..] } else { instead };
+            let error = Command::new(&path).arg0(&name).args(rest).exec();
+            return fail(1, &format!("cannot run '{}': {error}", path.display()), None);
+        }
+    }
+    let leading = words.iter().take(DEPTH).take_while(|word| is_word(word)).count();
     unknown(&words[..leading.max(1)])
 }
 
-/// The two spellings: `vm workspace X` is `workspace X`, `ps` is `vm list`.
+/// Returns the words as banger spells them, the longest spelling first.
 fn respelled(words: &[OsString]) -> Vec<OsString> {
-    match words {
-        [vm, workspace, ..] if vm == "vm" && workspace == "workspace" => words[1..].to_vec(),
-        [ps, rest @ ..] if ps == "ps" => {
-            [OsString::from("vm"), "list".into()].into_iter().chain(rest.iter().cloned()).collect()
-        }
-        _ => words.to_vec(),
+    let begins = |row: &&(&str, &str)| {
+        row.0.split(' ').enumerate().all(|(at, word)| words.get(at).is_some_and(|one| one == word))
+    };
+    let mut rows: Vec<_> = SPELLINGS.iter().filter(begins).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.0.len()));
+    let row = match rows.as_slice() {
+        [first, second, ..] if first.0 == second.0 && words.len() > 1 => Some(second),
+        rows => rows.first(),
+    };
+    if let Some((typed, meant)) = row {
+        let rest = &words[typed.split(' ').count()..];
+        return meant.split(' ').map(OsString::from).chain(rest.iter().cloned()).collect();
     }
+    let mut words = words.to_vec();
+    if let Some((_, meant)) =
+        words.get(1).and_then(|word| IN_GROUP.iter().find(|(typed, _)| word == typed))
+    {
+        words[1] = (*meant).into();
+    }
+    words
 }
 
 /// Only plain words name programs: never an option, never a path.
@@ -195,39 +225,51 @@ fn unknown(words: &[OsString]) -> ExitCode {
     if is_group && typed.len() == 1 {
         return overview(&typed[0]);
     }
-    let nearest = meant(&typed, &known);
-    let typed = typed.join(" ");
-    let nearest = nearest.or_else(|| {
-        known
-            .into_keys()
-            .map(|words| (strsim::levenshtein(&words, &typed), words))
-            .min()
-            .filter(|(distance, words)| *distance <= words.len().max(typed.len()) / 2)
-            .map(|(_, words)| words)
-    });
+    // What follows the command is its affair.
+    let typed = typed[..if is_group { 2 } else { 1 }].join(" ");
+    let last = typed.strip_prefix(&group).unwrap_or(&typed);
     let list = if is_group {
         format!("'banger help {}' lists the commands", group.trim_end())
     } else {
         "'banger help' lists the commands".to_owned()
     };
-    let hint = nearest
-        .map_or_else(|| list.clone(), |words| format!("did you mean 'banger {words}'? {list}"));
+    let answer = ANSWERS.iter().find(|(word, _)| *word == last).map(|(_, answer)| *answer);
+    let hint = match (answer, nearest(&typed, &known)) {
+        (Some(answer), _) => answer.to_owned(),
+        (None, Some(words)) => format!("did you mean 'banger {words}'? {list}"),
+        (None, None) => list,
+    };
     fail(2, &format!("no command '{}'", typed.escape_debug()), Some(&hint))
 }
 
-/// Returns the command of a group, or of another tool's words, that leading words name.
-fn meant(typed: &[Cow<'_, str>], known: &BTreeMap<String, PathBuf>) -> Option<String> {
-    (1..=typed.len()).rev().find_map(|count| {
-        let (last, before) = typed[..count].split_last()?;
-        let own = SAID.iter().find(|(said, _)| said == last).map_or(&**last, |(_, own)| own);
-        let words = before.iter().map(|word| &**word).chain([own]).collect::<Vec<_>>().join(" ");
-        let in_group =
-            |known: &&String| known.split_once(' ').is_some_and(|(_, command)| command == words);
-        let exact = known.keys().find(|known| **known == words);
-        let grouped =
-            || known.keys().filter(in_group).min_by_key(|known| !known.starts_with("vm "));
-        exact.or_else(grouped).cloned()
-    })
+/// Returns the command whose spelling is nearest to what was typed: letters that are missing, wrong,
+/// too many or in each other's place. A long word may have more of them.
+fn nearest(typed: &str, known: &BTreeMap<String, PathBuf>) -> Option<String> {
+    let last = typed.rsplit(' ').next().unwrap_or_default();
+    let group = typed.strip_suffix(last).unwrap_or_default();
+    let own = known.keys().map(|words| (words.as_str(), words.clone()));
+    let others = SPELLINGS
+        .iter()
+        .filter(|row| known.contains_key(row.1))
+        .map(|(typed, meant)| (*typed, (*meant).to_owned()));
+    let in_group = IN_GROUP.iter().map(|(word, meant)| (*word, format!("{group}{meant}")));
+    let whole = own
+        .chain(others)
+        .map(|(spelling, meant)| (strsim::osa_distance(spelling, typed), spelling.len(), meant));
+    let within = in_group
+        .filter(|(_, meant)| !group.is_empty() && known.contains_key(meant))
+        .map(|(word, meant)| (strsim::osa_distance(word, last), word.len(), meant));
+    // A command of a group, typed without the group.
+    let alone = known.keys().filter(|_| group.is_empty()).filter_map(|words| {
+        let command = words.split_once(' ')?.1;
+        Some((strsim::osa_distance(command, last), command.len(), words.clone()))
+    });
+    whole
+        .chain(within)
+        .chain(alone)
+        .filter(|(distance, length, _)| *distance <= (last.len().min(*length) / 3).clamp(1, 2))
+        .min_by_key(|(distance, _, words)| (*distance, !words.starts_with("vm "), words.clone()))
+        .map(|(_, _, words)| words)
 }
 
 fn fail(status: u8, message: &str, hint: Option<&str>) -> ExitCode {

@@ -31,7 +31,20 @@ fn sandbox() -> Sandbox {
     };
     says("banger-vm-start", &["--timeout\tHow long", "@VM", "--json\tPrint JSON", "--help\tHelp"]);
     says("banger-vm-list", &["--all\tAll: of them", "--json\tPrint JSON"]);
-    says("banger-vm-run", &["--image\tThe image", "@IMAGE --image", "--rm\tRemove", "@PATH"]);
+    says(
+        "banger-vm-run",
+        &[
+            "--image\tThe image",
+            "--vmm\tThe machine",
+            "=auto --vmm",
+            "=firecracker --vmm",
+            "=qemu --vmm",
+            "--rm\tRemove",
+            "@IMAGE --image",
+            "@PATH",
+        ],
+    );
+    script(&bin, "banger-image-pull", "[ \"$*\" = --catalog-names ] && echo ubuntu-dev; exit 0");
     says("banger-kernel-show", &["@KERNEL"]);
     says("banger-doctor", &["--json\tPrint JSON"]);
     sandbox.plant_image("alpine");
@@ -57,8 +70,15 @@ const LINES: &[(&str, &[&str])] = &[
     ("banger vm start web ", &["db", "web", "worker"]),
     ("banger vm start --t", &["--timeout"]),
     ("banger vm start --", &["--help", "--json", "--timeout"]),
-    ("banger vm run --image ", &["alpine", "debian-bookworm"]),
+    ("banger vm run --image ", &["alpine", "debian-bookworm", "ubuntu-dev"]),
     ("banger vm run --image d", &["debian-bookworm"]),
+    ("banger vm run --image u", &["ubuntu-dev"]),
+    ("banger vm run --vmm ", &["auto", "firecracker", "qemu"]),
+    ("banger vm run --vmm q", &["qemu"]),
+    ("banger run --vmm f", &["firecracker"]),
+    ("banger start w", &["web", "worker"]),
+    ("banger vm ls --a", &["--all"]),
+    ("banger help sta", &[]),
     ("banger kernel show ", &["generic-6.12"]),
     ("banger ps --a", &["--all"]),
     ("banger vm start -- ", &[]),

@@ -1,10 +1,13 @@
 //! Starting one command as the image and the request say.
 
-use crate::account;
+use crate::{
+    account,
+    group::{self, Group},
+};
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
 use banger_guest::{
-    place,
+    place, process,
     user::{self, SHELL, User},
 };
 use nix::{
@@ -49,6 +52,8 @@ pub(crate) struct Started {
     /// Ready to read when the command has ended.
     pub(crate) pidfd: OwnedFd,
     pub(crate) pipes: Pipes,
+    /// Goes with it, when nothing of the command runs any more.
+    _group: Option<Group>,
 }
 
 /// Our ends of what the command reads and writes. With a terminal the first two are the same one.
@@ -61,8 +66,12 @@ pub(crate) struct Pipes {
     pub(crate) terminal: Option<File>,
 }
 
-/// Starts the command.
-pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, Failure> {
+/// Starts the command, in its group if it has one.
+pub(crate) fn start(
+    request: &Request,
+    config: &ImageConfig,
+    group: Option<Group>,
+) -> Result<Started, Failure> {
     let who = request.user.as_deref().or(config.user.as_deref()).unwrap_or("");
     let user = user::find(Path::new("/"), who).map_err(|error| refused(error.chain()))?;
     let cwd = request.cwd.as_deref().or(config.working_dir.as_deref());
@@ -84,7 +93,7 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
 
     let (stdio, pipes) = match request.tty {
         Some(window) => terminal(window, &user),
-        None => apart(),
+        None => apart(&user),
     }
     .map_err(|error| Failure {
         kind: Why::Failed,
@@ -99,7 +108,11 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
     // The program's name here is never used: the hook below executes the image itself.
     let mut command = Command::new(SHELL);
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let entry = group.as_ref().map(Group::entry);
     let hook = move || -> io::Result<()> {
+        if let Some(entry) = entry {
+            group::join(entry);
+        }
         let user = |errno: Errno| io::Error::from_raw_os_error(errno as i32 | AT_USER);
         setsid().map_err(user)?;
         if has_terminal {
@@ -117,6 +130,7 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
             .map_err(|errno| io::Error::from_raw_os_error(errno as i32 | AT_DIRECTORY))?;
         // SAFETY: umask cannot fail and touches nothing else.
         unsafe { libc::umask(0o022) };
+        process::keep_three();
         Err(image.execute().into())
     };
     // SAFETY: between fork and exec the hook makes system calls on memory made before, no more.
@@ -126,13 +140,19 @@ pub(crate) fn start(request: &Request, config: &ImageConfig) -> Result<Started, 
         kind: Why::Failed,
         message: format!("cannot watch the command: {error}"),
     })?;
-    Ok(Started { child, pidfd, pipes })
+    Ok(Started { child, pidfd, pipes, _group: group })
 }
 
-/// Makes the command's stdin, stdout and stderr three pipes.
-fn apart() -> io::Result<([Stdio; 3], Pipes)> {
+/// Makes the command's stdin, stdout and stderr three pipes of its user's: opened by its name, as
+/// `/dev/stdout` is, a pipe asks whose it is (proc_pid_fd(5)).
+fn apart(user: &User) -> io::Result<([Stdio; 3], Pipes)> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let ((in_r, in_w), (out_r, out_w), (err_r, err_w)) = (pipe()?, pipe()?, pipe()?);
+    if user.uid != 0 && geteuid().is_root() {
+        for theirs in [&in_r, &out_w, &err_w] {
+            fchown(theirs, Some(Uid::from_raw(user.uid)), None)?;
+        }
+    }
     let ours = Pipes {
         stdin: Some(in_w.into()),
         stdout: Some(out_r.into()),

@@ -1,6 +1,6 @@
 //! Short questions and orders, JSON lines.
 
-use crate::{account, ports, stats};
+use crate::{account, boot, ports, stats};
 use banger_channel::{
     PROTOCOL,
     control::{Done, Hello, Ports, REQUEST_BYTES, Request},
@@ -51,6 +51,9 @@ fn answer(line: &[u8], real: bool, user: &str) -> Result<Value> {
         Request::Hello => serde_json::to_value(hello()?),
         Request::Ports | Request::WatchPorts => {
             serde_json::to_value(Ports { ports: ports::listening() })
+        }
+        Request::Boot { wait_ms } => {
+            serde_json::to_value(boot::wait(Duration::from_millis(wait_ms), real))
         }
         Request::Account { user: asked } => {
             serde_json::to_value(account::of(asked.as_deref(), user)?)

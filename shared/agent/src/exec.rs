@@ -1,6 +1,9 @@
 //! Commands: what goes in, what comes out, how they end.
 
-use crate::command::{self, Pipes, Started};
+use crate::{
+    command::{self, Pipes, Started},
+    group::Group,
+};
 use banger_channel::{
     exec::{CREDIT, Decoder, FRAME_BYTES, Failure, Message, REQUEST_BYTES, Request, Why},
     read_line,
@@ -37,14 +40,18 @@ const HANGUP: Duration = Duration::from_secs(2);
 const END_OF_FILE: u8 = 4;
 
 /// Serves one command.
-pub(crate) fn serve(mut stream: UnixStream, config: &ImageConfig) -> Result<()> {
+///
+/// Groups are made in a `real` guest: elsewhere they are somebody else's.
+pub(crate) fn serve(mut stream: UnixStream, config: &ImageConfig, real: bool) -> Result<()> {
     let line = read_line(&mut stream, REQUEST_BYTES, Instant::now() + REQUEST_LIMIT);
     let Some(line) = line.context("cannot read a request")? else { return Ok(()) };
     let request = serde_json::from_slice::<Request>(&line).map_err(|error| Failure {
         kind: Why::Refused,
         message: format!("the request cannot be read: {error}"),
     });
-    match request.and_then(|request| command::start(&request, config)) {
+    match request
+        .and_then(|request| command::start(&request, config, real.then(Group::new).flatten()))
+    {
         Ok(started) => run(&stream, started).context("cannot serve a command"),
         Err(failure) => {
             let mut out = Vec::new();
@@ -239,7 +246,9 @@ impl Session<'_> {
                     // SAFETY: kill touches no memory; the group is the command's own.
                     unsafe { libc::kill(-group.as_raw(), i32::from(number)) };
                 }
-                Message::Signal(_) => {}
+                // One answer is enough for a client that never reads.
+                Message::Ping if self.out.len() < CROWDED => Message::Pong.encode(&mut self.out),
+                Message::Signal(_) | Message::Ping => {}
                 _ => return Err(ErrorKind::InvalidData.into()),
             }
         }

@@ -16,13 +16,19 @@ const LINE_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connects one stream with what it asks for, and leaves the rest to the relay.
-pub(crate) fn serve(mut stream: UnixStream, relay: &Relay) -> Result<()> {
+/// `want_ssh` is called where it asks for an ssh server that is not there.
+pub(crate) fn serve(mut stream: UnixStream, relay: &Relay, want_ssh: impl FnOnce()) -> Result<()> {
     let line = read_line(&mut stream, LINE_BYTES, Instant::now() + LINE_LIMIT);
     let line = line.context("cannot read a request")?.unwrap_or_default();
     stream.set_read_timeout(None).context("cannot change a socket")?;
-    let there = match String::from_utf8(line).context("not a request").and_then(|l| reach(&l)) {
+    let line = String::from_utf8(line).context("not a request");
+    let is_ssh = line.as_ref().is_ok_and(|line| line.ends_with(":22"));
+    let there = match line.and_then(|line| reach(&line)) {
         Ok(there) => there,
         Err(error) => {
+            if is_ssh {
+                want_ssh();
+            }
             let mut words = error.chain().replace('\n', " ");
             words.truncate(words.floor_char_boundary(LINE_BYTES - 16));
             let _ = writeln!(stream, "error {words}");

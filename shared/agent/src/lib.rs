@@ -4,23 +4,26 @@
 //! the image says.
 
 mod account;
+mod boot;
 mod command;
 mod control;
 mod exec;
 mod forward;
+mod group;
 mod listen;
 mod ports;
 mod stats;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Channel, Context, Document, Guest, Result};
-use banger_guest::wait_booted;
+use banger_guest::{place, wait_prepared};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::{self, File},
     io::Read,
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -52,6 +55,8 @@ struct Agent {
     served: AtomicUsize,
     /// Made when the first stream is to be carried on.
     relay: OnceLock<Relay>,
+    /// There once somebody asked for an ssh server.
+    ssh: OnceLock<()>,
 }
 
 /// Reads the document about the guest. Without one the agent still serves: a host that can ask may
@@ -92,7 +97,13 @@ impl Agent {
         let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
         // Where more is forbidden, fewer connections are carried.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, most.max(OPEN_FILES));
-        Arc::new(Self { guest, real, served: AtomicUsize::new(0), relay: OnceLock::new() })
+        Arc::new(Self {
+            guest,
+            real,
+            served: AtomicUsize::new(0),
+            relay: OnceLock::new(),
+            ssh: OnceLock::new(),
+        })
     }
 
     /// Serves a stream in a thread of its own.
@@ -125,22 +136,38 @@ impl Agent {
         Ok(self.relay.get_or_init(|| relay))
     }
 
+    /// Has a guest that somebody has a key for get the ssh server it lacks, once.
+    fn want_ssh(&self) {
+        let has_key = self.guest.as_ref().is_some_and(|guest| !guest.authorized_keys.is_empty());
+        if !self.real || !has_key || self.ssh.set(()).is_err() {
+            return;
+        }
+        let mut task = Command::new(place::INIT);
+        task.arg0(place::SSH_TASK).arg(place::SSH_ASKED).env_clear().stdin(Stdio::null());
+        if let Ok(mut task) = task.spawn() {
+            // Nobody needs its status, but somebody has to take it.
+            let _ = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || task.wait());
+        }
+    }
+
     fn serve(&self, mut stream: UnixStream) {
         let served = [port::CONTROL, port::EXEC, port::FORWARD, port::FILES];
         let Ok(port) = guest::greet(&mut stream, &served) else { return };
         // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
         // than in a guest there is no boot to wait for.
         if self.real && port != port::CONTROL {
-            wait_booted(BOOT_LIMIT);
+            wait_prepared(BOOT_LIMIT);
         }
         // A stream that breaks is the host's affair; it sees the end.
         match port {
             port::CONTROL => drop(control::serve(stream, self.real, self.user())),
             port::EXEC => {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
-                drop(exec::serve(stream, &config.unwrap_or_default()));
+                drop(exec::serve(stream, &config.unwrap_or_default(), self.real));
             }
-            port::FORWARD => drop(self.relay().and_then(|relay| forward::serve(stream, relay))),
+            port::FORWARD => drop(
+                self.relay().and_then(|relay| forward::serve(stream, relay, || self.want_ssh())),
+            ),
             port::FILES => {
                 drop(files::serve_for(stream, &|user| account::owner(user, self.user())));
             }

@@ -1,7 +1,7 @@
 //! Short questions and orders to the agent.
 
 use crate::{connect, line::read_line, line::write_line, port};
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Booted, Context, Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     path::Path,
@@ -13,6 +13,10 @@ use std::{
 pub const REQUEST_BYTES: usize = 64 << 10;
 /// Longest answer, line end included.
 pub const ANSWER_BYTES: usize = 1 << 20;
+/// Most notes, and things waited for, in an answer.
+const MOST_WORDS: usize = 20;
+/// Longest of them, in characters.
+const WORD_CHARS: usize = 300;
 /// Most ports in an answer.
 pub const MOST_PORTS: usize = 4096;
 
@@ -33,6 +37,12 @@ pub enum Request {
         /// A user as [`crate::exec::Request`] has it; the guest's own if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<String>,
+    },
+    /// Is the image's init past what it does before logins? Answered when it is, at most after a time.
+    Boot {
+        /// How long to wait for that, in milliseconds.
+        #[serde(default)]
+        wait_ms: u64,
     },
     /// Bring all data to the disks.
     Sync,
@@ -142,6 +152,19 @@ pub struct Disk {
     pub free_bytes: u64,
 }
 
+/// The agent's answer to [`Request::Boot`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Boot {
+    /// Whether it is.
+    pub booted: Booted,
+    /// What went wrong so far, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Units, services or programs that it waits for, while it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+}
+
 /// Asks who is there, waiting at most `limit`. Under QEMU this waits for an agent that is still
 /// on its way.
 pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
@@ -231,6 +254,27 @@ pub fn watch_ports(
         thread::sleep(Duration::from_millis(250));
     }
     Ok(())
+}
+
+/// Asks whether the image's init is past what it does before logins, and waits so long for it; the
+/// agent has `limit` beyond that to answer.
+pub fn boot(channel: &Path, wait: Duration, limit: Duration) -> Result<Boot> {
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut answer: Boot = ask(channel, &Request::Boot { wait_ms }, wait + limit)?;
+    for words in [&mut answer.notes, &mut answer.waits_for] {
+        words.truncate(MOST_WORDS);
+        for word in words {
+            *word = word.chars().filter(|c| is_plain(*c)).take(WORD_CHARS).collect();
+        }
+    }
+    Ok(answer)
+}
+
+/// Says whether a character of a guest's may be shown: one that moves no cursor and turns no text
+/// round (Unicode's bidirectional controls).
+fn is_plain(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
 }
 
 /// Asks how loaded the guest is.

@@ -74,6 +74,8 @@ pub enum Message<'a> {
     Window(Window),
     /// A signal for the command.
     Signal(u8),
+    /// Is anybody there? Answered with [`Message::Pong`].
+    Ping,
     /// Bytes from the command.
     Stdout(&'a [u8]),
     /// Bytes from the command.
@@ -91,6 +93,8 @@ pub enum Message<'a> {
     Error(&'a [u8]),
     /// The command runs, as this process.
     Started(u32),
+    /// The answer to [`Message::Ping`].
+    Pong,
 }
 
 impl<'a> Message<'a> {
@@ -106,6 +110,7 @@ impl<'a> Message<'a> {
                 (2, &four)
             }
             Self::Signal(number) => (3, std::slice::from_ref(number)),
+            Self::Ping => (4, &[]),
             Self::Stdout(bytes) => (16, bytes),
             Self::Stderr(bytes) => (17, bytes),
             Self::Credit(count) => {
@@ -121,6 +126,7 @@ impl<'a> Message<'a> {
                 four = pid.to_be_bytes();
                 (21, &four)
             }
+            Self::Pong => (22, &[]),
         };
         assert!(payload.len() <= FRAME_BYTES, "because callers send pieces of at most that size");
         out.push(kind);
@@ -139,12 +145,14 @@ impl<'a> Message<'a> {
                 Self::Window(Window { rows, cols })
             }
             (3, [number]) => Self::Signal(*number),
+            (4, []) => Self::Ping,
             (16, bytes) => Self::Stdout(bytes),
             (17, bytes) => Self::Stderr(bytes),
             (18, _) => Self::Credit(u32::from_be_bytes(four()?)),
             (19, [status, signal]) => Self::Exit { status: *status, signal: *signal },
             (20, bytes) => Self::Error(bytes),
             (21, _) => Self::Started(u32::from_be_bytes(four()?)),
+            (22, []) => Self::Pong,
             _ => return Err(bad("a frame of an unknown kind")),
         })
     }
@@ -196,6 +204,8 @@ mod tests {
             Message::StdinEnd,
             Message::Window(window),
             Message::Signal(15),
+            Message::Ping,
+            Message::Pong,
             Message::Stdout(b""),
             Message::Stderr(b"x"),
             Message::Credit(65_536),

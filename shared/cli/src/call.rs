@@ -22,9 +22,8 @@ pub fn find(program: &str) -> Result<PathBuf> {
     if let Some(path) = beside.filter(|path| path.is_file()) {
         return Ok(path);
     }
-    which::which(program).map_err(|error| {
+    which::which(program).map_err(|_| {
         Error::unavailable(format!("cannot find the program '{program}'"))
-            .because(error)
             .hint("banger's programs belong into one directory; install all of them")
     })
 }

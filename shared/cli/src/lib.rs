@@ -6,6 +6,7 @@
 mod call;
 mod complete;
 mod describe;
+mod foreign;
 pub mod interrupt;
 mod out;
 mod paint;
@@ -43,7 +44,16 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
                 .long("json")
                 .action(ArgAction::SetTrue)
                 .global(true)
+                .overrides_with("format")
                 .help("Print JSON documents, also on a terminal"),
+        )
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .global(true)
+                .overrides_with("json")
+                .help("What stdout is: table, for people, or json; also BANGER_FORMAT"),
         )
         .arg(
             Arg::new("quiet")
@@ -62,14 +72,18 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
         }
     }
     let program = command.get_name().to_owned();
-    let json_asked = words.iter().skip(1).take_while(|w| *w != "--").any(|w| w == "--json");
-    let mut out = Out::new(&program, json_asked || !std::io::stdout().is_terminal());
+    let mut out = Out::new(&program, json(&words, None).unwrap_or_else(|_| default_json()));
     let parsed = command.try_get_matches_from_mut(&words).and_then(|matches| {
         out.set_quiet(matches.get_flag("quiet"));
-        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let args = A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((args, json(&words, Some(&matches))))
     });
     let args = match parsed {
-        Ok(args) => args,
+        Ok((args, Ok(json))) => {
+            out.set_json(json);
+            args
+        }
+        Ok((_, Err(error))) => return fail(&program, &error, &out, raw),
         Err(error) if !error.use_stderr() => {
             // `--help` and `--version` are answers, not errors.
             let _ = write!(std::io::stdout(), "{error}");
@@ -83,6 +97,37 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
             if out.flush() { code } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&program, &error, &out, raw),
+    }
+}
+
+/// Says whether stdout is for a program, where nobody chose.
+fn default_json() -> bool {
+    !std::io::stdout().is_terminal()
+}
+
+/// Says whether documents are to be printed: by the option that was given last, else by the
+/// environment, else by what stdout is. A program of banger's own that calls this one reads
+/// documents, whatever the person wants to see. Where the words could not be parsed, `--json` among
+/// them is as much as can be known.
+fn json(words: &[OsString], parsed: Option<&clap::ArgMatches>) -> Result<bool> {
+    let asked = match parsed {
+        Some(matches) if matches.get_flag("json") => Some("json".to_owned()),
+        Some(matches) => matches.get_one::<String>("format").cloned(),
+        None => {
+            let mut options = words.iter().skip(1).take_while(|word| *word != "--");
+            options.any(|word| word == "--json" || word == "--format=json").then(|| "json".into())
+        }
+    };
+    let (value, by) = match (asked, std::env::var("BANGER_FORMAT")) {
+        (Some(value), _) => (value, "--format"),
+        (None, Ok(value)) if !value.is_empty() && !is_called() => (value, "BANGER_FORMAT"),
+        _ => return Ok(default_json()),
+    };
+    match value.as_str() {
+        "json" => Ok(true),
+        "table" => Ok(false),
+        _ => Err(Error::usage(format!("'{value}' is no format"))
+            .hint(format!("{by} takes table or json; 'jq' picks fields of JSON"))),
     }
 }
 
@@ -110,7 +155,10 @@ fn usage(error: &clap::Error, command: &clap::Command, words: &[OsString]) -> Er
         return Error::usage(format!("{sentence}; {taken}")).hint(hint);
     }
     let help = format!("'{} --help' shows how to call it", spelled(command.get_name()));
-    Error::usage(sentence).hint(tip.unwrap_or(help))
+    let of_others = foreign::answer(error, command);
+    // That advice of clap's is for a value that looks like an option, which is seldom meant.
+    let tip = tip.filter(|tip| !tip.starts_with("to pass '"));
+    Error::usage(sentence).hint(of_others.or(tip).unwrap_or(help))
 }
 
 /// Says what a word was taken for that may be the first one of a command, and where that belongs, if

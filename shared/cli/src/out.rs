@@ -1,7 +1,7 @@
 //! What a program prints.
 
 use crate::{is_called, paint};
-use banger_doc::{Context, Document, Error, Result};
+use banger_doc::{Context, Document, Error, Result, visible};
 use std::io::{ErrorKind, IsTerminal, Write};
 
 /// The program's stdout: documents for programs, words and tables for people.
@@ -26,6 +26,10 @@ impl Out {
 
     pub(crate) fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;
+    }
+
+    pub(crate) fn set_json(&mut self, json: bool) {
+        self.json = json;
     }
 
     /// Says whether documents are printed.
@@ -174,6 +178,9 @@ impl Out {
     }
 }
 
+/// The most columns of a note.
+const NOTE: usize = 1200;
+
 /// Returns how wide the terminal on stdout is, if there is one.
 fn terminal_columns() -> Option<usize> {
     terminal_size::terminal_size().map(|(width, _)| width.0.into())
@@ -248,16 +255,19 @@ fn broken(text: &str, indent: usize, columns: usize) -> String {
 
 /// Says on stderr what failed, why, and what to type next.
 pub(crate) fn say(program: &str, error: &Error) {
+    let report = error.report();
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "{program}: {}", error.chain());
-    if let Some(hint) = error.hint_text() {
+    let _ = writeln!(stderr, "{program}: {}", report.message);
+    if let Some(hint) = report.hint {
         let _ = writeln!(stderr, "hint: {hint}");
     }
 }
 
-/// Says something to the person on stderr.
+/// Says something to the person on stderr, as one line that acts on no terminal: an image or a guest
+/// may have written part of it.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "{}", visible(text, NOTE));
 }
 
 /// Returns a size for people: `1.5 GiB`.

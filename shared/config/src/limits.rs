@@ -18,6 +18,18 @@ pub fn vcpu(count: u32) -> Result<u32> {
     Err(Error::usage(format!("a VM cannot have {count} processors")).hint("'--vcpu' takes 1 to 32"))
 }
 
+/// Returns an amount of memory that somebody typed, in MiB. Others' tools take a number alone for
+/// MiB, so one that can only be meant like that is answered.
+pub fn memory(size: Size) -> Result<u64> {
+    let bytes = size.bytes();
+    if bytes >= 1 << 20 {
+        return memory_mib(size.mib());
+    }
+    Err(Error::usage(format!("a VM cannot have {bytes} bytes of memory")).hint(format!(
+        "a number alone is bytes; '--memory {bytes}M' is {bytes} MiB, and 2G are two GiB"
+    )))
+}
+
 /// Checks an amount of memory against what the host has.
 pub fn memory_mib(mib: u64) -> Result<u64> {
     let most = host_memory_mib().unwrap_or(u64::MAX);

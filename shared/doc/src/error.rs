@@ -1,8 +1,16 @@
 //! The one error of the workspace: what failed, why, what to type next.
 
-use crate::Document;
+use crate::{Document, visible};
 use serde::{Deserialize, Serialize};
 use std::{fmt, io::ErrorKind};
+
+/// The most columns of a sentence or a hint, and of a sentence with its causes: what others wrote
+/// may stand in them.
+const SENTENCE: usize = 400;
+const CHAIN: usize = 1000;
+/// The most lines below a sentence, and what each begins with.
+const LINES: usize = 40;
+const BELOW: &str = "\n  ";
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,6 +45,9 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    /// The most columns of the message that are shown.
+    measure: usize,
+    lines: Vec<String>,
     hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -44,7 +55,8 @@ pub struct Error {
 impl Error {
     /// Makes an error of the given kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        let (message, measure) = (message.into(), SENTENCE);
+        Self { kind, message, measure, lines: Vec::new(), hint: None, source: None }
     }
 
     /// Makes an error of kind [`Kind::Failed`].
@@ -83,6 +95,14 @@ impl Error {
     #[must_use]
     pub fn or_hint(self, hint: impl Into<String>) -> Self {
         if self.hint_text().is_some() { self } else { self.hint(hint) }
+    }
+
+    /// Adds lines of somebody else's that tell more, such as the last ones of a console. They stand
+    /// below the sentence, each behind two blanks, so that none looks like one of ours.
+    #[must_use]
+    pub fn lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.lines.extend(lines.into_iter().take(LINES));
+        self
     }
 
     /// Names the cause.
@@ -125,21 +145,28 @@ impl Error {
         None
     }
 
-    /// Returns the sentence and its causes, joined by `: `.
+    /// Returns the sentence and its causes, joined by `: `, as one line for a terminal; then its
+    /// further lines, if it has any.
     pub fn chain(&self) -> String {
-        let mut words = self.message.clone();
+        let mut words = visible(&self.message, self.measure);
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             words.push_str(": ");
-            words.push_str(&plain(&error.to_string()));
+            let measure = error.downcast_ref::<Self>().map_or(SENTENCE, |error| error.measure);
+            words.push_str(&visible(&plain(&error.to_string()), measure));
             cause = error.source();
+        }
+        let mut words = visible(&words, CHAIN);
+        for line in &self.lines {
+            words.push_str(BELOW);
+            words.push_str(&visible(line, SENTENCE));
         }
         words
     }
 
     /// Returns the error as the document a program prints.
     pub fn report(&self) -> Report {
-        let hint = self.hint_text().map(str::to_owned);
+        let hint = self.hint_text().map(|hint| visible(hint, SENTENCE));
         Report { kind: self.kind, message: self.chain(), hint }
     }
 }
@@ -192,10 +219,11 @@ impl<T, E: std::error::Error + Send + Sync + 'static> Context<T> for Result<T, E
     fn with_context<S: Into<String>>(self, message: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|source| {
             let any: &dyn std::any::Any = &source;
-            let (kind, hint) = any
-                .downcast_ref::<Error>()
-                .map_or((Kind::Failed, None), |error| (error.kind, error.hint.clone()));
-            Error { kind, message: message().into(), hint, source: Some(Box::new(source)) }
+            let (kind, lines, hint) =
+                any.downcast_ref::<Error>().map_or((Kind::Failed, Vec::new(), None), |error| {
+                    (error.kind, error.lines.clone(), error.hint.clone())
+                });
+            Error { lines, hint, ..Error::new(kind, message()) }.because(source)
         })
     }
 }
@@ -219,7 +247,11 @@ impl Document for Report {
 impl From<Report> for Error {
     /// Passes on unchanged what another program reported.
     fn from(report: Report) -> Self {
-        Self { kind: report.kind, message: report.message, hint: report.hint, source: None }
+        let mut parts = report.message.split(BELOW).map(str::to_owned);
+        let message = parts.next().unwrap_or_default();
+        let lines = parts.take(LINES).collect();
+        // It is a chain already.
+        Self { measure: CHAIN, lines, hint: report.hint, ..Self::new(report.kind, message) }
     }
 }
 
@@ -246,6 +278,35 @@ mod tests {
         assert_eq!(plain("EOF while parsing"), "EOF while parsing");
         assert_eq!(plain("No such file or directory (os error 2)"), "no such file or directory");
         assert_eq!(plain(""), "");
+    }
+
+    #[test]
+    fn words_of_others_are_visible_and_have_a_measure() {
+        let loud = format!("'\u{1b}[2J\nbanger: fine' is {} bad", "x".repeat(5000));
+        let error = Error::failed(loud).hint("type '\u{202e}'\n").because("why");
+        let error = Err::<(), _>(error).context("cannot pull").unwrap_err();
+        let Report { message, hint, .. } = error.report();
+        assert!(
+            message.starts_with("cannot pull: '\\u{1b}[2J\\nbanger: fine' is xxx"),
+            "{message}"
+        );
+        assert!(message.ends_with("x bad: why") && message.chars().count() < 420, "{message}");
+        assert_eq!(hint.unwrap(), "type '\\u{202e}'\\n");
+        // Ten causes take as much room as two and a half.
+        let deep = (0..10)
+            .fold(error, |error, _| Err::<(), _>(error).context("y".repeat(300)).unwrap_err());
+        assert_eq!(deep.chain().chars().count(), CHAIN);
+        assert!(deep.chain().ends_with("x bad: why"));
+    }
+
+    #[test]
+    fn further_lines_stand_below_and_survive_the_way_through_a_report() {
+        let lines = ["one\n  two".to_owned(), "\u{1b}[1m".to_owned()];
+        let error = Error::failed("it panicked; its console:").lines(lines);
+        let error = Err::<(), _>(error).context("cannot start 'web'").unwrap_err();
+        let said = "cannot start 'web': it panicked; its console:\n  one\\n  two\n  \\u{1b}[1m";
+        assert_eq!(error.chain(), said);
+        assert_eq!(Error::from(error.report()).chain(), said);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `banger.guest/1`: what a guest is told at boot.
 
-use crate::{Document, ImageConfig};
+use crate::{Document, ImageConfig, Init};
 use serde::{Deserialize, Serialize};
 
 /// `banger.guest/1`, `/banger/guest.json` in the initramfs and `/run/banger/guest.json` afterwards.
@@ -26,6 +26,9 @@ pub struct Guest {
     /// Whether an image without an init runs its entrypoint.
     #[serde(default)]
     pub run_entrypoint: bool,
+    /// What is to run as the first program.
+    #[serde(default, skip_serializing_if = "Init::is_auto")]
+    pub init: Init,
     /// Lines for `authorized_keys` of root and of the guest's user.
     #[serde(default)]
     pub authorized_keys: Vec<String>,

@@ -15,8 +15,10 @@ mod name;
 mod port;
 mod running;
 mod schema;
+mod shown;
 mod stats;
 mod usage;
+mod visible;
 mod vm;
 mod workspace;
 
@@ -29,11 +31,13 @@ pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;
 pub use port::{Forward, HostPorts, Port, Publish, parse_ports};
-pub use running::{Desire, Phase, Process, Running, Wanted};
+pub use running::{Booted, Desire, Mark, Phase, Process, Refused, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
+pub use shown::shown;
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;
-pub use vm::{NetMode, Spec, Status, View, Vm, Vmm, parse_user};
+pub use visible::visible;
+pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
     AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,
     WorkspaceStatus,

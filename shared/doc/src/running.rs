@@ -1,8 +1,13 @@
 //! `banger.wanted/1` and `banger.running/1`: what is asked of a supervisor, what it answers.
 
-use crate::{Document, Forward, HostPorts, Vmm};
+use crate::{Document, Error, Forward, HostPorts, Kind, Report, Result, Vmm};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::{fmt, str::FromStr, time::Duration};
+
+/// How long a guest may take to come up, unless told.
+const NATIVE_LIMIT: Duration = Duration::from_secs(90);
+const EMULATED_LIMIT: Duration = Duration::from_mins(5);
 
 /// What is asked of a VM.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -27,6 +32,10 @@ pub struct Wanted {
     /// How long an orderly stop may take before it is forced, in milliseconds.
     #[serde(default = "default_grace_ms")]
     pub grace_ms: u64,
+    /// How long the program that starts it waits for the guest, in milliseconds; absent: 90 s, emulated 5
+    /// minutes. What has to be there before the guest is waited for as long, and never shorter than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
     /// Whether a start is to show the kernel's whole boot on the console.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub console: bool,
@@ -48,10 +57,17 @@ impl Wanted {
         Self {
             desire,
             grace_ms: default_grace_ms(),
+            limit_ms: None,
             console: false,
             ports: None,
             extra: Map::new(),
         }
+    }
+
+    /// How long a start may take, of a guest that is emulated or not.
+    pub fn limit(&self, emulated: bool) -> Duration {
+        let usual = if emulated { EMULATED_LIMIT } else { NATIVE_LIMIT };
+        self.limit_ms.map_or(usual, Duration::from_millis)
     }
 }
 
@@ -67,12 +83,82 @@ pub enum Phase {
     Preparing,
     /// The VMM runs; the agent has not answered yet.
     Booting,
-    /// The agent answers.
+    /// The agent answers; how far the image's init is says `booted`.
     Ready,
     /// Held still.
     Paused,
     /// On its way down.
     Stopping,
+}
+
+/// How far the image's init is with what it does before logins.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Booted {
+    /// Past it.
+    Yes,
+    /// Past it, but something of it failed; the notes say what.
+    Degraded,
+    /// Not past it yet.
+    #[default]
+    No,
+    /// Nobody can tell: banger does not know this init.
+    Unknown,
+}
+
+impl Booted {
+    /// The word in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Degraded => "degraded",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Says whether there is nothing left to wait for.
+    pub fn is_over(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// How far a start waits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mark {
+    /// The agent answers.
+    Agent,
+    /// The image's init is past what it does before logins.
+    #[default]
+    Booted,
+}
+
+impl Mark {
+    /// Returns the option that asks a start for this one, unless it would wait for it anyway.
+    pub fn option(self) -> Option<String> {
+        (self != Self::default()).then(|| format!("--wait={self}"))
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Booted => "booted",
+        })
+    }
+}
+
+impl FromStr for Mark {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "agent" => Ok(Self::Agent),
+            "booted" => Ok(Self::Booted),
+            _ => Err(Error::usage(format!("'{text}' is none of agent, booted"))),
+        }
+    }
 }
 
 /// A process, told apart from a later one of the same number by its start time.
@@ -109,7 +195,16 @@ pub struct Running {
     pub launched_ms: Option<u64>,
     /// From that to the agent's first answer, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready_ms: Option<u64>,
+    pub agent_ms: Option<u64>,
+    /// From that to the image's init being past what it does before logins, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_ms: Option<u64>,
+    /// Whether it is.
+    #[serde(default)]
+    pub booted: Booted,
+    /// While it is not: what it last said it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// Addresses of the guest, with prefix length.
     #[serde(default)]
     pub addresses: Vec<String>,
@@ -119,9 +214,60 @@ pub struct Running {
     /// What `wanted.json` or the spec asked of them when this was written.
     #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
     pub ports: HostPorts,
-    /// What the user is to know: software emulation, a weaker network, a jail that is not there.
+    /// What the user is to know: software emulation, a weaker network, a jail that is not there, what
+    /// went wrong in the guest's boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it was asked last that it did not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// Something that a running VM was asked and did not do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refused {
+    /// What was asked.
+    pub desire: Desire,
+    /// When it was refused, in milliseconds since 1970.
+    pub refused_unix_ms: u64,
+    /// What sort of failure it was.
+    pub kind: Kind,
+    /// Why, in words.
+    pub message: String,
+    /// What to type next, where there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Refused {
+    /// Records that something was not done.
+    pub fn new(desire: Desire, why: &Error, refused_unix_ms: u64) -> Self {
+        let Report { kind, message, hint } = why.report();
+        Self { desire, refused_unix_ms, kind, message, hint }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Report { kind: refused.kind, message: refused.message, hint: refused.hint }.into()
+    }
+}
+
+impl Running {
+    /// Says whether the VM has come so far, as far as anybody can tell.
+    pub fn has_reached(&self, mark: Mark) -> bool {
+        let answers = self.phase == Phase::Ready || self.agent_ms.is_some();
+        answers && (mark == Mark::Agent || self.booted.is_over())
+    }
+
+    /// What the boot waits for, as the end of a sentence; nothing if that is not known.
+    pub fn waits_in_words(&self) -> String {
+        if self.waits_for.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = self.waits_for.iter().map(|name| format!("'{name}'")).collect();
+        format!(", which waits for {}", names.join(", "))
+    }
 }
 
 impl Document for Running {

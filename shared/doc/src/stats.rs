@@ -36,8 +36,12 @@ pub struct HostUse {
     pub cpu_ms: u64,
     /// The share of it since the last measurement; 100 is one processor, fully used.
     pub cpu_percent: f64,
-    /// Resident memory of the VMM, the guest's memory included, in bytes.
+    /// Resident memory of the VMM, in bytes: what the guest uses of its memory, or used and has not given
+    /// back.
     pub vmm_memory_bytes: u64,
+    /// Memory that the guest was given, in bytes: as much the VMM may come to use.
+    #[serde(default)]
+    pub given_memory_bytes: u64,
     /// Resident memory of the supervisor, in bytes.
     pub supervisor_memory_bytes: u64,
 }

@@ -50,6 +50,26 @@ pub enum Vmm {
     Qemu,
 }
 
+/// What runs as a guest's first program.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// The image's init, unless the image says what else to run.
+    #[default]
+    Auto,
+    /// The image's init, whatever else the image says.
+    Image,
+    /// banger's own, which starts the image's entrypoint.
+    Minimal,
+}
+
+impl Init {
+    /// Says whether the image decides.
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 /// `banger.spec/1`, kept as `vms/NAME/spec.json` and replaced whole.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spec {
@@ -70,6 +90,9 @@ pub struct Spec {
     /// The program that plays the machine.
     #[serde(default)]
     pub vmm: Vmm,
+    /// What runs as its first program.
+    #[serde(default, skip_serializing_if = "Init::is_auto")]
+    pub init: Init,
     /// Whether the guest reaches services on the host's loopback, under its gateway's address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_host: bool,
@@ -189,4 +212,5 @@ macro_rules! words {
 }
 
 words!(NetMode: "user" => NetMode::User, "none" => NetMode::None);
+words!(Init: "auto" => Init::Auto, "image" => Init::Image, "minimal" => Init::Minimal);
 words!(Vmm: "auto" => Vmm::Auto, "firecracker" => Vmm::Firecracker, "qemu" => Vmm::Qemu);

@@ -239,6 +239,38 @@ impl Tree {
         any
     }
 
+    /// Returns the names in a directory and what they are of, in the order they came.
+    pub fn children(&self, directory: Id) -> impl Iterator<Item = (&[u8], Id)> {
+        self.entries(directory.0).map(|(_, entry)| (self.name(entry), Id(entry.node)))
+    }
+
+    /// Makes a directory the root, with all that is in it. Everything else is gone.
+    pub fn make_root(&mut self, directory: Id) {
+        if directory == self.root() {
+            return;
+        }
+        let children: Vec<(u16, Text, u32)> = self
+            .entries(directory.0)
+            .map(|(_, entry)| {
+                let name = Text { offset: entry.name, length: u32::from(entry.length) };
+                (entry.store, name, entry.node)
+            })
+            .collect();
+        let Node { meta, store, .. } = self.nodes[directory.0 as usize];
+        // It goes with the rest, but not what was in it.
+        self.nodes[directory.0 as usize].content =
+            Content::Directory { first: NONE, last: NONE, parent: 0 };
+        self.clear(self.root());
+        self.change(self.root(), store, meta);
+        for (store, name, node) in children {
+            if let Content::Directory { parent, .. } = &mut self.nodes[node as usize].content {
+                *parent = 0;
+                self.nodes[0].links += 1;
+            }
+            self.enter(0, store, name, node);
+        }
+    }
+
     pub(crate) fn stores(&self) -> &[Store] {
         &self.stores
     }

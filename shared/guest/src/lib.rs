@@ -9,16 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod mark;
 pub mod modules;
 pub mod place;
 pub mod power;
+pub mod process;
 pub mod user;
 
 /// Waits until guest-init has done all it does before the image's init: the agent answers earlier, but a
 /// command is to find a network. At most `limit`; a boot that hangs is no reason not to look into it.
-pub fn wait_booted(limit: Duration) {
+pub fn wait_prepared(limit: Duration) {
     let end = Instant::now() + limit;
-    while !Path::new(place::BOOTED).exists() && Instant::now() < end {
+    while !Path::new(place::PREPARED).exists() && Instant::now() < end {
         thread::sleep(Duration::from_millis(2));
     }
 }

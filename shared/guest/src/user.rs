@@ -67,44 +67,69 @@ const HOLDERS: &[&str] = &["home", "media", "mnt", "opt", "srv", "var/home"];
 /// Where images that are updated whole keep what others have at `/home` and `/root`.
 const MOVED: &[&str] = &["var/home", "var/roothome"];
 
+/// Whose a directory is, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its mode.
+    pub mode: u32,
+}
+
+impl Directory {
+    fn of(meta: &fs::Metadata) -> Option<Self> {
+        let directory = Self { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() };
+        meta.is_dir().then_some(directory)
+    }
+}
+
 impl User {
     /// Returns the directory below which a workspace and caches lie, and where the work disk is: the
     /// user's home. Where that is the root, missing, the system's or not the user's to write to,
     /// [`WORKSPACE`]; root always has a home. `root` is the root directory to look in.
     pub fn place(&self, root: &Path) -> String {
+        self.place_in(|path| {
+            let root = fs::canonicalize(root).ok()?;
+            let real = fs::canonicalize(root.join(path)).ok()?;
+            let directory = Directory::of(&fs::metadata(&real).ok()?)?;
+            Some((real.strip_prefix(&root).ok()?.to_str()?.to_owned(), directory))
+        })
+    }
+
+    /// The same, in a root that is no directory of this machine: `look` follows the links of a path without
+    /// its first slash, and tells where it leads and whose the directory there is.
+    pub fn place_in(&self, look: impl Fn(&str) -> Option<(String, Directory)>) -> String {
         let home = plain(&self.home).filter(|home| !is_systems(home));
+        let owns = |home: &str| {
+            look(home).is_some_and(|(real, directory)| {
+                let real = plain(&real).filter(|real| !is_systems(real));
+                real.is_some() && self.may_fill_one(directory)
+            })
+        };
         match home {
-            Some(home) if self.uid == 0 || self.owns(root, &home) => format!("/{home}"),
+            Some(home) if self.uid == 0 || owns(&home) => format!("/{home}"),
             None if self.uid == 0 => "/root".to_owned(),
             _ => WORKSPACE.to_owned(),
         }
     }
 
-    /// Says whether a path without its first slash is a directory that is no system's after all links,
-    /// and that this user may write to.
-    fn owns(&self, root: &Path, path: &str) -> bool {
-        let real = fs::canonicalize(root).and_then(|root| {
-            let real = fs::canonicalize(root.join(path))?;
-            Ok(real.strip_prefix(&root).map(Path::to_path_buf).unwrap_or_default())
-        });
-        let is_fine =
-            |real: &PathBuf| real.to_str().and_then(plain).is_some_and(|real| !is_systems(&real));
-        real.is_ok_and(|real| is_fine(&real) && self.may_fill(&root.join(real)))
-    }
-
     /// Says whether a path is a directory in which this user may make files, by its mode.
     pub fn may_fill(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|meta| {
-            let mode = meta.mode();
-            let bits = if meta.uid() == self.uid {
-                mode >> 6
-            } else if self.groups.contains(&meta.gid()) {
-                mode >> 3
-            } else {
-                mode
-            };
-            meta.is_dir() && (self.uid == 0 || bits & 0o3 == 0o3)
-        })
+        let directory = fs::metadata(path).ok().and_then(|meta| Directory::of(&meta));
+        directory.is_some_and(|directory| self.may_fill_one(directory))
+    }
+
+    fn may_fill_one(&self, Directory { uid, gid, mode }: Directory) -> bool {
+        let bits = if uid == self.uid {
+            mode >> 6
+        } else if self.groups.contains(&gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        self.uid == 0 || bits & 0o3 == 0o3
     }
 
     /// Returns the shell that the list of users names, if it is there and is one: `nologin` and its like
@@ -149,15 +174,18 @@ fn is_systems(path: &str) -> bool {
 /// lists may be short: what it lacks is zero, or empty, as it is for container engines
 /// (github.com/moby/sys, `user`).
 pub fn find(root: &Path, wanted: &str) -> Result<User> {
+    find_in(&list(&root.join("etc/passwd")), &list(&root.join("etc/group")), wanted)
+}
+
+/// The same, in lists that were read already.
+pub fn find_in(passwd: &str, groups: &str, wanted: &str) -> Result<User> {
     let (who, group) = match wanted.split_once(':') {
         Some((who, group)) => (who, Some(group).filter(|group| !group.is_empty())),
         None => (wanted, None),
     };
     let who = if who.is_empty() { "0" } else { who };
-    let passwd = list(&root.join("etc/passwd"));
-    let groups = list(&root.join("etc/group"));
     let wanted_uid = digits(who);
-    let known = lines(&passwd).find(|fields| {
+    let known = lines(passwd).find(|fields| {
         let uid = fields.get(2).and_then(|uid| digits(uid));
         fields[0] == who || (wanted_uid.is_some() && uid == wanted_uid)
     });
@@ -183,7 +211,7 @@ pub fn find(root: &Path, wanted: &str) -> Result<User> {
     };
     if let Some(group) = group {
         let wanted_gid = digits(group);
-        let known = lines(&groups).find(|fields| {
+        let known = lines(groups).find(|fields| {
             let gid = fields.get(2).and_then(|gid| digits(gid));
             fields[0] == group || (wanted_gid.is_some() && gid == wanted_gid)
         });
@@ -198,8 +226,7 @@ pub fn find(root: &Path, wanted: &str) -> Result<User> {
         let member = |fields: &Vec<&str>| {
             fields.get(3).is_some_and(|members| members.split(',').any(|member| member == name))
         };
-        user.groups =
-            lines(&groups).filter(member).filter_map(|fields| digits(fields[2])).collect();
+        user.groups = lines(groups).filter(member).filter_map(|fields| digits(fields[2])).collect();
     }
     if !user.groups.contains(&user.gid) {
         user.groups.insert(0, user.gid);

@@ -3,7 +3,7 @@
 use crate::interrupt;
 use banger_config::{ImageLimits, Size};
 use banger_doc::{Context, Error, Image, Name, Result};
-use banger_layer::{Layer, Limits, Progress, Summary};
+use banger_layer::{Layer, Limits, Progress, Summary, Top};
 use banger_state::{Staged, State, place};
 use nix::unistd::{Whence, lseek};
 use std::{
@@ -11,7 +11,6 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
-    time::Instant,
 };
 
 /// Returns what an image may ask for: what the user chose, else the layers' own limits.
@@ -35,30 +34,41 @@ pub fn limits(chosen: &ImageLimits) -> Limits {
     }
 }
 
-/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it. Returns also
-/// how long both took, in words for a person, when nothing moves on the screen any more.
+/// Writes layers to the disk of a begun image and syncs it. An interrupt removes it.
 pub fn write(
     state: &State,
     name: &Name,
     layers: Vec<Layer>,
     limits: &Limits,
     progress: &Progress,
-) -> Result<(Staged, Summary, String)> {
+) -> Result<(Staged, Summary)> {
+    written(state, name, |disk| banger_layer::build(layers, disk, limits, progress))
+}
+
+/// Like [`write()`], for an archive that is to be a root file system; `judge` may refuse it.
+pub fn write_root(
+    state: &State,
+    name: &Name,
+    archive: Layer,
+    limits: &Limits,
+    progress: &Progress,
+    judge: impl FnOnce(&Top) -> Result<()>,
+) -> Result<(Staged, Summary)> {
+    written(state, name, |disk| banger_layer::build_root(archive, disk, limits, progress, judge))
+}
+
+fn written(
+    state: &State,
+    name: &Name,
+    build: impl FnOnce(&File) -> Result<Summary>,
+) -> Result<(Staged, Summary)> {
     let (staged, file) = begin(state, name)?;
     let path = staged.path().join(place::IMAGE_DISK);
-    let start = Instant::now();
-    let summary = banger_layer::build(layers, &file, limits, progress).map_err(no_room)?;
-    let wrote = start.elapsed();
-    let start = Instant::now();
+    let summary = build(&file).map_err(no_room)?;
     file.sync_all()
         .with_context(|| format!("cannot sync '{}'", path.display()))
         .map_err(no_room)?;
-    let words = format!(
-        "wrote the disk in {:.2} s, synced it in {:.2} s",
-        wrote.as_secs_f32(),
-        start.elapsed().as_secs_f32()
-    );
-    Ok((staged, summary, words))
+    Ok((staged, summary))
 }
 
 /// Says what to do about a host's disk that is full.

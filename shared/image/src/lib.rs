@@ -6,6 +6,6 @@ mod disk;
 pub mod progress;
 
 pub use banger_cli::interrupt;
-pub use banger_layer::Limits;
+pub use banger_layer::{Limits, Top};
 pub use check::{Checked, check};
-pub use disk::{copy, freed_bytes, limits, no_room, publish, republish, users, write};
+pub use disk::{copy, freed_bytes, limits, no_room, publish, republish, users, write, write_root};

@@ -95,7 +95,9 @@ pub fn stream<T>(
     }
     let bar = line();
     let value = with_ticks(work, || {
-        bar.set_message(format!("{}; {}", words(), written(disk)));
+        let begun = disk.bytes_out.load(Ordering::Relaxed) > 0;
+        let disk = if begun { format!("; {}", written(disk)) } else { String::new() };
+        bar.set_message(format!("{}{disk}", words()));
         bar.tick();
     });
     bar.finish_and_clear();

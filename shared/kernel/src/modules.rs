@@ -30,7 +30,7 @@ const GROUPS: &[Group] = &[
     Group { name: "channel", modules: &["virtio_console"], essential: false },
     Group { name: "vsock", modules: &["vmw_vsock_virtio_transport"], essential: false },
     Group { name: "net", modules: &["virtio_net"], essential: false },
-    Group { name: "late", modules: &["virtio_rng", "ptp_kvm"], essential: false },
+    Group { name: "late", modules: &["virtio_rng", "ptp_kvm", "virtio_balloon"], essential: false },
 ];
 
 /// At least one of each pair has to be there: a way to devices, a way to the host.

@@ -2,7 +2,7 @@
 
 use crate::Progress;
 use crate::inflate::Inflate;
-use crate::limits::{Limits, over};
+use crate::limits::{Limits, over, shown};
 use crate::stream::Counted;
 use crate::tar::{Input, Kind, Reader};
 use banger_doc::{Context, Error, Result};
@@ -98,7 +98,7 @@ pub fn members(
             Kind::File if entry.pieces.is_some() => {
                 return Err(Error::failed(format!(
                     "the file '{}' in it is stored as a sparse one",
-                    entry.path.escape_ascii()
+                    shown(&entry.path)
                 )));
             }
             Kind::File => Member::File { offset: reader.input().position(), size: entry.size },

@@ -1,9 +1,10 @@
-//! Layers as they come, made into plain bytes: gzip, zstd, or nothing to do. The first bytes tell,
+//! Layers as they come, made into plain bytes: gzip, zstd, xz, or nothing to do. The first bytes tell,
 //! not what the image says.
 
 use crate::limits::{Limits, over};
 use banger_doc::{Context, Error, Result};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
+use liblzma::stream as lzma;
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
@@ -16,16 +17,64 @@ const LARGE_WINDOW: u64 = 8 << 20;
 const MAX_FRAME_HEADER: usize = 18;
 static LARGE: Mutex<()> = Mutex::new(());
 
-/// Names the tool that unpacks what begins with these bytes, where we do not.
-pub fn other_packing(head: &[u8]) -> Option<&'static str> {
-    let others: [(&[u8], &str); 5] = [
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh", "bzip2"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"LZIP", "lzip"),
-        (b"PK\x03\x04", "zip"),
+/// The memory that unpacking xz may take; `xz -9` needs 65 MiB. One layer at a time.
+const XZ_MEMORY: u64 = 128 << 20;
+
+/// Something that is no tar, and not packed as layers are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Other {
+    /// What it is, as the end of a sentence that begins with its name.
+    pub what: &'static str,
+    /// The command that writes what is in it to stdout, without the name of the file.
+    pub unpack: Option<&'static str>,
+}
+
+/// Names what begins with these bytes, where it cannot be read.
+pub fn other_packing(head: &[u8]) -> Option<Other> {
+    let others: [(&[u8], &str, Option<&str>); 12] = [
+        (b"BZh", "is compressed by bzip2", Some("bzip2 -dc")),
+        (b"\x04\x22\x4d\x18", "is compressed by lz4", Some("lz4 -dc")),
+        (b"LZIP", "is compressed by lzip", Some("lzip -dc")),
+        (b"\x1f\x9d", "is compressed by compress", Some("gzip -dc")),
+        (b"\x5d\0\0", "is compressed by lzma", Some("xz --format=lzma -dc")),
+        // It keeps no owners, so there is a tar in it, or nothing to boot.
+        (b"PK\x03\x04", "is a zip archive", Some("unzip -p")),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", Some("7z x -so")),
+        (b"070701", "is a cpio archive", None),
+        (b"hsqs", "is a squashfs", None),
+        (b"QFI\xfb", "is a qcow2 disk", None),
+        (b"SQLite", "is a database", None),
+        (b"\x7fELF", "is a program", None),
     ];
-    others.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, tool)| *tool)
+    others
+        .iter()
+        .find(|(magic, ..)| head.starts_with(magic))
+        .map(|(_, what, unpack)| Other { what, unpack: *unpack })
+}
+
+/// Says whether bytes that begin so are unpacked here.
+pub fn is_packed(head: &[u8]) -> bool {
+    !matches!(Format::of(head), Format::None)
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    None,
+    Gzip,
+    Zstd,
+    Xz,
+}
+
+impl Format {
+    fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or one to skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::None,
+        }
+    }
 }
 
 /// A layer's bytes on their way out of whatever packs them.
@@ -38,18 +87,17 @@ enum Packing {
     None,
     Gzip(Box<Gzip>),
     Zstd(Box<Zstd>),
+    Xz(Box<Xz>),
 }
 
 impl<R: Read> Inflate<R> {
     pub(crate) fn new(input: R, limits: &Limits) -> Result<Self> {
         let mut feed = Feed { input, buffer: vec![0; READ], start: 0, end: 0 };
-        let packing = match feed.at_hand(4)? {
-            [0x1f, 0x8b, ..] => Packing::Gzip(Box::new(Gzip::new())),
-            // A frame, or one to skip.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-                Packing::Zstd(Box::new(Zstd::new(limits)?))
-            }
-            _ => Packing::None,
+        let packing = match Format::of(feed.at_hand(6)?) {
+            Format::Gzip => Packing::Gzip(Box::new(Gzip::new())),
+            Format::Zstd => Packing::Zstd(Box::new(Zstd::new(limits)?)),
+            Format::Xz => Packing::Xz(Box::new(Xz::new()?)),
+            Format::None => Packing::None,
         };
         Ok(Self { feed, packing })
     }
@@ -63,6 +111,7 @@ impl<R: Read> Inflate<R> {
                 Packing::None => self.feed.copy(rest)?,
                 Packing::Gzip(gzip) => gzip.fill(&mut self.feed, rest)?,
                 Packing::Zstd(zstd) => zstd.fill(&mut self.feed, rest)?,
+                Packing::Xz(xz) => xz.fill(&mut self.feed, rest)?,
             };
             if count == 0 {
                 break;
@@ -269,6 +318,50 @@ impl Zstd {
                 return Ok(made);
             }
         }
+    }
+}
+
+/// Xz: one stream or several, with nothing between them but padding.
+struct Xz {
+    inflate: lzma::Stream,
+    ended: bool,
+    _large: MutexGuard<'static, ()>,
+}
+
+impl Xz {
+    fn new() -> Result<Self> {
+        let inflate = lzma::Stream::new_stream_decoder(XZ_MEMORY, lzma::CONCATENATED)
+            .context("cannot start xz")?;
+        let large = LARGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(Self { inflate, ended: false, _large: large })
+    }
+
+    fn fill<R: Read>(&mut self, feed: &mut Feed<R>, out: &mut [u8]) -> Result<usize> {
+        while !self.ended {
+            let bytes = feed.at_hand(1)?;
+            let action = if bytes.is_empty() { lzma::Action::Finish } else { lzma::Action::Run };
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let status = self.inflate.process(bytes, out, action).map_err(|error| match error {
+                lzma::Error::MemLimit => Error::failed(format!(
+                    "unpacking it by xz takes more than {} MiB of memory",
+                    XZ_MEMORY >> 20
+                ))
+                .hint("pack it again with 'xz -6'"),
+                _ => Error::failed("it is not valid xz"),
+            })?;
+            feed.consume((self.inflate.total_in() - before_in) as usize);
+            let made = (self.inflate.total_out() - before_out) as usize;
+            match status {
+                lzma::Status::StreamEnd => self.ended = true,
+                lzma::Status::MemNeeded => return Err(cut_off()),
+                _ if made == 0 && matches!(action, lzma::Action::Finish) => return Err(cut_off()),
+                _ => {}
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+        }
+        Ok(0)
     }
 }
 

@@ -10,17 +10,19 @@ mod inflate;
 mod limits;
 mod merge;
 mod pax;
+mod root;
 mod stream;
 mod take;
 mod tar;
 
 pub use archive::{Member, members, unpack};
 pub use banger_ext4::Summary;
-pub use inflate::other_packing;
+pub use inflate::{Other, is_packed, other_packing};
 pub use limits::Limits;
+pub use root::Top;
 
 use banger_doc::{Context, Error, Result};
-use banger_ext4::{Disk, uuid};
+use banger_ext4::{Disk, Tree, uuid};
 use merge::Merge;
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
@@ -71,6 +73,33 @@ pub fn build(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<Summary> {
+    build_tree(layers, output, limits, progress, |_| Ok(()))
+}
+
+/// Like [`build`], for an archive that is to be a root file system. `judge` is told what it turns
+/// out to be, and may refuse it; a root below other directories is taken out of them.
+pub fn build_root(
+    archive: Layer,
+    output: &File,
+    limits: &Limits,
+    progress: &Progress,
+    judge: impl FnOnce(&Top) -> Result<()>,
+) -> Result<Summary> {
+    build_tree(vec![archive], output, limits, progress, |tree| {
+        let (top, id) = root::top(tree);
+        judge(&top)?;
+        tree.make_root(id);
+        Ok(())
+    })
+}
+
+fn build_tree(
+    layers: Vec<Layer>,
+    output: &File,
+    limits: &Limits,
+    progress: &Progress,
+    last: impl FnOnce(&mut Tree) -> Result<()>,
+) -> Result<Summary> {
     if layers.len() > limits.layers {
         return Err(limits::over(format!(
             "the image has {} layers, more than the limit of {}",
@@ -111,7 +140,9 @@ pub fn build(
         }
         merged
     })?;
-    disk.finish(merge.into_tree(), uuid(&digest.finalize()), "")
+    let mut tree = merge.into_tree();
+    last(&mut tree)?;
+    disk.finish(tree, uuid(&digest.finalize()), "")
 }
 
 /// Takes in one layer and checks its digest.

@@ -1,6 +1,6 @@
 //! Puts layers on top of each other, the lowest first.
 
-use crate::limits::{Limits, over};
+use crate::limits::{Limits, over, shown};
 use crate::take::{Change, Taken, What};
 use banger_doc::{Context, Error, Result};
 use banger_ext4::{Body, Id, Meta, Text, Tree};
@@ -64,8 +64,8 @@ impl<'l> Merge<'l> {
     }
 
     fn about(&self, store: u16, change: &Change) -> String {
-        let parent = self.tree.text(store, change.parent).escape_ascii();
-        let name = self.tree.text(store, change.name).escape_ascii();
+        let parent = shown(self.tree.text(store, change.parent));
+        let name = shown(self.tree.text(store, change.name));
         if change.parent == Text::default() {
             format!("the entry '{name}' cannot be used")
         } else {
@@ -138,7 +138,7 @@ impl<'l> Merge<'l> {
             What::Link(target) => {
                 let path = self.tree.text(store, target).to_vec();
                 let id = self.target(&path)?.ok_or_else(|| {
-                    Error::failed(format!("its target '{}' is not there", path.escape_ascii()))
+                    Error::failed(format!("its target '{}' is not there", shown(&path)))
                 })?;
                 let directory = self.make(store, change.parent)?;
                 let name = self.tree.text(store, change.name).to_vec();
@@ -228,7 +228,7 @@ impl<'l> Merge<'l> {
                         let Some(target) = self.tree.target(id) else {
                             return Err(Error::failed(format!(
                                 "'{}' on its path is not a directory",
-                                name.escape_ascii()
+                                shown(name)
                             )));
                         };
                         if replaced.is_some_and(|replaced| replaced.contains(&id)) {

@@ -1,7 +1,7 @@
 //! Takes one layer in: the content of its files goes to the disk at once, what it changes in the
 //! tree is remembered until the layers below it are there.
 
-use crate::limits::{Limits, over};
+use crate::limits::{Limits, over, shown};
 use crate::stream::{Shared, Stream, count};
 use crate::tar::{Entry, Input, Kind, Reader};
 use banger_doc::{Context, Error, Result};
@@ -74,13 +74,13 @@ pub(crate) fn take(
         let more = if last.is_empty() {
             more?
         } else {
-            more.with_context(|| format!("after the entry '{}'", last.escape_ascii()))?
+            more.with_context(|| format!("after the entry '{}'", shown(&last)))?
         };
         if !more {
             break;
         }
         taking.entry(&mut reader).with_context(|| {
-            format!("the entry '{}' cannot be used", reader.entry().path.escape_ascii())
+            format!("the entry '{}' cannot be used", shown(&reader.entry().path))
         })?;
         last.clone_from(&reader.entry().path);
     }
@@ -154,7 +154,7 @@ impl Taking<'_> {
             Kind::Hardlink => {
                 let mut target = Vec::new();
                 clean(&entry.link, self.shared.limits, &mut target)
-                    .with_context(|| format!("its target '{}'", entry.link.escape_ascii()))?;
+                    .with_context(|| format!("its target '{}'", shown(&entry.link)))?;
                 return Ok(What::Link(self.source.store.keep(&target)));
             }
             Kind::Directory => Body::Directory,

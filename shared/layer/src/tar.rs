@@ -2,7 +2,7 @@
 //! sparse files, numbers in octal or binary. What could be read in two ways is refused.
 
 use crate::header::{BLOCK, Header, Pieces, more_sparse, text};
-use crate::limits::{Limits, over};
+use crate::limits::{Limits, over, shown};
 use crate::pax;
 use banger_doc::{Context, Error, Result};
 
@@ -438,9 +438,9 @@ impl Extended {
     fn read(body: &[u8], xattrs: usize) -> Result<Self> {
         let mut found = Self::default();
         pax::records(body, |key, value| {
-            found.record(key, value).with_context(|| {
-                format!("the extended header's '{}' is wrong", key.escape_ascii())
-            })?;
+            found
+                .record(key, value)
+                .with_context(|| format!("the extended header's '{}' is wrong", shown(key)))?;
             // At once: each is compared with all before it.
             if found.xattrs.len() > xattrs {
                 return Err(over(format!("an entry has more than {xattrs} extended attributes")));

@@ -4,7 +4,7 @@ use banger_doc::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt::Write as _,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
     thread,
@@ -13,8 +13,12 @@ use std::{
 
 /// An answer larger than this is refused; the largest real one is a few hundred bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// How long one request may take. `InstanceStart` is the slowest: it loads the kernel.
+/// How long one request to a guest that runs may take. What comes before is bound by the start's end.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+
+/// What helps where something of banger's own does not come in time.
+const BUSY: &str =
+    "the host may be too busy: '--timeout SECONDS' of 'banger vm start' gives it longer";
 
 /// `PUT /machine-config`.
 #[derive(Debug, Serialize)]
@@ -72,6 +76,17 @@ pub(crate) struct Vsock<'a> {
     pub(crate) uds_path: &'a str,
 }
 
+/// `PUT /balloon`.
+#[derive(Debug, Serialize)]
+struct Balloon {
+    /// How much of its memory the guest is to give up at once.
+    amount_mib: u64,
+    /// Whether it may have that back when it needs it.
+    deflate_on_oom: bool,
+    /// Whether it tells what it does not use, which is then the host's again.
+    free_page_reporting: bool,
+}
+
 #[derive(Serialize)]
 struct Action<'a> {
     action_type: &'a str,
@@ -96,27 +111,28 @@ struct Fault {
 #[derive(Debug)]
 pub(crate) struct Api {
     stream: UnixStream,
+    /// When the guest has to run.
+    until: Instant,
+    started: bool,
 }
 
 impl Api {
-    /// Connects, waiting at most `limit` for the socket to appear.
-    pub(crate) fn connect(socket: &Path, limit: Duration) -> Result<Self> {
-        let end = Instant::now() + limit;
+    /// Connects, waiting until then for the socket to appear and, afterwards, for each answer that
+    /// the guest's start needs.
+    pub(crate) fn connect(socket: &Path, until: Instant) -> Result<Self> {
+        let begun = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
             match UnixStream::connect(socket) {
-                Ok(stream) => {
-                    stream
-                        .set_read_timeout(Some(REQUEST_LIMIT))
-                        .and_then(|()| stream.set_write_timeout(Some(REQUEST_LIMIT)))
-                        .context("cannot set a limit on Firecracker's socket")?;
-                    return Ok(Self { stream });
-                }
-                Err(_) if Instant::now() < end => thread::sleep(pause),
+                Ok(stream) => return Ok(Self { stream, until, started: false }),
+                Err(_) if Instant::now() < until => thread::sleep(pause),
                 Err(error) => {
-                    return Err(error).with_context(|| {
-                        format!("Firecracker did not open its socket within {} s", limit.as_secs())
-                    });
+                    let took = begun.elapsed().as_secs();
+                    return Err(Error::failed(format!(
+                        "Firecracker did not open its socket within {took} s"
+                    ))
+                    .because(error)
+                    .hint(BUSY));
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(1));
@@ -161,9 +177,20 @@ impl Api {
         self.put("/entropy", &serde_json::Map::new())
     }
 
-    /// Starts the guest.
+    /// Attaches a balloon that stays empty, and through which what the guest does not use is given
+    /// back to the host.
+    pub(crate) fn balloon(&mut self) -> Result<()> {
+        self.put(
+            "/balloon",
+            &Balloon { amount_mib: 0, deflate_on_oom: true, free_page_reporting: true },
+        )
+    }
+
+    /// Starts the guest, the slowest of all requests: it loads the kernel.
     pub(crate) fn start(&mut self) -> Result<()> {
-        self.put("/actions", &Action { action_type: "InstanceStart" })
+        self.put("/actions", &Action { action_type: "InstanceStart" })?;
+        self.started = true;
+        Ok(())
     }
 
     /// Holds the guest still.
@@ -197,6 +224,7 @@ impl Api {
         message.push_str("\r\n");
         let mut bytes = message.into_bytes();
         bytes.extend_from_slice(body.unwrap_or_default());
+        self.limit().context("cannot set a limit on Firecracker's socket")?;
         self.stream
             .write_all(&bytes)
             .with_context(|| format!("cannot ask Firecracker for {method} {path}"))?;
@@ -210,6 +238,14 @@ impl Api {
             .map_or_else(|_| format!("status {status}"), |fault| fault.fault_message);
         Err(Error::failed(format!("Firecracker refused {method} {path}"))
             .because(fault.lines().collect::<Vec<_>>().join(" ")))
+    }
+
+    /// Bounds the request that comes.
+    fn limit(&self) -> std::io::Result<()> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let limit = if self.started { REQUEST_LIMIT } else { left.max(Duration::from_millis(1)) };
+        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.set_write_timeout(Some(limit))
     }
 
     fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
@@ -234,7 +270,13 @@ impl Api {
                     return Ok((status, bytes[head..head + length].to_vec()));
                 }
             }
-            let read = self.stream.read(&mut chunk).context("cannot read from the socket")?;
+            let read = match self.stream.read(&mut chunk) {
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(Error::failed("it does not come").hint(BUSY));
+                }
+                Err(error) => return Err(error).context("cannot read from the socket"),
+            };
             if read == 0 {
                 return Err(Error::failed("the connection was closed"));
             }
@@ -254,7 +296,25 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(answer).unwrap();
         far.shutdown(std::net::Shutdown::Write).unwrap();
-        Api { stream: near }.start()
+        api(near, Duration::from_mins(1)).start()
+    }
+
+    fn api(stream: UnixStream, limit: Duration) -> Api {
+        Api { stream, until: Instant::now() + limit, started: false }
+    }
+
+    #[test]
+    fn what_does_not_come_in_time_is_said_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let until = Instant::now() + Duration::from_millis(20);
+        let error = Api::connect(&dir.path().join("api.sock"), until).unwrap_err();
+        assert!(error.chain().contains("did not open its socket within"), "{error}");
+        // The path is banger's own: nobody has to look at how it is written.
+        assert_eq!(error.hint_text(), Some(BUSY));
+        let (near, _far) = UnixStream::pair().unwrap();
+        let error = api(near, Duration::from_millis(20)).version().unwrap_err();
+        assert!(error.chain().ends_with("GET /version: it does not come"), "{error}");
+        assert_eq!(error.hint_text(), Some(BUSY));
     }
 
     #[test]
@@ -296,7 +356,8 @@ mod tests {
             command.args(["--api-sock", "api.sock", "--level", "Off"]).current_dir(dir.path());
             command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
             let child = command.spawn().unwrap();
-            let api = Api::connect(&dir.path().join("api.sock"), Duration::from_mins(1)).unwrap();
+            let until = Instant::now() + Duration::from_mins(1);
+            let api = Api::connect(&dir.path().join("api.sock"), until).unwrap();
             Some(Self { child, dir, api })
         }
 
@@ -330,11 +391,14 @@ mod tests {
     #[test]
     fn the_real_firecracker_takes_every_request() {
         let Some(mut real) = Real::start() else { return };
-        assert!(real.api.version().unwrap().starts_with("1."));
+        let version = crate::Version::serving(&real.api.version().unwrap()).unwrap();
         real.api.machine_config(&MachineConfig { vcpu_count: 2, mem_size_mib: 64 }).unwrap();
         real.kernel(&banger_tests::tiny_kernel(banger_tests::Then::Halts)).unwrap();
         real.drive("disk").unwrap();
         real.api.vsock(&Vsock { guest_cid: 3, uds_path: "channel.sock" }).unwrap();
+        if version.reports_free_pages() {
+            real.api.balloon().unwrap();
+        }
         real.api.entropy().unwrap();
         real.api.start().unwrap();
         assert!(real.dir.path().join("channel.sock").exists());

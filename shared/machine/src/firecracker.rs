@@ -7,10 +7,11 @@ use crate::{
     elf::{is_dynamic, is_elf},
     jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
     kvm,
+    versions::Version,
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
-use banger_doc::{Channel, Context, Error, Result, Vmm};
+use banger_doc::{Channel, Context, Desire, Document, Error, Report, Result, Vmm};
 use nix::{
     sys::stat::Mode,
     unistd::{Gid, Uid, chown, geteuid, mkfifo},
@@ -41,14 +42,6 @@ const METRICS: &str = "run/metrics";
 const VSOCK: &str = "run/vsock.sock";
 /// The guest's address on its vsock. Every VM has a vsock of its own, so all use the same.
 const GUEST_CID: u32 = 3;
-/// The oldest version that describes its devices by ACPI, as a distribution's kernel needs.
-const OLDEST: (u32, u32) = (1, 8);
-/// The first version whose API may be another one.
-const TOO_NEW: (u32, u32) = (2, 0);
-/// How long Firecracker may take to open its socket.
-const SOCKET_LIMIT: Duration = Duration::from_secs(10);
-/// How long it may take to tell its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the kernel is told; `docs/boot.md` has the reason of each word.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off \
@@ -73,27 +66,27 @@ pub struct Firecracker {
     /// What the driver tells; see [`Told`].
     told: UnixStream,
     teller: Option<UnixStream>,
-    orders: Option<Sender<Order>>,
+    orders: Option<Sender<Desire>>,
+    /// Its version, once it has told it.
+    version: Option<Version>,
     partial: Vec<u8>,
-}
-
-/// What the driver can be told.
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    Pause,
-    Resume,
 }
 
 /// What the driver tells: a letter, and for those with words their length (four bytes) and they.
 struct Told;
 
 impl Told {
+    /// Which version it is.
+    const VERSION: u8 = b'V';
     const LAUNCHED: u8 = b'L';
     const PAUSED: u8 = b'P';
     const RESUMED: u8 = b'R';
-    /// Something for the log, such as an order that was refused.
+    /// Why it was not paused, or not resumed.
+    const NOT_PAUSED: u8 = b'p';
+    const NOT_RESUMED: u8 = b'r';
+    /// Something for the log.
     const NOTE: u8 = b'N';
-    /// The machine cannot be.
+    /// The machine cannot be: a `banger.error/1`.
     const FAILURE: u8 = b'E';
 
     fn with_words(letter: u8, words: &str) -> Vec<u8> {
@@ -111,6 +104,9 @@ impl Firecracker {
     /// Finds Firecracker and prepares it for a plan.
     pub fn new(plan: Plan, binaries: &Binaries) -> Result<Self> {
         let program = find("firecracker", binaries.firecracker.as_ref())?;
+        // The jailer names its folder after the file that a link leads to.
+        let program = fs::canonicalize(&program)
+            .with_context(|| format!("cannot find '{}'", program.display()))?;
         require_kvm(kvm())?;
         require_elf(&plan.kernel)?;
         let jailer = if geteuid().is_root() {
@@ -152,11 +148,12 @@ impl Firecracker {
             told,
             teller: Some(teller),
             orders: None,
+            version: None,
             partial: Vec::new(),
         })
     }
 
-    fn order(&self, order: Order) -> Result<()> {
+    fn order(&self, order: Desire) -> Result<()> {
         let sender =
             self.orders.as_ref().expect("because only a launched machine is told anything");
         sender.send(order).map_err(|_| Error::failed("Firecracker's API is closed"))
@@ -374,11 +371,18 @@ impl Machine for Firecracker {
                 letter => {
                     let Some(words) = Told::words(rest) else { break };
                     let text = String::from_utf8_lossy(words).into_owned();
-                    if letter == Told::FAILURE {
-                        return Err(Error::failed(text));
-                    }
                     taken += 4 + words.len();
-                    Event::Note(text)
+                    match letter {
+                        Told::FAILURE => return Err(Report::from_slice(text.as_bytes())?.into()),
+                        Told::VERSION => {
+                            self.version = Version::serving(&text).ok();
+                            self.partial.drain(..taken);
+                            continue;
+                        }
+                        Told::NOT_PAUSED => Event::Refused(Desire::Paused, text),
+                        Told::NOT_RESUMED => Event::Refused(Desire::Running, text),
+                        _ => Event::Note(text),
+                    }
                 }
             });
             self.partial.drain(..taken);
@@ -387,11 +391,12 @@ impl Machine for Firecracker {
     }
 
     fn pause(&mut self) -> Result<()> {
-        self.order(Order::Pause)
+        self.version.map_or(Ok(()), Version::require_pause)?;
+        self.order(Desire::Paused)
     }
 
     fn resume(&mut self) -> Result<()> {
-        self.order(Order::Resume)
+        self.order(Desire::Running)
     }
 
     fn press_power(&mut self) -> Result<bool> {
@@ -401,52 +406,52 @@ impl Machine for Firecracker {
 }
 
 /// Configures and starts the guest, then carries out orders until there are no more.
-fn drive(plan: &Plan, orders: &Receiver<Order>, mut teller: UnixStream) {
-    let begun = Instant::now();
-    let mut api = match configure(plan, begun) {
-        Ok((api, times)) => {
-            let _ = teller.write_all(&Told::with_words(Told::NOTE, &times));
-            api
-        }
-        Err(error) => {
-            let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            let words = format!("{}{hint}", error.chain());
-            let _ = teller.write_all(&Told::with_words(Told::FAILURE, &words));
-            return;
-        }
+fn drive(plan: &Plan, orders: &Receiver<Desire>, mut teller: UnixStream) {
+    let mut tell = |letter, words: &str| {
+        let _ = teller.write_all(&Told::with_words(letter, words));
+    };
+    let mut api = match configure(plan, &mut tell) {
+        Ok(api) => api,
+        Err(error) => return tell(Told::FAILURE, &error.report().to_line()),
     };
     let _ = teller.write_all(&[Told::LAUNCHED]);
     while let Ok(order) = orders.recv() {
-        let done = match order {
-            Order::Pause => api.pause().map(|()| Told::PAUSED),
-            Order::Resume => api.resume().map(|()| Told::RESUMED),
+        let (done, letter, refused) = match order {
+            Desire::Paused => (api.pause(), Told::PAUSED, Told::NOT_PAUSED),
+            _ => (api.resume(), Told::RESUMED, Told::NOT_RESUMED),
         };
         let _ = match done {
-            Ok(letter) => teller.write_all(&[letter]),
-            Err(error) => teller.write_all(&Told::with_words(Told::NOTE, &error.chain())),
+            Ok(()) => teller.write_all(&[letter]),
+            Err(error) => teller.write_all(&Told::with_words(refused, &error.chain())),
         };
     }
 }
 
-/// Returns also how long each step took, in words.
-fn configure(plan: &Plan, begun: Instant) -> Result<(Api, String)> {
+/// Tells the version before the guest runs, and how long each step took after.
+fn configure(plan: &Plan, tell: &mut impl FnMut(u8, &str)) -> Result<Api> {
+    let begun = Instant::now();
     let passed = || begun.elapsed().as_secs_f64() * 1000.0;
-    let mut api = Api::connect(Path::new(API), SOCKET_LIMIT)?;
+    let mut api = Api::connect(Path::new(API), plan.until)?;
     let reached = passed();
-    check_version(&api.version()?)?;
-    describe(&mut api, plan)?;
+    let text = api.version()?;
+    let version = Version::serving(&text)?;
+    tell(Told::VERSION, &text);
+    describe(&mut api, plan, version)?;
     let configured = passed();
     api.start()?;
-    let times = format!(
-        "Firecracker: its socket after {reached:.1} ms, configured after {configured:.1} ms, the guest \
-         started after {:.1} ms",
-        passed()
+    tell(
+        Told::NOTE,
+        &format!(
+            "Firecracker {version}: its socket after {reached:.1} ms, configured after {configured:.1} \
+             ms, the guest started after {:.1} ms",
+            passed()
+        ),
     );
-    Ok((api, times))
+    Ok(api)
 }
 
 /// Tells what the machine is made of.
-fn describe(api: &mut Api, plan: &Plan) -> Result<()> {
+fn describe(api: &mut Api, plan: &Plan, version: Version) -> Result<()> {
     api.machine_config(&MachineConfig { vcpu_count: plan.vcpu, mem_size_mib: plan.memory_mib })?;
     let extent = if plan.verbose { VERBOSE } else { QUIET };
     api.boot_source(&BootSource {
@@ -471,6 +476,9 @@ fn describe(api: &mut Api, plan: &Plan) -> Result<()> {
         })?;
     }
     api.vsock(&Vsock { guest_cid: GUEST_CID, uds_path: &format!("/{VSOCK}") })?;
+    if version.reports_free_pages() {
+        api.balloon()?;
+    }
     api.entropy()
 }
 
@@ -487,7 +495,7 @@ pub fn complaint(log: &[String]) -> Option<String> {
 /// Says whether a plan can be Firecracker's on this host, so far as that can be known before.
 pub(crate) fn usable(plan: &Plan, binaries: &Binaries) -> Result<()> {
     let program = find("firecracker", binaries.firecracker.as_ref())?;
-    check_version(&version_of(&program)?)?;
+    Version::serving(&version_of(&program, plan.until)?)?;
     Firecracker::new(plan.clone(), binaries).map(drop)
 }
 
@@ -510,7 +518,7 @@ fn find(name: &str, configured: Option<&PathBuf>) -> Result<PathBuf> {
 }
 
 /// Asks a program for its version, such as `1.12.1`.
-fn version_of(program: &Path) -> Result<String> {
+fn version_of(program: &Path, until: Instant) -> Result<String> {
     let mut child = Command::new(program)
         .arg("--version")
         .env_clear()
@@ -519,9 +527,8 @@ fn version_of(program: &Path) -> Result<String> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("cannot run '{}'", program.display()))?;
-    let end = Instant::now() + VERSION_LIMIT;
     while child.try_wait().context("cannot wait for Firecracker")?.is_none() {
-        if Instant::now() >= end {
+        if Instant::now() >= until {
             let _ = child.kill();
             let _ = child.wait();
             return Err(Error::unavailable(format!(
@@ -564,36 +571,9 @@ fn require_elf(kernel: &Path) -> Result<()> {
         .hint("import the kernel again, from its package; '--vmm qemu' takes it as it is"))
 }
 
-/// Refuses a Firecracker older than `OLDEST`, one with another API, or one whose version cannot be
-/// told.
-pub fn check_version(text: &str) -> Result<()> {
-    let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
-    let advice = "docs/install.md says which serve and where to get one; '--vmm qemu' does without";
-    let refuse = |why: &str| {
-        Err(Error::unavailable(format!("Firecracker '{text}' {why}: 1.8 to 1.x are known"))
-            .hint(advice))
-    };
-    match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST => refuse("is too old"),
-        (Some(major), Some(minor)) if (major, minor) >= TOO_NEW => refuse("is too new"),
-        (Some(_), Some(_)) => Ok(()),
-        _ => refuse("is of no version"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn old_versions_are_refused() {
-        for good in ["1.12.1", "1.8.0-dev", "1.8", "1.15.0"] {
-            assert!(check_version(good).is_ok(), "{good}");
-        }
-        for bad in ["1.7.9", "0.25.0", "", "v1", "x.y", "2.0.0"] {
-            assert!(check_version(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_program_is_asked_for_its_version() {
@@ -606,17 +586,16 @@ mod tests {
             let mut shell = Command::new("sh");
             shell.args(["-euc", write, "sh"]).arg(&path).arg(body);
             assert!(shell.status().unwrap().success());
-            version_of(&path).and_then(|version| check_version(&version).map(|()| version))
+            let until = Instant::now() + Duration::from_secs(5);
+            version_of(&path, until).and_then(|version| Version::serving(&version))
         };
         let says =
             |version: &str| asked(&format!("echo 'Firecracker v{version}'; echo; echo more"));
         for good in ["1.8.0", "1.12.1", "1.13.2", "1.15.0-dev"] {
-            assert_eq!(says(good).unwrap(), good);
+            assert_eq!(says(good).unwrap().to_string(), good.trim_end_matches("-dev"));
         }
         for bad in ["1.7.0", "2.0.0", "next"] {
-            let error = says(bad).unwrap_err();
-            assert!(error.chain().contains(&format!("Firecracker '{bad}' is ")), "{error}");
-            assert!(error.hint_text().unwrap().contains("docs/install.md"));
+            says(bad).unwrap_err();
         }
         assert!(asked("exit 1").is_err());
         let error = asked("exec sleep 60").unwrap_err();
@@ -642,8 +621,8 @@ mod tests {
     }
 
     /// Run by itself in a guest whose kernel has Landlock, with the real Firecracker in the folder that
-    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. There is no KVM in
-    /// a guest, so the last step, running it, is refused for that reason and no other.
+    /// `BANGER_VMM` names: behind all its fences it still takes a whole machine. It is
+    /// not shown `/dev/kvm`, so the last step, running it, is refused for that reason and no other.
     #[test]
     fn the_real_firecracker_takes_a_machine_behind_landlock() {
         let Some(programs) = std::env::var_os("BANGER_VMM").map(PathBuf::from) else {
@@ -678,6 +657,7 @@ mod tests {
             user_network: String::new(),
             verbose: false,
             namespaces: Ok(()),
+            until: Instant::now() + Duration::from_mins(1),
         };
         let (console, told) = UnixStream::pair().unwrap();
         let machine = Firecracker {
@@ -691,6 +671,7 @@ mod tests {
             told,
             teller: None,
             orders: None,
+            version: None,
             partial: Vec::new(),
         };
         let (mut command, mut jail) = machine.own_jail(&plan);
@@ -700,9 +681,9 @@ mod tests {
         // SAFETY: in a guest this runs alone, so the child may do all it may do.
         unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) };
         let mut vmm = command.spawn().unwrap();
-        let refused = Api::connect(&at(API), Duration::from_mins(1)).and_then(|mut api| {
-            check_version(&api.version()?)?;
-            describe(&mut api, &plan)?;
+        let refused = Api::connect(&at(API), plan.until).and_then(|mut api| {
+            let version = Version::serving(&api.version()?)?;
+            describe(&mut api, &plan, version)?;
             api.start()
         });
         let status = fs::read_to_string(format!("/proc/{}/status", vmm.id())).unwrap();

@@ -12,16 +12,18 @@ mod jail;
 mod kvm;
 mod qemu;
 mod qmp;
+mod versions;
 
 pub use cgroup::{forget, groups, remove_group, strays};
-pub use firecracker::{Firecracker, check_version, complaint};
+pub use firecracker::{Firecracker, complaint};
 pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
+pub use versions::{Answer, Fault, Version};
 
 use banger_channel::bridge::Device;
 use banger_config::Binaries;
-use banger_doc::{Channel, Result, Vmm};
+use banger_doc::{Channel, Desire, Result, Vmm};
 use nix::unistd::Uid;
 use std::{
     fmt,
@@ -29,6 +31,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     process::Command,
+    time::Instant,
 };
 
 /// Where what a VMM prints comes out, a pipe in the VM's folder: see [`output`].
@@ -70,6 +73,8 @@ pub struct Plan {
     pub verbose: bool,
     /// Why this host allows no user namespaces, if it does not.
     pub namespaces: std::result::Result<(), String>,
+    /// When the start has taken as long as it may: what it waits for has to be there by then.
+    pub until: Instant,
 }
 
 /// A disk of a machine.
@@ -142,7 +147,9 @@ pub enum Event {
     GuestReset,
     /// The guest's kernel gave up.
     GuestPanic,
-    /// Words for the log: how long its start took, or why it would not do what it was told.
+    /// Why it did not do what it was told.
+    Refused(Desire, String),
+    /// Words for the log.
     Note(String),
 }
 
@@ -184,7 +191,7 @@ pub trait Machine: fmt::Debug {
     /// error means that the guest cannot run, and says why.
     fn events(&mut self) -> Result<Option<Vec<Event>>>;
 
-    /// Asks it to hold the guest still; [`Event::Paused`] answers.
+    /// Asks it to hold the guest still; [`Event::Paused`] answers. An error says why this VMM must not.
     fn pause(&mut self) -> Result<()>;
 
     /// Asks it to let the guest run; [`Event::Resumed`] answers.

@@ -357,6 +357,8 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
     add("-device", format!("virtio-serial-{MODERN},max_ports=2"));
     add("-device", format!("virtserialport,chardev=channel,name={PORT}"));
     add("-device", format!("virtio-rng-{MODERN}"));
+    // What the guest does not use is the host's again.
+    add("-device", format!("virtio-balloon-{MODERN},free-page-reporting=on"));
     if let Some(mac) = &plan.mac {
         let way = match &plan.tap {
             Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
@@ -422,6 +424,7 @@ mod tests {
             user_network: "net=192.0.2.0/24".into(),
             verbose: false,
             namespaces: Ok(()),
+            until: std::time::Instant::now(),
         }
     }
 
@@ -439,6 +442,8 @@ mod tests {
         assert!(line.contains("cache=writeback,read-only=on"), "{line}");
         assert!(line.contains("read-only=off,discard=unmap"), "{line}");
         assert!(line.contains("id=console,fd=4"), "{line}");
+        let balloon = "virtio-balloon-pci-non-transitional,free-page-reporting=on";
+        assert!(line.contains(balloon), "{line}");
         assert!(!line.contains("-netdev"), "{line}");
         assert!(line.contains(" quiet ") && !line.contains("earlyprintk"), "{line}");
         assert!(!line.contains("noreplace-smp"), "{line}");

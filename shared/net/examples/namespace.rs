@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long `pasta` may take.
+/// How long the namespace may take, and `pasta` after it.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[expect(clippy::print_stderr, reason = "an example is for a person")]
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 fn make() -> Result<Network> {
     let run_as = RunAs::needed(None).map_err(Error::failed)?;
     let tools = Tools::find(run_as, None).map_err(Error::failed)?;
-    Network::make(tools, Plan::new(), Options { run_as, ..Options::default() })
+    let options = Options { run_as, ..Options::default() };
+    Network::make(tools, Plan::new(), options, Instant::now() + LIMIT)
 }
 
 #[expect(clippy::print_stdout, reason = "an example is for a person")]

@@ -37,12 +37,8 @@ use std::{
         unix::{fs::OpenOptionsExt, process::CommandExt},
     },
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// How long making a namespace may take. It takes milliseconds; but giving up costs a guest its fence,
-/// which a busy host is no reason for.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the holder says when all is made; anything else is why it is not.
 const READY: &[u8] = b"ready ";
@@ -94,10 +90,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes a namespace. It forks, so it is to be called while the process has one thread.
+    /// Makes a namespace, which takes milliseconds and on a busy host seconds: it has to be there by
+    /// `until`. It forks, so it is to be called while the process has one thread.
     ///
     /// The failure is of kind [`banger_doc::Kind::Unavailable`] and names the step.
-    pub fn make(tools: Tools, plan: Plan, options: Options) -> Result<Self> {
+    pub fn make(tools: Tools, plan: Plan, options: Options, until: Instant) -> Result<Self> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("cannot make a socket pair")?;
@@ -110,7 +107,7 @@ impl Network {
             ForkResult::Parent { child } => child,
         };
         drop(theirs);
-        let answer = receive(&ours);
+        let answer = receive(&ours, until);
         match answer {
             Ok((shown, mut fds)) => {
                 let missing = || Error::failed("the network's holder kept a descriptor back");
@@ -205,11 +202,10 @@ fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
     }
 }
 
-/// Waits until there is something to read, at most `limit` long, however many signals come meanwhile.
-fn has_news(line: BorrowedFd<'_>, limit: Duration) -> nix::Result<bool> {
-    let end = Instant::now() + limit;
+/// Waits until there is something to read, however many signals come meanwhile.
+fn has_news(line: BorrowedFd<'_>, until: Instant) -> nix::Result<bool> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(line, PollFlags::POLLIN)], timeout) {
             Err(Errno::EINTR) => {}
@@ -219,13 +215,17 @@ fn has_news(line: BorrowedFd<'_>, limit: Duration) -> nix::Result<bool> {
 }
 
 /// Takes the holder's answer: its number and its descriptors, or its error.
-fn receive(line: &OwnedFd) -> Result<(u32, Vec<OwnedFd>)> {
+fn receive(line: &OwnedFd, until: Instant) -> Result<(u32, Vec<OwnedFd>)> {
+    let begun = Instant::now();
     let unavailable = |why: String| {
         Error::unavailable(format!("cannot make a network namespace: {why}"))
             .hint("'banger doctor' says what the host lacks")
     };
-    if !has_news(line.as_fd(), LIMIT).context("cannot wait for the holder")? {
-        return Err(unavailable(format!("it took longer than {} s", LIMIT.as_secs())));
+    if !has_news(line.as_fd(), until).context("cannot wait for the holder")? {
+        let took = begun.elapsed().as_secs();
+        return Err(unavailable(format!("it is not there after {took} s")).hint(
+            "the host may be too busy: 'banger vm start --timeout SECONDS' gives it longer",
+        ));
     }
     let mut bytes = [0; 2048];
     let mut space = cmsg_space!([RawFd; 3]);

@@ -53,7 +53,8 @@ fn play_vm(words: &str) {
     let options = Options { run_as, allow_host: has("allow_host"), by_name: false };
     let tools = Tools::find(run_as, None).unwrap();
     let begin = Instant::now();
-    let mut network = Network::make(tools, banger_net::Plan::new(), options).unwrap();
+    let until = begin + Duration::from_secs(20);
+    let mut network = Network::make(tools, banger_net::Plan::new(), options, until).unwrap();
     println!("made_us={}", begin.elapsed().as_micros());
     network.lead_out(std::io::stderr().as_fd()).unwrap();
     let tap = network.tap().unwrap();

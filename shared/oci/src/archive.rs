@@ -3,18 +3,18 @@
 
 use crate::{
     digest::{Digest, shown},
+    fields::{self, Fields},
     layer::Origin,
-    manifest::Blob,
+    manifest::{Blob, OTHERS},
 };
 use banger_doc::{Context, Error, Result};
-use banger_layer::{Limits, Member, Progress, other_packing};
+use banger_layer::{Limits, Member, Progress, is_packed, other_packing};
 use banger_state::read_limited;
-use serde::Deserialize;
 use std::{
     collections::HashMap,
     fs::File,
-    io::Read,
-    os::unix::fs::FileExt,
+    io::{IsTerminal, Read},
+    os::{fd::AsFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,30 +34,54 @@ pub(crate) enum Layout {
 impl Layout {
     /// Opens a directory.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::Directory(path.to_owned()).checked(path)
+        if path.is_file() {
+            return Err(Error::usage(format!("'{}' is a file, not a directory", path.display()))
+                .hint(format!(
+                    "'oci-archive:{0}' takes an image layout in a file, 'docker-archive:{0}' what \
+                     'docker save' wrote",
+                    path.display()
+                )));
+        }
+        let layout = Self::Directory(path.to_owned());
+        layout.check(path).map_err(|error| {
+            if path.is_dir() {
+                error.hint("it has to hold 'oci-layout', 'index.json' and 'blobs'")
+            } else {
+                error
+            }
+        })?;
+        Ok(layout)
     }
 
     /// Reads the layout that is in an archive.
     pub(crate) fn within(archive: Archive) -> Result<Self> {
         let path = archive.path.clone();
-        Self::Archive(archive)
-            .checked(&path)
-            .map_err(|error| error.or_hint("'docker-archive:PATH' takes what 'docker save' wrote"))
+        let hint = archive.hint();
+        let layout = Self::Archive(archive);
+        layout.check(&path).map_err(|error| error.hint(hint))?;
+        Ok(layout)
     }
 
-    fn checked(self, path: &Path) -> Result<Self> {
+    /// Looks at the mark of a layout. Not all builders make one.
+    fn check(&self, path: &Path) -> Result<()> {
         let context = || format!("'{}' is not an OCI image layout", path.display());
-        let bytes = self.read("oci-layout", 64 << 10).with_context(context)?;
-        let mark: serde_json::Value = serde_json::from_slice(&bytes).with_context(context)?;
-        let version = mark["imageLayoutVersion"].as_str().unwrap_or_default();
-        if !version.starts_with("1.") {
+        let bytes = match self.read("oci-layout", 64 << 10) {
+            Ok(bytes) => bytes,
+            Err(_) if self.index().is_ok() => return Ok(()),
+            Err(error) => return Err(error).with_context(context),
+        };
+        let text = fields::text(&bytes);
+        let version = Fields::read(&text, &["imageLayoutVersion"])
+            .and_then(|mark| mark.text("imageLayoutVersion"))
+            .with_context(context)?;
+        if !version.is_empty() && !version.starts_with("1.") {
             return Err(Error::failed(format!(
                 "the layout '{}' has the version '{}', not 1",
                 path.display(),
-                shown(version)
+                shown(&version)
             )));
         }
-        Ok(self)
+        Ok(())
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
@@ -111,14 +135,14 @@ enum Entry {
 }
 
 /// One image of an archive's `manifest.json`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug)]
 pub(crate) struct Listed {
     pub config: String,
-    #[serde(default)]
-    pub repo_tags: Option<Vec<String>>,
     pub layers: Vec<String>,
 }
+
+/// The fields of `manifest.json` that are used.
+const LISTED: &[&str] = &["Config", "RepoTags", "Layers"];
 
 /// Where an archive that is packed, or comes through a pipe, is unpacked to, and what it may ask
 /// for.
@@ -133,7 +157,12 @@ impl Archive {
     /// name, which is gone with the process.
     pub(crate) fn open(path: &Path, room: &Room<'_>) -> Result<Self> {
         let context = || format!("cannot read the archive '{}'", path.display());
-        let mut file = File::open(path).with_context(context)?;
+        if path == Path::new(STDIN) && std::io::stdin().is_terminal() {
+            return Err(Error::usage("stdin is a terminal, not an archive").hint(
+                "write it as 'docker save IMAGE | banger image pull docker-archive:- --name NAME'",
+            ));
+        }
+        let mut file = open(path).with_context(context)?;
         let meta = file.metadata().with_context(context)?;
         if meta.is_dir() {
             return Err(Error::usage(format!(
@@ -144,17 +173,17 @@ impl Archive {
         }
         let mut head = Vec::new();
         file.by_ref().take(6).read_to_end(&mut head).with_context(context)?;
-        if let Some(tool) = other_packing(&head) {
-            return Err(Error::failed(format!(
-                "the archive '{}' is compressed by {tool}",
-                path.display()
-            ))
-            .hint(format!("unpack it with '{tool} -d' first, or compress it by gzip or zstd")));
+        if let Some(other) = other_packing(&head) {
+            return Err(Error::failed(format!("the archive '{}' {}", path.display(), other.what))
+                .hint(match other.unpack {
+                    Some(command) => format!(
+                        "'{command} {0} | banger image pull docker-archive:- --name NAME' unpacks it",
+                        path.display()
+                    ),
+                    None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".into(),
+                }));
         }
-        let packed = head.starts_with(&[0x1f, 0x8b])
-            || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-            || (head.len() >= 4 && head[0] & 0xf0 == 0x50 && head[1..4] == [0x2a, 0x4d, 0x18]);
-        if packed || !meta.is_file() {
+        if is_packed(&head) || !meta.is_file() || path == Path::new(STDIN) {
             let plain = tempfile::tempfile_in(room.dir)
                 .with_context(|| format!("cannot make a file in '{}'", room.dir.display()))?;
             let input = std::io::Cursor::new(head).chain(file);
@@ -224,36 +253,70 @@ impl Archive {
         Ok(bytes)
     }
 
+    /// Says for which command the archive is, by what lies in it.
+    fn hint(&self) -> String {
+        let has = |name: &str| self.entries.contains_key(name);
+        let path = self.path.display();
+        if has("manifest.json") {
+            format!("'banger image pull docker-archive:{path}' takes what 'docker save' wrote")
+        } else if has("index.json") && has("oci-layout") {
+            format!("'banger image pull oci-archive:{path}' takes an image layout")
+        } else {
+            format!(
+                "'docker-archive:' takes what 'docker save' wrote, 'oci-archive:' an image layout; \
+                 'banger image import {path}' takes a root file system"
+            )
+        }
+    }
+
     /// Chooses an image of the archive.
     pub(crate) fn image(&self, tag: Option<&str>) -> Result<Listed> {
-        let bytes = self.read("manifest.json", MAX_INDEX).map_err(|error| {
-            error.hint(
-                "it has to be what 'docker save' wrote; 'oci-archive:PATH' takes an image layout, \
-                 'banger image import PATH' a root file system",
-            )
-        })?;
-        let mut images: Vec<Listed> = serde_json::from_slice(&bytes).with_context(|| {
-            format!("cannot read 'manifest.json' in the archive '{}'", self.path.display())
-        })?;
-        let tags = |image: &Listed| image.repo_tags.clone().unwrap_or_default();
-        let found = match tag {
-            None if images.len() == 1 => Some(0),
-            None => None,
-            Some(tag) => images.iter().position(|image| tags(image).iter().any(|one| one == tag)),
+        let bytes =
+            self.read("manifest.json", MAX_INDEX).map_err(|error| error.hint(self.hint()))?;
+        let context =
+            || format!("cannot read 'manifest.json' in the archive '{}'", self.path.display());
+        let text = fields::text(&bytes);
+        let images = fields::list(&text).with_context(context)?;
+        // Whatever is wrong with one matters only if it is the one that is wanted.
+        let tags = |raw: &str| {
+            Fields::read(raw, LISTED).and_then(|image| image.texts("RepoTags")).unwrap_or_default()
         };
-        if let Some(index) = found {
-            return Ok(images.swap_remove(index));
+        let found = match tag {
+            None => images.first().filter(|_| images.len() == 1),
+            Some(tag) => images.iter().find(|raw| tags(raw).iter().any(|one| one == tag)),
+        };
+        if let Some(raw) = found {
+            let read = || -> Result<Listed> {
+                let image = Fields::read(raw, LISTED)?;
+                Ok(Listed { config: image.text("Config")?, layers: image.texts("Layers")? })
+            };
+            return read().with_context(context).map_err(|error| error.or_hint(OTHERS));
         }
         let all: Vec<String> =
-            images.iter().flat_map(tags).map(|tag| shown(&tag)).take(20).collect();
+            images.iter().flat_map(|raw| tags(raw)).map(|tag| shown(&tag)).take(20).collect();
         let sentence = match tag {
             Some(tag) => {
                 format!("the archive '{}' has no image '{}'", self.path.display(), shown(tag))
             }
             None => format!("the archive '{}' holds {} images", self.path.display(), images.len()),
         };
-        Err(Error::not_found(sentence).hint(format!("name one of: {}", all.join(", "))))
+        Err(Error::not_found(sentence).hint(if all.is_empty() {
+            "none of its images has a name; save the one you want alone".to_owned()
+        } else {
+            format!("name one of: {}", all.join(", "))
+        }))
     }
+}
+
+/// Stands for stdin.
+pub(crate) const STDIN: &str = "-";
+
+/// Opens an archive, or stdin.
+fn open(path: &Path) -> std::io::Result<File> {
+    if path == Path::new(STDIN) {
+        return std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    }
+    File::open(path)
 }
 
 fn parent(name: &str) -> &str {
@@ -302,7 +365,7 @@ mod tests {
     }
 
     /// Opens an archive in a folder of its own.
-    fn open(path: &Path) -> Result<Archive> {
+    fn opened(path: &Path) -> Result<Archive> {
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
         let progress = Progress::default();
         let dir = path.parent().unwrap();
@@ -313,13 +376,13 @@ mod tests {
     fn an_archive_that_is_packed_is_unpacked_to_a_file_without_a_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = archive(dir.path(), &[("a", None, b"first"), ("b", None, b"second")]);
-        for tool in ["gzip", "zstd"] {
+        for tool in ["gzip", "zstd", "xz"] {
             let packed = dir.path().join("packed");
             let to = File::create(&packed).unwrap();
             let from = File::open(&path).unwrap();
             let mut pack = std::process::Command::new(tool);
             assert!(pack.arg("-c").stdin(from).stdout(to).status().unwrap().success());
-            let archive = open(&packed).unwrap();
+            let archive = opened(&packed).unwrap();
             assert_eq!(archive.read("b", 10).unwrap(), b"second");
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         }
@@ -332,7 +395,7 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let found = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| open(&pipe));
+            let reader = scope.spawn(|| opened(&pipe));
             std::fs::copy(&path, &pipe).unwrap();
             reader.join().unwrap()
         });
@@ -342,20 +405,20 @@ mod tests {
     #[test]
     fn what_is_no_archive_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.tar.xz");
-        std::fs::write(&path, b"\xfd7zXZ\0rest").unwrap();
-        let error = open(&path).unwrap_err();
-        assert!(error.to_string().ends_with("is compressed by xz"), "{error}");
-        assert!(error.hint_text().unwrap().contains("'xz -d'"));
-        let error = open(dir.path()).unwrap_err();
+        let path = dir.path().join("x.tar.bz2");
+        std::fs::write(&path, b"BZh91AY").unwrap();
+        let error = opened(&path).unwrap_err();
+        assert!(error.to_string().ends_with("is compressed by bzip2"), "{error}");
+        assert!(error.hint_text().unwrap().contains("'bzip2 -dc "));
+        let error = opened(dir.path()).unwrap_err();
         assert!(error.to_string().ends_with("is a directory, not an archive"), "{error}");
         let too_large = archive(dir.path(), &[("a", None, &vec![7; 2 << 20])]);
-        assert!(open(&too_large).is_ok(), "what is not unpacked takes no room");
+        assert!(opened(&too_large).is_ok(), "what is not unpacked takes no room");
         let packed = dir.path().join("large.gz");
         let mut pack = std::process::Command::new("gzip");
         pack.arg("-c").stdin(File::open(&too_large).unwrap());
         assert!(pack.stdout(File::create(&packed).unwrap()).status().unwrap().success());
-        let error = open(&packed).unwrap_err();
+        let error = opened(&packed).unwrap_err();
         assert!(error.chain().contains("more than 1048576 bytes when unpacked"), "{error}");
         assert!(error.hint_text().unwrap().contains("image_limits"));
     }
@@ -373,7 +436,7 @@ mod tests {
                 ("loop", Some("loop"), b""),
             ],
         );
-        let archive = open(&path).unwrap();
+        let archive = opened(&path).unwrap();
         assert_eq!(archive.read("b/layer.tar", 10).unwrap(), b"layer");
         for bad in ["out", "abs", "loop", "../../etc/passwd", "/etc/passwd", "missing"] {
             assert!(archive.find(bad).is_err(), "{bad}");
@@ -390,10 +453,45 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let manifest = br#"[{"Config":"c","RepoTags":["a:1"],"Layers":[]},{"Config":"d","RepoTags":null,"Layers":["x"]}]"#;
         let path = archive(dir.path(), &[("manifest.json", None, manifest)]);
-        let archive = open(&path).unwrap();
+        let archive = opened(&path).unwrap();
         assert_eq!(archive.image(Some("a:1")).unwrap().config, "c");
         let error = archive.image(None).unwrap_err();
         assert_eq!(error.hint_text(), Some("name one of: a:1"));
         assert!(archive.image(Some("b")).is_err());
+    }
+
+    #[test]
+    fn an_odd_neighbour_never_spoils_an_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        for odd in ["null", "7", "[]", r#"{"RepoTags":"b"}"#, r#"{"Layers":{},"Config":7}"#] {
+            let manifest =
+                format!(r#"[{odd},{{"Config":"c","RepoTags":[null,"a:1"],"LayerSources":[]}}]"#);
+            let path = archive(dir.path(), &[("manifest.json", None, manifest.as_bytes())]);
+            let image = opened(&path).unwrap().image(Some("a:1")).unwrap();
+            assert_eq!((image.config.as_str(), image.layers.len()), ("c", 0), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_archive_for_another_command_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let hint = |name: &str, more: &str| {
+            let path = archive(dir.path(), &[(name, None, b"{}"), (more, None, b"{}")]);
+            let found = opened(&path).unwrap();
+            let hint = if name == "manifest.json" {
+                Layout::within(found).unwrap_err().hint_text().unwrap().to_owned()
+            } else {
+                found.image(None).unwrap_err().hint_text().unwrap().to_owned()
+            };
+            hint.replace(&path.display().to_string(), "PATH")
+        };
+        assert!(hint("manifest.json", "x").starts_with("'banger image pull docker-archive:PATH'"));
+        assert!(
+            hint("oci-layout", "index.json").starts_with("'banger image pull oci-archive:PATH'")
+        );
+        assert!(hint("bin/sh", "etc/passwd").contains("'banger image import PATH'"));
+        let error = Layout::open(&archive(dir.path(), &[("a", None, b"")])).unwrap_err();
+        assert!(error.hint_text().unwrap().starts_with("'oci-archive:/"), "{error}");
+        assert!(opened(dir.path()).unwrap_err().hint_text().unwrap().contains("'oci:/"));
     }
 }

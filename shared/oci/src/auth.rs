@@ -1,10 +1,12 @@
 //! Who we are to a registry: the credentials that `docker login` and `podman login` stored.
 
-use crate::digest::shown;
+use crate::{
+    digest::shown,
+    fields::{self, Fields},
+};
 use banger_doc::{Context, Error, Result};
 use banger_state::read_limited;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
 use std::{
     collections::HashMap,
     env,
@@ -52,21 +54,45 @@ impl Credentials {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+/// What a file with credentials says; what it says besides is other programs' affair.
+#[derive(Default)]
 struct File {
-    auths: HashMap<String, Entry>,
-    creds_store: Option<String>,
-    cred_helpers: HashMap<String, String>,
+    auths: Vec<(String, Entry)>,
+    store: String,
+    helpers: Vec<(String, String)>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct Entry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
+    auth: String,
+    username: String,
+    password: String,
+    identity: String,
+}
+
+impl File {
+    fn read(text: &str) -> Result<Self> {
+        let file = Fields::read(text, &["auths", "credsStore", "credHelpers"])?;
+        let entry = |raw: &str| -> Result<Entry> {
+            const NAMES: &[&str] = &["auth", "username", "password", "identitytoken"];
+            let entry = Fields::read(raw, NAMES)?;
+            Ok(Entry {
+                auth: entry.text("auth")?,
+                username: entry.text("username")?,
+                password: entry.text("password")?,
+                identity: entry.text("identitytoken")?,
+            })
+        };
+        let auths = file.entries("auths")?.into_iter().map(|(host, raw)| {
+            let entry = if raw == "null" { Ok(Entry::default()) } else { entry(raw) };
+            entry.map(|entry| (host, entry))
+        });
+        Ok(Self {
+            auths: auths.collect::<Result<_>>()?,
+            store: file.text("credsStore")?,
+            helpers: file.labels("credHelpers"),
+        })
+    }
 }
 
 /// Finds the credentials for a repository of a registry: docker's file first, then podman's.
@@ -79,7 +105,7 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credential
                 return Err(error).with_context(|| format!("cannot look at '{}'", path.display()));
             }
         };
-        let file: File = serde_json::from_slice(&bytes)
+        let file = File::read(&fields::text(&bytes))
             .with_context(|| format!("cannot read the credentials in '{}'", path.display()))?;
         if let Some(found) = lookup(&file, registry, repository, &path)? {
             return Ok(Some(found));
@@ -108,8 +134,9 @@ fn lookup(
 ) -> Result<Option<Credentials>> {
     // Docker's own registry is stored under the address it had first.
     let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-    let helper = file.cred_helpers.get(server).or_else(|| file.cred_helpers.get(registry));
-    if let Some(helper) = helper.or(file.creds_store.as_ref()).filter(|name| !name.is_empty())
+    let of = |host: &str| file.helpers.iter().find(|(key, _)| key == host).map(|(_, name)| name);
+    let helper = of(server).or_else(|| of(registry)).unwrap_or(&file.store);
+    if !helper.is_empty()
         && let Some(found) = ask_helper(helper, server)?
     {
         return Ok(Some(found));
@@ -140,8 +167,8 @@ fn lookup(
 }
 
 fn read_entry(entry: &Entry) -> Result<Option<Credentials>> {
-    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    if let Some(token) = filled(&entry.identitytoken) {
+    let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    if let Some(token) = filled(&entry.identity) {
         return Ok(Some(Credentials::Identity(token)));
     }
     if let (Some(user), Some(secret)) = (filled(&entry.username), filled(&entry.password)) {
@@ -158,14 +185,6 @@ fn read_entry(entry: &Entry) -> Result<Option<Credentials>> {
         .ok_or_else(|| Error::failed("the field 'auth' holds no 'user:password'"))?;
     let secret = secret.trim_end_matches('\0');
     Ok(Some(Credentials::Password { user: user.into(), secret: secret.into() }))
-}
-
-#[derive(Deserialize)]
-struct HelperAnswer {
-    #[serde(rename = "Username")]
-    username: String,
-    #[serde(rename = "Secret")]
-    secret: String,
 }
 
 /// Asks a credential helper (docker-credential-helpers' protocol). One that is not installed, or
@@ -223,12 +242,16 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         .recv_timeout(end.saturating_duration_since(Instant::now()))
         .map_err(|_| Error::failed(format!("'{program}' ended but its answer did not")))?
         .with_context(|| format!("cannot read what '{program}' said"))?;
-    let answer: HelperAnswer = serde_json::from_slice(&bytes)
-        .with_context(|| format!("cannot read what '{program}' said"))?;
-    Ok(Some(if answer.username == "<token>" {
-        Credentials::Identity(answer.secret)
+    let text = fields::text(&bytes);
+    let read = || -> Result<(String, String)> {
+        let answer = Fields::read(&text, &["Username", "Secret"])?;
+        Ok((answer.text("Username")?, answer.text("Secret")?))
+    };
+    let (user, secret) = read().with_context(|| format!("cannot read what '{program}' said"))?;
+    Ok(Some(if user == "<token>" {
+        Credentials::Identity(secret)
     } else {
-        Credentials::Password { user: answer.username, secret: answer.secret }
+        Credentials::Password { user, secret }
     }))
 }
 
@@ -307,7 +330,7 @@ mod tests {
     }
 
     fn credentials(json: &str, registry: &str, repository: &str) -> Option<String> {
-        let file: File = serde_json::from_str(json).unwrap();
+        let file = File::read(json).unwrap();
         lookup(&file, registry, repository, Path::new("x")).unwrap()?.basic()
     }
 
@@ -330,14 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_used_of_the_file_never_decides() {
+        let basic = Some(format!("Basic {}", STANDARD.encode("u:1")));
+        for more in [
+            r#""credHelpers": null, "credsStore": null"#,
+            r#""credHelpers": [], "credsStore": """#,
+            r#""HttpHeaders": {"a": 5}, "psFormat": null, "plugins": [], "proxies": "x""#,
+        ] {
+            let json = format!(
+                r#"{{"auths": {{"h": null, "h.example": {{"auth": "dTox", "email": 5}}}}, {more}}}"#
+            );
+            assert_eq!(credentials(&json, "h.example", "x"), basic, "{more}");
+        }
+        assert_eq!(credentials(r#"{"auths": null}"#, "h.example", "x"), None);
+        let error = File::read(r#"{"auths": {"h": {"auth": 5}}}"#).err().unwrap();
+        assert_eq!(error.chain(), "the field 'auth' cannot be used: it is not text");
+    }
+
+    #[test]
     fn broken_entries_are_named() {
-        let file: File = serde_json::from_str(r#"{"auths":{"h.example":{"auth":"%%"}}}"#).unwrap();
+        let file = File::read(r#"{"auths":{"h.example":{"auth":"%%"}}}"#).unwrap();
         let error = lookup(&file, "h.example", "x", Path::new("c.json")).err().unwrap();
         assert_eq!(
             error.chain(),
             "cannot read the credentials for 'h.example' in 'c.json': the field 'auth' is not base64"
         );
-        let file: File = serde_json::from_str(r#"{"credsStore":"../x"}"#).unwrap();
+        let file = File::read(r#"{"credsStore":"../x"}"#).unwrap();
         assert!(lookup(&file, "h.example", "x", Path::new("c.json")).is_err());
     }
 

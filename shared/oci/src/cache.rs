@@ -12,8 +12,14 @@ use crate::{
 use banger_doc::{Context, Error, Result};
 use banger_state::{Lock, State, place, read_limited, replace};
 use nix::fcntl::{Flock, FlockArg};
-use serde_json::{Value, json};
+use oci_spec::image::{
+    ANNOTATION_REF_NAME, Descriptor, DescriptorBuilder, ImageIndexBuilder, MediaType,
+    OciLayoutBuilder, SCHEMA_VERSION,
+};
+use serde::Serialize;
+use serde_json::Value;
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Seek},
     os::unix::fs::MetadataExt,
@@ -32,8 +38,10 @@ const BUSY: Duration = Duration::from_secs(5);
 const INDEX_BUSY: Duration = Duration::from_secs(20);
 /// Files larger than this are not read as the cache's index.
 const MAX_INDEX: u64 = 16 << 20;
-/// The annotation that holds a reference (OCI image-spec, `annotations.md`).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The version of the layout (OCI image-spec, `image-layout.md`).
+const LAYOUT_VERSION: &str = "1.0.0";
+/// Why the making of a document does not fail.
+const COMPLETE: &str = "because every required field is given";
 
 /// The opened cache. While it is open, nobody prunes it.
 #[derive(Debug)]
@@ -64,13 +72,14 @@ impl Cache {
         let cache = Self { layout, partial, _shared: shared };
         let mark = cache.layout.join("oci-layout");
         if !mark.exists() {
-            replace(&mark, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            let layout = OciLayoutBuilder::default().image_layout_version(LAYOUT_VERSION).build();
+            write_json(&mark, &layout.expect(COMPLETE))?;
         }
         if !cache.index().exists() {
             let _turn = cache.index_turn()?;
             // Another pull may have made it, and have something in it.
             if !cache.index().exists() {
-                cache.write_index(&[])?;
+                cache.write_index(Vec::new())?;
             }
         }
         Ok(cache)
@@ -145,15 +154,12 @@ impl Cache {
     /// Returns what a reference led to last time.
     pub(crate) fn recall(&self, reference: &str) -> Option<Blob> {
         let entries = self.entries().ok()?;
-        let entry = entries.iter().find(|entry| entry["annotations"][REF_NAME] == reference)?;
-        Some(Blob {
-            digest: entry["digest"].as_str()?.parse().ok()?,
-            size: entry["size"].as_u64()?,
-        })
+        let entry = entries.iter().find(|entry| name(entry) == Some(reference))?;
+        Some(Blob { digest: entry.digest().as_ref().parse().ok()?, size: entry.size() })
     }
 
     /// Writes down what a reference leads to.
-    pub(crate) fn remember(&self, reference: &str, blob: &Blob, media_type: &str) -> Result<()> {
+    pub(crate) fn remember(&self, reference: &str, blob: &Blob, kind: MediaType) -> Result<()> {
         if self.recall(reference) == Some(*blob) {
             return Ok(());
         }
@@ -163,14 +169,16 @@ impl Cache {
             return Ok(());
         }
         let mut entries = self.entries()?;
-        entries.retain(|entry| entry["annotations"][REF_NAME] != reference);
-        entries.push(json!({
-            "mediaType": media_type,
-            "digest": blob.digest.to_string(),
-            "size": blob.size,
-            "annotations": { REF_NAME: reference },
-        }));
-        self.write_index(&entries)
+        entries.retain(|entry| name(entry) != Some(reference));
+        let digest: oci_spec::image::Digest =
+            blob.digest.to_string().parse().expect("because it is a digest");
+        let entry = DescriptorBuilder::default()
+            .media_type(kind)
+            .digest(digest)
+            .size(blob.size)
+            .annotations(HashMap::from([(ANNOTATION_REF_NAME.to_owned(), reference.to_owned())]));
+        entries.push(entry.build().expect(COMPLETE));
+        self.write_index(entries)
     }
 
     /// Takes the right to change the index.
@@ -178,23 +186,26 @@ impl Cache {
         Lock::exclusive_dir(&self.layout.join("blobs"), INDEX_BUSY, "the image cache")
     }
 
-    fn entries(&self) -> Result<Vec<Value>> {
+    /// Returns what the index leads to. What is no descriptor leads nowhere and is left out.
+    fn entries(&self) -> Result<Vec<Descriptor>> {
         let bytes = read_limited(&self.index(), MAX_INDEX)?;
         let mut index: Value = serde_json::from_slice(&bytes)
             .with_context(|| format!("cannot read '{}'", self.index().display()))?;
         Ok(match index["manifests"].take() {
-            Value::Array(entries) => entries,
+            Value::Array(entries) => {
+                entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect()
+            }
             _ => Vec::new(),
         })
     }
 
-    fn write_index(&self, entries: &[Value]) -> Result<()> {
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": entries,
-        });
-        replace(&self.index(), index.to_string().as_bytes())
+    fn write_index(&self, entries: Vec<Descriptor>) -> Result<()> {
+        let index = ImageIndexBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageIndex)
+            .manifests(entries)
+            .build();
+        write_json(&self.index(), &index.expect(COMPLETE))
     }
 
     /// Returns a blob that is there, checked, or the right to download it. Waits while another
@@ -284,6 +295,17 @@ impl Cache {
     }
 }
 
+/// Returns the reference that an entry of the index stands for.
+fn name(entry: &Descriptor) -> Option<&str> {
+    entry.annotations().as_ref()?.get(ANNOTATION_REF_NAME).map(String::as_str)
+}
+
+fn write_json(path: &Path, document: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(document)
+        .with_context(|| format!("cannot write '{}'", path.display()))?;
+    replace(path, &bytes)
+}
+
 /// What [`Cache::claim`] found.
 pub(crate) enum Claim {
     /// The blob, checked.
@@ -360,4 +382,60 @@ fn measure(dir: &Path, depth: u32, pruned: &mut Pruned) -> Result<()> {
 /// Says whether a file belongs to every layout, also to an empty one.
 fn is_frame(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "oci-layout" || name == "index.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::image::{ImageIndex, OciLayout};
+
+    #[test]
+    fn what_is_written_is_what_the_specification_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&State::at(dir.path().join("state")).unwrap()).unwrap();
+        let mark = OciLayout::from_file(cache.layout.join("oci-layout")).unwrap();
+        assert_eq!(mark.image_layout_version(), "1.0.0");
+        let index = || ImageIndex::from_file(cache.index()).unwrap();
+        assert_eq!(index().media_type(), &Some(MediaType::ImageIndex));
+        assert_eq!((index().schema_version(), index().manifests().len()), (2, 0));
+
+        let kinds = [MediaType::ImageManifest, MediaType::ImageIndex, "x/y+json".into()];
+        for (number, kind) in kinds.iter().enumerate() {
+            let (reference, blob) = (format!("a/b:{number}"), Blob::of(&[number as u8; 9]));
+            // It moves.
+            cache.remember(&reference, &Blob::of(b"older"), MediaType::ImageManifest).unwrap();
+            cache.remember(&reference, &blob, kind.clone()).unwrap();
+            assert_eq!(cache.recall(&reference), Some(blob));
+            let index = index();
+            assert_eq!(index.manifests().len(), number + 1);
+            let entry = &index.manifests()[number];
+            assert_eq!(entry.media_type(), kind);
+            assert_eq!(entry.digest().to_string(), blob.digest.to_string());
+            assert_eq!(entry.size(), 9);
+            let notes = entry.annotations().as_ref().unwrap();
+            assert_eq!(notes["org.opencontainers.image.ref.name"], reference);
+        }
+        assert_eq!(cache.recall("a/b:9"), None);
+    }
+
+    #[test]
+    fn entries_that_lead_nowhere_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&State::at(dir.path().join("state")).unwrap()).unwrap();
+        let blob = Blob::of(b"one");
+        cache.remember("a/b:1", &blob, MediaType::ImageManifest).unwrap();
+        let mut index: Value = serde_json::from_slice(&fs::read(cache.index()).unwrap()).unwrap();
+        let good = index["manifests"][0].clone();
+        for change in ["digest", "size", "mediaType"] {
+            let mut bad = good.clone();
+            bad[change] = serde_json::json!(["x"]);
+            index["manifests"].as_array_mut().unwrap().insert(0, bad);
+        }
+        index["manifests"].as_array_mut().unwrap().insert(0, Value::Null);
+        replace(&cache.index(), index.to_string().as_bytes()).unwrap();
+        assert_eq!(cache.recall("a/b:1"), Some(blob));
+        cache.remember("a/b:2", &blob, MediaType::ImageManifest).unwrap();
+        let index = ImageIndex::from_file(cache.index()).unwrap();
+        assert_eq!(index.manifests().len(), 2);
+    }
 }

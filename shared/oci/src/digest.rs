@@ -79,11 +79,7 @@ impl Hasher {
 
 /// Makes text from outside fit to be shown in an error: short, nothing a terminal acts on.
 pub(crate) fn shown(text: &str) -> String {
-    let mut words: String = text.escape_debug().take(160).collect();
-    if text.chars().count() > 160 {
-        words.push_str("...");
-    }
-    words
+    banger_doc::visible(text, 160)
 }
 
 #[cfg(test)]

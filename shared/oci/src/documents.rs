@@ -20,14 +20,17 @@ pub fn manifest(bytes: &[u8], media_type: Option<&str>, platform: &Platform) -> 
             Manifest::Image(layers.iter().map(|layer| layer.digest).collect())
         }
         manifest::Manifest::Index(entries) => {
-            Manifest::Index(manifest::pick(&entries, platform).ok().map(|entry| entry.blob.digest))
+            let all: Vec<_> = entries.iter().collect();
+            let found = manifest::pick(&all, platform).ok();
+            let first = found.and_then(|found| found.first()?.blob().ok());
+            Manifest::Index(first.map(|blob| blob.digest))
         }
     })
 }
 
-/// Reads an image's configuration.
+/// Reads an image's configuration, as one of this host where it does not say for whom it is.
 pub fn configuration(bytes: &[u8], layers: usize) -> Result<ImageConfig> {
-    manifest::parse_config(bytes, layers).map(|config| config.run)
+    manifest::parse_config(bytes, layers, &Platform::host()).map(|config| config.run)
 }
 
 /// Reads a token server's answer.

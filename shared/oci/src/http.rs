@@ -36,6 +36,33 @@ pub struct Settings {
     pub attempts: u32,
     /// A download that brings less than 64 KiB in this time counts as failed.
     pub crawl: Duration,
+    /// Who is told of waits.
+    pub say: Say,
+}
+
+/// Tells somebody what is being waited for; nobody by default.
+#[derive(Clone, Default)]
+pub struct Say(Option<Arc<Teller>>);
+
+type Teller = dyn Fn(&str) + Send + Sync;
+
+impl Say {
+    /// Tells by a function.
+    pub fn by(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self, words: &str) {
+        if let Some(tell) = &self.0 {
+            tell(words);
+        }
+    }
+}
+
+impl std::fmt::Debug for Say {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Say" } else { "Say to nobody" })
+    }
 }
 
 impl Default for Settings {
@@ -47,6 +74,7 @@ impl Default for Settings {
             idle: Duration::from_secs(30),
             attempts: 5,
             crawl: Duration::from_mins(1),
+            say: Say::default(),
         }
     }
 }
@@ -329,10 +357,7 @@ fn failure(scheme: &str, authority: &str, error: ureq::Error) -> Failure {
         ureq::Error::Io(io) if words.contains("failed to lookup address") => Failure::Lasting(
             Error::failed(format!("cannot reach '{host}': no such host: {io}")).hint(NETWORK_HINT),
         ),
-        _ if words.contains("certificate") => Failure::Distrust(
-            Error::failed(format!("cannot trust '{host}': {words}"))
-                .hint("set SSL_CERT_FILE to a file with its certificate authority"),
-        ),
+        _ if words.contains("certificate") => Failure::Distrust(distrust(&host, &words)),
         ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
             Failure::Passing(
                 Error::failed(format!("cannot reach '{host}': connection refused"))
@@ -348,6 +373,31 @@ fn failure(scheme: &str, authority: &str, error: ureq::Error) -> Failure {
             Error::failed(format!("cannot speak to '{host}': {words}")).hint(NETWORK_HINT),
         ),
     }
+}
+
+/// Says what is wrong with a certificate; the library only names its sort of it.
+fn distrust(host: &str, words: &str) -> Error {
+    let (why, hint) = if words.contains("UnknownIssuer") {
+        (
+            "its certificate is of an authority that this host does not trust",
+            "set SSL_CERT_FILE to a file with its certificate authority",
+        )
+    } else if words.contains("Expired") || words.contains("expired") {
+        ("its certificate has expired", "look at the host's clock; else tell who runs the registry")
+    } else if words.contains("NotValidYet") || words.contains("not valid until") {
+        ("its certificate is not valid yet", "look at the host's clock")
+    } else if words.contains("NotValidForName") || words.contains("not valid for name") {
+        (
+            "its certificate is for another name",
+            "name the registry as its certificate does; a proxy on the way may show its own",
+        )
+    } else {
+        (
+            "its certificate cannot be used",
+            "set SSL_CERT_FILE to a file with its certificate authority",
+        )
+    };
+    Error::failed(format!("cannot trust '{host}': {why}")).hint(hint)
 }
 
 const NETWORK_HINT: &str = "check the network; a proxy is taken from HTTPS_PROXY";

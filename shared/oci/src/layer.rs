@@ -6,7 +6,7 @@ use crate::{
     manifest::Blob,
     pace::{CRAWL_BYTES, Pace},
     reference::Reference,
-    registry::{Client, pause},
+    registry::{AGAIN, Client, pause},
 };
 use banger_doc::{Context, Error, Result};
 use std::{
@@ -18,7 +18,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use ureq::BodyReader;
 
@@ -360,7 +360,7 @@ impl Download {
                     .hint("what has come is kept; the same command goes on from there");
                 return Err(self.progress.fail(error));
             }
-            pause(self.fruitless, None);
+            pause(self.fruitless, Duration::ZERO);
         }
     }
 
@@ -388,7 +388,8 @@ impl Download {
             .map_err(Trouble::Lasting)?;
         self.from = from;
         let lie = |what: &str| {
-            Trouble::Lasting(Error::failed(format!("cannot download {}: {what}", self.name())))
+            let error = format!("cannot download {}: {what}", self.name());
+            Trouble::Lasting(Error::failed(error).hint(AGAIN))
         };
         let header =
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -428,7 +429,7 @@ impl Download {
             if body.read(&mut [0]).is_ok_and(|n| n > 0) {
                 self.partial.discard();
                 let error = format!("{} is longer than {} bytes", self.name(), self.blob.size);
-                return Err(self.progress.fail(Error::failed(error)));
+                return Err(self.progress.fail(Error::failed(error).hint(AGAIN)));
             }
         }
         let Some(hasher) = self.hasher.take() else { return Ok(()) };

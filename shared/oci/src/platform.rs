@@ -25,15 +25,40 @@ impl Platform {
         Self::new("linux", architecture, "")
     }
 
-    /// Makes a platform; the variant that every processor of the kind has is left out, so that
-    /// `arm64` and `arm64/v8` are one.
+    /// Makes a platform. Other names that builders have for a processor are understood; the variant
+    /// that every processor of the kind has is left out, so that `arm64` and `arm64/v8` are one.
     pub(crate) fn new(os: &str, architecture: &str, variant: &str) -> Self {
+        let lower = [os, architecture, variant].map(str::to_ascii_lowercase);
+        let [os, architecture, variant] = lower.each_ref().map(String::as_str);
+        let (architecture, variant) = match (architecture, variant) {
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64", variant) => ("arm64", variant),
+            ("i386", variant) => ("386", variant),
+            ("armhf", "") => ("arm", "v7"),
+            ("armel", "") => ("arm", "v6"),
+            other => other,
+        };
         let variant = match (architecture, variant) {
-            ("arm64", "v8") | ("amd64", "v1") => "",
-            ("arm", "") => "v7",
+            ("arm64", "v8" | "8") | ("amd64", "v1") => "",
+            ("arm", "" | "7") => "v7",
+            ("arm", "6") => "v6",
+            ("arm", "5") => "v5",
             (_, variant) => variant,
         };
         Self { os: os.into(), architecture: architecture.into(), variant: variant.into() }
+    }
+
+    /// Returns the platform that somebody names, with what is not named taken from `or`.
+    pub(crate) fn named(os: &str, architecture: &str, variant: &str, or: &Self) -> Self {
+        let os = if os.is_empty() { &or.os } else { os };
+        let architecture = if architecture.is_empty() { &or.architecture } else { architecture };
+        let own = Self::new(os, architecture, variant);
+        // Docker leaves the variant out of configurations and names it in the index.
+        if variant.is_empty() && own.architecture == or.architecture {
+            Self { variant: or.variant.clone(), ..own }
+        } else {
+            own
+        }
     }
 
     /// Says how well something made for `other` runs here: smaller is better, `None` not at all.
@@ -92,6 +117,21 @@ impl fmt::Display for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_named_is_taken_from_the_other() {
+        let v6 = Platform::new("linux", "arm", "v6");
+        let named = |os: &str, architecture: &str, variant: &str| {
+            Platform::named(os, architecture, variant, &v6).to_string()
+        };
+        assert_eq!(named("", "", ""), "linux/arm/v6");
+        assert_eq!(named("linux", "arm", ""), "linux/arm/v6");
+        assert_eq!(named("linux", "arm", "v7"), "linux/arm/v7");
+        assert_eq!(named("Linux", "x86_64", ""), "linux/amd64");
+        assert_eq!(named("", "aarch64", "v8"), "linux/arm64");
+        assert_eq!(named("windows", "", ""), "windows/arm/v6");
+        assert_eq!(Platform::new("linux", "armhf", "").to_string(), "linux/arm/v7");
+    }
 
     #[test]
     fn platforms_are_read_and_compared() {

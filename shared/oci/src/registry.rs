@@ -3,13 +3,14 @@
 use crate::{
     auth::{self, Challenge, Credentials},
     digest::{Digest, shown},
+    fields::{self, Fields},
     http::{Failure, Http, Request, Settings, read_body},
     manifest::{ACCEPT, Blob, MAX_MANIFEST},
     pace::Pace,
     reference::Reference,
+    retry,
 };
 use banger_doc::{Context, Error, Kind, Result};
-use serde::Deserialize;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -20,8 +21,10 @@ use ureq::{Body, http::Response};
 
 /// The largest answer of a token server.
 const MAX_TOKEN: u64 = 1 << 20;
-/// The longest pause a registry may ask for before it is tried again.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// What helps where what came is not what was announced.
+pub(crate) const AGAIN: &str =
+    "pull it again; if that changes nothing, it is broken where it comes from";
 
 /// A client of registries; one serves all threads of a pull.
 #[derive(Debug)]
@@ -46,23 +49,6 @@ pub(crate) struct Fetched {
     pub blob: Blob,
     pub bytes: Vec<u8>,
     pub media_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct TokenReply {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    errors: Vec<RefusalLine>,
-}
-
-#[derive(Deserialize)]
-struct RefusalLine {
-    code: Option<String>,
-    message: Option<String>,
 }
 
 impl Client {
@@ -184,7 +170,8 @@ impl Client {
             _ => Err(Error::failed(format!(
                 "blob '{}' of '{reference}' is not what its digest and size say",
                 blob.digest
-            ))),
+            ))
+            .hint(AGAIN)),
         }
     }
 
@@ -210,6 +197,7 @@ impl Client {
         wanted: &[u16],
     ) -> Result<Response<Body>> {
         let mut attempt = 0;
+        let mut waited = Duration::ZERO;
         loop {
             let response = self.ask(reference, path, request.clone())?;
             let status = response.status().as_u16();
@@ -218,11 +206,20 @@ impl Client {
             }
             attempt += 1;
             let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
-            if !passing || attempt >= self.settings().attempts {
+            let asked = retry::after(&response).unwrap_or_default();
+            waited = waited.saturating_add(asked);
+            let too_long = asked > retry::LONGEST || waited > retry::ALTOGETHER;
+            if !passing || too_long || attempt >= self.settings().attempts {
                 return Err(refused(reference, path, response, self.http.pace()));
             }
-            let asked = header(&response, "retry-after").and_then(|text| text.parse().ok());
-            pause(attempt, asked.map(Duration::from_secs));
+            if asked >= Duration::from_secs(1) {
+                self.settings().say.tell(&format!(
+                    "registry '{}' asks to wait {} (status {status}); waiting",
+                    reference.registry(),
+                    retry::spelled(asked)
+                ));
+            }
+            pause(attempt, asked);
         }
     }
 
@@ -328,10 +325,17 @@ impl Client {
             return Err(denied(reference));
         }
         if status != 200 {
+            let (words, later) = match retry::after(&response).map(retry::spelled) {
+                Some(time) => {
+                    (format!("; it asks to be left alone for {time}"), format!("in {time}"))
+                }
+                None => (String::new(), "later".to_owned()),
+            };
             return Err(Error::failed(format!(
-                "cannot log in to '{registry}': '{}' answers with status {status}",
+                "cannot log in to '{registry}': '{}' answers with status {status}{words}",
                 shown(authority)
-            )));
+            ))
+            .hint(format!("try again {later}")));
         }
         let reply = read_body(response.into_body(), MAX_TOKEN, self.http.pace())
             .with_context(|| format!("cannot log in to '{registry}'"))?
@@ -385,16 +389,21 @@ impl Client {
             if known.is_none() || attempt >= self.settings().attempts {
                 return Err(error);
             }
-            pause(attempt, None);
+            pause(attempt, Duration::ZERO);
         }
     }
 }
 
 /// Reads what a token server answers.
 pub(crate) fn read_token(reply: &[u8]) -> Result<String> {
-    let reply: TokenReply = serde_json::from_slice(reply).context("the answer is no token")?;
-    let token = reply.token.filter(|token| !token.is_empty()).or(reply.access_token);
+    let text = fields::text(reply);
+    let reply =
+        Fields::read(&text, &["token", "access_token"]).context("the answer is no token")?;
+    let named = |name: &str| reply.text(name).context("the answer is no token");
+    let token = Some(named("token")?).filter(|token| !token.is_empty());
     token
+        .map_or_else(|| named("access_token"), Ok)
+        .map(Some)?
         // It becomes a line of a request.
         .filter(|token| token.bytes().all(|b| b.is_ascii_graphic()) && token.len() < 60_000)
         .filter(|token| !token.is_empty())
@@ -416,9 +425,7 @@ fn denied(reference: &Reference) -> Error {
             reference.repository()
         )),
     };
-    error.hint(format!(
-        "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
-    ))
+    error.hint(login(registry))
 }
 
 /// Returns what an authorization is valid for.
@@ -437,39 +444,103 @@ fn plain(failure: Failure) -> Error {
     }
 }
 
-/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as the registry asks.
-pub(crate) fn pause(attempt: u32, asked: Option<Duration>) {
+/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as was asked for.
+pub(crate) fn pause(attempt: u32, asked: Duration) {
     let usual = Duration::from_millis(100 << attempt.min(6));
-    thread::sleep(asked.unwrap_or(usual).min(MAX_PAUSE));
+    thread::sleep(if asked.is_zero() { usual } else { asked.min(retry::LONGEST) });
 }
 
 /// Turns an unwanted answer into an error, with the registry's own words.
 fn refused(reference: &Reference, path: &str, response: Response<Body>, pace: Pace) -> Error {
     let status = response.status().as_u16();
     let registry = reference.registry();
+    let again = retry::after(&response).filter(|time| !time.is_zero()).map(retry::spelled);
     let bytes = read_body(response.into_body(), 64 << 10, pace).ok().flatten().unwrap_or_default();
-    let words = serde_json::from_slice::<Refusal>(&bytes)
-        .ok()
-        .and_then(|refusal| refusal.errors.into_iter().next())
-        .map(|line| {
-            format!(
-                " ({}: {})",
-                shown(&line.code.unwrap_or_default()),
-                shown(&line.message.unwrap_or_default())
-            )
-        })
-        .unwrap_or_default();
+    let mut words = reason(&bytes);
+    if let Some(time) = &again {
+        words = format!("{words}; it asks to be left alone for {time}");
+    }
+    let later = again.map_or("later".to_owned(), |time| format!("in {time}"));
     match status {
         404 if path.starts_with("manifests/") => {
             Error::not_found(format!("no image '{reference}' at '{registry}'{words}"))
                 .hint("check the name and the tag")
         }
-        403 => Error::failed(format!("registry '{registry}' forbids reading '{reference}'{words}")),
+        403 => Error::failed(format!("registry '{registry}' forbids reading '{reference}'{words}"))
+            .hint(login(registry)),
         429 => Error::failed(format!("registry '{registry}' limits how often it is asked{words}"))
-            .hint("log in, or try again later"),
+            .hint(format!(
+                "try again {later}; who logs in may ask more often: {}",
+                login(registry)
+            )),
         _ => Error::new(
             if status == 404 { Kind::NotFound } else { Kind::Failed },
             format!("registry '{registry}' answers with status {status} for '{path}'{words}"),
-        ),
+        )
+        .hint(if status >= 500 || status == 408 {
+            format!("it is the registry's fault; try again {later}")
+        } else {
+            "check the name and the tag, and that a registry is at this address".to_owned()
+        }),
+    }
+}
+
+/// Returns what a registry says of a refusal, as ` (CODE: message)`; nothing if it says nothing.
+fn reason(body: &[u8]) -> String {
+    let text = fields::text(body);
+    let first = || -> Result<String> {
+        let refusal = Fields::read(&text, &["errors"])?;
+        let errors = refusal.list("errors")?;
+        let first = Fields::read(errors.first().unwrap_or(&"{}"), &["code", "message"])?;
+        let parts = ["code", "message"].map(|name| shown(&first.text(name).unwrap_or_default()));
+        Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
+    };
+    match first() {
+        Ok(words) if !words.is_empty() => format!(" ({words})"),
+        _ => String::new(),
+    }
+}
+
+fn login(registry: &str) -> String {
+    format!(
+        "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_said_as_far_as_the_registry_explains_it() {
+        for (body, want) in [
+            (r#"{"errors":[{"code":"DENIED","message":"not you"}]}"#, " (DENIED: not you)"),
+            (r#"{"errors":[{"code":"UNAVAILABLE","message":""}]}"#, " (UNAVAILABLE)"),
+            (r#"{"errors":[{"code":"UNAVAILABLE","detail":{"a":[1]}}]}"#, " (UNAVAILABLE)"),
+            (r#"{"errors":[{"code":5,"message":"no"}]}"#, " (no)"),
+            (r#"{"errors":[{"message":"no \u001b[2J"}]}"#, " (no \\u{1b}[2J)"),
+            (r#"{"errors":[]}"#, ""),
+            (r#"{"errors":null}"#, ""),
+            (r#"{"errors":"x"}"#, ""),
+            ("<html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(reason(body.as_bytes()), want, "{body}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_read_whatever_stands_beside_them() {
+        for (reply, want) in [
+            (r#"{"token":"a","expires_in":"soon","issued_at":null}"#, Some("a")),
+            (r#"{"token":null,"access_token":"b"}"#, Some("b")),
+            (r#"{"token":"","access_token":"b","scope":["x"]}"#, Some("b")),
+            (r#"{"token":5}"#, None),
+            (r#"{"token":"a b"}"#, None),
+            ("{}", None),
+            ("[]", None),
+        ] {
+            assert_eq!(read_token(reply.as_bytes()).ok().as_deref(), want, "{reply}");
+        }
     }
 }

@@ -1,17 +1,19 @@
 //! Where an image comes from, and how that becomes layers and a configuration.
 
 use crate::{
-    archive::{Archive, Layout, Room},
+    archive::{Archive, Layout, Room, STDIN},
     cache::Cache,
     digest::{Digest, shown},
+    fields::{self, Fields},
     layer::{Layer, Origin},
-    manifest::{self, Blob, Config, MAX_CONFIG, MAX_MANIFEST, Manifest},
+    manifest::{self, Blob, Config, Entry, MAX_CONFIG, MAX_MANIFEST, Manifest, OTHERS},
     platform::Platform,
     reference::Reference,
     registry::{Client, Fetched},
 };
 use banger_doc::{Context, Error, ImageConfig, Name, Result};
 use banger_layer::{Limits, Progress};
+use oci_spec::image::MediaType;
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -99,7 +101,10 @@ impl Source {
 fn stem(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_string_lossy();
     let mut stem = file.as_ref();
-    for ending in [".gz", ".zst", ".tgz", ".tar"] {
+    if path == Path::new(STDIN) {
+        return None;
+    }
+    for ending in [".gz", ".zst", ".xz", ".tgz", ".txz", ".tar"] {
         stem = stem.strip_suffix(ending).unwrap_or(stem);
     }
     Some(stem.to_owned())
@@ -112,6 +117,12 @@ impl FromStr for Source {
         let local = |rest: &str| -> Result<(PathBuf, Option<String>)> {
             if rest.is_empty() {
                 return Err(Error::usage(format!("'{}' names no path", shown(text))));
+            }
+            if let Some(tag) =
+                rest.strip_prefix(STDIN).filter(|tag| tag.is_empty() || tag.starts_with(':'))
+            {
+                let tag = tag.trim_start_matches(':');
+                return Ok((STDIN.into(), (!tag.is_empty()).then(|| tag.to_owned())));
             }
             let whole = Path::new(rest);
             let (path, tag) = match rest.split_once(':') {
@@ -126,6 +137,10 @@ impl FromStr for Source {
         };
         if let Some(rest) = text.strip_prefix("oci:") {
             let (path, tag) = local(rest)?;
+            if path == Path::new(STDIN) {
+                return Err(Error::usage("a layout from stdin is an archive")
+                    .hint("write it as 'oci-archive:-'; a directory of that name is 'oci:./-'"));
+            }
             return Ok(Self::Layout { path, tag });
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
@@ -137,8 +152,39 @@ impl FromStr for Source {
             return Ok(Self::Archive { path, tag });
         }
         // As skopeo spells it.
-        text.strip_prefix("docker://").unwrap_or(text).parse().map(Self::Registry)
+        let name = text.strip_prefix("docker://").unwrap_or(text);
+        let file = || Error::usage(format!("'{}' is a file, not an image reference", shown(text)));
+        let reference = if ends_as_archive(text) && Path::new(text).is_file() {
+            Err(file())
+        } else {
+            name.parse().map(Self::Registry)
+        };
+        reference.map_err(|error| match path_hint(text) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })
     }
+}
+
+fn ends_as_archive(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    [".tar", ".tgz", ".txz", ".gz", ".zst", ".xz", ".bz2"].iter().any(|end| lower.ends_with(end))
+}
+
+/// Says how a path is written as a source, where text is one and not the name of an image.
+fn path_hint(text: &str) -> Option<String> {
+    let begins = ["/", "./", "../", "~", "file:"].iter().any(|start| text.starts_with(start));
+    let path = Path::new(text);
+    if path.is_dir() && path.join("index.json").exists() {
+        return Some(format!("a directory with an image layout is written as 'oci:{text}'"));
+    }
+    (begins || ends_as_archive(text) || path.exists()).then(|| {
+        format!(
+            "'docker-archive:{text}' is what 'docker save' wrote, 'oci-archive:{text}' an image \
+             layout in a file, 'oci:DIRECTORY' one; 'banger image import {text}' takes a root file \
+             system"
+        )
+    })
 }
 
 impl fmt::Display for Source {
@@ -225,8 +271,10 @@ impl Puller {
         let parsed = manifest::parse(&bytes, told.as_deref())?;
         let kind = media_type(&parsed, &bytes);
         self.cache.keep_new(&blob, &bytes)?;
-        let found = self.follow(&place, blob, parsed)?;
-        self.cache.remember(&full, &blob, &kind)?;
+        let found = self
+            .follow(&place, blob, parsed, &self.platform, MAX_DEPTH)
+            .map_err(Miss::into_error)?;
+        self.cache.remember(&full, &blob, kind)?;
         Ok(found)
     }
 
@@ -254,49 +302,83 @@ impl Puller {
         else {
             return Err(Error::failed(format!("'index.json' of '{all}' is no index")));
         };
-        let entry = match tag {
-            Some(tag) => entries.iter().find(|entry| entry.name.as_deref() == Some(tag)),
-            None if entries.len() == 1 => entries.first(),
-            // Several without a tag may be one image for several platforms.
-            None => manifest::pick(&entries, &self.platform)
-                .ok()
-                .filter(|_| entries.iter().all(|entry| entry.name.is_none())),
+        let named: Vec<&Entry> = match tag {
+            Some(tag) => {
+                entries.iter().filter(|entry| entry.name.as_deref() == Some(tag)).collect()
+            }
+            None => entries.iter().collect(),
         };
-        let Some(entry) = entry else {
-            let names: Vec<String> =
-                entries.iter().filter_map(|e| e.name.as_deref()).map(shown).take(20).collect();
+        let usable: Vec<&Entry> =
+            named.iter().copied().filter(|entry| entry.blob().is_ok()).collect();
+        let chosen = match (named.as_slice(), usable.as_slice()) {
+            (named, []) => named.first().copied().into_iter().collect(),
+            // One image, maybe of several names.
+            (_, [one, rest @ ..]) if rest.iter().all(|entry| entry.is_same(one)) => vec![*one],
+            // Several of one name, or without any, may be one image for several platforms.
+            (_, [one, rest @ ..]) if rest.iter().all(|entry| entry.name == one.name) => {
+                manifest::pick(&usable, &self.platform)?
+            }
+            _ => Vec::new(),
+        };
+        if chosen.is_empty() {
+            let mut names: Vec<String> =
+                entries.iter().filter_map(|e| e.name.as_deref()).map(shown).collect();
+            names.dedup();
+            names.truncate(20);
             let sentence = match tag {
                 Some(tag) => format!("the layout '{all}' has no image '{}'", shown(tag)),
                 None => format!("the layout '{all}' holds {} images", entries.len()),
             };
             return Err(Error::not_found(sentence).hint(match names.as_slice() {
+                [] if entries.is_empty() => "copy an image into it, or name another".into(),
                 [] => "its images have no names; copy the one you want into a layout of its own"
                     .into(),
                 names => format!("name one: {all}:{}", names.join(" or ")),
             }));
-        };
-        let bytes = layout.small(&entry.blob, MAX_MANIFEST)?;
-        let parsed = manifest::parse(&bytes, Some(&entry.media_type))?;
-        self.follow(&Place::Layout(layout), entry.blob, parsed)
+        }
+        self.first_of(&Place::Layout(layout), chosen, MAX_DEPTH).map_err(Miss::into_error)
     }
 
     /// Goes from a manifest, through indexes, to an image.
-    fn follow(&self, place: &Place<'_>, blob: Blob, parsed: Manifest) -> Result<Found> {
-        let (mut blob, mut parsed) = (blob, parsed);
-        for _ in 0..=MAX_DEPTH {
-            match parsed {
-                Manifest::Image { config, layers } => {
-                    return self.image(place, blob, config, layers);
-                }
-                Manifest::Index(entries) => {
-                    let entry = manifest::pick(&entries, &self.platform)?;
-                    let bytes = place.manifest(&entry.blob)?;
-                    parsed = manifest::parse(&bytes, Some(&entry.media_type))?;
-                    blob = entry.blob;
-                }
+    fn follow(
+        &self,
+        place: &Place<'_>,
+        blob: Blob,
+        parsed: Manifest,
+        told: &Platform,
+        depth: u32,
+    ) -> Result<Found, Miss> {
+        match parsed {
+            Manifest::Image { config, layers } => self.image(place, blob, config, layers, told),
+            Manifest::Index(_) if depth == 0 => Err(Miss::Other(
+                Error::failed(format!("its indexes are nested more than {MAX_DEPTH} deep"))
+                    .hint(OTHERS),
+            )),
+            Manifest::Index(entries) => {
+                let all: Vec<&Entry> = entries.iter().collect();
+                let chosen = manifest::pick(&all, &self.platform).map_err(Miss::Other)?;
+                self.first_of(place, chosen, depth - 1)
             }
         }
-        Err(Error::failed(format!("its indexes are nested more than {MAX_DEPTH} deep")))
+    }
+
+    /// Returns the first of several entries of an index that is an image for the platform.
+    fn first_of(&self, place: &Place<'_>, entries: Vec<&Entry>, depth: u32) -> Result<Found, Miss> {
+        let mut missed = None;
+        for entry in entries {
+            let found = entry.blob().map_err(Miss::Other).and_then(|blob| {
+                let bytes = place.manifest(&blob).map_err(Miss::Broken)?;
+                let parsed =
+                    manifest::parse(&bytes, Some(&entry.media_type)).map_err(Miss::Other)?;
+                let told = entry.platform.as_ref().unwrap_or(&self.platform);
+                self.follow(place, blob, parsed, told, depth)
+            });
+            match found {
+                Err(Miss::Other(error)) => missed = missed.or(Some(error)),
+                found => return found,
+            }
+        }
+        Err(Miss::Other(missed.unwrap_or_else(|| Error::failed("the index is empty"))))
     }
 
     fn image(
@@ -305,25 +387,28 @@ impl Puller {
         manifest: Blob,
         config: Blob,
         layers: Vec<Blob>,
-    ) -> Result<Found> {
+        told: &Platform,
+    ) -> Result<Found, Miss> {
         if config.size > MAX_CONFIG {
-            return Err(Error::failed(format!(
+            return Err(Miss::Other(Error::failed(format!(
                 "its configuration has {} bytes; at most {MAX_CONFIG} are read",
                 config.size
-            )));
+            ))));
         }
-        let bytes = place.small(&config)?;
+        let bytes = place.small(&config).map_err(Miss::Broken)?;
         let Config { platform, diff_ids, run: config } =
-            manifest::parse_config(&bytes, layers.len())?;
-        self.check(&platform)?;
+            manifest::parse_config(&bytes, layers.len(), told).map_err(Miss::Other)?;
+        self.check(&platform).map_err(Miss::Other)?;
         let mut layers: Vec<Layer> = layers
             .iter()
-            .zip(diff_ids)
-            .map(|(blob, diff_id)| {
+            .enumerate()
+            .map(|(number, blob)| {
                 let origin = place.origin(blob)?;
-                Ok(Layer::new(blob.digest.to_string(), blob.size, Some(diff_id), origin))
+                let diff_id = diff_ids.get(number).copied();
+                Ok(Layer::new(blob.digest.to_string(), blob.size, diff_id, origin))
             })
-            .collect::<Result<_>>()?;
+            .collect::<Result<_>>()
+            .map_err(Miss::Broken)?;
         Layer::join(&mut layers);
         Ok(Found { digest: manifest.digest, platform, config, layers })
     }
@@ -332,8 +417,12 @@ impl Puller {
         let image = archive.image(tag)?;
         let bytes = archive.read(&image.config, MAX_CONFIG)?;
         let Config { platform, diff_ids, run: config } =
-            manifest::parse_config(&bytes, image.layers.len())?;
+            manifest::parse_config(&bytes, image.layers.len(), &self.platform)?;
         self.check(&platform)?;
+        // Nothing else says in an archive what its layers should be.
+        if diff_ids.is_empty() && !image.layers.is_empty() {
+            return Err(Error::failed("its configuration names no layers").hint(OTHERS));
+        }
         let layers = image
             .layers
             .iter()
@@ -352,6 +441,22 @@ impl Puller {
         }
         Err(Error::failed(format!("the image is made for {platform}, not for {}", self.platform))
             .hint(format!("pull it with '--platform {platform}' if that is meant")))
+    }
+}
+
+/// Why something in an index is not the image.
+enum Miss {
+    /// It is something else; another entry may be.
+    Other(Error),
+    /// It cannot be fetched, or is damaged.
+    Broken(Error),
+}
+
+impl Miss {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Other(error) | Self::Broken(error) => error,
+        }
     }
 }
 
@@ -418,17 +523,15 @@ impl Place<'_> {
 }
 
 /// Returns the media type to write down for a manifest: its own, else the specification's.
-fn media_type(parsed: &Manifest, bytes: &[u8]) -> String {
-    let own = serde_json::from_slice::<serde_json::Value>(bytes)
-        .ok()
-        .and_then(|value| value["mediaType"].as_str().map(str::to_owned));
-    own.unwrap_or_else(|| {
-        let kind = match parsed {
-            Manifest::Image { .. } => "manifest",
-            Manifest::Index(_) => "index",
-        };
-        format!("application/vnd.oci.image.{kind}.v1+json")
-    })
+fn media_type(parsed: &Manifest, bytes: &[u8]) -> MediaType {
+    let own = Fields::read(&fields::text(bytes), &["mediaType"])
+        .and_then(|manifest| manifest.text("mediaType"))
+        .unwrap_or_default();
+    match parsed {
+        _ if !own.is_empty() => own.as_str().into(),
+        Manifest::Image { .. } => MediaType::ImageManifest,
+        Manifest::Index(_) => MediaType::ImageIndex,
+    }
 }
 
 #[cfg(test)]
@@ -448,5 +551,21 @@ mod tests {
         assert_eq!(read("oci-archive:/no/x.tar:2").to_string(), "oci-archive:/no/x.tar:2");
         assert!(read("oci:x").to_string().starts_with("oci:/"));
         assert!("oci:".parse::<Source>().is_err());
+        assert_eq!(read("docker-archive:-").to_string(), "docker-archive:-");
+        assert_eq!(read("docker-archive:-:a:1").default_name().unwrap().as_str(), "a-1");
+        assert_eq!(read("oci-archive:-").default_name(), None);
+        assert!("oci:-".parse::<Source>().is_err());
+        assert_eq!(read("docker-archive:/no/a.tar.xz").default_name().unwrap().as_str(), "a");
+    }
+
+    #[test]
+    fn a_path_without_its_kind_is_answered_with_how_it_is_written() {
+        for path in ["./x.tar", "/srv/x.tar", "../x.tar.gz", "X.tar", "~/x.tar", "/no/such/Place"] {
+            let error = path.parse::<Source>().unwrap_err();
+            let hint = error.hint_text().unwrap();
+            assert!(hint.starts_with(&format!("'docker-archive:{path}' is ")), "{hint}");
+        }
+        let error = "Debian".parse::<Source>().unwrap_err();
+        assert!(error.hint_text().unwrap().starts_with("write it as 'debian:"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ mod scripted;
 
 use banger_doc::{Error, Result};
 use banger_layer::Limits;
-use banger_oci::{Cache, Client, Digest, Found, Layer, Puller, Settings, Source};
+use banger_oci::{Cache, Client, Digest, Found, Layer, Puller, Say, Settings, Source};
 use banger_state::State;
 use scripted::{Asked, Reply, Server};
 use serde_json::{Value, json};
@@ -98,6 +98,7 @@ impl Home {
             crawl: Duration::from_mins(1),
             insecure: Vec::new(),
             mirrors: Vec::new(),
+            ..Settings::default()
         };
         Self { dir: tempfile::tempdir().unwrap(), settings }
     }
@@ -357,6 +358,168 @@ fn a_passing_trouble_is_waited_out_and_a_lasting_one_told() {
     assert_eq!(home.blobs(), 0);
     let server = Server::start(|_| Reply::of(b"").status(418));
     refused(&server, "status 418");
+}
+
+#[test]
+fn a_wait_that_a_registry_asks_for_is_said_and_a_long_one_fails_at_once() {
+    let image = Arc::new(Image::new(1000));
+    let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hear = Arc::clone(&said);
+    let mut home = Home::new();
+    home.settings.say = Say::by(move |words| hear.lock().unwrap().push(words.to_owned()));
+    let (count, served) = (AtomicUsize::new(0), Arc::clone(&image));
+    let server = Server::start(move |asked| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::of(b"").status(429).with("Retry-After", "1"),
+        _ => served.serve(asked),
+    });
+    let start = Instant::now();
+    assert_eq!(pull(&home, &server).unwrap(), image.layer);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let words = format!("registry '{}' asks to wait 1 s (status 429); waiting", server.host);
+    assert_eq!(*said.lock().unwrap(), [words]);
+
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (status, after, time) in [
+        (429, "86400", "24 h"),
+        (429, "Mon, 07 Nov 1994 08:49:37 GMT", "24 h"),
+        (503, "Sunday, 06-Nov-94 08:59:37 GMT", "10 min"),
+        (429, "99999999999999999999", "more than a year"),
+    ] {
+        let server = Server::start(move |_| {
+            Reply::of(b"").status(status).with("Retry-After", after).with("Date", date)
+        });
+        let error = pull(&Home::new(), &server).unwrap_err();
+        let words = format!("it asks to be left alone for {time}");
+        assert!(error.chain().ends_with(&words), "{}", error.chain());
+        assert!(error.hint_text().unwrap().contains(&format!("try again in {time}")));
+        assert_eq!(server.asked("/manifests/").len(), 1, "{after}");
+    }
+    // Short waits have an end together, too.
+    let server = Server::start(|_| Reply::of(b"").status(503).with("Retry-After", "31"));
+    let start = Instant::now();
+    assert!(pull(&Home::new(), &server).is_err());
+    // The token server's as well.
+    let asked = Server::start(|asked| {
+        if asked.path.starts_with("/token") {
+            return Reply::of(b"").status(429).with("Retry-After", "7200");
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.host());
+        Reply::of(b"").status(401).with("WWW-Authenticate", &realm)
+    });
+    let error = pull(&Home::new(), &asked).unwrap_err();
+    assert!(error.chain().ends_with("it asks to be left alone for 2 h"), "{}", error.chain());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+/// Serves documents by their digests, the first of them as the manifest of every tag.
+fn documents(all: Vec<(&'static str, Vec<u8>)>) -> Server {
+    Server::start(move |asked| {
+        let tag = asked.path.ends_with("/manifests/1");
+        let named = |bytes: &[u8]| asked.path.ends_with(&Digest::of(bytes).to_string());
+        let found = all.iter().find(|(_, bytes)| tag || named(bytes));
+        found.map_or_else(
+            || Reply::of(b"").status(404),
+            |(kind, bytes)| Reply::of(bytes).with("Content-Type", kind),
+        )
+    })
+}
+
+#[test]
+fn images_as_builders_write_them_are_found() {
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    let layer = Image::new(100).layer;
+    let of = |value: &Value| value.to_string().into_bytes();
+    // A configuration that does not say what it is for: the index or the host does.
+    let config = of(&json!({"architecture": "", "os": "", "config": {"Labels": {"a": null},
+        "Volumes": {"/data": null}}, "rootfs": {"diff_ids": null}, "history": null}));
+    let manifest = of(&json!({"schemaVersion": 2, "config": descriptor(CONFIG, &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar.gzip", &layer)],
+        "annotations": {"a": null}}));
+    let provenance = of(&json!({"schemaVersion": 2, "config": descriptor(CONFIG, b"{}"),
+        "layers": [descriptor("application/vnd.in-toto+json", b"[]")]}));
+    let windows = of(&json!({"os": "windows", "architecture": "amd64"}));
+    let other = of(&json!({"schemaVersion": 2, "config": descriptor(CONFIG, &windows)}));
+    let odd = json!({"mediaType": INDEX, "digest": "sha512:00", "size": -1, "platform": {}});
+    let entry = |bytes: &[u8], more: Value| {
+        let mut entry = descriptor(MANIFEST, bytes);
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        entry
+    };
+    let amd64 = json!({"platform": {"os": "linux", "architecture": "amd64"}});
+    // By its platform; by being the only one that runs, without any; deep in another index.
+    let named = of(&json!({"schemaVersion": 2, "manifests":
+        [odd, entry(&provenance, json!({"platform": {}})), entry(&manifest, amd64)]}));
+    let nameless = of(&json!({"schemaVersion": 2, "manifests":
+        [odd, entry(&provenance, json!({})), entry(&other, json!({})), entry(&manifest, json!({}))]}));
+    let nested = of(&json!({"manifests": [odd, descriptor(INDEX, &nameless)]}));
+    for index in [named, nameless.clone(), nested] {
+        let server = documents(vec![
+            (INDEX, index),
+            (INDEX, nameless.clone()),
+            (MANIFEST, manifest.clone()),
+            (MANIFEST, provenance.clone()),
+            (MANIFEST, other.clone()),
+            ("", config.clone()),
+            ("", windows.clone()),
+            ("", layer.clone()),
+        ]);
+        let home = Home::new();
+        let found = home.find(&format!("{}/app:1", server.host)).unwrap();
+        assert_eq!(found.digest, Digest::of(&manifest));
+        assert_eq!(found.platform.to_string(), "linux/amd64");
+        assert_eq!(found.layers[0].diff_id(), None);
+        assert_eq!(read(&found.layers[0]).unwrap(), layer);
+    }
+    // None of them runs here: why not of the first.
+    let none = of(&json!({"manifests": [entry(&other, json!({}))]}));
+    let server = documents(vec![(INDEX, none), (MANIFEST, other), ("", windows)]);
+    let error = Home::new().find(&format!("{}/app:1", server.host)).unwrap_err();
+    assert!(error.chain().ends_with("is made for 'windows', not for linux"), "{}", error.chain());
+}
+
+#[test]
+fn no_byte_of_an_image_is_said_as_it_is() {
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    let loud = "\u{1b}]0;OWNED\u{7}\u{1b}[2J\nbanger: all is well\u{202e}\u{200b}".repeat(1000);
+    let of = |value: &Value| value.to_string().into_bytes();
+    let config = of(&json!({"architecture": loud, "os": "linux"}));
+    let image = json!({"schemaVersion": 2, "config": descriptor(CONFIG, &config), "layers": []});
+    let with = |path: &str, value: Value| {
+        let mut image = image.clone();
+        *image.pointer_mut(path).unwrap() = value;
+        image
+    };
+    let layer = |more: Value| {
+        let mut layer = descriptor("application/vnd.oci.image.layer.v1.tar", b"");
+        layer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with("/layers", json!([layer]))
+    };
+    for manifest in [
+        image.clone(),
+        with("/config/mediaType", json!(loud)),
+        with("/config/digest", json!(loud)),
+        with("/config/digest", json!(format!("{loud}:00"))),
+        with("/config/size", json!(loud)),
+        with("/schemaVersion", json!({"a": loud})),
+        layer(json!({"mediaType": format!("application/vnd.{loud}")})),
+        layer(json!({"digest": format!("sha256:{loud}")})),
+        layer(json!({"size": loud})),
+        json!({"schemaVersion": 2, "blobs": [], "artifactType": loud}),
+        json!({"schemaVersion": 2, "mediaType": loud, "manifests": []}),
+        json!({"schemaVersion": 2, "manifests": [
+            {"mediaType": MANIFEST, "digest": loud,
+             "platform": {"os": "linux", "architecture": "amd64"}}]}),
+        json!({"schemaVersion": 2, "manifests": [
+            {"mediaType": MANIFEST, "platform": {"os": loud, "architecture": loud, "variant": loud}}]}),
+    ] {
+        let server = documents(vec![("", of(&manifest)), ("", config.clone())]);
+        let error = Home::new().find(&format!("{}/app:1", server.host)).unwrap_err().report();
+        for words in [&error.message, error.hint.as_ref().unwrap_or(&error.message)] {
+            assert!(words.chars().count() <= 1000, "{} columns", words.chars().count());
+            let plain = words.chars().all(|c| c.is_ascii_graphic() || c == ' ' || c == '…');
+            assert!(plain, "{words:?}");
+        }
+    }
 }
 
 #[test]

@@ -77,11 +77,22 @@ impl State {
     /// Opens the state without writing anything; an absent one is [`banger_doc::Kind::NotFound`].
     pub fn open_read_only() -> Result<Self> {
         let state = Self { root: Self::location()? };
-        if state.root.exists() && !state.root.is_dir() {
-            return Err(Error::failed(format!("'{}' is no directory", state.root.display()))
-                .hint("BANGER_STATE names the directory that banger keeps all in"));
-        }
-        if !state.root.is_dir() {
+        let hint = "BANGER_STATE names the directory that banger keeps all in";
+        let found = match fs::metadata(&state.root) {
+            Ok(meta) if !meta.is_dir() => {
+                return Err(
+                    Error::failed(format!("'{}' is no directory", state.root.display())).hint(hint)
+                );
+            }
+            Ok(_) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot read the state at '{}'", state.root.display()))
+                    .map_err(|error| error.hint(hint));
+            }
+        };
+        if !found {
             return Err(Error::not_found(format!("no state at '{}'", state.root.display()))
                 .hint("the first 'banger image pull' or 'banger vm run' makes it"));
         }

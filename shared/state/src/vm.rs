@@ -2,8 +2,8 @@
 
 use crate::{Lock, file, place, shelf::absent};
 use banger_doc::{
-    Context, Desire, Document, Error, Exit, HostPorts, Name, Phase, Process, Result, Running, Spec,
-    Status, View, Vm, Wanted,
+    Context, Desire, Document, Error, Exit, HostPorts, Mark, Name, Phase, Process, Result, Running,
+    Spec, Status, View, Vm, Wanted,
 };
 use std::{
     fs::{self, File},
@@ -197,6 +197,17 @@ impl VmFolder {
                 }))
             }
         }
+    }
+
+    /// Says of a VM whose agent answers that its init is not past its boot, which commands may notice.
+    pub fn boots_on(&self) -> Option<String> {
+        let running = self.running().ok().flatten()?;
+        let (answers, booted) =
+            (running.has_reached(Mark::Agent), running.has_reached(Mark::Booted));
+        let name = &self.name;
+        (answers && !booted).then(|| {
+            format!("note: the boot of '{name}' goes on; 'banger vm wait {name}' waits for it")
+        })
     }
 
     /// Returns a short path to a place in the folder, whatever the folder's own length: sockets

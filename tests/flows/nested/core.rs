@@ -64,6 +64,9 @@ fn the_work_comes_back(host: &Host, who: Who) {
     let view = host.view(who, "web");
     assert_eq!(view["running"]["vmm"], "firecracker", "{view}");
     assert_eq!(view["running"]["accelerator"], "kvm", "{view}");
+    // Firecracker types what it reads there into the guest's console.
+    let stdin = host.says(Who::Root, "head -c 1 /proc/$(pgrep -x firecracker)/fd/0 | wc -c");
+    assert_eq!(stdin, "0\n");
     says("banger workspace export web --output work.patch; git -C repo apply ../work.patch");
     assert_eq!(says("cat repo/file repo/new"), "one\ntwo\nnew\n");
 }

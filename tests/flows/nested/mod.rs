@@ -7,16 +7,23 @@
 //! soak nested` all there is.
 
 mod core;
+mod figures;
 mod host;
 mod soak;
 
 use host::{Host, Who};
+use std::path::Path;
 
 /// The core on every run; with `BANGER_SOAK` everything.
 #[test]
 fn firecracker_on_real_kvm() {
+    if let Some(bench) = std::env::var_os("BANGER_BENCH") {
+        return figures::take(Path::new(&bench));
+    }
     let all = std::env::var_os("BANGER_SOAK").is_some();
-    let Some(host) = Host::boot(all) else { return };
+    let Some(host) = Host::boot(if all { host::Extent::All } else { host::Extent::Core }) else {
+        return;
+    };
     for who in [Who::Root, Who::Dev] {
         core::a_vms_life(&host, who);
     }

@@ -24,13 +24,13 @@ use std::{
 use trace::Stage;
 
 /// Says whether everything is to be tried, not a selection.
-fn soak() -> bool {
+pub(crate) fn soak() -> bool {
     std::env::var_os("BANGER_SOAK").is_some()
 }
 
 /// Keeps what tests found, for whoever runs them: nextest shows it with `--no-capture`, and a test
 /// that fails with what it says.
-fn say(words: &str) {
+pub(crate) fn say(words: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{words}");
 }

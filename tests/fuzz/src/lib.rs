@@ -61,7 +61,7 @@ pub fn config(input: &[u8]) {
         let words = words.chain(&config.working_dir).chain(&config.user);
         assert!(words.clone().all(|word| !word.contains('\0')));
         assert!(words.map(String::len).sum::<usize>() <= 1 << 20);
-        assert!(config.env.iter().all(|entry| !entry.starts_with('=')));
+        assert!(config.env.iter().all(|entry| !entry.is_empty() && !entry.starts_with('=')));
     }
 }
 

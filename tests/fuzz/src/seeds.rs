@@ -9,9 +9,9 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("layer", archives()),
         ("packed", packed()),
         ("take", taken()),
-        ("manifest", texts(&[MANIFEST, DOCKER])),
-        ("index", texts(&[INDEX])),
-        ("config", texts(&[CONFIG])),
+        ("manifest", texts(&[MANIFEST, DOCKER, ODD_MANIFEST])),
+        ("index", texts(&[INDEX, ODD_INDEX])),
+        ("config", texts(&[CONFIG, ODD_CONFIG])),
         ("reference", references()),
         ("token", texts(&TOKENS)),
     ]
@@ -21,6 +21,10 @@ const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 const DOCKER: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":1,"digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":2,"digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}]}"#;
 const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1,"platform":{"architecture":"amd64","os":"linux","os.version":"1","os.features":["x"],"variant":"v2"}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"platform":{"architecture":"arm64","os":"linux","variant":"v8"},"annotations":{"org.opencontainers.image.ref.name":"latest"}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"platform":{"architecture":"unknown","os":"unknown"}}]}"#;
 const CONFIG: &str = r#"{"created":"2015-10-31T22:22:56.015925234Z","author":"x","architecture":"amd64","variant":"v2","os":"linux","config":{"User":"alice:1","ExposedPorts":{"8080/tcp":{}},"Env":["PATH=/bin","A"],"Entrypoint":["/bin/x"],"Cmd":["--a","b"],"Volumes":{"/v":{}},"WorkingDir":"/home","Labels":{"a":"b"},"StopSignal":"SIGTERM"},"rootfs":{"diff_ids":["sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"],"type":"layers"},"history":[{"created":"2015-10-31T22:22:54.690851953Z","created_by":"/bin/sh","empty_layer":true}]}"#;
+// As builders write them: nulls, fields of other types, entries of no use.
+const ODD_MANIFEST: &str = r#"{"schemaVersion":null,"mediaType":"","config":{"mediaType":null,"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"urls":5},"layers":null,"annotations":{"a":null},"subject":{"digest":7},"x":[[1e999,"\ud800"]]}"#;
+const ODD_INDEX: &str = r#"{"manifests":[null,{},"x",{"platform":{}},{"digest":"sha512:00","size":-1,"platform":{"os":5}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1,"artifactType":"a/b","annotations":{"vnd.docker.reference.type":"attestation-manifest"}},{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"platform":{"os":"","architecture":"X86_64"}}]}"#;
+const ODD_CONFIG: &str = r#"{"architecture":"","os":null,"config":{"Env":[null,"","=C:=x","A"],"Cmd":"sh","Entrypoint":null,"Volumes":{"/v":null},"ExposedPorts":[80],"Labels":{"a":null,"b":5},"User":null},"rootfs":{"diff_ids":null},"history":"none"}"#;
 const TOKENS: [&str; 4] = [
     r#"{"token":"eyJhbGciOi.J9.x-_~+/=","expires_in":300,"issued_at":"2020-01-01T00:00:00Z"}"#,
     r#"{"access_token":"abc","token":""}"#,
@@ -178,8 +182,19 @@ pub(crate) fn packed() -> Vec<Vec<u8>> {
             let zstd = zstd::encode_all(&archive[..], 1).expect("memory takes everything");
             [[gzip.clone(), gzip].concat(), zstd]
         })
+        .chain([XZ.to_vec(), [XZ, XZ].concat()])
         .collect()
 }
+
+/// An archive of one file, by `xz -0`.
+const XZ: &[u8] = b"\
+    \xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x0c\x00\x00\x00\x8f\x98\
+    \x41\x9c\xe0\x27\xff\x00\x56\x5d\x00\x30\x80\x33\x50\x18\x68\x89\x82\xed\xa7\x80\x69\xfa\
+    \xda\x6e\x49\x40\x06\xdd\x94\x43\x88\xf5\x93\xb6\xc2\x4b\xe2\xa3\x7b\x1c\x91\xd0\x76\x76\
+    \x02\xa6\xa1\x3f\x44\x01\x8a\x10\x7d\xf6\x31\x66\x1c\x18\x0d\xa6\x28\xf2\xd8\x57\x3c\x7a\
+    \x91\xde\x34\x65\x21\x99\xe0\x42\x97\xe8\x20\x03\x5c\x3b\x2f\x75\x35\xee\x25\x3b\xca\xad\
+    \xe4\xa3\x4c\x3a\xed\xcc\x00\x00\x00\x00\x05\xb0\xef\x91\xd9\x2a\x72\x8b\x00\x01\x72\x80\
+    \x50\x00\x00\x00\x27\xc7\x54\xff\xb1\xc4\x67\xfb\x02\x00\x00\x00\x00\x04\x59\x5a";
 
 fn references() -> Vec<Vec<u8>> {
     let digest = format!("alpine@sha256:{}", "0123456789abcdef".repeat(4));

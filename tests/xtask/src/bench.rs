@@ -4,6 +4,7 @@
 mod boot;
 mod create;
 mod image;
+mod kvm;
 mod net;
 mod start;
 mod workspace;
@@ -22,6 +23,11 @@ use std::{
 
 const LIMIT: Duration = Duration::from_mins(10);
 
+/// Takes the figures of `kvm` on the host that was made for them.
+pub(crate) fn there() -> Result {
+    kvm::there()
+}
+
 /// What a benchmark works with.
 pub(crate) struct Bench {
     /// Where the programs are.
@@ -36,12 +42,13 @@ pub(crate) fn run(name: &str, debug: bool) -> Result {
         "boot" => boot::measure,
         "create" => create::measure,
         "image" => image::measure,
+        "kvm" => kvm::measure,
         "net" => net::measure,
         "start" => start::measure,
         "workspace" => workspace::measure,
         _ => {
             return Err(format!(
-                "no benchmark '{name}': there are boot, create, image, net, start, workspace"
+                "no benchmark '{name}': there are boot, create, image, kvm, net, start, workspace"
             ));
         }
     };

@@ -29,11 +29,11 @@ usage: cargo xtask TASK
   nested            run what needs real KVM, on a host made for it
   errors            compare docs/errors.md with what the last tests saw; BLESS=1 writes it
   bench NAME [--debug]
-                    measure against a budget: boot, create, image, net, start,
+                    measure against a budget: boot, create, image, kvm, net, start,
                     workspace;
                     --debug: the programs as tests use them
-  soak NAME         try everything that tests try a selection of: kill, fault, load,
-                    model, nested
+  soak NAME         try everything that tests try a selection of: kill, fault, first-command,
+                    load, model, nested
   fuzz [--seconds N] [TARGET...]
                     throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]
@@ -53,6 +53,8 @@ fn main() -> ExitCode {
         ["errors"] => errors::run(),
         ["bench", name] => bench::run(name, false),
         ["bench", name, "--debug"] => bench::run(name, true),
+        // What `bench kvm` runs on the host it makes.
+        ["bench-there"] => bench::there(),
         ["soak", name] => soak::run(name),
         ["nested"] => nested::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),

@@ -9,9 +9,15 @@ use std::time::Duration;
 
 /// What can be soaked: its name, the tests' names, how long it may take.
 const SOAKS: &[(&str, &[&str], Duration)] = &[
+    (
+        "first-command",
+        &["network::the_first_command_of_a_fresh_debian_installs_a_package"],
+        Duration::from_hours(1),
+    ),
     ("kill", &["survive::kill::"], Duration::from_hours(2)),
     ("fault", &["survive::fault::"], Duration::from_hours(2)),
     ("load", &["survive::load::"], Duration::from_mins(20)),
+    ("images", &["images::"], Duration::from_mins(40)),
     ("nested", &["nested::"], Duration::from_hours(1)),
     ("model", &["survive::model::"], Duration::from_hours(1)),
 ];

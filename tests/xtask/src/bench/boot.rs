@@ -36,7 +36,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
     let (mut ours, mut theirs, mut launch) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         theirs.push(bare_boot(&kernel, &bare)?);
-        let took = time(&mut bench.program("banger-vm-start", &[NAME]))?;
+        let took = time(&mut bench.program("banger-vm-start", &["--wait", "agent", NAME]))?;
         run::say(&format!("banger: {took:.0} ms"));
         ours.push(took);
         let running = fs::read(bench.state().join("vms").join(NAME).join("running.json"));
@@ -55,7 +55,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
 }
 
 /// An image with busybox and nothing else, by the way a tar takes.
-fn busybox(bench: &Bench) -> Result {
+pub(super) fn busybox(bench: &Bench) -> Result {
     bench.once("busybox-image", || {
         let script = "rm -rf root; mkdir -p root/bin root/sbin root/root root/tmp root/etc; \
              cp /bin/busybox root/bin; for name in $(busybox --list | grep -vx busybox); do \
@@ -114,7 +114,7 @@ fn bare_boot(kernel: &Path, initramfs: &Path) -> Result<f64> {
 }
 
 /// What banger calls a usable KVM: the device opens and the processor can.
-fn kvm() -> bool {
+pub(super) fn kvm() -> bool {
     let opens = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     opens && flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")

@@ -122,7 +122,7 @@ fn round(
     // The time of `unshare` and its shell is not banger's: the clock begins in there.
     let stamp = who.state.join("stamp");
     let before = "date +%s%N >\"$STAMP\"; exec \"$@\"";
-    let mut start = wrapped(bench, who, before, "banger-vm-start", &[NAME]);
+    let mut start = wrapped(bench, who, before, "banger-vm-start", &["--wait", "agent", NAME]);
     start.env("STAMP", &stamp);
     let mut child = start
         .stdin(Stdio::null())

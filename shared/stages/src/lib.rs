@@ -1,4 +1,4 @@
-//! What a person sees while guests come up.
+//! Shows a person how far VMs have come: what each waits for, and for how long.
 
 use banger_cli::Out;
 use banger_doc::Name;
@@ -10,15 +10,17 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// A changing line on stderr for each VM, where a person watches; elsewhere only what somebody must
 /// know.
-pub(crate) struct Stages {
+#[derive(Debug)]
+pub struct Stages {
     lines: Option<MultiProgress>,
     live: bool,
     quiet: bool,
 }
 
 impl Stages {
-    /// With the guest's console on the same stream there is no place for lines that change.
-    pub(crate) fn new(out: &Out, console: bool) -> Self {
+    /// Sees whether a person watches. With the guest's console on the same stream there is no place for
+    /// lines that change.
+    pub fn new(out: &Out, console: bool) -> Self {
         let live = out.is_live();
         let lines = (live && !console).then(MultiProgress::new);
         // A dumb terminal has none, and is told in whole lines.
@@ -27,7 +29,7 @@ impl Stages {
     }
 
     /// Begins the line of a VM; dropped, it goes.
-    pub(crate) fn line(&self, vm: &Name) -> Line {
+    pub fn line(&self, vm: &Name) -> Line {
         let shown = self.lines.as_ref().map(|lines| {
             let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}, {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -41,7 +43,8 @@ impl Stages {
 }
 
 /// The line of one VM.
-pub(crate) struct Line {
+#[derive(Debug)]
+pub struct Line {
     vm: Name,
     shown: Option<(MultiProgress, ProgressBar)>,
     live: bool,
@@ -51,14 +54,19 @@ pub(crate) struct Line {
 
 impl Line {
     /// Says that a stage began.
-    pub(crate) fn enter(&self, stage: &'static str) {
+    pub fn enter(&self, stage: &'static str) {
         if let Some((_, bar)) = &self.shown {
             bar.set_message(stage);
         }
     }
 
+    /// Returns how long it has been going on.
+    pub fn took(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Says something that somebody must know.
-    pub(crate) fn note(&self, text: &str) {
+    pub fn note(&self, text: &str) {
         let text = format!("{}: {text}", self.vm);
         if let Some((lines, _)) = &self.shown {
             let _ = lines.println(text);
@@ -67,11 +75,10 @@ impl Line {
         }
     }
 
-    /// Says that the guest answers.
-    pub(crate) fn ready(&self) {
+    /// Says to a person what came of it, and how long it took.
+    pub fn done(&self, what: &str) {
         if self.live {
-            let took = self.begun.elapsed().as_secs_f32();
-            self.note(&format!("ready in {took:.1}s"));
+            self.note(&format!("{what} in {:.1}s", self.took().as_secs_f32()));
         }
     }
 }

@@ -1,0 +1,165 @@
+//! The mark that the image's init is past what it does before logins: who sets it, for each sort of init.
+
+use crate::say;
+use banger_doc::{Booted, Context, Result};
+use banger_guest::{mark, place};
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What the process that sets the mark is called.
+pub(crate) const NAME: &str = "banger-booted";
+/// Its argument where systemd has given up its way to the default target.
+const RESCUE: &str = "rescue";
+/// Where systemd looks for units that hold until the next boot (systemd.unit(5)).
+const UNITS: &str = "/run/systemd/system";
+/// How long systemd may take to say what failed.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// More units that failed are not named.
+const MOST_NAMED: usize = 8;
+/// busybox's table, and what it does where there is none (its `init/init.c`).
+const INITTAB: &str = "/etc/inittab";
+const USUAL: &str = "::sysinit:/etc/init.d/rcS\n::askfirst:-/bin/sh\n::ctrlaltdel:/sbin/reboot\n\
+                     ::shutdown:/sbin/swapoff -a\n::shutdown:/bin/umount -a -r\n::restart:/sbin/init\n";
+/// The first line of a table that is there until the mark is set.
+const OURS: &str = "# banger: here until the start-up scripts are done";
+
+/// Has systemd set the mark when it is at `basic.target`, or in one of the modes that it falls back to.
+pub(crate) fn for_systemd() -> Result<()> {
+    let unit = |what: &str, after: &str, word: &str| {
+        format!(
+            "[Unit]\nDescription=banger: {what}\nDefaultDependencies=no\nAfter={after}\n\n\
+             [Service]\nType=oneshot\nTimeoutStartSec=30\n\
+             ExecStart=@{} {NAME} {word}\n",
+            place::INIT
+        )
+    };
+    let booted = unit("past the boot", "basic.target systemd-tmpfiles-setup.service", "");
+    let rescue = unit("no way to the default target", "", RESCUE);
+    let units = Path::new(UNITS);
+    let make = || -> std::io::Result<()> {
+        for (name, text, targets) in [
+            ("banger-booted.service", booted, &["basic.target"][..]),
+            ("banger-rescue.service", rescue, &["emergency.target", "rescue.target"]),
+        ] {
+            fs::create_dir_all(units)?;
+            fs::write(units.join(name), text)?;
+            for target in targets {
+                let wants = units.join(format!("{target}.wants"));
+                fs::create_dir_all(&wants)?;
+                symlink(format!("../{name}"), wants.join(name))?;
+            }
+        }
+        Ok(())
+    };
+    make().context("cannot have systemd say when it has booted")
+}
+
+/// Has busybox's init set the mark when the programs it waits for are done: by a line of its table,
+/// which is there for only so long. The image's own table is not touched.
+pub(crate) fn for_busybox() -> Result<()> {
+    let own = fs::read_to_string(INITTAB).ok().filter(|text| !text.starts_with(OURS));
+    // Of the lines of one sort the order counts, and `once` comes after all that is waited for.
+    let line = format!("::once:{}/{NAME}\n", place::RUN);
+    let text = format!("{OURS}\n{}\n{line}", own.as_deref().unwrap_or(USUAL));
+    let table = format!("{}/inittab", place::RUN);
+    let make = || -> std::io::Result<()> {
+        symlink(place::INIT, Path::new(place::RUN).join(NAME))?;
+        if own.is_none() {
+            return fs::write(INITTAB, &text);
+        }
+        fs::write(&table, &text)?;
+        let none: Option<&str> = None;
+        let bind = nix::mount::MsFlags::MS_BIND;
+        Ok(nix::mount::mount(Some(table.as_str()), INITTAB, none, bind, none)?)
+    };
+    make().context("cannot have busybox say when it has booted")
+}
+
+/// Sets the mark where banger does not know the init: nobody can tell.
+pub(crate) fn for_another(path: &str) {
+    say::warn(&format!(
+        "'{path}' is an init that banger does not know: commands may come before it is done"
+    ));
+    set(Booted::Unknown);
+}
+
+/// Sets the mark.
+pub(crate) fn set(booted: Booted) {
+    say::or_warn(mark::set(booted));
+}
+
+/// Is the process that an init starts when its boot is past what it does before logins.
+pub(crate) fn run(word: Option<&str>) {
+    take_table_away();
+    let mut booted = Booted::Yes;
+    if word == Some(RESCUE) {
+        say::warn("systemd went no further than its emergency or rescue mode");
+        booted = Booted::Degraded;
+    }
+    if fs::read_to_string(place::INIT_KIND).is_ok_and(|kind| kind.trim() == "systemd") {
+        for unit in failed_units() {
+            say::warn(&format!("the unit '{unit}' failed"));
+            booted = Booted::Degraded;
+        }
+    }
+    set(booted);
+}
+
+/// Takes away the table of [`for_busybox`], which init has read: whoever changes it now changes the
+/// image's own.
+fn take_table_away() {
+    if !fs::read_to_string(INITTAB).is_ok_and(|text| text.starts_with(OURS)) {
+        return;
+    }
+    if nix::mount::umount2(INITTAB, nix::mount::MntFlags::MNT_DETACH).is_err() {
+        match fs::remove_file(INITTAB) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                say::warn(&format!("cannot remove '{INITTAB}': {error}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Asks systemd which units failed so far. Without an answer none is known.
+fn failed_units() -> Vec<String> {
+    let mut command = Command::new("systemctl");
+    command.args(["list-units", "--state=failed", "--plain", "--no-legend", "--full"]);
+    command.env("PATH", "/usr/bin:/bin:/usr/local/bin").env("LC_ALL", "C");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return Vec::new() };
+    let stdout = child.stdout.take();
+    let end = Instant::now() + ASK_LIMIT;
+    while child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let mut said = Vec::new();
+    let _ = stdout.map(|stdout| stdout.take(16 << 10).read_to_end(&mut said));
+    units(&String::from_utf8_lossy(&said))
+}
+
+fn units(list: &str) -> Vec<String> {
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    names.take(MOST_NAMED).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_that_failed_are_few_names() {
+        let list = "a.service loaded failed failed A thing\nb.mount loaded failed failed /b\n";
+        assert_eq!(units(list), ["a.service", "b.mount"]);
+        assert_eq!(units(&"x.service loaded failed\n".repeat(100)).len(), MOST_NAMED);
+    }
+}

@@ -1,0 +1,92 @@
+//! Words of others in words of ours.
+
+/// Letters that show nothing, though the standard library takes them for printable: fillers, a
+/// blank of Braille, the selectors of variants.
+const UNSEEN: [std::ops::RangeInclusive<char>; 9] = [
+    '\u{34f}'..='\u{34f}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Returns text as one line that a terminal only prints: what controls it, turns the direction of
+/// writing or shows nothing is written as an escape. One that is longer than `columns` loses its
+/// middle: what it is about stands at the beginning, and the reason at the end.
+pub fn visible(text: &str, columns: usize) -> String {
+    // Every letter becomes at least one, so no more of them can be needed.
+    let line = if text.char_indices().nth(2 * columns).is_none() {
+        escaped(text.chars())
+    } else {
+        let tail: Vec<char> = text.chars().rev().take(columns).collect();
+        escaped(text.chars().take(columns)) + &escaped(tail.into_iter().rev())
+    };
+    if line.chars().count() <= columns {
+        return line;
+    }
+    let tail = columns / 2;
+    let head = columns.saturating_sub(tail + 1);
+    let start: String = line.chars().take(head).collect();
+    let end = line.char_indices().rev().take(tail).last().map_or("", |(at, _)| &line[at..]);
+    format!("{start}…{end}")
+}
+
+fn escaped(letters: impl Iterator<Item = char>) -> String {
+    let mut line = String::new();
+    for letter in letters {
+        if letter == ' ' || letter.is_ascii_graphic() {
+            line.push(letter);
+        } else if UNSEEN.iter().any(|range| range.contains(&letter)) {
+            line.extend(letter.escape_unicode());
+        } else {
+            // Behind another letter, an accent that goes onto it is left alone.
+            let pair: String = ['a', letter].into_iter().collect();
+            line.extend(pair.escape_debug().skip(1));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acts_on_the_terminal_or_hides_and_all_else_is_as_it_was() {
+        for (text, want) in [
+            ("plain 'words', \"more\" and a\\b", "plain 'words', \"more\" and a\\b"),
+            ("Zürich 東京 e\u{301} हिन्दी", "Zürich 東京 e\u{301} हिन्दी"),
+            ("\u{1b}]0;x\u{7}\u{1b}[2J", "\\u{1b}]0;x\\u{7}\\u{1b}[2J"),
+            ("a\nbanger: all is well\r\t\0\u{7f}", "a\\nbanger: all is well\\r\\t\\0\\u{7f}"),
+            // Controls of the second kind, directions, joiners, fillers, separators, blanks.
+            ("\u{9b}2J\u{85}", "\\u{9b}2J\\u{85}"),
+            ("\u{202e}\u{2066}\u{200f}\u{61c}", "\\u{202e}\\u{2066}\\u{200f}\\u{61c}"),
+            (
+                "\u{200b}\u{200d}\u{feff}\u{ad}\u{2060}",
+                "\\u{200b}\\u{200d}\\u{feff}\\u{ad}\\u{2060}",
+            ),
+            ("\u{115f}\u{3164}\u{2800}\u{fe0f}", "\\u{115f}\\u{3164}\\u{2800}\\u{fe0f}"),
+            ("\u{e0041}\u{34f}\u{2028}\u{a0}", "\\u{e0041}\\u{34f}\\u{2028}\\u{a0}"),
+            ("\u{e000}\u{fff9}\u{fffd}", "\\u{e000}\\u{fff9}\u{fffd}"),
+        ] {
+            assert_eq!(visible(text, 200), want);
+            assert_eq!(visible(want, 200), want, "once more");
+        }
+    }
+
+    #[test]
+    fn a_long_line_loses_its_middle() {
+        assert_eq!(visible("0123456789", 10), "0123456789");
+        assert_eq!(visible("0123456789a", 10), "0123…6789a");
+        let long = format!("about {} the reason", "\u{1b}ü".repeat(1_000_000));
+        let line = visible(&long, 40);
+        assert_eq!(line.chars().count(), 40);
+        assert!(line.starts_with("about \\u{1b}ü") && line.ends_with(" the reason"), "{line}");
+        assert_eq!(visible(&line, 40), line);
+        assert_eq!(visible("abc", 1), "…");
+    }
+}
