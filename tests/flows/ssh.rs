@@ -126,7 +126,7 @@ fn another_user_is_let_in(guest: &Guest, shell: &Shell<'_>) {
 
 /// What greets has to let banger's key in before anybody is sent there.
 fn a_server_that_lets_nobody_in_is_said(guest: &Guest) {
-    guest.says("systemctl stop ssh.service ssh.socket 2>&1; mv /root/.ssh /root/away");
+    guest.says("systemctl stop ssh.service ssh.socket 2>&1; mv /root/.ssh /root/away; mv /run/banger/ssh /run/banger/away");
     let failed = || {
         let said = guest.says("awk '/^Tcp:/ { count = $8 } END { print count }' /proc/net/snmp");
         said.trim().parse::<u64>().expect("a number")
@@ -149,7 +149,7 @@ fn a_server_that_lets_nobody_in_is_said(guest: &Guest) {
         );
         refused.fails(125, "the ssh server of 'web.vm' lets no 'root' in");
     });
-    guest.says("mv /root/away /root/.ssh");
+    guest.says("mv /root/away /root/.ssh; mv /run/banger/away /run/banger/ssh");
 }
 
 /// An image without a server, and nothing that serves the packages of one: that is said.

@@ -354,7 +354,7 @@ fn commands_for_a_vm_that_does_not_run() {
         let said = refuses(&sandbox, "banger-vm-exec", &["web", "--", "true"], 125, &wanted);
         assert!(said.contains("'banger vm start web'"), "{said}");
     }
-    refuses(&sandbox, "banger-vm-wait", &["web"], 4, "so it will not be ready");
+    refuses(&sandbox, "banger-vm-wait", &["web"], 4, "so it will not come up");
     refuses(&sandbox, "banger-vm-exec", &["nobody", "--", "true"], 125, "no VM 'nobody'");
 }
 

@@ -14,7 +14,7 @@ use banger_doc::{
 use banger_state::{State, VmFolder, place, rewrite_document};
 use std::{fmt::Write, fs::File, path::PathBuf, process::ExitCode};
 
-/// Change VMs: processors, memory, disks, network, VMM, init, ports
+/// Change VMs: size, network, VMM, init, ports
 ///
 /// What is not named stays. Ports change at once, also while a VM runs; all else only while it does
 /// not. Disks only grow: the guest's file system follows at the next boot.

@@ -97,7 +97,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     };
     wait_until_ready(&folder, login, Duration::from_secs(args.timeout), out)?;
     let mut command = Command::new(&ssh);
-    for (key, value) in ssh_words(&state, &programs) {
+    // What ssh is told first counts: the user is told below.
+    for (key, value) in ssh_words(&state, &programs).into_iter().filter(|(key, _)| *key != "User") {
         command.arg("-o").arg(format!("{key}={value}"));
     }
     for option in &args.options {

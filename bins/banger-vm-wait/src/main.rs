@@ -47,10 +47,10 @@ fn wait(folder: &VmFolder, goal: Goal, limit: Duration) -> Result<View> {
                 Ok(Some(view))
             }
             (Goal::Stopped, status) if !status.is_live() => Ok(Some(view)),
-            (Goal::Mark(_), status) if !status.is_live() => Err(Error::conflict(format!(
-                "VM '{name}' is {status}, so waiting for it is in vain"
-            ))
-            .hint(format!("'banger vm start {name}' starts it"))),
+            (Goal::Mark(_), status) if !status.is_live() => {
+                Err(Error::conflict(format!("VM '{name}' is {status}, so it will not come up"))
+                    .hint(format!("'banger vm start {name}' starts it")))
+            }
             _ => Ok(None),
         }
     };

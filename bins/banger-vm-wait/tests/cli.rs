@@ -13,7 +13,7 @@ fn a_vm_that_does_not_run_is_stopped_and_waited_for_in_vain() {
     let answer = sandbox.run(WAIT, &["--for", "stopped", "web"]);
     assert_eq!(answer.document()["status"], "created");
     let answer = sandbox.run(WAIT, &["web"]);
-    answer.fails(4, "so waiting for it is in vain");
+    answer.fails(4, "so it will not come up");
     assert!(answer.took < Duration::from_secs(20));
 }
 

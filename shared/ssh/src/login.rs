@@ -49,6 +49,10 @@ pub fn note_login(folder: &Path, vm: &Name, channel: &Path, limit: Duration) -> 
     match login {
         Ok(login) => {
             let text = format!("Host {}\n    User {}\n", host_name(vm), login.user);
+            // At nearly every start it is what it was: then no disk has to be waited for.
+            if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+                return Ok(());
+            }
             replace(&path, text.as_bytes()).with_context(said)
         }
         Err(error) => match fs::remove_file(&path) {
