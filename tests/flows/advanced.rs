@@ -113,7 +113,7 @@ fn a_guest_that_never_comes_up_is_kept() {
     assert_ne!(shown, "running\n");
     let console = typed(&sandbox, "banger vm logs web").ok().text();
     assert!(!console.is_empty(), "the console says nothing");
-    typed(&sandbox, "banger vm delete --force web").ok();
+    typed(&sandbox, "banger vm delete --force --lose-work web").ok();
 }
 
 /// A repository goes in and its changes come out, by the commands of the page.
@@ -160,5 +160,5 @@ fn a_repository_goes_in_and_its_work_comes_out() {
     typed("banger vm workspace prepare web ./other-repo --force --include-untracked").ok();
     assert!(guest.says("ls /root/repo").contains("untracked"));
     assert!(!guest.says("ls /root/repo").contains("x.log"));
-    typed("banger vm delete --force web").ok();
+    typed("banger vm delete --force --lose-work web").ok();
 }

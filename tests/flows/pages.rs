@@ -57,6 +57,6 @@ fn programs_make_a_pipeline_in_a_plain_shell() {
     );
     let ran = shell(&run);
     assert_eq!((ran.status, ran.text()), (3, "in\nLinux\n".to_owned()), "{}", ran.all());
-    shell("banger vm delete --force web other").ok();
+    shell("banger vm delete --force --lose-work web other").ok();
     assert_eq!(shell("banger vm list").ok().text(), "");
 }

@@ -104,6 +104,6 @@ fn of_two_starts_of_one_vm_one_starts_it() {
     assert_eq!(machines, 1, "one VM, one machine");
     assert_eq!(guest.status(), "running");
     assert_eq!(guest.says("echo alive"), "alive\n");
-    guest.run("vm-delete", &["--force", "web"]).ok();
+    guest.run("vm-delete", &["--force", "--lose-work", "web"]).ok();
     guest.nothing_remains(&[]);
 }

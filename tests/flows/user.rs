@@ -145,7 +145,7 @@ fn somebody_with_a_home(world: &World) {
         world.inside("web", "pwd; id -un; cat a ~/f ~/from-the-image"),
         "/home/dev/repo/pkg\ndev\na\nnews\nhi\nimage home\n"
     );
-    world.says("banger vm delete --force web");
+    world.says("banger vm delete --force --lose-work web");
 }
 
 fn somebody_without_a_name(world: &World) {
@@ -167,5 +167,5 @@ fn somebody_without_a_name(world: &World) {
     ssh.fails(125, "user 10001 of the guest has no name in /etc/passwd: this is root");
     let login = fs::read_to_string(world.sandbox.vm("app").join("ssh/login")).expect("a login");
     assert_eq!(login, "Host app.vm\n    User root\n");
-    world.says("banger vm delete --force app");
+    world.says("banger vm delete --force --lose-work app");
 }

@@ -79,7 +79,7 @@ impl World {
     }
 
     fn export(&self, top: &Path) -> Vec<u8> {
-        let answer = self.guest.sandbox.raw(program("banger-workspace-export"), &["web"]);
+        let answer = self.guest.sandbox.raw(program("banger-workspace-export"), &["--mark", "web"]);
         let patch = answer.ok().stdout.clone();
         fs::write(top.join("patch"), &patch).expect("a patch");
         patch
@@ -235,22 +235,27 @@ fn what_was_not_exported_stays(world: &World) {
     let top = world.repository("stays", "git init -q; echo a >a; git add a; git commit -qm one");
     world.prepare(&top, &["--force"]).ok();
     world.guest.says("echo w >>a; git commit -qam 'work that matters'");
-    world.guest.run("vm-delete", &["--force", "--keep-work", "web"]).fails(4, "commits on 'main'");
+    world.guest.run("vm-delete", &["--force", "web"]).fails(4, "commits on 'main'");
     world.guest.run("vm-stop", &["web"]).ok();
-    for words in [&["vm-delete", "web"][..], &["vm-delete", "--force", "--keep-work", "web"]] {
+    for words in
+        [&["vm-delete", "web"][..], &["vm-delete", "--force", "web"], &["vm-prune", "--force"]]
+    {
         world.guest.run(words[0], &words[1..]).fails(4, "holds work that was not exported");
     }
     let kept = world.guest.run("workspace-status", &["web"]);
     assert!(kept.ok().document()["unexported"][0].as_str().is_some(), "{}", kept.all());
 
     world.guest.run("vm-start", &["web"]).ok();
+    // Looking at the patch does not bring it out.
+    world.guest.sandbox.raw(program("banger-workspace-export"), &["web"]).ok();
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "commits on 'main'");
     world.export(&top);
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();
     world.guest.run("vm-start", &["web"]).ok();
     world.guest.run("vm-kill", &["web"]).ok();
     world.guest.run("vm-delete", &["web"]).fails(4, "it is not known whether");
-    world.guest.run("vm-delete", &["--force", "web"]).ok();
+    world.guest.run("vm-delete", &["--lose-work", "web"]).ok();
 }
 
 /// Either side is killed at moments spread over a prepare and an export. `BANGER_MOMENTS` says how
@@ -346,7 +351,7 @@ fn either_side_can_be_killed_at_any_moment() {
             );
         }
     }
-    world.guest.run("vm-delete", &["--force", "web"]).ok();
+    world.guest.run("vm-delete", &["--force", "--lose-work", "web"]).ok();
 }
 
 /// Starts a program and kills it, or the guest's agent, after a time.
@@ -453,7 +458,8 @@ fn a_vm_runs_with_a_repository() {
     typed("banger vm exec web -- rm -r /root/repo").ok();
     let gone = typed("banger vm exec web -- true");
     assert!(gone.stderr.contains("--workdir"), "{}", gone.all());
-    typed("banger vm exec --workdir / web -- true && banger vm delete --force web").ok();
+    typed("banger vm exec --workdir / web -- true && banger vm delete --force --lose-work web")
+        .ok();
 
     // The command's status is returned, and its work kept.
     let ran = typed(
@@ -461,9 +467,10 @@ fn a_vm_runs_with_a_repository() {
     );
     assert_eq!(ran.status, 7, "{}", ran.all());
     assert!(ran.stderr.contains("VM 'kept' is kept"), "{}", ran.all());
-    typed("banger workspace export kept | git -C repo apply --index; grep -qx w repo/a").ok();
+    typed("banger workspace export --mark kept | git -C repo apply --index; grep -qx w repo/a")
+        .ok();
     typed("banger vm exec --workdir / kept -- test ! -e /root/.cache/banger/mise.log").ok();
-    typed("banger vm delete --force --keep-work kept && test -z \"$(banger vm list)\"").ok();
+    typed("banger vm delete --force kept && test -z \"$(banger vm list)\"").ok();
     // And a VM without work goes.
     let ran = typed("banger vm run --rm --name gone --image tools --memory 256M ./repo -- cat a");
     assert_eq!(

@@ -115,7 +115,7 @@ impl Guest {
             match entry.what {
                 What::Dir => return Ok((path, Kind::Dir)),
                 What::File => return Ok((path, Kind::File)),
-                What::Other => return Ok((path, Kind::Other)),
+                What::Other | What::Closed => return Ok((path, Kind::Other)),
                 What::Link => {
                     self.followed.set(true);
                     let target = std::ffi::OsStr::from_bytes(&entry.target);

@@ -122,7 +122,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if !is_called() {
         interrupt::watch()?;
         interrupt::say(Some(format!(
-            "VM '{name}' comes up all the same; 'banger vm wait {name}' waits for it, 'banger vm delete --force {name}' removes it"
+            "VM '{name}' comes up all the same; 'banger vm wait {name}' waits for it, 'banger vm stop {name}' ends it"
         )));
     }
     let mut start = Program::new("banger-vm-start")?.args(quiet.then_some("--quiet"));

@@ -14,22 +14,19 @@ const END: Duration = Duration::from_secs(170);
 
 /// Delete VMs and their disks
 ///
-/// What is on the disks is lost. A VM that runs, or that holds work nobody exported, is refused
-/// without --force.
+/// What is on the disks is lost. A VM that runs is refused without --force, one that holds work
+/// nobody exported without --lose-work.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-delete", version)]
 struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// Kill VMs that run, and delete work that was not exported
+    /// End VMs that run; one that holds work that was not exported stays all the same
     #[arg(long, short)]
     force: bool,
-    /// With --force: still refuse VMs that hold work that was not exported
-    #[arg(long, requires = "force")]
-    keep_work: bool,
-    /// Delete work that was not exported, but no VM that runs
-    #[arg(long, conflicts_with = "force")]
+    /// Delete work that was not exported
+    #[arg(long)]
     lose_work: bool,
 }
 
@@ -40,8 +37,7 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let words = |removed: &Removed| format!("deleted VM '{}'", removed.name);
-    let keeps_work = args.keep_work || !(args.force || args.lose_work);
-    let act = |name: &Name| delete(&state, name, args.force, keeps_work);
+    let act = |name: &Name| delete(&state, name, args.force, !args.lose_work);
     out.each(&args.vms, act, words)
 }
 
@@ -89,8 +85,6 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
 
 fn runs(folder: &VmFolder) -> Error {
     let name = folder.name();
-    let works = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
-    let lost = if works { ", which deletes work that was not exported too" } else { "" };
     Error::conflict(format!("VM '{name}' is running"))
-        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'{lost}"))
+        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'"))
 }

@@ -57,3 +57,22 @@ fn one_of_many_deletes_wins() {
     assert!(statuses.iter().all(|status| [0, 3, 4].contains(status)), "{statuses:?}");
     assert!(!sandbox.vm("web").exists());
 }
+
+#[test]
+fn force_ends_a_vm_and_gives_no_work_away() {
+    let sandbox = two();
+    fs::create_dir(sandbox.vm("web").join("workspace")).unwrap();
+    fs::write(sandbox.vm("web").join("workspace/workspace.json"), "{}").unwrap();
+    let check = r#"echo '{"schema":"banger.error/1","kind":"conflict","message":"VM web holds work"}'; exit 4"#;
+    let delete = sandbox.beside(DELETE, &[("banger-workspace-status", check)]);
+    for words in [&["web"][..], &["-f", "web"], &["--force", "web", "db"]] {
+        let answer = sandbox.run(&delete, words);
+        answer.fails(4, "VM web holds work");
+        assert!(!answer.stderr.contains("lose"), "a hint proposes no loss: {}", answer.all());
+        assert!(sandbox.vm("web").exists());
+    }
+    assert!(!sandbox.vm("db").exists());
+    sandbox.run(&delete, &["--keep-work", "web"]).fails(2, "--keep-work");
+    sandbox.run(&delete, &["--force", "--lose-work", "web"]).ok();
+    assert!(!sandbox.vm("web").exists());
+}

@@ -12,19 +12,19 @@ use std::{
 /// Delete every VM that does not run
 ///
 /// What is on their disks is lost. Asks first, unless --force, and leaves VMs alone that hold work
-/// nobody exported, unless --force.
+/// nobody exported, unless --lose-work.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-prune", version)]
 struct Args {
     /// Accepted, since others want it: all that do not run are deleted
     #[arg(long, short, hide = true)]
     all: bool,
-    /// Do not ask, and delete work that was not exported
+    /// Do not ask
     #[arg(long, short)]
     force: bool,
-    /// With --force: still leave VMs alone that hold work that was not exported
-    #[arg(long, requires = "force")]
-    keep_work: bool,
+    /// Delete work that was not exported too
+    #[arg(long)]
+    lose_work: bool,
 }
 
 fn main() -> ExitCode {
@@ -44,7 +44,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     // A VM that was started meanwhile is refused there, and said.
     let (removed, error) = Program::new("banger-vm-delete")?
-        .args((args.force && !args.keep_work).then_some("--lose-work"))
+        .args(args.lose_work.then_some("--lose-work"))
         .args(views.iter().map(|view| view.vm.name.as_str()))
         .answer::<Removed>()?;
     removed.iter().try_for_each(|one| out.put(one, |one| format!("deleted VM '{}'", one.name)))?;
@@ -79,7 +79,7 @@ fn agreed(views: &[View]) -> Result<bool> {
     };
     if !std::io::stdin().is_terminal() {
         return Err(Error::usage(format!("{count} would be deleted, and nobody is there to ask"))
-            .hint("'banger vm prune --force' deletes without asking, with '--keep-work' only what holds no work"));
+            .hint("'banger vm prune --force' deletes without asking; VMs with work that was not exported stay"));
     }
     let rows = views.iter().map(|view| {
         let room = Room::of(Path::new(&view.folder)).allocated;

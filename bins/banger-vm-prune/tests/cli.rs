@@ -27,7 +27,7 @@ fn those_that_do_not_run_go() {
         sandbox.plant_vm(name, "alpine", "generic-6.12");
     }
     sandbox.plant_exit("b", "vmm-ended");
-    let script = r#"test "$1" = --lose-work && shift; for vm; do echo '{"schema":"banger.removed/1","what":"vm","name":"'$vm'","freed_bytes":1}'; done"#;
+    let script = r#"test "$1" != --lose-work || exit 9; for vm; do echo '{"schema":"banger.removed/1","what":"vm","name":"'$vm'","freed_bytes":1}'; done"#;
     let program = sandbox.beside(PRUNE, &[("banger-vm-delete", script)]);
     // One that runs: its lock is held.
     let command = format!(
@@ -41,13 +41,27 @@ fn those_that_do_not_run_go() {
 }
 
 #[test]
-fn work_that_was_not_exported_can_be_kept_without_asking() {
+fn not_asking_gives_no_work_away() {
     let sandbox = Sandbox::new();
-    sandbox.plant_vm("a", "alpine", "generic-6.12");
-    let script = r#"case "$*" in *lose-work*) exit 9;; esac; echo '{"schema":"banger.removed/1","what":"vm","name":"a","freed_bytes":1}'"#;
-    let program = sandbox.beside(PRUNE, &[("banger-vm-delete", script)]);
-    sandbox.run(&program, &["--force", "--keep-work"]).ok();
-    sandbox.run(&program, &["--keep-work"]).fails(2, "--force");
+    for name in ["a", "b", "c"] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+    }
+    // Two hold work, and the guest cannot be asked: nobody knows what is in it.
+    for name in ["b", "c"] {
+        std::fs::create_dir(sandbox.vm(name).join("workspace")).unwrap();
+        std::fs::write(sandbox.vm(name).join("workspace/workspace.json"), "{}").unwrap();
+    }
+    let check = r#"for vm; do :; done; echo '{"schema":"banger.error/1","kind":"conflict","message":"VM '$vm' holds work"}'; exit 4"#;
+    let delete = program("banger-vm-delete");
+    sandbox.beside(delete.to_str().unwrap(), &[("banger-workspace-status", check)]);
+    let prune = sandbox.beside(PRUNE, &[]);
+    let answer = sandbox.run(&prune, &["-f"]);
+    answer.fails(4, "VM b holds work");
+    assert!(answer.all().contains("VM c holds work"), "each is named: {}", answer.all());
+    assert!(!sandbox.vm("a").exists() && sandbox.vm("b").exists() && sandbox.vm("c").exists());
+    sandbox.run(&prune, &["-f", "--keep-work"]).fails(2, "--keep-work");
+    sandbox.run(&prune, &["-f", "--lose-work"]).ok();
+    assert!(!sandbox.vm("b").exists() && !sandbox.vm("c").exists());
 }
 
 /// Runs it on a terminal of its own, where somebody types.

@@ -134,9 +134,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.rm && args.name.is_none() && out.is_live() {
-        out.note(&format!(
-            "VM '{name}' runs on after it; 'banger vm delete --force {name}' removes it"
-        ));
+        out.note(&format!("VM '{name}' runs on after it; {}", session::next(name)));
     }
     let dir = args.workdir.as_deref();
     let inside = session::Session::new(name, dir, &args.env, args.tty, &args.command)?;

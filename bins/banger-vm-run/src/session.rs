@@ -32,11 +32,37 @@ pub(crate) fn interrupted() -> bool {
 /// Ends as Ctrl-C asks, with or without the VM.
 pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
     if rm {
-        delete(vm)?;
+        match delete(vm) {
+            Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
+            done => done?,
+        }
     } else {
-        note(&format!("VM '{vm}' runs on; 'banger vm delete --force {vm}' removes it"));
+        note(&format!("VM '{vm}' runs on; {}", next(vm)));
     }
     Ok(ExitCode::from(128 + libc::SIGINT as u8))
+}
+
+/// Says what somebody can do with a VM that runs on.
+pub(crate) fn next(vm: &Name) -> String {
+    format!("'banger vm exec {vm}' goes into it, 'banger vm stop {vm}' ends it")
+}
+
+/// Says in one line why a VM stays that was to go.
+fn kept(vm: &Name, error: &Error) -> String {
+    let chain = error.chain();
+    let found = ["holds work that was not exported: ", "holds work that was not exported"]
+        .iter()
+        .find_map(|words| chain.split_once(words));
+    let why = match found {
+        Some((before, words)) if before.contains("not known") => {
+            format!("it is not known what work it holds ({})", words.trim_start_matches(": "))
+        }
+        Some((_, words)) => format!("it holds work that was not exported ({words})"),
+        None => chain,
+    };
+    format!(
+        "VM '{vm}' is kept and runs on: {why}; 'banger workspace export {vm} --output FILE' brings it out"
+    )
 }
 
 /// A command, or a shell, in a VM.
@@ -87,11 +113,11 @@ impl Session {
         let deleted = delete(&self.vm);
         let status = ran?;
         let vm = &self.vm;
-        if let Err(error) = deleted {
-            note(&format!("error: {}", error.chain()));
-            if error.kind() == Kind::Conflict {
-                note(&format!("VM '{vm}' is kept; 'banger workspace export {vm}' brings it out"));
-            }
+        match deleted {
+            // Work that was not exported is no failure.
+            Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
+            Err(error) => note(&format!("error: {}", error.chain())),
+            Ok(()) => {}
         }
         Ok(code(status))
     }
@@ -105,7 +131,7 @@ fn code(status: ExitStatus) -> ExitCode {
 
 fn delete(vm: &Name) -> Result<()> {
     Program::new("banger-vm-delete")?
-        .args(["--force", "--keep-work", "--quiet", vm.as_str()])
+        .args(["--force", "--quiet", vm.as_str()])
         .documents::<Removed>()
         .map(drop)
         .with_context(|| format!("cannot delete VM '{vm}'"))

@@ -114,11 +114,7 @@ fn rm_deletes_whatever_became_of_the_command() {
         let stage = Stage::new(exec);
         let answer = stage.run(&["--rm", "--", "true"]);
         assert_eq!(answer.status, status, "{answer:?}");
-        assert!(
-            stage.log().ends_with("banger-vm-delete --force --keep-work --quiet web\n"),
-            "{}",
-            stage.log()
-        );
+        assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
     }
 }
 
@@ -141,11 +137,7 @@ fn who_interrupts_the_boot_gives_the_vm_up() {
     let stage = Stage::new("exit 0");
     stage.program("banger-vm-start", interrupt);
     assert_eq!(stage.run(&["--rm", "--", "true"]).status, 130);
-    assert!(
-        stage.log().ends_with("banger-vm-delete --force --keep-work --quiet web\n"),
-        "{}",
-        stage.log()
-    );
+    assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
 
     let stage = Stage::new("exit 0");
     stage.program("banger-vm-start", interrupt);

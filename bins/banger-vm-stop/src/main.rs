@@ -102,7 +102,7 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
 }
 
 /// Has it written down what the guest holds that was not exported. A guest that cannot be asked is
-/// stopped all the same; then deleting it takes `--force`.
+/// stopped all the same; then deleting it takes `--lose-work`.
 fn write_down_work(folder: &VmFolder, line: &Line) {
     let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
     if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {

@@ -1,8 +1,8 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
 //! Reads the guest's files through the VM's channel and leaves them, their index and references
-//! untouched; writes the patch, and into `vms/NAME/workspace/` that it was handed over. Without
-//! `--output` its stdout is the patch, also on failure.
+//! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
+//! handed over. Without `--output` its stdout is the patch, also on failure.
 
 use banger_cli::{Out, note};
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
@@ -19,7 +19,8 @@ use std::{
 ///
 /// The patch holds commits, edits, new files that no rule ignores, deletions and modes, binary files
 /// too. `git apply --allow-empty` on a clean checkout of the commit that was prepared gives exactly
-/// the guest's files; it takes that option to be content where nothing changed.
+/// the guest's files; it takes that option to be content where nothing changed. Printing the patch
+/// does not count as exporting it: nobody can tell what became of it.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-export", version)]
 struct Args {
@@ -32,6 +33,9 @@ struct Args {
     /// Print how much changed in each file instead of the patch; nothing counts as exported by it
     #[arg(long, conflicts_with = "output")]
     stat: bool,
+    /// Say that what is printed is kept elsewhere, so that it counts as exported
+    #[arg(long, conflicts_with_all = ["output", "stat"])]
+    mark: bool,
     /// The commit that the patch is to apply to, instead of the one that was prepared
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
@@ -51,7 +55,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
         let copied = std::io::copy(&mut export.patch, &mut stdout).and_then(|_| stdout.flush());
         copied.context("cannot write the patch to stdout")?;
-        return export.done();
+        if args.mark {
+            return export.done();
+        }
+        if !args.stat && export.size_bytes > 0 {
+            out.note("note: a patch that is printed does not count as exported; '--output FILE' or '--mark' does");
+        }
+        return Ok(());
     };
     write_whole(&output, &mut export.patch)?;
     let document = WorkspaceExport {
@@ -63,7 +73,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     };
     export.done()?;
     if std::io::stdout().is_terminal() && !out.is_json() {
-        note(&format!("{} changed files in '{}'", document.changes.len(), document.output));
+        let (count, s) =
+            (document.changes.len(), if document.changes.len() == 1 { "" } else { "s" });
+        note(&format!("{count} changed file{s} in '{}'", document.output));
         return Ok(());
     }
     out.line(&document.to_line())

@@ -14,3 +14,15 @@ fn its_stdout_is_the_patch_alone() {
     let answer = sandbox.raw(PROGRAM, &["web", "--stat", "--output", "x"]);
     assert_eq!((answer.status, answer.stdout.len()), (2, 0));
 }
+
+#[test]
+fn a_mark_is_of_what_is_printed() {
+    let sandbox = Sandbox::new();
+    for other in [&["--stat"][..], &["--output", "x"]] {
+        let words = [&["web", "--mark"][..], other].concat();
+        let answer = sandbox.raw(PROGRAM, &words);
+        assert_eq!(answer.status, 2, "{}", answer.stderr);
+    }
+    let answer = sandbox.raw(PROGRAM, &["web", "--mark"]);
+    assert_eq!(answer.status, 125, "{}", answer.stderr);
+}

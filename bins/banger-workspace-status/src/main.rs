@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     if args.check {
-        return stake(&vm)?.refuse(args.vm.as_str(), &format!("banger vm delete {}", args.vm));
+        return stake(&vm)?.refuse(args.vm.as_str());
     }
     if args.record {
         vm.must_run()?;

@@ -62,6 +62,8 @@ pub enum What {
     Link,
     /// A device, a socket, a pipe.
     Other,
+    /// A place that could not be looked into: what it holds is not in a scan.
+    Closed,
 }
 
 /// One entry of a tree, as lstat(2) sees it.
@@ -156,7 +158,7 @@ impl<'a> Files<'a> {
     /// Returns a request to write or remove.
     fn change<'r>(&'r self, op: Op, root: &'r str) -> Request<'r> {
         let user = self.user.as_deref();
-        Request { user, or_root: self.or_root, ..Request::new(op, root) }
+        Request { user: user.map(Into::into), or_root: self.or_root, ..Request::new(op, root) }
     }
 
     /// Hands every entry below `root` to `each`, in no order. What a directory named `.git` holds
@@ -223,7 +225,7 @@ impl<'a> Files<'a> {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
             let (what, mode, size) = parse_head(&record)
                 .ok_or_else(|| nonsense(&format!("the head '{}'", record.escape_ascii())))?;
-            if what == What::Other {
+            if matches!(what, What::Other | What::Closed) {
                 each(index, Got::Missing)?;
                 continue;
             }
@@ -346,7 +348,7 @@ impl<'a> Files<'a> {
         };
         bounded(&stream).context("cannot bound a stream")?;
         let list_bytes = paths.iter().map(|path| path.len() as u64 + 1).sum();
-        let mut head = to_line(&Request { list_bytes, ..*request });
+        let mut head = to_line(&Request { list_bytes, ..request.clone() });
         head.push(b'\n');
         let mut writer = BufWriter::with_capacity(64 << 10, &stream);
         let mut write = || -> std::io::Result<()> {
@@ -422,12 +424,7 @@ impl Answer {
             b"usage" => Kind::Usage,
             _ => Kind::Failed,
         };
-        let words: String = String::from_utf8_lossy(words)
-            .trim()
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .take(500)
-            .collect();
+        let words = shortened(String::from_utf8_lossy(words).trim());
         Err(Error::new(kind, format!("the guest refuses: {words}")))
     }
 
@@ -510,8 +507,20 @@ impl Read for Tar {
     }
 }
 
+/// Bounds what a guest says: the middle goes, since the reason is at the end.
+fn shortened(words: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let count = words.chars().count();
+    if count <= 500 {
+        return words.chars().map(plain).collect();
+    }
+    let start: String = words.chars().take(200).map(plain).collect();
+    let end: String = words.chars().skip(count - 299).map(plain).collect();
+    format!("{start}…{end}")
+}
+
 fn nonsense(what: &str) -> Error {
-    let what: String = what.chars().take(300).collect();
+    let what = shortened(what);
     Error::failed(format!("the guest's agent answered {what}"))
         .hint("the guest may be broken or hostile; nothing was taken from this answer")
 }
@@ -526,6 +535,7 @@ fn what_of(word: &[u8]) -> Option<What> {
         b"d" => What::Dir,
         b"l" => What::Link,
         b"o" => What::Other,
+        b"u" => What::Closed,
         _ => return None,
     })
 }

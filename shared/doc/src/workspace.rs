@@ -139,7 +139,7 @@ pub struct WorkspacePlan {
     pub guest_path: Option<String>,
     /// How much of the repository would go.
     pub mode: WorkspaceMode,
-    /// Every file, link and empty directory; bytes that are not UTF-8 are escaped.
+    /// Every file, link and empty directory; bytes that are not UTF-8 are `\xNN`, a backslash is two.
     pub files: Vec<String>,
     /// Their size, in bytes.
     pub size_bytes: u64,
@@ -160,7 +160,7 @@ impl Document for WorkspacePlan {
 /// A path that differs.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Change {
-    /// Path below the root; bytes that are not UTF-8 are escaped.
+    /// Path below the root; bytes that are not UTF-8 are `\xNN`, a backslash is two.
     pub path: String,
     /// `added`, `modified` or `deleted`.
     pub how: String,

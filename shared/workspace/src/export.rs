@@ -1,7 +1,8 @@
 //! Bringing a guest's work out as a patch. Nothing in the guest changes by it.
 
 use crate::{
-    guest::{self, Scratch},
+    git::{Git, split_zero},
+    guest::{self, Changes, How, Scratch},
     record::Folder,
     source::Source,
     status::{changes, inner_changes, keeps_mode, look, no_workspace},
@@ -86,7 +87,15 @@ impl Export {
             None => record.prepared_tree.clone(),
         };
         let patch = tempfile::tempfile_in(dir).context("cannot make a file for the patch")?;
-        let common = ["diff-tree", "-r", "-M", "--no-ext-diff", "--no-textconv"];
+        let common = [
+            "diff-tree",
+            "-r",
+            "-M",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--ignore-submodules=none",
+            "--submodule=short",
+        ];
         let form: &[&str] =
             if want.stat { &["--stat"] } else { &["-p", "--binary", "--full-index"] };
         let words: Vec<&str> =
@@ -95,6 +104,7 @@ impl Export {
         git.to_file(&words, copy).context("cannot make the patch")?;
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
+        let changed = changes(&differences(&git, &base, &tree)?);
         let exported = (!want.stat).then(|| {
             // Other branches are not in a patch, so they stay as they were given.
             let mut position = record.given.clone();
@@ -118,7 +128,7 @@ impl Export {
         if others > 0 {
             notes.push(format!("commits on {others} other branches or tags are not in the patch"));
         }
-        let changes = changes(&look.changes);
+        let changes = changed;
         Ok(Self { folder, record, exported, patch, size_bytes, base_commit, changes, notes })
     }
 
@@ -130,6 +140,24 @@ impl Export {
         }
         Ok(())
     }
+}
+
+/// Returns what a patch between two trees changes.
+pub(crate) fn differences(git: &Git, base: &str, tree: &str) -> Result<Changes> {
+    let words =
+        ["diff-tree", "-r", "-z", "--no-renames", "--name-status", "--ignore-submodules=none"];
+    let answer = git.run(words.iter().copied().chain([base, tree]), b"")?;
+    let mut fields = split_zero(&answer);
+    let mut changes = Changes::new();
+    while let (Some(how), Some(path)) = (fields.next(), fields.next()) {
+        let how = match how {
+            b"A" => How::Added,
+            b"D" => How::Deleted,
+            _ => How::Modified,
+        };
+        changes.insert(path.to_vec(), how);
+    }
+    Ok(changes)
 }
 
 /// Finds a commit in what the guest was given, else in the host's repository, whose objects are

@@ -5,12 +5,13 @@ use crate::{
     given::{Given, Seen, Sort, Tree},
     index,
     plan::{DIR, LINK, MODULE, has_git, is_safe},
+    prepare::shown,
     ready::parse_packed_refs,
     source::{is_absent, is_ref_name},
     store::Store,
 };
-use banger_channel::files::{Entry, Files, Got, Limits, MARK, What};
-use banger_doc::{Context, Error, Position, Result};
+use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
+use banger_doc::{Context, Error, Position, Result, Workspace};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,8 @@ use std::{
 
 /// The largest list of what to ignore, or of attributes.
 const MAX_RULES: u64 = 1 << 20;
+/// How many places that are in no patch are named.
+const MAX_LEFT: usize = 50;
 /// Limits for the small files of a `.git`.
 const GIT_LIMITS: Limits =
     Limits { entries: 200_000, bytes: 512 << 20, time: Duration::from_mins(10) };
@@ -68,10 +71,47 @@ pub(crate) struct Look {
     pub(crate) litter: Vec<Vec<u8>>,
     /// HEAD, references, index.
     pub(crate) position: Position,
-    /// Paths of the index that are absent on purpose.
-    skipped: BTreeSet<Vec<u8>>,
+    /// What the guest's index lists.
+    index: Listing,
+    /// Places of the guest that no look reached the content of.
+    closed: BTreeSet<Vec<u8>>,
+    /// What no patch holds, in words.
+    pub(crate) left: Vec<String>,
     /// What the user is to know.
     pub(crate) notes: Vec<String>,
+}
+
+/// What an index of the guest's lists.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Whether all that it lists is known.
+    is_whole: bool,
+    /// Every path.
+    tracked: BTreeSet<Vec<u8>>,
+    /// Paths that are absent on purpose.
+    skipped: BTreeSet<Vec<u8>>,
+    /// Submodules: the commit of each.
+    modules: BTreeMap<Vec<u8>, String>,
+    /// The object of each file and link.
+    staged: BTreeMap<Vec<u8>, (u32, String)>,
+}
+
+impl Look {
+    /// Says whether a path lies in a place whose content is not known.
+    fn is_hidden(&self, path: &[u8]) -> bool {
+        !self.closed.is_empty() && parents(path).any(|parent| self.closed.contains(parent))
+    }
+}
+
+/// Returns the path and all directories above it.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    ends.chain([path.len()]).map(|end| &path[..end])
+}
+
+/// Says whether anything of a sorted list lies below a directory.
+fn holds<'a, T: 'a>(mut from: impl Iterator<Item = (&'a Vec<u8>, T)>, dir: &[u8]) -> bool {
+    from.next().is_some_and(|(path, _)| path.starts_with(dir))
 }
 
 /// Returns what a scan says of a file.
@@ -99,27 +139,34 @@ pub(crate) fn hex(sum: &[u8]) -> String {
 /// Looks at the guest's tree. A path that is as in `given` or as in `next` is no change.
 pub(crate) fn look(
     files: &Files<'_>,
-    root: &str,
+    record: &Workspace,
     store: &Store,
     given: &Tree,
     next: Option<&Tree>,
-    is_repository: bool,
     keeps_mode: bool,
 ) -> Result<Look> {
+    let (root, is_repository) = (record.guest_path.as_str(), record.is_repository);
     let mut look = Look { is_there: true, is_empty: true, ..Look::default() };
     let mut inner_repositories = Vec::new();
+    let mut has_git_dir = false;
     let scanned = files.scan(root, Limits::default(), |entry| {
         look.is_empty = false;
         let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        has_git_dir |= entry.path == b".git";
         if entry.what != What::Dir && name.starts_with(MARK.as_bytes()) {
             look.litter.push(entry.path);
         } else if let Some(dir) = entry.path.strip_suffix(b"/.git") {
-            if !given.contains_key(&entry.path) && !given.keys().any(|p| p.starts_with(&entry.path))
-            {
+            let was_given = given.contains_key(&entry.path)
+                || holds(given.range([&entry.path[..], b"/"].concat()..), &entry.path);
+            if !was_given && !has_git(dir) {
                 inner_repositories.push([dir, b"/"].concat());
             }
         } else if entry.path != b".git" && !has_git(&entry.path) {
-            look.entries.insert(entry.path.clone(), entry);
+            if entry.what == What::Closed {
+                look.closed.insert(entry.path);
+            } else {
+                look.entries.insert(entry.path.clone(), entry);
+            }
         }
         Ok(())
     });
@@ -130,7 +177,7 @@ pub(crate) fn look(
         }
         other => other?,
     }
-    for path in look.entries.keys() {
+    for path in look.entries.keys().chain(&look.closed) {
         let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
         let parent = parent.and_then(|parent| look.entries.get(parent));
         if parent.is_some_and(|parent| parent.what != What::Dir) {
@@ -141,47 +188,345 @@ pub(crate) fn look(
             .hint("the guest may be broken or hostile; nothing was taken from this answer"));
         }
     }
-    for dir in inner_repositories {
-        let name = dir.strip_suffix(b"/").unwrap_or(&dir).escape_ascii();
-        look.notes
-            .push(format!("'{name}' is a repository of its own in the guest; it is left out"));
-        let end = [&dir[..dir.len() - 1], b"0"].concat();
-        let inside: Vec<_> = look.entries.range(dir..end).map(|(path, _)| path.clone()).collect();
-        for path in inside {
-            look.entries.remove(&path);
-        }
-    }
-    let mut tracked = BTreeSet::new();
+    let mut rules = None;
     if is_repository {
-        read_position(files, root, &mut look, &mut tracked, store.oid_len)?;
+        rules = read_position(files, root, &mut look, store.oid_len)?;
+    } else if has_git_dir {
+        look.left.push("commits of a repository that the guest made".into());
     }
+    let places = set_apart(&mut look, given, &inner_repositories, is_repository);
     compare(files, root, &mut look, given, next, keeps_mode)?;
+    let known = |path: &Vec<u8>, is_tracked: bool| {
+        let is_known = |given: Option<&Given>| {
+            given
+                .is_some_and(|given| given.is_there() && !(is_tracked && given.sort == Sort::Inner))
+        };
+        is_known(given.get(path)) || is_known(next.and_then(|next| next.get(path)))
+    };
     let added: Vec<Vec<u8>> = look
         .entries
         .iter()
         .filter(|(path, entry)| {
             matches!(entry.what, What::File | What::Link)
-                && !given.get(*path).is_some_and(Given::is_there)
-                && !next.and_then(|next| next.get(*path)).is_some_and(Given::is_there)
+                && !known(path, look.index.tracked.contains(*path))
         })
         .map(|(path, _)| path.clone())
         .collect();
-    let ignored = ignored(files, root, store, &look, &added, is_repository)?;
+    let untracked = left_the_index(store, record, &mut look, given, next)?;
+    let asked: Vec<&Vec<u8>> = added.iter().chain(&untracked).collect();
+    let dirs: Vec<&[u8]> = places.iter().map(|(dir, _)| dir.as_slice()).collect();
+    let ignored =
+        ignored(files, root, store, &look, rules.as_deref(), &asked, &dirs, is_repository)?;
     for path in added {
-        if tracked.contains(&path) || !ignored.contains(&path) {
+        if look.index.tracked.contains(&path) || !ignored.contains(&path) {
             look.changes.insert(path, How::Added);
         }
     }
-    for path in look.changes.keys() {
-        if !is_safe(path) {
-            return Err(Error::failed(format!(
-                "the guest's '{root}' holds '{}', which git refuses as a path",
-                path.escape_ascii()
-            ))
-            .hint("remove it in the guest, or add it to '.gitignore' there"));
+    let mut kept = 0;
+    for path in untracked {
+        if ignored.contains(&path) {
+            look.changes.insert(path, How::Deleted);
+        } else {
+            kept += 1;
         }
     }
+    if kept > 0 {
+        let s = if kept == 1 { "" } else { "s" };
+        look.left.push(format!("that {kept} file{s}, which no rule ignores, left the index"));
+    }
+    for (dir, words) in &places {
+        if !ignored.contains(dir) {
+            look.left.push(words.clone());
+        }
+    }
+    if is_repository {
+        linked_work_trees(files, root, &mut look, &places, &ignored)?;
+        moved_modules(files, root, &mut look, given, next)?;
+    }
+    let refused: Vec<Vec<u8>> =
+        look.changes.keys().filter(|path| !is_safe(path)).cloned().collect();
+    for path in refused {
+        look.changes.remove(&path);
+        look.left.push(format!("'{}', which git refuses as a path", shown(&path)));
+    }
+    let count = look.left.len();
+    if count > MAX_LEFT {
+        look.left.truncate(MAX_LEFT);
+        look.left.push(format!("{} more such places", count - MAX_LEFT));
+    }
+    look.notes.extend(look.left.iter().map(|words| format!("not in a patch: {words}")));
     Ok(look)
+}
+
+/// Takes out of the entries what belongs to repositories of its own, and returns those, and other
+/// places that are in no patch, with words for each. As git has it, a directory with files that the
+/// outer repository tracks stays a part of that one.
+fn set_apart(
+    look: &mut Look,
+    given: &Tree,
+    inner_repositories: &[Vec<u8>],
+    is_repository: bool,
+) -> Vec<(Vec<u8>, String)> {
+    let mut places = Vec::new();
+    let links = look.index.modules.keys();
+    let links: Vec<Vec<u8>> = links
+        .filter(|path| !given.get(*path).is_some_and(|given| given.sort == Sort::Module))
+        .map(|path| [path.as_slice(), b"/"].concat())
+        .collect();
+    for dir in inner_repositories.iter().chain(&links) {
+        let is_link = links.contains(dir);
+        let is_part = if is_repository {
+            let mut tracked = look.index.tracked.range(dir.clone()..).map(|path| (path, ()));
+            holds(&mut tracked, dir)
+        } else {
+            holds(given.range(dir.clone()..), dir)
+        };
+        if !is_part || is_link {
+            let end = [&dir[..dir.len() - 1], b"0"].concat();
+            let inside: Vec<_> =
+                look.entries.range(dir.clone()..end).map(|(path, _)| path.clone()).collect();
+            for path in inside {
+                // What was given, or is listed, is not gone because a repository lies about it.
+                if is_link || !(given.contains_key(&path) || look.index.tracked.contains(&path)) {
+                    look.entries.remove(&path);
+                }
+            }
+        }
+    }
+    for dir in inner_repositories {
+        let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+        places.push((dir.to_vec(), format!("the repository '{}' in it", shown(dir))));
+    }
+    for path in &look.closed {
+        let words = format!("'{}', which could not be looked into", shown(path));
+        places.push((path.clone(), words));
+    }
+    places
+}
+
+/// Finds what the guest took out of its index: a submodule or a path that is absent on purpose is
+/// then deleted. Returns files of the prepared commit that still lie there.
+fn left_the_index(
+    store: &Store,
+    record: &Workspace,
+    look: &mut Look,
+    given: &Tree,
+    next: Option<&Tree>,
+) -> Result<Vec<Vec<u8>>> {
+    if !look.index.is_whole {
+        return Ok(Vec::new());
+    }
+    let mut lying = Vec::new();
+    for (path, was) in given {
+        let is_next = next.is_none_or(|next| next.get(path).is_some_and(|n| n.sort == was.sort));
+        if look.index.tracked.contains(path) || !is_next {
+            continue;
+        }
+        match was.sort {
+            Sort::Sparse | Sort::Module if !look.changes.contains_key(path) => {
+                look.changes.insert(path.clone(), How::Deleted);
+            }
+            Sort::File | Sort::Link if look.entries.contains_key(path) => lying.push(path.clone()),
+            _ => {}
+        }
+    }
+    for (path, oid) in &look.index.modules {
+        let same = |given: Option<&Given>| {
+            given.is_some_and(|given| given.sort == Sort::Module && given.oid == *oid)
+        };
+        if !same(given.get(path)) && !same(next.and_then(|next| next.get(path))) {
+            let how = if given.contains_key(path) { How::Modified } else { How::Added };
+            look.changes.insert(path.clone(), how);
+        }
+    }
+    let Some(commit) = record.base_commit.as_ref().filter(|_| !lying.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let listed = store.git().run(["ls-tree", "-r", "-z", "--name-only", commit], b"")?;
+    let listed: BTreeSet<&[u8]> = split_zero(&listed).collect();
+    lying.retain(|path| listed.contains(path.as_slice()));
+    Ok(lying)
+}
+
+/// Notes the work trees that the guest linked to its repository: what is edited or staged there is
+/// in no patch, nor are commits that only its HEAD names.
+fn linked_work_trees(
+    files: &Files<'_>,
+    root: &str,
+    look: &mut Look,
+    places: &[(Vec<u8>, String)],
+    ignored: &BTreeSet<Vec<u8>>,
+) -> Result<()> {
+    let dir = format!("{root}/.git/worktrees");
+    let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let scanned = files.scan(&dir, GIT_LIMITS, |entry| {
+        if !entry.path.contains(&b'/') && entry.what == What::Dir && names.len() < MAX_LEFT * 2 {
+            names.insert(entry.path);
+        }
+        Ok(())
+    });
+    match scanned {
+        Err(error) if is_absent(&error) => return Ok(()),
+        other => other?,
+    }
+    for name in names {
+        let (place, head) = ([&name[..], b"/gitdir"].concat(), [&name[..], b"/HEAD"].concat());
+        let mut read = small_files(files, &dir, &[&place, &head], 8192)?;
+        let place = read.remove(&0).unwrap_or_default();
+        let place = place.trim_ascii_end();
+        let place = place.strip_suffix(b"/.git").unwrap_or(place);
+        let inside = place.strip_prefix(root.as_bytes()).and_then(|path| path.strip_prefix(b"/"));
+        if inside.is_some_and(|inside| {
+            places.iter().any(|(dir, _)| dir == inside) && !ignored.contains(inside)
+        }) {
+            continue;
+        }
+        let at = place.strip_prefix(b"/").filter(|at| is_inside(at));
+        let is_gone = match at {
+            Some(at) => files.stat("/", &[at], GIT_LIMITS)?.iter().all(Option::is_none),
+            None => false,
+        };
+        let head = String::from_utf8_lossy(&read.remove(&1).unwrap_or_default()).trim().to_owned();
+        let is_known = head.starts_with("ref: ")
+            || look.position.head == head
+            || look.position.refs.values().any(|oid| *oid == head);
+        if !is_gone {
+            look.left.push(format!("the work tree '{}'", shown(place)));
+        } else if !is_known {
+            look.left.push(format!("commits of the work tree '{}', which is gone", shown(&name)));
+        }
+    }
+    Ok(())
+}
+
+/// Notes the submodules whose HEAD or references the guest moved.
+fn moved_modules(
+    files: &Files<'_>,
+    root: &str,
+    look: &mut Look,
+    given: &Tree,
+    next: Option<&Tree>,
+) -> Result<()> {
+    let mut asked: Vec<Vec<u8>> = Vec::new();
+    let mut moved: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let scanned = files.scan(&format!("{root}/.git/modules"), GIT_LIMITS, |entry| {
+        if entry.what != What::File {
+            return Ok(());
+        }
+        let path = &entry.path;
+        let parts = || path.windows(6).position(|part| part == b"/refs/");
+        if let Some(module) =
+            path.strip_suffix(b"/HEAD").or_else(|| path.strip_suffix(b"/packed-refs"))
+        {
+            let has_more = |name: &[u8]| module.windows(name.len()).any(|part| part == name);
+            if !has_more(b"/refs/") && !has_more(b"/logs") && !has_more(b"/worktrees/") {
+                asked.push([&b".git/modules/"[..], path].concat());
+            }
+        } else if let Some(at) = parts()
+            && !path[at..].starts_with(b"/refs/remotes/")
+            && !path[..at].ends_with(b"/logs")
+        {
+            moved.insert(path[..at].to_vec());
+        } else if let Some(at) = path.windows(11).position(|part| part == b"/worktrees/") {
+            moved.insert(path[..at].to_vec());
+        }
+        Ok(())
+    });
+    match scanned {
+        Err(error) if is_absent(&error) => return Ok(()),
+        other => other?,
+    }
+    let paths: Vec<&[u8]> = asked.iter().map(Vec::as_slice).collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let sums = files.hash(root, &paths, GIT_LIMITS)?;
+    for (path, sum) in asked.iter().zip(sums) {
+        let sum = sum.map(|sum| hex(&sum)).unwrap_or_default();
+        let same = |tree: &Tree| tree.get(path).is_some_and(|given| given.sum == sum);
+        if !same(given) && !next.is_some_and(same) {
+            let name = path.strip_prefix(b".git/modules/").unwrap_or(path);
+            let name = name.strip_suffix(b"/HEAD").or_else(|| name.strip_suffix(b"/packed-refs"));
+            moved.insert(name.unwrap_or(path).to_vec());
+        }
+    }
+    look.left.extend(
+        moved.iter().map(|name| format!("commits or branches of the submodule '{}'", shown(name))),
+    );
+    Ok(())
+}
+
+/// Reads those of `paths` below `root` that are files of at most `most` bytes, by their place.
+fn small_files(
+    files: &Files<'_>,
+    root: &str,
+    paths: &[&[u8]],
+    most: u64,
+) -> Result<BTreeMap<usize, Vec<u8>>> {
+    let mut read = BTreeMap::new();
+    files.get(root, paths, GIT_LIMITS, |index, got| {
+        if let Got::File { content, size, .. } = got
+            && size <= most
+        {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).context("cannot read from the guest's agent")?;
+            read.insert(index, bytes);
+        }
+        Ok(())
+    })?;
+    Ok(read)
+}
+
+/// Returns what of the guest's index is on no host and in no tree: the object of each path.
+pub(crate) fn staged_only(store: &Store, look: &Look) -> Result<BTreeMap<Vec<u8>, String>> {
+    let oids: BTreeSet<&String> = look.index.staged.values().map(|(_, oid)| oid).collect();
+    if oids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let git = store.git_writing_to(&store.local);
+    let answer = git.run(["cat-file", "--batch-check"], crate::git::lines(oids).as_bytes())?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let missing: BTreeSet<&str> =
+        answer.lines().filter_map(|line| line.strip_suffix(" missing")).collect();
+    let staged = look.index.staged.iter().filter(|(_, (_, oid))| missing.contains(oid.as_str()));
+    Ok(staged.map(|(path, (_, oid))| (path.clone(), oid.clone())).collect())
+}
+
+/// Says whether the guest's index is known to list what the commit `head` holds.
+pub(crate) fn index_is_committed(
+    files: &Files<'_>,
+    root: &str,
+    store: &Store,
+    look: &Look,
+    head: &str,
+) -> Result<bool> {
+    if !crate::git::is_oid(head) {
+        return Ok(false);
+    }
+    // Apart from all else, since what lies there under that name is the guest's word.
+    let scratch = Scratch::new(store)?;
+    let git = store.git_writing_to(&scratch.objects()).env("GIT_INDEX_FILE", scratch.index());
+    let path = format!(".git/objects/{}/{}", &head[..2], &head[2..]);
+    if let Some(object) = small_files(files, root, &[path.as_bytes()], 64 << 10)?.remove(&0) {
+        let dir = scratch.objects().join(&head[..2]);
+        fs::create_dir_all(&dir).context("cannot make a scratch directory")?;
+        fs::write(dir.join(&head[2..]), object).context("cannot write an object")?;
+    }
+    let commit = git.attempt(["cat-file", "commit", head], b"")?;
+    let tree = commit.answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(tree) = tree.strip_prefix(b"tree ") else { return Ok(false) };
+    let mut lines = Vec::new();
+    for (path, (mode, oid)) in &look.index.staged {
+        index_line(&mut lines, *mode, oid, path);
+    }
+    for (path, oid) in &look.index.modules {
+        index_line(&mut lines, MODULE, oid, path);
+    }
+    if !git.attempt(["update-index", "-z", "--index-info"], &lines)?.status.success() {
+        return Ok(false);
+    }
+    let listed = git.attempt(["write-tree", "--missing-ok"], b"")?;
+    Ok(listed.status.success() && listed.answer.trim_ascii() == tree)
 }
 
 fn compare(
@@ -197,7 +542,7 @@ fn compare(
     let paths: BTreeSet<&Vec<u8>> = given.keys().chain(next.keys()).collect();
     let mut unsure: Vec<&Vec<u8>> = Vec::new();
     for path in paths {
-        if has_git(path) {
+        if has_git(path) || look.is_hidden(path) {
             continue;
         }
         let candidates: Vec<&Given> =
@@ -218,7 +563,7 @@ fn compare(
                     || (keeps_mode && given.mode & 0o170_000 == 0o100_000)
                     || (given.mode == LINK && given.sort == Sort::File)
             }
-            What::Other => false,
+            What::Other | What::Closed => false,
         };
         let alike: Vec<&&Given> = candidates.iter().filter(alike).collect();
         let is_same = match entry.what {
@@ -260,24 +605,17 @@ fn compare(
     Ok(())
 }
 
-/// Reads HEAD, the references and the index of the guest's repository.
+/// Reads HEAD, the references and the index of the guest's repository, and returns what it ignores
+/// beside the rules in its tree.
 fn read_position(
     files: &Files<'_>,
     root: &str,
     look: &mut Look,
-    tracked: &mut BTreeSet<Vec<u8>>,
     oid_len: usize,
-) -> Result<()> {
-    let mut read = BTreeMap::new();
+) -> Result<Option<Vec<u8>>> {
     let names: [&[u8]; 3] = [b".git/HEAD", b".git/packed-refs", b".git/index"];
-    files.get(root, &names, GIT_LIMITS, |index, got| {
-        if let Got::File { content, .. } = got {
-            let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes).context("cannot read from the guest's agent")?;
-            read.insert(index, bytes);
-        }
-        Ok(())
-    })?;
+    let mut read = small_files(files, root, &names, u64::MAX)?;
+    let rules = small_files(files, root, &[b".git/info/exclude"], MAX_RULES)?.remove(&0);
     let head = read.remove(&0).unwrap_or_default();
     look.position.head = String::from_utf8_lossy(&head).trim().chars().take(1100).collect();
     look.position.refs = parse_packed_refs(&read.remove(&1).unwrap_or_default());
@@ -319,17 +657,27 @@ fn read_position(
         match index::parse(&bytes, oid_len) {
             Ok(index) => {
                 look.position.index_sha256 = index_sum(&index);
+                look.index.is_whole = !index.is_partial;
                 for entry in index.entries {
                     if entry.skip_worktree {
-                        look.skipped.insert(entry.path.clone());
+                        look.index.skipped.insert(entry.path.clone());
                     }
-                    tracked.insert(entry.path);
+                    let is_plain = entry.stage == 0 && !entry.intent_to_add;
+                    if is_plain && entry.mode == MODULE {
+                        look.index.modules.insert(entry.path.clone(), entry.oid);
+                    } else if is_plain && entry.mode != DIR {
+                        look.index.staged.insert(entry.path.clone(), (entry.mode, entry.oid));
+                    }
+                    look.index.tracked.insert(entry.path);
+                }
+                if index.is_partial {
+                    look.left.push("an index that is in parts".into());
                 }
             }
-            Err(_) => look.notes.push("the guest's index cannot be read".into()),
+            Err(_) => look.left.push("an index that cannot be read".into()),
         }
     }
-    Ok(())
+    Ok(rules)
 }
 
 /// Returns a digest of what an index lists.
@@ -346,30 +694,46 @@ pub(crate) fn index_sum(index: &index::Index) -> String {
     hex(&sum.finalize())
 }
 
-/// Returns which of `paths` a rule ignores, by the rules that lie in the guest's tree and those it
-/// was given.
+/// Returns which of `paths` and of the directories `dirs` a rule ignores, by those that lie in the
+/// guest's tree and by `rules`.
+#[allow(clippy::too_many_arguments, reason = "each is another part of one question")]
 fn ignored(
     files: &Files<'_>,
     root: &str,
     store: &Store,
     look: &Look,
-    paths: &[Vec<u8>],
+    rules: Option<&[u8]>,
+    paths: &[&Vec<u8>],
+    dirs: &[&[u8]],
     is_repository: bool,
 ) -> Result<BTreeSet<Vec<u8>>> {
-    if paths.is_empty() {
+    if paths.is_empty() && dirs.is_empty() {
         return Ok(BTreeSet::new());
     }
     let scratch = Scratch::new(store)?;
     let name: &[u8] = if is_repository { b".gitignore" } else { b".bangerignore" };
     write_rules(files, root, look, name, b".gitignore", &scratch)?;
+    // The guest's list stands for the one that it was given.
+    let excludes = scratch.path().join("exclude");
+    fs::write(&excludes, rules.unwrap_or_default()).context("cannot write a list of rules")?;
     let mut input = Vec::new();
-    for path in paths {
+    // Some rules are for directories alone, and git looks whether it is one.
+    let dirs = dirs.iter().filter(|dir| is_safe(dir)).take(MAX_LEFT * 10);
+    for dir in dirs.clone() {
+        fs::create_dir_all(scratch.tree().join(OsStr::from_bytes(dir)))
+            .context("cannot make a scratch directory")?;
+    }
+    for path in paths.iter().map(|path| path.as_slice()).chain(dirs.copied()) {
         // A first ':' would be taken for a pattern's magic.
         input.extend_from_slice(b"./");
         input.extend_from_slice(path);
         input.push(0);
     }
-    let git = store.git().work_tree(&scratch.tree()).env("GIT_INDEX_FILE", scratch.index());
+    let git = store
+        .git()
+        .work_tree(&scratch.tree())
+        .env("GIT_INDEX_FILE", scratch.index())
+        .set(format!("core.excludesFile={}", excludes.display()));
     let ended = git.attempt(["check-ignore", "-z", "--stdin", "--no-index"], &input)?;
     if ended.status.code().is_none_or(|code| code > 1) {
         let said = ended.words.trim().lines().next_back().unwrap_or("").to_owned();
@@ -498,23 +862,29 @@ pub(crate) fn tree_of(
     }
     git.run(["update-index", "-z", "--index-info"], &lines)
         .context("cannot read back what the guest was given")?;
-    let mut gone = Vec::new();
+    let (mut gone, mut modules) = (Vec::new(), Vec::new());
     let mut changed: Vec<&[u8]> = Vec::new();
     for (path, how) in &look.changes {
-        if given.get(path).is_some_and(|given| given.sort == Sort::Inner) {
+        let is_listed = look.index.tracked.contains(path);
+        if !is_listed && given.get(path).is_some_and(|given| given.sort == Sort::Inner) {
             continue;
         }
         let is_kept =
             look.entries.get(path).is_some_and(|e| matches!(e.what, What::File | What::Link));
-        if is_kept {
+        if let Some(oid) = look.index.modules.get(path) {
+            index_line(&mut modules, MODULE, oid, path);
+        } else if is_kept && *how != How::Deleted {
             changed.push(path);
-        } else if *how != How::Added && !look.skipped.contains(path) {
+        } else if *how != How::Added && !look.index.skipped.contains(path) {
             gone.extend_from_slice(path);
             gone.push(0);
         }
     }
     if !gone.is_empty() {
         git.run(["update-index", "-z", "--force-remove", "--stdin"], &gone)?;
+    }
+    if !modules.is_empty() {
+        git.run(["update-index", "-z", "--replace", "--index-info"], &modules)?;
     }
     if !changed.is_empty() {
         write_rules(files, root, look, b".gitattributes", b".gitattributes", scratch)?;

@@ -43,6 +43,8 @@ pub(crate) struct Index {
     pub(crate) is_partial: bool,
     /// Whether directories stand for what is in them.
     pub(crate) is_sparse: bool,
+    /// Where the extension with the cached trees begins and ends in the file.
+    trees: Option<(usize, usize)>,
 }
 
 /// Reads an index whose objects have names of `oid_len` bytes.
@@ -95,6 +97,10 @@ pub(crate) fn fitted(
         put(8, mtime_s);
         put(12, 0);
         put(36, size);
+    }
+    // The cached trees are named by objects that need be in no commit, so that nobody may have them.
+    if let Some((from, to)) = index.trees {
+        new.drain(from..to);
     }
     let end = new.len().saturating_sub(oid_len);
     // Zeros say that nobody is to check it (index.skipHash in git-config(1)).
@@ -152,12 +158,16 @@ impl<'a> Parser<'a> {
             index.entries.push(entry);
         }
         while self.at + 8 + oid_len <= self.bytes.len() {
+            let start = self.at;
             let name = self.take(4)?;
             let size = self.u32()? as usize;
             // A lower-case letter marks an extension that has to be understood.
             index.is_partial |= name[0].is_ascii_lowercase();
             index.is_sparse |= name == b"sdir";
             self.take(size)?;
+            if name == b"TREE" {
+                index.trees = Some((start, self.at));
+            }
         }
         Some(index)
     }

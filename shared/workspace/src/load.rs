@@ -6,7 +6,7 @@ use crate::{
     guest::{Scratch, hex, index_line, index_sum},
     index::{self, Stat},
     plan::{self, DIR, Item, LINK, MODULE, Plan},
-    prepare::{Wish, join, shown},
+    prepare::{Wish, join, text},
     ready::{packed_refs, small_files, unfinished_commits},
     source::Ref,
     store::{DEPTH, History, Store},
@@ -164,6 +164,16 @@ pub(crate) fn load_repository(
             load.prepared_tree = hash_plan(&mut load.tree, &unit.plan, git, store, before)?;
             load.base_commit.clone_from(&unit.head.commit);
             load.host_commit.clone_from(&unit.repository.head.commit);
+        }
+        for path in unit.plan.modules.keys() {
+            // Git takes a submodule whose directory is missing for a deleted one.
+            let lies = fs::symlink_metadata(unit.plan.root.join(OsStr::from_bytes(path)));
+            if lies.is_ok_and(|meta| meta.is_dir()) {
+                let path = join(&unit.at, path);
+                let piece =
+                    Piece { path: path.clone(), content: Content::Dir, mode: DIR, mtime_s: None };
+                load.pieces.insert(path, piece);
+            }
         }
         add_git(&mut load, store, unit, &history)?;
     }
@@ -323,7 +333,7 @@ fn parts(tree: &Tree) -> impl Iterator<Item = (&Vec<u8>, u32, &String)> {
 fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Result<()> {
     let repository = &unit.repository;
     let up = |path: &str| "../".repeat(path.split('/').count());
-    let at = shown(&unit.at);
+    let at = text(&unit.at);
     let work_tree = (!unit.at.is_empty()).then(|| format!("{}{at}", up(&unit.git_at)));
     let small =
         small_files(repository, history, unit.is_as_it_lies, work_tree.as_deref(), &unit.modules);
@@ -336,17 +346,13 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
     let packed = packed_refs(repository, &history.refs);
     if unit.at.is_empty() {
         // The store reads attributes as the guest does.
-        for name in ["info/attributes", "info/exclude"] {
-            let target = store.dir.join(name);
-            let key = format!(".git/{name}");
-            match inner.iter().find(|(path, _)| *path == key) {
-                Some((_, bytes)) => {
-                    fs::create_dir_all(store.dir.join("info"))
-                        .context("cannot make a directory")?;
-                    banger_state::replace(&target, bytes)?;
-                }
-                None => drop(fs::remove_file(&target)),
+        let target = store.dir.join("info/attributes");
+        match inner.iter().find(|(path, _)| path == ".git/info/attributes") {
+            Some((_, bytes)) => {
+                fs::create_dir_all(store.dir.join("info")).context("cannot make a directory")?;
+                banger_state::replace(&target, bytes)?;
             }
+            None => drop(fs::remove_file(&target)),
         }
         for key in
             ["core.autocrlf", "core.eol", "core.filemode", "core.symlinks", "core.ignorecase"]

@@ -297,6 +297,11 @@ pub(crate) fn of_directory(root: &Path, git: &Git) -> Result<Plan> {
             if ignored.contains(&path) {
                 continue;
             }
+            if name.as_bytes().eq_ignore_ascii_case(b".git") {
+                // It holds passwords and programs, and more than lies in the directory.
+                plan.notes.push(format!("'{}' stays behind", path.escape_ascii()));
+                continue;
+            }
             if !is_inside(&path) {
                 return Err(Error::failed(format!("'{}' is too long", path.escape_ascii())));
             }

@@ -103,8 +103,18 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     })
 }
 
-/// Returns a path for people and documents.
+/// Returns a path for people and documents: a backslash is two, so that it never looks like a byte that
+/// is no UTF-8, which is `\xNN`.
 pub(crate) fn shown(path: &[u8]) -> String {
+    let parts = path.utf8_chunks().map(|part| {
+        let text = part.valid().replace('\\', "\\\\");
+        format!("{text}{}", part.invalid().escape_ascii())
+    });
+    parts.collect()
+}
+
+/// Returns a path as text; bytes that are no UTF-8 are escaped.
+pub(crate) fn text(path: &[u8]) -> String {
     std::str::from_utf8(path).map_or_else(|_| path.escape_ascii().to_string(), ToOwned::to_owned)
 }
 
@@ -129,7 +139,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let is_repository = matches!(source, Source::Repository(_));
     let format = format_of(&source).to_owned();
     let keeps_mode = keeps_mode(&source);
-    let same = before.as_ref().filter(|before| {
+    let mut same = before.as_ref().filter(|before| {
         before.guest_path == wish.guest_path
             && before.is_repository == is_repository
             && before.object_format == format
@@ -139,20 +149,18 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     if let Some(before) = &before {
         let store = Store::open(dir, &before.object_format)?;
         let (given, next) = folder.trees(before)?;
-        let look = guest::look(
-            files,
-            &before.guest_path,
-            &store,
-            &given,
-            next.as_ref(),
-            before.is_repository,
-            keeps_mode,
-        )?;
+        let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
             refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
         }
+        if !look.is_there || look.is_empty {
+            // What was there is gone, and what the host kept of it is of no use to another one.
+            same = None;
+        }
         seen = Some((given, look));
     }
+    let kept = same.and_then(|before| kept_branch(&source, before, wish));
+    let wish = kept.as_ref().unwrap_or(wish);
     if before.is_some() && same.is_none() {
         folder.forget()?;
     }
@@ -169,6 +177,14 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         }
     };
     let mut load = load;
+    if let Some((before, (_, look))) = same.zip(seen.as_ref()) {
+        // Branches of an earlier prepare stay in the guest, and are no work of its own.
+        for (name, oid) in &before.given.refs {
+            if look.position.refs.get(name) == Some(oid) && !load.position.refs.contains_key(name) {
+                load.position.refs.insert(name.clone(), oid.clone());
+            }
+        }
+    }
     let start_path = start(wish, &host_path, &mut load);
     let mut record = Workspace {
         guest_path: wish.guest_path.clone(),
@@ -194,6 +210,21 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
     send(&folder, files, wish, same, (old, look), load, &mut record)?;
     Ok(record)
+}
+
+/// Returns what is wished with the branch that an earlier prepare made in the guest alone: unless somebody
+/// says otherwise, the guest stays on it.
+fn kept_branch(source: &Source, before: &Workspace, wish: &Wish) -> Option<Wish> {
+    let Source::Repository(repository) = source else { return None };
+    let head = before.given.head.strip_prefix("ref: ").filter(|_| wish.branch.is_none())?;
+    let branch = head.strip_prefix("refs/heads/")?;
+    let is_hosts = repository.head.branch.as_deref() == Some(head)
+        || repository.refs.iter().any(|known| known.name == head)
+        || before.base_commit.is_none();
+    let is_elsewhere = before.base_commit != before.host_commit;
+    let from = before.base_commit.clone().filter(|_| is_elsewhere);
+    let branch = Some(branch.to_owned());
+    (!is_hosts).then(|| Wish { branch, from, ..wish.clone() })
 }
 
 /// Returns where commands start: in the directory that was named, where that is one inside the repository
@@ -251,7 +282,7 @@ fn refuse_to_overwrite(
         before.guest_path,
         words.join(", ")
     ))
-    .hint("'banger workspace export' brings it out; '--force' overwrites it"))
+    .hint("'banger workspace export' brings it out, 'banger vm cp' what is in no patch"))
 }
 
 #[cfg(test)]

@@ -162,8 +162,13 @@ fn quoted(value: &str) -> String {
 /// which it does not work.
 pub(crate) fn without_secrets(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // A query or a fragment serves nothing but a token.
+    let rest =
+        &rest[..rest.find(['?', '#']).filter(|_| !scheme.ends_with("file")).unwrap_or(rest.len())];
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some((login, host)) = host.rsplit_once('@') else { return url.to_owned() };
+    let Some((login, host)) = host.rsplit_once('@') else {
+        return format!("{scheme}://{host}{path}");
+    };
     let user = login.split(':').next().unwrap_or_default();
     if scheme.contains("ssh") && !user.is_empty() {
         format!("{scheme}://{user}@{host}{path}")
@@ -184,6 +189,10 @@ mod tests {
             ("ssh://git:pw@host/x", "ssh://git@host/x"),
             ("git@host:me/x.git", "git@host:me/x.git"),
             ("/srv/x.git", "/srv/x.git"),
+            ("https://h/x.git?private_token=S", "https://h/x.git"),
+            ("https://me:pw@h/x.git?a=S#S", "https://h/x.git"),
+            ("https://h?token=S", "https://h"),
+            ("file:///srv/a?b#c", "file:///srv/a?b#c"),
             ("https://host/x@y", "https://host/x@y"),
         ] {
             assert_eq!(without_secrets(url), plain);

@@ -7,9 +7,10 @@ use crate::{
     plan::{self, DIR, LINK},
     prepare::Wish,
     record::Folder,
+    source::is_absent,
 };
 use banger_channel::files::{Files, Limits, PRESENT, Put};
-use banger_doc::{Context, Error, Position, Result, Workspace};
+use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
 use banger_state::clock_ms;
 use std::{
     collections::BTreeMap,
@@ -71,8 +72,10 @@ pub(crate) fn send(
             Ok(())
         });
         if let Err(error) = put {
-            if before.is_none() && error.kind() == banger_doc::Kind::Conflict {
+            if before.is_none() && !may_have_begun(files, root, &error) {
                 folder.forget()?;
+            }
+            if before.is_none() && error.kind() == Kind::Conflict {
                 return Err(Error::conflict(format!(
                     "'{root}' in the guest holds files that banger did not put there"
                 ))
@@ -86,6 +89,19 @@ pub(crate) fn send(
     folder.write(record)?;
     folder.tidy(&record.tree_file);
     Ok(())
+}
+
+/// Says whether a first prepare that failed may have left anything in the guest. Where not, no record of
+/// it stays either, which would keep others from being made.
+fn may_have_begun(files: &Files<'_>, root: &str, error: &Error) -> bool {
+    if matches!(error.kind(), Kind::Conflict | Kind::Usage | Kind::NotFound) {
+        return false;
+    }
+    match files.scan(root, Limits::default(), |_| Ok(())) {
+        Ok(()) => true,
+        // It answers that no such directory can be there.
+        Err(error) => !is_absent(&error) && !error.chain().starts_with("the guest refuses"),
+    }
 }
 
 /// Writes the record of a prepare that had nothing to send.
@@ -318,6 +334,23 @@ fn append(
         .with_context(|| format!("cannot send '{}'", path.escape_ascii()))
 }
 
+/// Adds a link with its text as it is: the builder takes it for a path and makes it a tidy one.
+fn append_link(
+    builder: &mut tar::Builder<&mut dyn Write>,
+    header: &mut tar::Header,
+    path: &[u8],
+    target: &[u8],
+) -> std::io::Result<()> {
+    if header.set_link_name_literal(target).is_err() {
+        let mut long = tar::Header::new_gnu();
+        long.set_entry_type(tar::EntryType::GNULongLink);
+        long.set_size(target.len() as u64 + 1);
+        let name = Path::new("././@LongLink");
+        builder.append_data(&mut long, name, target.chain(&b"\0"[..]))?;
+    }
+    builder.append_data(header, Path::new(OsStr::from_bytes(path)), std::io::empty())
+}
+
 fn append_piece(
     builder: &mut tar::Builder<&mut dyn Write>,
     piece: &Piece,
@@ -332,9 +365,7 @@ fn append_piece(
         }
         Content::Link(target) => {
             let mut header = header(0o777, tar::EntryType::Symlink, 0, mtime);
-            let (path, target) = (OsStr::from_bytes(&piece.path), OsStr::from_bytes(target));
-            builder
-                .append_link(&mut header, path, target)
+            append_link(builder, &mut header, &piece.path, target)
                 .with_context(|| format!("cannot send '{}'", piece.path.escape_ascii()))?;
             Ok(mtime.map(|mtime| (target.len() as u64, mtime)))
         }

@@ -8,6 +8,7 @@ use banger_doc::{Context, Error, Kind, Result};
 use banger_state::read_limited;
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -95,7 +96,9 @@ impl Source {
         let words = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
         let ended = git.attempt(words, b"")?;
         if !ended.status.success() {
-            if ended.words.contains("not a git repository") {
+            if !path.ancestors().any(|dir| fs::symlink_metadata(dir.join(".git")).is_ok())
+                && !is_bare(&path)
+            {
                 return Ok(Self::Directory(path));
             }
             let said = ended.words.trim().lines().next().unwrap_or("git refuses it").to_owned();
@@ -128,20 +131,16 @@ impl Source {
 
 impl Repository {
     fn open(git: &Git) -> Result<Self> {
-        let answer = git.text([
-            "rev-parse",
-            "--path-format=absolute",
-            "--show-toplevel",
-            "--absolute-git-dir",
-            "--git-common-dir",
-            "--show-object-format",
-        ])?;
-        let lines: Vec<&str> = answer.lines().collect();
-        let [root, git_dir, common_dir, format] = lines[..] else {
-            return Err(Error::usage("the path of the repository holds a line end"));
+        // One by one: a path may hold a line end.
+        let place = |word: &str| -> Result<PathBuf> {
+            let answer = git.run(["rev-parse", "--path-format=absolute", word], b"")?;
+            let bytes = answer.strip_suffix(b"\n").unwrap_or(&answer);
+            Ok(PathBuf::from(OsStr::from_bytes(bytes)))
         };
-        let [root, git_dir, common_dir] = [root, git_dir, common_dir].map(PathBuf::from);
-        let format = format.to_owned();
+        let root = place("--show-toplevel")?;
+        let git_dir = place("--absolute-git-dir")?;
+        let common_dir = place("--git-common-dir")?;
+        let format = git.text(["rev-parse", "--show-object-format"])?;
         let oid_len = match format.as_str() {
             "sha1" => 20,
             "sha256" => 32,
@@ -345,6 +344,11 @@ impl Repository {
         let base = base.map(PathBuf::from).or_else(|| home.map(|home| home.join(".config")))?;
         Some(base.join("git/ignore"))
     }
+}
+
+/// Says whether a directory looks like the inside of a `.git`, which holds passwords and programs.
+fn is_bare(path: &Path) -> bool {
+    path.join("config").is_file() && path.join("objects").is_dir() && path.join("refs").is_dir()
 }
 
 fn config(git: &Git) -> Result<BTreeMap<String, String>> {

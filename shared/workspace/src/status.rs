@@ -1,6 +1,8 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
+    export::differences,
+    git::split_zero,
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, Scratch},
     load::read_item,
@@ -16,7 +18,13 @@ use banger_doc::{
     WorkspaceStatus,
 };
 use banger_state::{VmFolder, clock_ms, place};
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    time::Duration,
+};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -51,13 +59,16 @@ pub enum Stake {
 }
 
 impl Stake {
-    /// Refuses in words if anything is at stake; `what` is what somebody wants to do.
-    pub fn refuse(&self, vm: &str, what: &str) -> Result<()> {
+    /// Refuses in words if anything is at stake.
+    pub fn refuse(&self, vm: &str) -> Result<()> {
         let (message, next) = match self {
             Self::Nothing => return Ok(()),
             Self::Work(words) => (
                 format!("VM '{vm}' holds work that was not exported: {}", words.join(", ")),
-                format!("'banger workspace export {vm}' brings it out"),
+                format!(
+                    "'banger workspace export {vm} --output FILE' brings out what a patch can hold, \
+                     'banger vm cp' the rest"
+                ),
             ),
             Self::Unknown(why) => (
                 format!(
@@ -66,7 +77,7 @@ impl Stake {
                 format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
             ),
         };
-        Err(Error::conflict(message).hint(format!("{next}; '{what} --force' goes on without it")))
+        Err(Error::conflict(message).hint(next))
     }
 }
 
@@ -171,10 +182,28 @@ pub fn status(
         }
         Err(error) => status.notes.push(error.chain()),
     }
+    if let Some(note) = went_in(dir, &record)? {
+        status.notes.push(note);
+    }
     if record.next.is_some() {
         status.notes.push("the last prepare did not end; run it again".into());
     }
     Ok(status)
+}
+
+/// Says which local edits of the host's went in: a patch to the commit has them too.
+fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
+    let Some(base) = &record.base_commit else { return Ok(None) };
+    let store = Store::open(dir, &record.object_format)?;
+    let git = store.git_writing_to(&store.local);
+    let edits = differences(&git, base, &record.prepared_tree)?;
+    let Some(first) = edits.keys().next() else { return Ok(None) };
+    let first = shown(first).escape_debug().to_string();
+    let what = match edits.len() {
+        1 => format!("'{first}' went in with a local edit"),
+        count => format!("{count} files, as '{first}', went in with local edits"),
+    };
+    Ok(Some(format!("{what} of the host's, which the patch holds too")))
 }
 
 /// Returns what the host changed since it was prepared.
@@ -233,7 +262,7 @@ pub(crate) fn look(
     next: Option<&Tree>,
 ) -> Result<Look> {
     let keeps = keeps_mode(store);
-    guest::look(files, &record.guest_path, store, given, next, record.is_repository, keeps)
+    guest::look(files, record, store, given, next, keeps)
 }
 
 pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {
@@ -317,16 +346,40 @@ pub(crate) fn unexported(
             .flatten()
             .collect();
     let mut moved = moved_from(record, &known, &look.position);
+    moved.extend(look.left.iter().cloned());
+    let mut staged = BTreeMap::new();
+    let is_as_given = |known: &Position| known.index_sha256 == look.position.index_sha256;
+    if !is_as_given(&record.given) && !record.next.as_ref().is_some_and(is_as_given) {
+        staged = guest::staged_only(store, look)?;
+    }
     let mut is_same = look.changes.is_empty();
-    if let Some(exported) = exported.filter(|_| !is_same) {
+    if !staged.is_empty() || (exported.is_some() && !is_same) {
         let scratch = Scratch::new(store)?;
         let tree =
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
-        is_same = tree == exported.tree;
-        let inner = inner_changes(given, look);
-        if is_same && inner > 0 {
-            moved.push(format!("changes to {inner} files of submodules"));
-        }
+        is_same |= exported.is_some_and(|exported| tree == exported.tree);
+        let git = store.git_writing_to(&scratch.objects());
+        // An earlier version of a file that is in the patch is part of its sum, as commits are.
+        let listed = git.run(["ls-tree", "-r", "-z", "--name-only", &tree], b"")?;
+        let listed: BTreeSet<&[u8]> = split_zero(&listed).collect();
+        staged.retain(|path, _| !listed.contains(path.as_slice()));
+    }
+    if !staged.is_empty()
+        && let Some(head) = head_commit(&look.position)
+        && guest::index_is_committed(files, &record.guest_path, store, look, &head)?
+    {
+        staged.clear();
+    }
+    if let Some(path) = staged.keys().next() {
+        let path = shown(path);
+        moved.push(match staged.len() {
+            1 => format!("'{path}', which is in the index alone"),
+            count => format!("{count} files that are in the index alone, as '{path}'"),
+        });
+    }
+    let inner = inner_changes(given, look);
+    if is_same && inner > 0 {
+        moved.push(format!("changes to {inner} files of submodules"));
     }
     if is_same { Ok(moved) } else { Ok(words(look, &moved)) }
 }

@@ -3,7 +3,7 @@
 use crate::{
     git::Git,
     plan::{self, Plan},
-    prepare::{Wish, join, shown},
+    prepare::{Wish, join, shown, text},
     source::{Head, Repository, Source},
     store::Store,
 };
@@ -132,7 +132,7 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
         };
         let modules_dir = unit.repository.common_dir.join("modules");
         let name = module.git_dir.strip_prefix(&modules_dir).ok().and_then(Path::to_str);
-        let name = name.map_or_else(|| shown(&path), ToOwned::to_owned);
+        let name = name.map_or_else(|| text(&path), ToOwned::to_owned);
         if !banger_channel::files::is_inside(name.as_bytes()) {
             return Err(Error::failed(format!("submodule '{}' has no usable name", shown(&path))));
         }

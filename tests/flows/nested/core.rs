@@ -48,7 +48,7 @@ pub(crate) fn a_vms_life(host: &Host, who: Who) {
         says(&format!("kill -9 {supervisor}; for i in $(seq 100); do pgrep firecracker >/dev/null || break; sleep 0.1; done"));
         assert_eq!(says(left), "nothing\n");
         assert_eq!(host.view(who, "web")["status"], "error");
-        says("banger vm delete --force web");
+        says("banger vm delete --force --lose-work web");
         assert_eq!(says("banger vm list"), "");
     });
 }

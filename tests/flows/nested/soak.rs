@@ -73,7 +73,7 @@ pub(crate) fn everything(host: &Host) {
         a_running_vm(host, who);
         larger_and_after_a_kill(host, who);
         a_guest_ends_itself(host, who);
-        host.says(who, "banger vm delete --force web");
+        host.says(who, "banger vm delete --force --lose-work web");
     }
     host.step("root: twenty at once", || twenty(host));
     for (flow, seconds) in FLOWS {

@@ -5,7 +5,7 @@ use super::holes;
 use super::owner::{Acting, Owner};
 use super::turn::Turn;
 use super::whole::Whole;
-use super::wire::{MARK, Op, PRESENT, Request, is_inside};
+use super::wire::{MARK, MAX_PATH, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use nix::{
     dir::Dir,
@@ -94,7 +94,7 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<
     if !request.root.starts_with('/') || request.list_bytes > MAX_LIST {
         return Err(Error::usage("not a root, or too many paths"));
     }
-    let root = Path::new(request.root);
+    let root = Path::new(request.root.as_ref());
     let mut list = Vec::new();
     (&mut *reader).take(request.list_bytes).read_to_end(&mut list).context("cannot read paths")?;
     let paths: Vec<&[u8]> = match list.split_last() {
@@ -155,7 +155,8 @@ struct Writer {
 
 impl Writer {
     fn new(request: &Request<'_>, users: Users<'_>) -> Result<Self> {
-        let owner = request.user.map(users).transpose()?.filter(|owner| !owner.is_self());
+        let owner =
+            request.user.as_deref().map(users).transpose()?.filter(|owner| !owner.is_self());
         Ok(Self { owner, or_root: request.or_root })
     }
 
@@ -315,7 +316,8 @@ impl Tree {
         let fd = self.fd.try_clone().context("cannot copy a descriptor")?;
         let dir = Dir::openat(&fd, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .context("cannot open a directory")?;
-        scan_dir(dir, &mut Vec::new(), 0, output)
+        let listed = list(dir).context("cannot list a directory")?;
+        scan_dir(listed, &mut Vec::new(), 0, output)
     }
 
     fn stat(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
@@ -819,20 +821,21 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
+/// A directory with the names of what is in it.
+type Listed = (OwnedFd, Vec<CString>);
+
+fn list(mut dir: Dir) -> nix::Result<Listed> {
+    let fd = dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    let names = dir.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    Ok((fd, names.collect::<nix::Result<_>>()?))
+}
+
 fn scan_dir(
-    mut dir: Dir,
+    (fd, names): Listed,
     prefix: &mut Vec<u8>,
     depth: usize,
     output: &mut impl Write,
 ) -> Result<()> {
-    let fd = dir.as_fd().try_clone_to_owned().context("cannot copy a descriptor")?;
-    let said = || format!("cannot look at '{}'", prefix.escape_ascii());
-    let names: Vec<CString> = dir
-        .iter()
-        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-        .collect::<nix::Result<_>>()
-        .with_context(said)?;
-    drop(dir);
     let base = prefix.len();
     for name in names {
         let bytes = name.as_bytes();
@@ -840,37 +843,58 @@ fn scan_dir(
             continue;
         }
         let stat = match fstatat(&fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
+            Ok(stat) => Some(stat),
             Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(errno).context("cannot look at an entry"),
+            // As of a file system that its server left: one such place is no reason to say nothing.
+            Err(_) => None,
         };
         if base > 0 {
             prefix.push(b'/');
         }
         prefix.extend_from_slice(bytes);
+        let Some(stat) = stat else {
+            write_closed(output, prefix).context("cannot write an answer")?;
+            prefix.truncate(base);
+            continue;
+        };
         let sort = kind(&stat);
         let target = if sort == SFlag::S_IFLNK {
             readlinkat(&fd, name.as_c_str()).unwrap_or_default()
         } else {
             std::ffi::OsString::new()
         };
-        write_entry(output, &stat, prefix, target.as_bytes()).context("cannot write an answer")?;
+        let mut below = None;
         if sort == SFlag::S_IFDIR && bytes != b".git" {
+            // The longest name below it still has to make a path.
+            let is_near = depth < MAX_DEPTH && prefix.len() + 257 < MAX_PATH;
             let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            match Dir::openat(&fd, name.as_c_str(), flags, Mode::empty()) {
-                Ok(_) if depth >= MAX_DEPTH => {
-                    return Err(Error::failed(format!("'{}' is too deep", prefix.escape_ascii())));
-                }
-                Ok(below) => scan_dir(below, prefix, depth + 1, output)?,
+            match Dir::openat(&fd, name.as_c_str(), flags, Mode::empty()).and_then(list) {
+                Ok(dir) if is_near => below = Some(dir),
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
-                Err(errno) => {
-                    return Err(errno).context(format!("cannot open '{}'", prefix.escape_ascii()));
+                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+                    return Err(errno).context("cannot open a directory");
+                }
+                Ok(_) | Err(_) => {
+                    write_closed(output, prefix).context("cannot write an answer")?;
+                    prefix.truncate(base);
+                    continue;
                 }
             }
+        }
+        write_entry(output, &stat, prefix, target.as_bytes()).context("cannot write an answer")?;
+        if let Some(below) = below {
+            scan_dir(below, prefix, depth + 1, output)?;
         }
         prefix.truncate(base);
     }
     Ok(())
+}
+
+/// Says of a place that it could not be looked into.
+fn write_closed(output: &mut impl Write, path: &[u8]) -> std::io::Result<()> {
+    output.write_all(b"u 0 0 0 0 0 ")?;
+    output.write_all(path)?;
+    output.write_all(b"\0")
 }
 
 fn write_entry(

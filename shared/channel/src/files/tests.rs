@@ -346,3 +346,11 @@ fn who_begins_again_waits_for_what_a_killed_host_began() {
     assert_eq!(names, [b"whole"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn the_reason_at_the_end_of_a_long_sentence_stays() {
+    let long = format!("'{}' is too \u{1b}deep", "d/".repeat(2000));
+    let short = shortened(&long);
+    assert!(short.starts_with("'d/d/") && short.ends_with("is too ?deep"), "{short}");
+    assert!(short.chars().count() <= 500);
+}

@@ -1,7 +1,10 @@
 //! What both ends say.
 
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, Read};
+use std::{
+    borrow::Cow,
+    io::{BufRead, Read},
+};
 
 /// The longest path, as in Linux (limits.h).
 pub const MAX_PATH: usize = 4096;
@@ -33,12 +36,13 @@ pub(crate) enum Op {
 }
 
 /// The first line of a stream.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Request<'a> {
     /// What is asked.
     pub(crate) op: Op,
     /// Absolute path of a directory.
-    pub(crate) root: &'a str,
+    #[serde(borrow)]
+    pub(crate) root: Cow<'a, str>,
     /// How many bytes of paths follow, each ended by a zero byte.
     #[serde(default)]
     pub(crate) list_bytes: u64,
@@ -47,8 +51,8 @@ pub(crate) struct Request<'a> {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) plain: bool,
     /// Who writes, as in an exec request; empty for the guest's own user. Absent: the agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<Cow<'a, str>>,
     /// Whether root writes where that user may not, and nobody but root can change the way.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) or_root: bool,
@@ -56,7 +60,14 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(crate) fn new(op: Op, root: &'a str) -> Self {
-        Self { op, root, list_bytes: 0, plain: false, user: None, or_root: false }
+        Self {
+            op,
+            root: Cow::Borrowed(root),
+            list_bytes: 0,
+            plain: false,
+            user: None,
+            or_root: false,
+        }
     }
 }
 

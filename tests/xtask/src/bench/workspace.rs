@@ -30,12 +30,15 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
     if !bench.state().join("kernels/generic-6.12").exists() {
         time(&mut bench.program("banger-kernel-pull", &["generic-6.12"]))?;
     }
-    time(bench.program("banger-vm-delete", &["--force", NAME]).stderr(Stdio::null())).ok();
+    time(
+        bench.program("banger-vm-delete", &["--force", "--lose-work", NAME]).stderr(Stdio::null()),
+    )
+    .ok();
     let create = ["--no-start", "--image", IMAGE, "--name", NAME, "--vcpu", "2", "--memory", "2G"];
     time(&mut bench.program("banger-vm-create", &create))?;
     time(&mut bench.program("banger-vm-start", &[NAME]))?;
     let measured = in_guest(bench, &repository);
-    let deleted = time(&mut bench.program("banger-vm-delete", &["--force", NAME]));
+    let deleted = time(&mut bench.program("banger-vm-delete", &["--force", "--lose-work", NAME]));
     measured.and(deleted.map(drop))
 }
 

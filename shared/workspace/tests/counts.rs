@@ -1,0 +1,357 @@
+//! What an export leaves out is never deleted by it, and always counts as work.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod world;
+
+use banger_doc::WorkspaceMode;
+use std::fs;
+use world::World;
+
+const ONE: &str = "git init -q; mkdir -p app/src; echo p >app/package.json; echo i >app/src/i.js; \
+                   echo a >a; git add -A; git commit -qm one";
+
+/// Prepares the repository that `setup` makes, and works in the guest.
+fn worked(setup: &str, work: &str) -> World {
+    let world = World::new(setup);
+    let wish = banger_workspace::Wish { mode: WorkspaceMode::FullCopy, ..world.wish() };
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.unexported(), [""; 0], "nothing to lose yet");
+    world.shell(&world.guest(), work);
+    world
+}
+
+/// Exports, applies the patch to the host's repository and returns what `git status` says there.
+fn applied(world: &World) -> String {
+    let patch = world.export();
+    fs::write(world.path().join("patch"), &patch).unwrap();
+    world.shell(
+        &world.host(),
+        "if [ -s $TOP/patch ]; then git apply --index --binary $TOP/patch; fi; \
+         git status --short --ignore-submodules=dirty",
+    )
+}
+
+#[track_caller]
+fn counts(world: &World, words: &str) {
+    let found = world.unexported();
+    assert!(found.iter().any(|found| found.contains(words)), "{found:?}");
+}
+
+#[test]
+fn a_repository_begun_in_a_tracked_directory_deletes_nothing() {
+    let world = worked(ONE, "cd app; git init -q; echo new >new.js");
+    counts(&world, "the repository 'app'");
+    assert_eq!(applied(&world), "A  app/new.js\n", "as the outer git has it");
+    counts(&world, "the repository 'app'");
+    world.shell(&world.guest(), "echo edit >>app/src/i.js");
+    world.shell(&world.host(), "git reset -q --hard");
+    assert_eq!(applied(&world), "A  app/new.js\nM  app/src/i.js\n");
+}
+
+#[test]
+fn a_new_repository_inside_is_work() {
+    let world = worked(
+        ONE,
+        "mkdir web; cd web; git init -q; echo hours >index.js; git add -A; git commit -qm web",
+    );
+    counts(&world, "the repository 'web'");
+    assert_eq!(applied(&world), "");
+    counts(&world, "the repository 'web'");
+    world.shell(&world.guest(), "rm -rf web");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_repository_that_a_rule_ignores_is_as_other_ignored_files() {
+    let world = worked(
+        &format!("{ONE}; printf 'dep/\\n' >.gitignore; git add -A; git commit -qm two"),
+        "mkdir dep; cd dep; git init -q; echo x >x",
+    );
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn linked_work_trees_are_work_wherever_they_lie() {
+    for work in [
+        "git worktree add -q --detach .claude/worktrees/y; echo x >.claude/worktrees/y/new",
+        "git worktree add -q -b x ../elsewhere; cd ../elsewhere; echo x >new; git add new",
+        "echo .claude/ >>.git/info/exclude; git worktree add -q --detach .claude/worktrees/y",
+        "git worktree add -q --detach w; cd w; echo x >x; git add x; git commit -qm x; cd ..; rm -rf w",
+    ] {
+        let world = worked(ONE, work);
+        world.export();
+        let found = world.unexported();
+        let said = |words: &str| found.iter().any(|found| found.contains(words));
+        assert!(said("the work tree '") || said("worktrees/y' in it"), "{work}: {found:?}");
+    }
+    let world = worked(ONE, "git worktree add -q --detach w; git worktree remove w");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn files_that_were_untracked_and_are_ignored_leave_the_host_too() {
+    let world = worked(
+        "git init -q; echo S >.env; mkdir node_modules; echo m >node_modules/m.js; echo a >a; git add -A; \
+         git commit -qm one",
+        "git rm -rq --cached node_modules .env; printf '.env\\nnode_modules/\\n' >.gitignore; \
+         git add .gitignore; git commit -qm untrack",
+    );
+    assert_eq!(applied(&world), "D  .env\nA  .gitignore\nD  node_modules/m.js\n");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn files_that_left_the_index_alone_stay_and_count() {
+    let world = worked(ONE, "git rm -q --cached a; git commit -qm untrack");
+    assert_eq!(applied(&world), "", "no rule ignores it");
+    counts(&world, "left the index");
+}
+
+#[test]
+fn a_path_that_a_sparse_checkout_leaves_out_can_be_deleted() {
+    let world = worked(
+        &format!("{ONE}; git sparse-checkout set --no-cone /a"),
+        "git rm -q --cached --sparse app/package.json; git commit -qm less",
+    );
+    let patch = String::from_utf8(world.export()).unwrap();
+    assert!(patch.contains("deleted file") && patch.contains("app/package.json"), "{patch}");
+    assert!(!patch.contains("i.js"), "{patch}");
+}
+
+#[test]
+fn a_file_that_is_in_the_index_alone_is_work() {
+    let world = worked(ONE, "echo staged >new; git add new; rm new");
+    applied(&world);
+    counts(&world, "'new', which is in the index alone");
+    world.shell(&world.guest(), "git checkout -q new");
+    world.export();
+    assert_eq!(world.unexported(), [""; 0]);
+    // What was committed, and then deleted, is in the sum.
+    let world = worked(ONE, "echo x >new; git add new; git commit -qm new; rm new");
+    world.export();
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_stash_is_work() {
+    let world = worked(ONE, "echo more >>a; git stash -q");
+    world.export();
+    counts(&world, "stash");
+}
+
+const MODULE: &str = "git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1; echo 2 >l; git commit -qam 2); \
+                      git init -q; echo a >a; git add a; git submodule -q add $TOP/s lib; git commit -qm one";
+
+#[test]
+fn a_submodule_that_points_elsewhere_is_in_the_patch() {
+    for work in [
+        "git -C lib checkout -q HEAD~1; git add lib; git commit -qm back",
+        "git update-index --cacheinfo 160000,$(git -C lib rev-parse HEAD~1),lib; git commit -qm back",
+    ] {
+        let world = worked(MODULE, work);
+        let patch = String::from_utf8(world.export()).unwrap();
+        let old = world.shell(&world.path().join("s"), "git rev-parse HEAD~1");
+        assert!(patch.contains(&format!("+Subproject commit {}", old.trim())), "{patch}");
+    }
+}
+
+#[test]
+fn a_new_submodule_and_one_that_went_are_in_the_patch() {
+    let world = worked(
+        &format!("git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1); {ONE}"),
+        "git submodule -q add $TOP/s vendor/lib; git commit -qm add",
+    );
+    let patch = String::from_utf8(world.export()).unwrap();
+    assert!(patch.contains("new file mode 160000") && patch.contains(".gitmodules"), "{patch}");
+    counts(&world, "'vendor/lib'");
+    let world = worked(
+        MODULE,
+        "git rm -qf lib; mkdir lib; echo plain >lib/l; git add -A; git commit -qm plain",
+    );
+    let patch = String::from_utf8(world.export()).unwrap();
+    assert!(patch.contains("deleted file mode 160000"), "{patch}");
+    assert!(patch.contains("+plain"), "{patch}");
+}
+
+#[test]
+fn commits_of_a_submodule_are_work() {
+    let world = worked(MODULE, "cd lib; echo 3 >l; git commit -qam 3; git checkout -q HEAD~1");
+    world.shell(&world.guest(), "git -C lib branch keep HEAD@{1}");
+    counts(&world, "submodule 'lib'");
+    world.export();
+    counts(&world, "submodule 'lib'");
+}
+
+#[test]
+fn the_text_of_a_link_is_content() {
+    let long = format!("{}//x", "a/".repeat(60));
+    let world = World::new(&format!(
+        "git init -q; ln -s d//f l1; ln -s ./d/./f l2; ln -s /usr//bin/ l3; ln -s {long} l4; git add -A; git commit -qm one"
+    ));
+    world.prepare(&world.wish()).unwrap();
+    assert_eq!(world.shell(&world.guest(), "git status --short"), "");
+    let text = world.shell(&world.guest(), "for l in l1 l2 l3 l4; do readlink $l; done");
+    assert_eq!(text, format!("d//f\n./d/./f\n/usr//bin/\n{long}\n"));
+    assert_eq!(world.unexported(), [""; 0]);
+    assert!(world.export().is_empty());
+}
+
+#[test]
+fn a_deep_place_spoils_itself_alone() {
+    let deep =
+        "p=out; for i in $(seq 260); do p=$p/d; done; mkdir -p $p; echo x >$p/x; echo new >new";
+    let ignoring = format!("{ONE}; echo out/ >.gitignore; git add -A; git commit -qm two");
+    let world = worked(&ignoring, deep);
+    assert_eq!(applied(&world), "A  new\n");
+    assert_eq!(world.unexported(), [""; 0], "what is ignored is no work");
+    let world = worked(ONE, deep);
+    assert_eq!(applied(&world), "A  new\n");
+    counts(&world, "could not be looked into");
+}
+
+#[test]
+fn a_name_that_git_refuses_spoils_itself_alone() {
+    let world = worked(ONE, "mkdir .GIT; echo x >.GIT/x; echo new >new");
+    assert_eq!(applied(&world), "A  new\n");
+    counts(&world, "which git refuses as a path");
+}
+
+#[test]
+fn what_the_guest_itself_excludes_stays_there() {
+    let world = worked(
+        &format!("{ONE}; echo '*.host' >>.git/info/exclude"),
+        "echo '*.local' >.git/info/exclude; echo private >s.local; echo seen >s.host",
+    );
+    assert_eq!(world.shell(&world.guest(), "git status --short"), "?? s.host\n");
+    let patch = String::from_utf8(world.export()).unwrap();
+    assert!(patch.contains("s.host") && !patch.contains("s.local"), "{patch}");
+}
+
+#[test]
+fn commits_in_a_directory_that_had_no_git_are_work() {
+    let world = World::new("echo a >a");
+    world.prepare(&world.wish()).unwrap();
+    world.shell(&world.guest(), "git init -q; git add -A; git commit -qm one");
+    world.export();
+    counts(&world, "a repository that the guest made");
+}
+
+#[test]
+fn printing_a_patch_is_not_exporting_it() {
+    let world = worked(ONE, "echo more >>a");
+    let export = banger_workspace::Export::make(
+        &world.vm(),
+        &world.files(),
+        &banger_workspace::Want::default(),
+    );
+    drop(export.unwrap());
+    counts(&world, "a change to 'a'");
+}
+
+#[test]
+fn an_export_says_what_its_patch_changes() {
+    let world = World::new(&format!("{ONE}; echo dirty >>a"));
+    world.prepare(&world.wish()).unwrap();
+    let want = banger_workspace::Want::default();
+    let export = banger_workspace::Export::make(&world.vm(), &world.files(), &want).unwrap();
+    assert_eq!(export.changes.len(), 1, "{:?}", export.changes);
+    drop(export);
+    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None).unwrap();
+    assert!(status.notes.iter().any(|note| note.contains("'a' went in")), "{:?}", status.notes);
+}
+
+#[test]
+fn any_path_of_the_guest_is_taken_and_a_refused_one_leaves_nothing() {
+    let world = World::new(ONE);
+    let mut wish = world.wish();
+    wish.guest_path = format!("{}/a\"b\\c", world.path().display());
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.unexported(), [""; 0]);
+
+    let world = World::new(ONE);
+    fs::write(world.path().join("file"), "x").unwrap();
+    let mut wish = world.wish();
+    wish.guest_path = format!("{}/file/repo", world.path().display());
+    world.prepare(&wish).unwrap_err();
+    assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "no record is left");
+    world.prepare(&world.wish()).unwrap();
+}
+
+#[test]
+fn a_second_prepare_keeps_the_branch_of_the_guest() {
+    let world = World::new(ONE);
+    let wish = banger_workspace::Wish { branch: Some("try".into()), ..world.wish() };
+    world.prepare(&wish).unwrap();
+    world.shell(&world.host(), "echo edit >>a; git commit -qam two");
+    world.prepare(&world.wish()).unwrap();
+    let head = world.shell(&world.guest(), "git symbolic-ref HEAD; cat a; git status --short");
+    assert_eq!(head, "refs/heads/try\na\nedit\n");
+    assert_eq!(world.unexported(), [""; 0]);
+    // Another branch of the host's leaves the first one in the guest, which is no work.
+    let world = World::new(ONE);
+    world.prepare(&world.wish()).unwrap();
+    world.shell(
+        &world.host(),
+        "git checkout -q -b other; git branch -D -q main; git commit -q --amend -m new",
+    );
+    world.prepare(&world.wish()).unwrap();
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_repository_that_git_refuses_is_no_directory_without_git() {
+    for (setup, at) in [
+        (format!("{ONE}; rm .git/HEAD"), ""),
+        (format!("{ONE}; rm .git/HEAD"), "app"),
+        ("mkdir w; echo 'gitdir: /gone' >w/.git; echo S >w/.env".into(), "w"),
+        ("mkdir -p 'not a git repository'; cd 'not a git repository'; git init -q; echo x >.git/HEAD".into(), "not a git repository"),
+    ] {
+        let world = World::new(&setup);
+        let wish = banger_workspace::Wish { path: world.host().join(at), ..world.wish() };
+        banger_workspace::dry_run(&wish).unwrap_err();
+        world.prepare(&wish).unwrap_err();
+        assert!(!world.guest().exists());
+    }
+    let world = World::new("mkdir sub; cd sub; git init -q; echo x >x");
+    let plan = banger_workspace::dry_run(&world.wish()).unwrap();
+    assert_eq!(plan.files, ["sub/x"]);
+}
+
+#[test]
+fn what_is_sent_is_whole_and_no_more() {
+    // A submodule that is not checked out has its directory.
+    let world = World::new(&format!("mkdir $TOP/S; (cd $TOP/S; {MODULE}); git clone -q $TOP/S ."));
+    let wish = banger_workspace::Wish { mode: WorkspaceMode::FullCopy, ..world.wish() };
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.shell(&world.guest(), "git status --short"), "");
+    assert_eq!(world.unexported(), [""; 0]);
+    // Trees that only the index knows.
+    let world = World::new(
+        "git init -q; mkdir d; echo a >d/a; git add -A; git commit -qm1; echo b >d/b; git add -A; git write-tree >/dev/null",
+    );
+    world.prepare(&world.wish()).unwrap();
+    world.shell(&world.guest(), "git fsck");
+    // Objects of another repository, whose guest is gone.
+    world.shell(
+        world.path(),
+        "rm -rf guest/root/repo; git init -q b; cd b; echo b >b; git add b; git commit -qm b",
+    );
+    let old = world.shell(&world.host(), "git rev-parse HEAD");
+    let wish = banger_workspace::Wish { path: world.path().join("b"), ..world.wish() };
+    world.prepare(&wish).unwrap();
+    world.shell(&world.guest(), &format!("! git cat-file -t {old}"));
+    world.shell(&world.guest(), "git fsck");
+}
+
+#[test]
+fn names_and_places_may_be_odd() {
+    let world = World::new(
+        "mkdir $'a\\nb'; cd $'a\\nb'; git init -q; echo x >'a\\xff'; echo y >$'a\\xff'; git add -A; git commit -qm 1",
+    );
+    let wish = banger_workspace::Wish { path: world.host().join("a\nb"), ..world.wish() };
+    let plan = banger_workspace::dry_run(&wish).unwrap();
+    assert_eq!(plan.files, ["a\\\\xff", "a\\xff"]);
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.unexported(), [""; 0]);
+}
