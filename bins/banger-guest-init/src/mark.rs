@@ -2,16 +2,8 @@
 
 use crate::say;
 use banger_doc::{Booted, Context, Result};
-use banger_guest::{mark, place};
-use std::{
-    fs,
-    io::{ErrorKind, Read},
-    os::unix::fs::symlink,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use banger_guest::{mark, place, systemd};
+use std::{fs, io::ErrorKind, os::unix::fs::symlink, path::Path, time::Duration};
 
 /// What the process that sets the mark is called.
 pub(crate) const NAME: &str = "banger-booted";
@@ -130,21 +122,8 @@ fn take_table_away() {
 
 /// Asks systemd which units failed so far. Without an answer none is known.
 fn failed_units() -> Vec<String> {
-    let mut command = Command::new("systemctl");
-    command.args(["list-units", "--state=failed", "--plain", "--no-legend", "--full"]);
-    command.env("PATH", "/usr/bin:/bin:/usr/local/bin").env("LC_ALL", "C");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return Vec::new() };
-    let stdout = child.stdout.take();
-    let end = Instant::now() + ASK_LIMIT;
-    while child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    let mut said = Vec::new();
-    let _ = stdout.map(|stdout| stdout.take(16 << 10).read_to_end(&mut said));
-    units(&String::from_utf8_lossy(&said))
+    let words = ["list-units", "--state=failed", "--plain", "--no-legend", "--full"];
+    units(&systemd::ask(&words, ASK_LIMIT))
 }
 
 fn units(list: &str) -> Vec<String> {

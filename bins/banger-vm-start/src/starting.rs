@@ -3,7 +3,7 @@
 use banger_cli::find;
 use banger_doc::{
     Context, Desire, Document, Error, Exit, Mark, Name, Phase, Report, Result, Running, View,
-    Wanted, shown,
+    Wanted, console_line,
 };
 use banger_lease::Leases;
 use banger_stages::{Line, Stages};
@@ -288,7 +288,7 @@ fn console(path: &Path) -> Vec<String> {
     let bytes = read().unwrap_or_default();
     String::from_utf8_lossy(&bytes)
         .lines()
-        .map(|line| shown(line.trim_end(), CONSOLE_COLUMNS))
+        .map(|line| console_line(line.trim_end(), CONSOLE_COLUMNS))
         .filter(|line| !line.trim().is_empty())
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Files that a guest may write to for ever without filling the disk.
 
-use banger_doc::{Context, Result, shown};
+use banger_doc::{Context, Result, console_line};
 use banger_state::clock_s;
 use std::{
     fs::{self, File, OpenOptions},
@@ -81,7 +81,7 @@ impl CappedLog {
         let text = String::from_utf8_lossy(&self.tail);
         let lines: Vec<String> = text
             .lines()
-            .map(|line| shown(line.trim_end(), LOG_COLUMNS))
+            .map(|line| console_line(line.trim_end(), LOG_COLUMNS))
             .filter(|line| !line.is_empty())
             .collect();
         lines[lines.len().saturating_sub(count)..].to_vec()
@@ -100,7 +100,7 @@ impl CappedLog {
         for line in text.lines() {
             let is_gap = line == GAP;
             if is_whole && !is_gap {
-                let line = shown(line.trim_end(), CONSOLE_COLUMNS);
+                let line = console_line(line.trim_end(), CONSOLE_COLUMNS);
                 lines.extend(Some(line).filter(|line| !line.is_empty()));
             }
             is_whole = !is_gap;
@@ -167,7 +167,7 @@ mod tests {
         let lines = log.console_lines();
         assert!(lines.iter().all(|line| line.chars().count() <= 200), "{lines:?}");
         log.write(b"\n\x1b[1;31mred\x1b[0m \x07\x1bc\r\n\n");
-        assert_eq!(log.console_lines().last().unwrap(), "red ^G^[c");
+        assert_eq!(log.console_lines().last().unwrap(), "red \\u{7}\\u{1b}c");
         log.write("x".repeat(900).as_bytes());
         assert_eq!(log.last_lines(1), ["x".repeat(900)]);
     }

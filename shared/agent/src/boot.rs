@@ -2,17 +2,15 @@
 
 use banger_channel::control::Boot;
 use banger_doc::Booted;
-use banger_guest::{mark, place};
+use banger_guest::{mark, place, systemd};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 use std::{
     fs,
-    io::Read,
     os::fd::AsFd,
     path::Path,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -73,31 +71,14 @@ fn init() -> String {
 /// Returns what the boot waits for, as far as its init can be asked.
 fn waits_for() -> Vec<String> {
     let mut names = match init().as_str() {
-        "systemd" => systemd_jobs(&systemctl(&["list-jobs", "--no-legend", "--plain"])),
+        "systemd" => {
+            systemd_jobs(&systemd::ask(&["list-jobs", "--no-legend", "--plain"], ASK_LIMIT))
+        }
         "openrc" => mark::openrc_starts(Path::new("/")),
         _ => scripts(),
     };
     names.truncate(MOST_NAMED);
     names
-}
-
-/// Asks systemd, which answers root over a socket of its own, without a bus. Its answer may be cut.
-fn systemctl(words: &[&str]) -> String {
-    let mut command = Command::new("systemctl");
-    command.args(words).env_clear().env("PATH", "/usr/bin:/bin:/usr/local/bin");
-    command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return String::new() };
-    let stdout = child.stdout.take();
-    let end = Instant::now() + ASK_LIMIT;
-    while child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    let mut said = Vec::new();
-    let _ = stdout.map(|stdout| stdout.take(16 << 10).read_to_end(&mut said));
-    String::from_utf8_lossy(&said).into_owned()
 }
 
 /// Reads the units of `systemctl list-jobs` that are at work; where none is, those that wait.

@@ -15,7 +15,6 @@ mod name;
 mod port;
 mod running;
 mod schema;
-mod shown;
 mod stats;
 mod usage;
 mod visible;
@@ -33,10 +32,9 @@ pub use name::Name;
 pub use port::{Forward, HostPorts, Port, Publish, parse_ports};
 pub use running::{Booted, Desire, Mark, Phase, Process, Refused, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
-pub use shown::shown;
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;
-pub use visible::visible;
+pub use visible::{console_line, visible};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
     AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,

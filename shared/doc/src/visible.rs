@@ -25,14 +25,67 @@ pub fn visible(text: &str, columns: usize) -> String {
         let tail: Vec<char> = text.chars().rev().take(columns).collect();
         escaped(text.chars().take(columns)) + &escaped(tail.into_iter().rev())
     };
-    if line.chars().count() <= columns {
+    if width(&line) <= columns {
         return line;
     }
     let tail = columns / 2;
     let head = columns.saturating_sub(tail + 1);
-    let start: String = line.chars().take(head).collect();
-    let end = line.char_indices().rev().take(tail).last().map_or("", |(at, _)| &line[at..]);
-    format!("{start}…{end}")
+    let start = &line[..fitting(line.char_indices().map(|(at, c)| (at + c.len_utf8(), c)), head)];
+    let end =
+        line.len() - fitting(line.char_indices().rev().map(|(at, c)| (line.len() - at, c)), tail);
+    format!("{start}…{}", &line[end..])
+}
+
+/// Returns a line of a guest's console, or of whatever else tells its own story in colours: these are
+/// left out, a tab is four blanks, and all else is as in [`visible`].
+pub fn console_line(line: &str, columns: usize) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = after_colour(rest) {
+            rest = after;
+            continue;
+        }
+        match c {
+            '\t' => plain.push_str("    "),
+            c => plain.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    visible(&plain, columns)
+}
+
+/// Returns what comes after a colour (console_codes(4)), if one comes first.
+fn after_colour(text: &str) -> Option<&str> {
+    let numbers = text.strip_prefix("\u{1b}[")?;
+    let end = numbers.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
+    numbers[end..].strip_prefix('m')
+}
+
+/// Returns how many columns a line takes at most.
+fn width(line: &str) -> usize {
+    line.chars().map(columns_of).sum()
+}
+
+/// Scripts of East Asia and pictures may take two columns.
+fn columns_of(letter: char) -> usize {
+    match letter {
+        '\u{1100}'..='\u{1fff}' | '\u{2300}'..='\u{d7ff}' | '\u{f900}'.. => 2,
+        _ => 1,
+    }
+}
+
+/// Returns how many bytes the letters take that fit into so many columns.
+fn fitting(letters: impl Iterator<Item = (usize, char)>, columns: usize) -> usize {
+    let (mut width, mut fits) = (0, 0);
+    for (bytes, letter) in letters {
+        width += columns_of(letter);
+        if width > columns {
+            break;
+        }
+        fits = bytes;
+    }
+    fits
 }
 
 fn escaped(letters: impl Iterator<Item = char>) -> String {
@@ -88,5 +141,37 @@ mod tests {
         assert!(line.starts_with("about \\u{1b}ü") && line.ends_with(" the reason"), "{line}");
         assert_eq!(visible(&line, 40), line);
         assert_eq!(visible("abc", 1), "…");
+    }
+
+    #[test]
+    fn a_console_loses_its_colours_and_nothing_else() {
+        for (line, wanted) in [
+            ("plain ä 世", "plain ä 世"),
+            ("[  \u{1b}[0;32mOK\u{1b}[0m  ] Started", "[  OK  ] Started"),
+            ("\u{1b}[2J\u{1b}[1;31mred\u{7}\u{1b}c", "\\u{1b}[2Jred\\u{7}\\u{1b}c"),
+            ("a\rb\u{8}c\u{7f}\0", "a\\rb\\u{8}c\\u{7f}\\0"),
+            ("a\tb", "a    b"),
+            ("\u{9b}2J \u{202e}txt\u{2066}", "\\u{9b}2J \\u{202e}txt\\u{2066}"),
+            ("\u{e0041}\u{3164}", "\\u{e0041}\\u{3164}"),
+            ("\u{1b}[", "\\u{1b}["),
+            ("\u{1b}[31", "\\u{1b}[31"),
+            ("", ""),
+        ] {
+            assert_eq!(console_line(line, 200), wanted, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_measure_is_in_columns() {
+        assert_eq!(visible(&"x".repeat(200), 200), "x".repeat(200));
+        assert_eq!(console_line(&format!("{}\u{1b}[0m", "x".repeat(10)), 10), "x".repeat(10));
+        // What is wide counts as wide, and is not halved.
+        assert_eq!(visible("世世世", 6), "世世世");
+        assert_eq!(visible("世世世", 5), "世…世");
+        assert_eq!(visible("世世世世", 6), "世…世");
+        for hostile in ["\0".repeat(8 << 10), "世".repeat(8 << 10), "\u{2066}".repeat(9)] {
+            assert!(width(&console_line(&hostile, 200)) <= 200);
+            assert!(width(&console_line(&hostile, 1)) <= 1);
+        }
     }
 }

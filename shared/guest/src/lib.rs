@@ -14,6 +14,7 @@ pub mod modules;
 pub mod place;
 pub mod power;
 pub mod process;
+pub mod systemd;
 pub mod user;
 
 /// Waits until guest-init has done all it does before the image's init: the agent answers earlier, but a
