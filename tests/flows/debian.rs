@@ -44,7 +44,7 @@ fn a_unit_holds_the_boot_up(guest: &Guest) {
     guest.run("vm-start", &["--wait", "agent", "web"]).ok();
     // The supervisor asks again after a while.
     let late = guest.run("vm-wait", &["--timeout", "40", "web"]);
-    late.fails(1, "the boot of VM 'web' is not over after 40 s, which waits for 'slow.service'");
+    late.fails(1, "VM 'web' has not finished booting after 40 s: it waits for 'slow.service'");
     let looked = guest.script("systemctl is-system-running");
     assert!(looked.stderr.contains("the boot of 'web' goes on"), "{}", looked.all());
     guest.says("touch /run/go");

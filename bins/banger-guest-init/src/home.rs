@@ -1,4 +1,4 @@
-//! Whose the guest is, and where that user's work lies.
+//! The guest's user, and where that user's work lies.
 
 use crate::{copy, reach, say};
 use banger_channel::files::Owner;

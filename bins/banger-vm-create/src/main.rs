@@ -40,7 +40,7 @@ struct Args {
     /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
     #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Size>,
-    /// Whose the guest is: user, uid, user:group or uid:gid [default: the image's, else root]
+    /// The guest's user: user, uid, user:group or uid:gid [default: the image's, else root]
     #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]
     user: Option<String>,
     /// Size of the disk at the user's home, such as 20G; it takes what is used of it [default: 8G]
@@ -70,7 +70,7 @@ struct Args {
     /// Create only
     #[arg(long)]
     no_start: bool,
-    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// How far to wait for the guest: agent (it answers) or booted (its init has finished what comes before
     /// logins)
     #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted, conflicts_with = "no_start")]
     mark: Mark,

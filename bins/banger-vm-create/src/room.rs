@@ -48,12 +48,12 @@ impl Room {
 
     fn holds(self, need: Self) -> bool {
         // Trees of blocks and directories take a little beside.
-        self.bytes >= need.bytes + need.bytes / 64 && self.inodes >= need.inodes
+        self.bytes >= need.bytes.saturating_add(need.bytes / 64) && self.inodes >= need.inodes
     }
 
     /// Returns the size of a disk that has as much room, in round MiB.
     fn disk_mib(self) -> u64 {
-        let for_bytes = (self.bytes + (24 << 20)) / 100 * 106;
+        let for_bytes = self.bytes.saturating_add(24 << 20) / 100 * 106;
         // One inode for 16 KiB.
         let for_inodes = self.inodes * (16 << 10) / 100 * 102 + (24 << 20);
         (for_bytes.max(for_inodes) >> 20).next_multiple_of(16)
@@ -94,8 +94,8 @@ pub(crate) fn check(
     if !fits_overlay {
         let needs: Vec<(&str, Room)> = DIRECT.iter().map(|path| (*path, need(path))).collect();
         let sum = needs.iter().fold(Room::default(), |sum, (_, one)| Room {
-            bytes: sum.bytes + one.bytes,
-            inodes: sum.inodes + one.inodes,
+            bytes: sum.bytes.saturating_add(one.bytes),
+            inodes: sum.inodes.saturating_add(one.inodes),
         });
         if let Some((path, _)) = needs.iter().max_by_key(|(_, one)| one.bytes)
             && !on_overlay.holds(sum)
@@ -105,7 +105,7 @@ pub(crate) fn check(
     }
     let run = need("/run");
     if !memory.holds(run) {
-        let mib = ((run.bytes * 100 / RUN_PERCENT) >> 20).next_multiple_of(64) + 64;
+        let mib = ((run.bytes / RUN_PERCENT * 100) >> 20).next_multiple_of(64) + 64;
         return Err(too_much("/run", run, "memory", memory)
             .hint(format!("'--memory {mib}M' makes the room: '/run' is a quarter of it")));
     }
@@ -167,11 +167,13 @@ fn below(disk: &Ext4, path: &str, end: Instant) -> Option<Room> {
             }
             match entry.file_type().ok()? {
                 FileType::Directory => {
-                    need.bytes += BLOCK;
+                    need.bytes = need.bytes.saturating_add(BLOCK);
                     rest.push(entry.path());
                 }
                 FileType::Regular => {
-                    need.bytes += entry.metadata().ok()?.len().next_multiple_of(BLOCK);
+                    // A disk of somebody else's says what it likes.
+                    let size = entry.metadata().ok()?.len().checked_next_multiple_of(BLOCK)?;
+                    need.bytes = need.bytes.saturating_add(size);
                 }
                 _ => {}
             }
@@ -268,7 +270,7 @@ mod tests {
         let size = error.hint_text().and_then(|hint| hint.split(['M', ' ']).nth(1)).unwrap();
         let enough = disk(dir, "enough", size.parse().unwrap());
         try_it("app", 64, &enough, &small).unwrap();
-        // Whose the guest is decides, also where the command line says it.
+        // The guest's user decides, also where the command line says it.
         let error = check(&image(""), &base, &spec(64, Some("7")), &small, &small).unwrap_err();
         assert!(error.to_string().contains("'/home/app'"), "{error}");
         check(&image("app"), &base, &spec(64, Some("root")), &small, &small).unwrap();

@@ -31,8 +31,10 @@ const SURE: usize = 4096;
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often it is asked then whether it is still there.
 const PING: Duration = Duration::from_secs(2);
-/// So many signals end this whatever the guest does.
+/// So many signals end this whatever the guest does ...
 const ENOUGH: u32 = 3;
+/// ... unless more time passes between two of them: then the command has lived with the earlier ones.
+const FORGOTTEN: Duration = Duration::from_mins(1);
 /// What Ctrl-C types.
 const INTERRUPT: u8 = 3;
 /// A reader went away: what a shell says of a command that this ended.
@@ -178,6 +180,8 @@ struct Asked {
     signal: u8,
     /// How many did; one that was only typed does not count, since the guest's terminal makes it.
     times: u32,
+    /// When it was last told to.
+    told: Instant,
     /// When the guest last said anything, or was first asked.
     heard: Instant,
     /// When it was last asked whether it is there.
@@ -188,9 +192,8 @@ impl Carrier<'_> {
     /// Waits; returns what is ready of the guest, signals, stdin, stdout, stderr.
     fn wait(&self, signals: &SignalFd, stdin: BorrowedFd<'_>) -> Result<[PollFlags; 5]> {
         let over = self.ended.is_some();
-        let crowded = self.stdout.waiting.len().max(self.stderr.waiting.len()) >= CROWDED;
         let mut events = PollFlags::empty();
-        events.set(PollFlags::POLLIN, !crowded);
+        events.set(PollFlags::POLLIN, !self.is_crowded());
         events.set(PollFlags::POLLOUT, !self.to_guest.is_empty());
         let reads = self.stdin_open && self.credit > 0 && self.to_guest.is_empty();
         let mut asked = Vec::with_capacity(5);
@@ -226,6 +229,11 @@ impl Carrier<'_> {
         Ok(ready)
     }
 
+    /// Says whether a reader of ours is so far behind that the guest is not read from.
+    fn is_crowded(&self) -> bool {
+        self.stdout.waiting.len().max(self.stderr.waiting.len()) >= CROWDED
+    }
+
     /// Passes signals on; says how it ends if our own terminal is gone, or these were enough.
     fn pass_signal(&mut self, signals: &SignalFd, tty: bool) -> Result<Option<Ended>> {
         while let Some(info) = signals.read_signal().context("cannot read a signal")? {
@@ -252,10 +260,12 @@ impl Carrier<'_> {
     /// Notes that the command is to end; returns how often it was told.
     fn ask(&mut self, signal: u8, counts: u32) -> u32 {
         let now = Instant::now();
-        let first = Asked { signal, times: 0, heard: now, pinged: now };
+        self.asked = self.asked.take().filter(|asked| asked.told.elapsed() < FORGOTTEN);
+        let first = Asked { signal, times: 0, told: now, heard: now, pinged: now };
         let is_first = self.asked.is_none();
         let asked = self.asked.get_or_insert(first);
         asked.signal = signal;
+        asked.told = now;
         asked.times += counts;
         if is_first {
             Message::Ping.encode(&mut self.to_guest);
@@ -265,7 +275,13 @@ impl Carrier<'_> {
 
     /// Asks a guest that was told to end a command whether it is there, and gives up one that is not.
     fn ask_again(&mut self) -> Option<Ended> {
+        let crowded = self.is_crowded();
         let asked = self.asked.as_mut().filter(|_| self.ended.is_none())?;
+        if crowded {
+            // It is not the guest that is silent: it is not listened to.
+            (asked.heard, asked.pinged) = (Instant::now(), Instant::now());
+            return None;
+        }
         if asked.heard.elapsed() >= SILENCE {
             return Some(Ended::GivenUp(asked.signal, "the guest has said nothing for 10 s since"));
         }
@@ -319,8 +335,10 @@ impl Carrier<'_> {
             }
             Ok(Some(count)) => self.decoder.feed(&buffer[..count]),
         }
-        // Whoever only typed wanted to know that the guest is there.
-        self.asked = self.asked.take().filter(|asked| asked.times > 0);
+        // Whoever only typed wanted to know that the guest is there; and a command that goes on for long
+        // after a signal was not ended by it.
+        self.asked =
+            self.asked.take().filter(|asked| asked.times > 0 && asked.told.elapsed() < FORGOTTEN);
         if let Some(asked) = &mut self.asked {
             asked.heard = Instant::now();
         }

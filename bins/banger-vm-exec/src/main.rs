@@ -69,7 +69,8 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let at_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = (args.tty || (at_terminal && !args.no_tty)) && !args.detach;
-    if !tty && !args.interactive && !args.command.is_empty() {
+    let typed = std::io::stdin().is_terminal() && !args.detach;
+    if !tty && !args.interactive && !args.command.is_empty() && !typed {
         // It is somebody else's: a loop in a shell script reads the next line from it.
         let nothing = File::open("/dev/null").context("cannot open '/dev/null'")?;
         dup2_stdin(nothing).context("cannot leave stdin alone")?;

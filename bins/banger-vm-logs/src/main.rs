@@ -24,7 +24,7 @@ struct Args {
     /// Go on until the VM ends
     #[arg(long, short)]
     follow: bool,
-    /// Only the last lines, so many, or 'all'
+    /// Print only this many of the last lines, or 'all'
     #[arg(long, short = 'n', value_name = "LINES", default_value = "all", value_parser = lines)]
     tail: u64,
     /// Which boot: 0 is the last one, 1 the one before

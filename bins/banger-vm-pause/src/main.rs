@@ -51,6 +51,8 @@ fn pause(folder: &VmFolder) -> Result<View> {
         let view = folder.view()?;
         let refused = refused(&view).filter(|refused| before.as_ref() != Some(refused));
         if let Some(refused) = refused {
+            // Or the next request of anybody's would be for a pause again.
+            folder.ask(&Wanted::new(Desire::Running))?;
             return Err(Error::from(refused))
                 .with_context(|| format!("VM '{name}' cannot be paused"));
         }
@@ -69,8 +71,6 @@ fn pause(folder: &VmFolder) -> Result<View> {
     })
 }
 
-/// Returns what the supervisor said when it was asked that last, if it did not do it.
 fn refused(view: &View) -> Option<Refused> {
-    let refused = view.running.as_ref()?.refused.clone()?;
-    (refused.desire == Desire::Paused).then_some(refused)
+    view.running.as_ref()?.refused_for(Desire::Paused).cloned()
 }

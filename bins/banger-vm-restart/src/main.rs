@@ -14,7 +14,7 @@ struct Args {
     /// How long a guest may take to shut down, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// How far to wait for the guest: agent (it answers) or booted (its init has finished what comes before
     /// logins)
     #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
     mark: Mark,

@@ -73,8 +73,6 @@ fn resume(folder: &VmFolder) -> Result<View> {
     })
 }
 
-/// Returns what the supervisor said when it was asked that last, if it did not do it.
 fn refused(view: &View) -> Option<Refused> {
-    let refused = view.running.as_ref()?.refused.clone()?;
-    (refused.desire == Desire::Running).then_some(refused)
+    view.running.as_ref()?.refused_for(Desire::Running).cloned()
 }

@@ -64,7 +64,7 @@ struct Args {
     /// Program that plays the machine: auto, firecracker or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
-    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// How far to wait for the guest: agent (it answers) or booted (its init has finished what comes before
     /// logins)
     #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
     mark: Mark,
@@ -105,7 +105,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     if args.workspace.dry_run {
         return Err(args.workspace.become_dry_run(args.name.as_ref()));
     }
-    check_env(&args.env)?;
+    check_env(&args)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if args.command.is_empty() && !args.detach && !interactive {
         return Err(Error::usage("a shell needs a terminal, and there is none")
@@ -141,19 +141,16 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
 }
 
-/// Refuses before anything is made what the command would be refused for.
-fn check_env(env: &[String]) -> Result<()> {
-    for entry in env {
+/// Refuses before anything is made what nothing could be done with.
+fn check_env(args: &Args) -> Result<()> {
+    for entry in &args.env {
         let name = entry.split('=').next().unwrap_or_default();
         if name.is_empty() {
             return Err(Error::usage(format!("'{entry}' names no variable")));
         }
-        if !entry.contains('=') {
-            std::env::var(name).map_err(|error| {
-                Error::usage(format!("cannot pass '{name}' on"))
-                    .because(error)
-                    .hint(format!("'--env {name}=VALUE' sets it"))
-            })?;
+        if args.detach && !args.workspace.is_given() {
+            return Err(Error::usage(format!("nothing is run that could get '{name}'"))
+                .hint("'banger vm exec --env NAME=VALUE VM -- COMMAND' runs a command with it"));
         }
     }
     Ok(())

@@ -34,7 +34,7 @@ pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
     if rm {
         match delete(vm) {
             Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
-            done => done?,
+            done => done.with_context(|| format!("cannot delete VM '{vm}'"))?,
         }
     } else {
         note(&format!("VM '{vm}' runs on; {}", next(vm)));
@@ -49,19 +49,9 @@ pub(crate) fn next(vm: &Name) -> String {
 
 /// Says in one line why a VM stays that was to go.
 fn kept(vm: &Name, error: &Error) -> String {
-    let chain = error.chain();
-    let found = ["holds work that was not exported: ", "holds work that was not exported"]
-        .iter()
-        .find_map(|words| chain.split_once(words));
-    let why = match found {
-        Some((before, words)) if before.contains("not known") => {
-            format!("it is not known what work it holds ({})", words.trim_start_matches(": "))
-        }
-        Some((_, words)) => format!("it holds work that was not exported ({words})"),
-        None => chain,
-    };
     format!(
-        "VM '{vm}' is kept and runs on: {why}; 'banger workspace export {vm} --output FILE' brings it out"
+        "VM '{vm}' is kept and runs on: {}; 'banger workspace export {vm} --output FILE' brings it out",
+        error.chain()
     )
 }
 
@@ -116,7 +106,7 @@ impl Session {
         match deleted {
             // Work that was not exported is no failure.
             Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
-            Err(error) => note(&format!("error: {}", error.chain())),
+            Err(error) => note(&format!("error: cannot delete VM '{vm}': {}", error.chain())),
             Ok(()) => {}
         }
         Ok(code(status))
@@ -134,7 +124,6 @@ fn delete(vm: &Name) -> Result<()> {
         .args(["--force", "--quiet", vm.as_str()])
         .documents::<Removed>()
         .map(drop)
-        .with_context(|| format!("cannot delete VM '{vm}'"))
 }
 
 /// Notes signals, and passes those on that a terminal does not send to the command itself.

@@ -42,6 +42,11 @@ pub(crate) struct Words {
 }
 
 impl Words {
+    /// Says whether a repository or a directory is to go in.
+    pub(crate) fn is_given(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Returns the words for `banger-workspace-prepare`.
     fn words(&self, vm: &str) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![vm.into()];

@@ -89,7 +89,8 @@ fn options_of_other_tools_mean_the_same_here() {
     ] {
         let answer = stage.run(words);
         answer.fails(2, "unexpected argument");
-        assert!(answer.stderr.contains(&format!("hint: {hint}")) || answer.stderr.contains(hint));
+        let said = answer.stderr.split_once("hint: ").map_or("", |(_, said)| said);
+        assert!(said.contains(hint), "{}", answer.stderr);
         assert!(!answer.stderr.contains("as a value"), "{}", answer.stderr);
     }
     assert_eq!(stage.log(), "");
@@ -222,7 +223,7 @@ fn user_place_and_variables_are_passed_on() {
     );
     let stage = Stage::new("exit 0");
     stage.run(&["-e", "=x", "--", "true"]).fails(2, "'=x' names no variable");
-    stage.run(&["-e", "NOT_SET_HERE", "--", "true"]).fails(2, "cannot pass 'NOT_SET_HERE' on");
+    stage.run(&["-d", "-e", "A=b"]).fails(2, "nothing is run that could get 'A'");
     stage.run(&["-u", "a:b:c", "--", "true"]).fails(2, "'a:b:c' is none of user");
     stage.run(&["--guest-path", "/srv", "--", "true"]).fails(2, "required");
     assert_eq!(stage.log(), "");

@@ -82,7 +82,7 @@ fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
             (Booted::Yes, Some(when)) => when,
             (Booted::Degraded, Some(when)) => format!("{when}, degraded"),
             (Booted::Unknown, _) => "nobody can tell".into(),
-            _ => format!("not yet{}", running.waits_in_words().replace(", which", ",")),
+            _ => format!("not yet{}", running.waits_in_words()),
         };
         line("booted", booted);
     }

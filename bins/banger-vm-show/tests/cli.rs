@@ -29,7 +29,7 @@ fn both_marks_are_shown() {
         ("yes", "booted      after 6.7 s\n"),
         ("degraded", "booted      after 6.7 s, degraded\n"),
         ("unknown", "booted      nobody can tell\n"),
-        ("no", "booted      not yet, waits for 'a.service'\n"),
+        ("no", "booted      not yet: it waits for 'a.service'\n"),
     ];
     for (booted, line) in pages {
         let more = json!({

@@ -21,7 +21,7 @@ struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// How far to wait for the guest: agent (it answers) or booted (its init is past what it does before
+    /// How far to wait for the guest: agent (it answers) or booted (its init has finished what comes before
     /// logins)
     #[arg(long = "wait", value_name = "MARK", default_value_t = Mark::Booted)]
     mark: Mark,

@@ -259,7 +259,7 @@ fn slow(folder: &VmFolder, running: &Running, limit: Duration) -> Error {
     let name = folder.name();
     let waits = running.waits_in_words();
     let s = limit.as_secs();
-    Error::failed(format!("the boot of VM '{name}' is not over after {s} s{waits}; it is kept"))
+    Error::failed(format!("VM '{name}' has not finished booting after {s} s{waits}; it is kept"))
         .hint(format!(
             "'banger vm exec {name}' looks into it; '--wait agent' does not wait for its services"
         ))

@@ -66,7 +66,7 @@ fn a_boot_that_does_not_end_names_what_it_waits_for() {
     let answer = sandbox.run(&program, &["--timeout", "1", "web"]);
     answer.fails(
         1,
-        "the boot of VM 'web' is not over after 1 s, which waits for 'dev-vdz.device'; it is kept",
+        "VM 'web' has not finished booting after 1 s: it waits for 'dev-vdz.device'; it is kept",
     );
     assert!(answer.stderr.contains("banger vm exec web"), "{}", answer.all());
 }

@@ -2,7 +2,7 @@
 //! the kernel ends everything (pid_namespaces(7)).
 
 use banger_doc::{Context, Error, Result};
-use banger_machine::{Launch, Way};
+use banger_machine::{BUSY, Launch, Way};
 use banger_net::{Network, Options, Tools};
 use banger_state::place;
 use nix::{
@@ -273,7 +273,7 @@ fn first(report: &OwnedFd, until: Instant) -> Result<First> {
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     let heard = poll(&mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)], timeout);
     if heard.context("cannot wait for the stub")? == 0 {
-        return Ok(First::Failed("it does not begin in time".into()));
+        return Ok(First::Failed(format!("it does not begin in time\n{BUSY}")));
     }
     let mut bytes = [0; 512];
     let mut space = cmsg_space!(libc::ucred);
@@ -341,8 +341,11 @@ fn be_stub(
             (None, without_tap, jail)
         }
         (Err(error), None) => {
-            let words = format!("{}\n{}", error.chain(), error.hint_text().unwrap_or_default());
-            say(b'E', &words.as_bytes()[..words.len().min(WORDS)]);
+            let (chain, hint) = (error.chain(), error.hint_text().unwrap_or_default());
+            // The hint is to come through whole: room for it is taken from the reason.
+            let room = WORDS.saturating_sub(hint.len() + 1);
+            let reason = &chain[..chain.floor_char_boundary(room)];
+            say(b'E', format!("{reason}\n{hint}").as_bytes());
             return 1;
         }
     };

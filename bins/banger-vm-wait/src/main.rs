@@ -12,7 +12,7 @@ struct Args {
     /// Names of the VMs
     #[arg(value_name = "VM", required = true)]
     vms: Vec<Name>,
-    /// What to wait for: agent (it answers), booted (its init is past what it does before logins) or
+    /// What to wait for: agent (it answers), booted (its init has finished what comes before logins) or
     /// stopped
     #[arg(long = "for", value_name = "STATE", default_value_t = Goal::Mark(Mark::Booted))]
     goal: Goal,
@@ -46,6 +46,10 @@ fn wait(folder: &VmFolder, goal: Goal, limit: Duration) -> Result<View> {
             (Goal::Mark(mark), Status::Running) if running.is_some_and(|r| r.has_reached(mark)) => {
                 Ok(Some(view))
             }
+            (Goal::Mark(_), Status::Paused) => {
+                Err(Error::conflict(format!("VM '{name}' is paused, so it gets no further"))
+                    .hint(format!("'banger vm resume {name}' lets it run on")))
+            }
             (Goal::Stopped, status) if !status.is_live() => Ok(Some(view)),
             (Goal::Mark(_), status) if !status.is_live() => {
                 Err(Error::conflict(format!("VM '{name}' is {status}, so it will not come up"))
@@ -63,7 +67,7 @@ fn wait(folder: &VmFolder, goal: Goal, limit: Duration) -> Result<View> {
         (Goal::Stopped, _) => Error::failed(format!("VM '{name}' is not stopped after {s} s")),
         (Goal::Mark(Mark::Booted), Some(running)) => {
             let waits = running.waits_in_words();
-            Error::failed(format!("the boot of VM '{name}' is not over after {s} s{waits}"))
+            Error::failed(format!("VM '{name}' has not finished booting after {s} s{waits}"))
         }
         _ => Error::failed(format!("the agent of VM '{name}' does not answer after {s} s")),
     }

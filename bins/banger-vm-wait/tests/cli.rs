@@ -24,7 +24,7 @@ fn each_mark_is_waited_for() {
     let _slow = sandbox.plant_running("slow", &waits);
     sandbox.run(WAIT, &["--for", "agent", "slow"]).ok();
     let late =
-        "the boot of VM 'slow' is not over after 1 s, which waits for 'a.service', 'b.service'";
+        "VM 'slow' has not finished booting after 1 s: it waits for 'a.service', 'b.service'";
     sandbox.run(WAIT, &["--timeout", "1", "slow"]).fails(1, late);
     sandbox.run(WAIT, &["--timeout", "1", "--for", "stopped", "slow"]).fails(1, "is not stopped");
     // One that failed in part, and one of which nobody can tell, keep nobody waiting.

@@ -4,8 +4,9 @@ use std::{io::Write, process::ExitCode};
 
 /// The values that options take, where there are few.
 const VALUES: &[(&str, &[&str])] = &[
-    ("for", &["ready", "stopped"]),
+    ("for", &["agent", "booted", "stopped"]),
     ("format", &["table", "json"]),
+    ("init", &["auto", "image", "minimal"]),
     ("mode", &["shallow", "full_copy"]),
     ("net", &["user", "none"]),
     ("platform", &["linux/amd64", "linux/arm64"]),

@@ -8,8 +8,8 @@ use clap::{
 const NOT_MOUNTED: &str = "nothing of the host is mounted: a PATH of 'banger vm run' takes a repository in, 'banger vm cp' files, 'banger workspace export' brings work out";
 const OWN_KERNEL: &str = "a VM has a kernel of its own, in which root may do everything";
 
-/// Options of any program, as they are typed, and what to type instead.
-const OPTIONS: &[(&[&str], &str)] = &[
+/// Options of whatever makes a VM, as they are typed, and what to type instead.
+const OF_A_NEW_VM: &[(&[&str], &str)] = &[
     (&["-v", "--volume", "--mount", "--tmpfs", "--volumes-from"], NOT_MOUNTED),
     (
         &["--entrypoint"],
@@ -53,10 +53,18 @@ const OPTIONS: &[(&[&str], &str)] = &[
         &["--link", "--network-alias", "--ip"],
         "VMs do not see each other; '--publish' opens a port on the host, '--allow-host' lets a guest reach the host's",
     ),
-    (&["--init"], "every VM has an init: the image's own, or banger's"),
     (&["--stop-timeout"], "'banger vm stop --timeout SECONDS VM' says how long a guest may take"),
     (&["--ulimit", "--shm-size", "--sysctl"], OWN_KERNEL),
     (&["--read-only"], "what a VM changes is on disks of its own; '--rm' removes them afterwards"),
+    (
+        &["--cloud-init"],
+        "'banger vm run -- COMMAND' sets a guest up; file_sync in config.toml copies files",
+    ),
+    (&["--arch"], "'banger image pull --platform PLATFORM' takes another processor's image"),
+];
+
+/// Options of any program.
+const OPTIONS: &[(&[&str], &str)] = &[
     (
         &["--filter"],
         "'jq' picks what is wanted: --format json | jq 'select(.status == \"running\")'",
@@ -66,11 +74,6 @@ const OPTIONS: &[(&[&str], &str)] = &[
         "'--format json' prints JSON, one document a line, '--format table' a table",
     ),
     (&["--no-trunc"], "a table is cut where the terminal ends; '--format json' has all"),
-    (
-        &["--cloud-init"],
-        "'banger vm run -- COMMAND' sets a guest up; file_sync in config.toml copies files",
-    ),
-    (&["--arch"], "'banger image pull --platform PLATFORM' takes another processor's image"),
 ];
 
 /// Says what to type instead of an option that no program knows, or of a word too many.
@@ -87,6 +90,7 @@ pub(crate) fn answer(error: &clap::Error, command: &Command) -> Option<String> {
     let option = typed.split('=').next().unwrap_or(typed);
     OPTIONS
         .iter()
+        .chain(OF_A_NEW_VM.iter().filter(|_| named))
         .find(|(options, _)| options.contains(&option))
         .map(|(_, answer)| (*answer).to_owned())
 }

@@ -83,7 +83,7 @@ pub enum Phase {
     Preparing,
     /// The VMM runs; the agent has not answered yet.
     Booting,
-    /// The agent answers; how far the image's init is says `booted`.
+    /// The agent answers; `booted` says how far the image's init is.
     Ready,
     /// Held still.
     Paused,
@@ -260,13 +260,18 @@ impl Running {
         answers && (mark == Mark::Agent || self.booted.is_over())
     }
 
+    /// Returns what the supervisor said when it was last asked for this, if it did not do it.
+    pub fn refused_for(&self, desire: Desire) -> Option<&Refused> {
+        self.refused.as_ref().filter(|refused| refused.desire == desire)
+    }
+
     /// What the boot waits for, as the end of a sentence; nothing if that is not known.
     pub fn waits_in_words(&self) -> String {
         if self.waits_for.is_empty() {
             return String::new();
         }
         let names: Vec<String> = self.waits_for.iter().map(|name| format!("'{name}'")).collect();
-        format!(", which waits for {}", names.join(", "))
+        format!(": it waits for {}", names.join(", "))
     }
 }
 

@@ -39,7 +39,7 @@ pub struct HostUse {
     /// Resident memory of the VMM, in bytes: what the guest uses of its memory, or used and has not given
     /// back.
     pub vmm_memory_bytes: u64,
-    /// Memory that the guest was given, in bytes: as much the VMM may come to use.
+    /// Memory that the guest was given, in bytes: the VMM may come to use as much.
     #[serde(default)]
     pub given_memory_bytes: u64,
     /// Resident memory of the supervisor, in bytes.

@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 64 << 10;
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// What helps where something of banger's own does not come in time.
-const BUSY: &str =
+pub const BUSY: &str =
     "the host may be too busy: '--timeout SECONDS' of 'banger vm start' gives it longer";
 
 /// `PUT /machine-config`.

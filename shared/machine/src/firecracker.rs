@@ -43,6 +43,9 @@ const VSOCK: &str = "run/vsock.sock";
 /// The guest's address on its vsock. Every VM has a vsock of its own, so all use the same.
 const GUEST_CID: u32 = 3;
 
+/// How long it may take to tell its version: the start has to go on with another VMM.
+const VERSION_LIMIT: Duration = Duration::from_secs(20);
+
 /// What the kernel is told; `docs/boot.md` has the reason of each word.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 reboot=k i8042.noaux i8042.nomux i8042.dumbkbd pci=off \
      cryptomgr.notests net.ifnames=0 random.trust_cpu=on tsc=reliable \
@@ -519,6 +522,7 @@ fn find(name: &str, configured: Option<&PathBuf>) -> Result<PathBuf> {
 
 /// Asks a program for its version, such as `1.12.1`.
 fn version_of(program: &Path, until: Instant) -> Result<String> {
+    let until = until.min(Instant::now() + VERSION_LIMIT);
     let mut child = Command::new(program)
         .arg("--version")
         .env_clear()

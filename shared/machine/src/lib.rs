@@ -14,6 +14,7 @@ mod qemu;
 mod qmp;
 mod versions;
 
+pub use api::BUSY;
 pub use cgroup::{forget, groups, remove_group, strays};
 pub use firecracker::{Firecracker, complaint};
 pub use jail::{Jail, plain};

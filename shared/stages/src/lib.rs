@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How often a line that changes is drawn.
 const TICK: Duration = Duration::from_millis(120);
 
+/// No note is longer: it may name a file of anybody's.
+const NOTE_COLUMNS: usize = 1200;
+
 /// A changing line on stderr for each VM, where a person watches; elsewhere only what somebody must
 /// know.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Line {
     pub fn note(&self, text: &str) {
         let text = format!("{}: {text}", self.vm);
         if let Some((lines, _)) = &self.shown {
-            let _ = lines.println(text);
+            let _ = lines.println(banger_doc::visible(&text, NOTE_COLUMNS));
         } else if !self.quiet {
             banger_cli::note(&text);
         }

@@ -166,7 +166,12 @@ impl Host {
 
 /// Bootstraps the host's Debian, once; returns its archive.
 fn debian() -> PathBuf {
-    let base = fixture::cache().join("nested").join("bookworm.tar");
+    // Another list makes another host.
+    let key =
+        PACKAGES.bytes().chain(CUSTOMIZE.bytes()).fold(0xcbf2_9ce4_8422_2325, |key: u64, byte| {
+            (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    let base = fixture::cache().join(format!("nested/{key:016x}")).join("bookworm.tar");
     fixture::once(&base.with_file_name("done"), || {
         let mut bootstrap = Command::new("mmdebstrap");
         bootstrap

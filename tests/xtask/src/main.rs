@@ -33,7 +33,8 @@ usage: cargo xtask TASK
                     workspace;
                     --debug: the programs as tests use them
   soak NAME         try everything that tests try a selection of: kill, fault, first-command,
-                    load, model, nested
+                    images, load, model,
+                    nested
   fuzz [--seconds N] [TARGET...]
                     throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]
