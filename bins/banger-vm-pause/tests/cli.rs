@@ -84,4 +84,7 @@ fn what_the_supervisor_refuses_is_said_at_once() {
     answer.fails(5, "VM 'web' cannot be paused: on Firecracker 1.16.1 a VM cannot be paused");
     assert!(answer.stderr.contains("hint: let it run"), "{}", answer.all());
     assert!(took.as_secs() < 5, "{took:?}");
+    // Nobody wants it any more: another request would hold the VM still then.
+    let wanted = fs::read_to_string(folder.join("wanted.json")).expect("a request");
+    assert!(wanted.contains("\"running\""), "{wanted}");
 }

@@ -33,6 +33,12 @@ fn each_mark_is_waited_for() {
         let answer = sandbox.run(WAIT, &[booted]);
         assert_eq!(answer.document()["running"]["booted"], booted);
     }
+    // One that is held still gets nowhere.
+    let _held = sandbox.plant_running("held", &json!({ "phase": "paused" }));
+    let answer = sandbox.run(WAIT, &["--timeout", "60", "held"]);
+    answer.fails(4, "VM 'held' is paused, so it gets no further");
+    assert!(answer.stderr.contains("'banger vm resume held'"), "{}", answer.all());
+    assert!(answer.took < Duration::from_secs(30));
     let _early = sandbox.plant_running("early", &json!({ "phase": "booting", "agent_ms": null }));
     let late = "the agent of VM 'early' does not answer after 1 s";
     sandbox.run(WAIT, &["--timeout", "1", "--for", "agent", "early"]).fails(1, late);
