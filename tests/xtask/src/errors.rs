@@ -35,6 +35,7 @@ pub(crate) fn run() -> Result {
         let cell = |name: &str| {
             let text = row[name].as_str().unwrap_or_default();
             let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+            let plain = without_random_folders(&plain);
             plain.replace('|', "\\|").replace('<', "&lt;")
         };
         let status = row["status"].as_i64().unwrap_or_default();
@@ -66,6 +67,17 @@ pub(crate) fn run() -> Result {
         let _ = write!(words, "\n{row}");
     }
     Err(words)
+}
+
+/// Some tests have folders outside of their sandbox, since a guest's user has to reach them.
+fn without_random_folders(text: &str) -> String {
+    const FOLDER: &str = "/run/.tmp";
+    let mut parts = text.split(FOLDER);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| {
+        let name = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+        all + "..." + &part[name..]
+    })
 }
 
 /// Returns what of a row is the same on every host: a cause is in the words of the system, and a
