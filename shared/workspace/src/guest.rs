@@ -109,7 +109,7 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     ends.chain([path.len()]).map(|end| &path[..end])
 }
 
-/// Says whether anything of a sorted list lies below a directory.
+/// Says whether anything of a sorted list, from `dir` on, lies below it; `dir` ends with a slash.
 fn holds<'a, T: 'a>(mut from: impl Iterator<Item = (&'a Vec<u8>, T)>, dir: &[u8]) -> bool {
     from.next().is_some_and(|(path, _)| path.starts_with(dir))
 }
@@ -156,8 +156,9 @@ pub(crate) fn look(
         if entry.what != What::Dir && name.starts_with(MARK.as_bytes()) {
             look.litter.push(entry.path);
         } else if let Some(dir) = entry.path.strip_suffix(b"/.git") {
-            let was_given = given.contains_key(&entry.path)
-                || holds(given.range([&entry.path[..], b"/"].concat()..), &entry.path);
+            let inside = [&entry.path[..], b"/"].concat();
+            let was_given =
+                given.contains_key(&entry.path) || holds(given.range(inside.clone()..), &inside);
             if !was_given && !has_git(dir) {
                 inner_repositories.push([dir, b"/"].concat());
             }

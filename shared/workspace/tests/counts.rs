@@ -9,7 +9,7 @@ use std::fs;
 use world::World;
 
 const ONE: &str = "git init -q; mkdir -p app/src; echo p >app/package.json; echo i >app/src/i.js; \
-                   echo a >a; git add -A; git commit -qm one";
+                   echo '*.o' >app/.gitignore; echo a >a; git add -A; git commit -qm one";
 
 /// Prepares the repository that `setup` makes, and works in the guest.
 fn worked(setup: &str, work: &str) -> World {
