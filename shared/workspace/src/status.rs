@@ -18,13 +18,7 @@ use banger_doc::{
     WorkspaceStatus,
 };
 use banger_state::{VmFolder, clock_ms, place};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -359,10 +353,14 @@ pub(crate) fn unexported(
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
         is_same |= exported.is_some_and(|exported| tree == exported.tree);
         let git = store.git_writing_to(&scratch.objects());
-        // An earlier version of a file that is in the patch is part of its sum, as commits are.
-        let listed = git.run(["ls-tree", "-r", "-z", "--name-only", &tree], b"")?;
-        let listed: BTreeSet<&[u8]> = split_zero(&listed).collect();
-        staged.retain(|path, _| !listed.contains(path.as_slice()));
+        let listed = git.run(["ls-tree", "-r", "-z", &tree], b"")?;
+        let listed: BTreeMap<&[u8], &[u8]> = split_zero(&listed).filter_map(path_and_oid).collect();
+        // Once an export saw this very index, an earlier version of a file that is in the patch is part
+        // of its sum, as commits are.
+        let is_summed = exported.is_some_and(|exported| is_as_given(&exported.position));
+        staged.retain(|path, oid| {
+            listed.get(path.as_slice()).is_none_or(|at| !is_summed && *at != oid.as_bytes())
+        });
     }
     if !staged.is_empty()
         && let Some(head) = head_commit(&look.position)
@@ -373,8 +371,10 @@ pub(crate) fn unexported(
     if let Some(path) = staged.keys().next() {
         let path = shown(path);
         moved.push(match staged.len() {
-            1 => format!("'{path}', which is in the index alone"),
-            count => format!("{count} files that are in the index alone, as '{path}'"),
+            1 => format!("a version of '{path}' that is in the index alone"),
+            count => {
+                format!("versions of {count} files that are in the index alone, as of '{path}'")
+            }
         });
     }
     let inner = inner_changes(given, look);
@@ -382,6 +382,12 @@ pub(crate) fn unexported(
         moved.push(format!("changes to {inner} files of submodules"));
     }
     if is_same { Ok(moved) } else { Ok(words(look, &moved)) }
+}
+
+/// Splits a line of `git ls-tree -z` into its path and its object.
+fn path_and_oid(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    Some((&line[tab + 1..], line[..tab].rsplit(|byte| *byte == b' ').next()?))
 }
 
 /// Returns how many files of submodules the guest changed: no patch of the repository holds them.

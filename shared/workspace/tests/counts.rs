@@ -123,13 +123,28 @@ fn a_path_that_a_sparse_checkout_leaves_out_can_be_deleted() {
 fn a_file_that_is_in_the_index_alone_is_work() {
     let world = worked(ONE, "echo staged >new; git add new; rm new");
     applied(&world);
-    counts(&world, "'new', which is in the index alone");
+    counts(&world, "a version of 'new' that is in the index alone");
     world.shell(&world.guest(), "git checkout -q new");
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
     // What was committed, and then deleted, is in the sum.
     let world = worked(ONE, "echo x >new; git add new; git commit -qm new; rm new");
     world.export();
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_version_that_was_staged_and_edited_again_is_work_until_an_export() {
+    let world = worked(ONE, "echo staged >>a; git add a; echo edited >>a");
+    counts(&world, "a version of 'a' that is in the index alone");
+    world.export();
+    assert_eq!(world.unexported(), [""; 0], "it is part of the sum");
+    world.shell(&world.guest(), "cp a $TOP/keep; echo staged >>a; git add a; cp $TOP/keep a");
+    counts(&world, "a version of 'a' that is in the index alone");
+    world.export();
+    assert_eq!(world.unexported(), [""; 0]);
+    // What is staged as it lies there is in the patch itself.
+    world.shell(&world.guest(), "git add a");
     assert_eq!(world.unexported(), [""; 0]);
 }
 
