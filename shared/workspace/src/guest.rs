@@ -77,6 +77,8 @@ pub(crate) struct Look {
     closed: BTreeSet<Vec<u8>>,
     /// What no patch holds, in words.
     pub(crate) left: Vec<String>,
+    /// Whether any of that lies where a prepare writes, so that it could be overwritten.
+    pub(crate) is_in_the_way: bool,
     /// What the user is to know.
     pub(crate) notes: Vec<String>,
 }
@@ -237,6 +239,7 @@ pub(crate) fn look(
     }
     for (dir, words) in &places {
         if !ignored.contains(dir) {
+            look.is_in_the_way = true;
             look.left.push(words.clone());
         }
     }
@@ -451,6 +454,7 @@ fn moved_modules(
             moved.insert(name.unwrap_or(path).to_vec());
         }
     }
+    look.is_in_the_way |= !moved.is_empty();
     look.left.extend(
         moved.iter().map(|name| format!("commits or branches of the submodule '{}'", shown(name))),
     );

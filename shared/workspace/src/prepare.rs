@@ -267,22 +267,26 @@ fn refuse_to_overwrite(
     keeps_mode: bool,
 ) -> Result<()> {
     let moved = crate::status::moved(before, &look.position);
-    if look.changes.is_empty() && moved.is_empty() {
+    if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
     let store = Store::open(folder.path(), &before.object_format)?;
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
     let mut words = lost;
+    let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";
     if words.is_empty() {
         // Exported, but still the only copy that is in use.
         words = crate::status::words(look, &moved);
+        if before.exported.is_some() {
+            next = "it was exported; '--force' overwrites it";
+        }
     }
     Err(Error::conflict(format!(
         "'{}' in the guest has work of its own: {}",
         before.guest_path,
         words.join(", ")
     ))
-    .hint("'banger workspace export' brings it out, 'banger vm cp' what is in no patch"))
+    .hint(next))
 }
 
 #[cfg(test)]

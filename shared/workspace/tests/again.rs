@@ -93,6 +93,39 @@ fn work_of_the_guest_is_not_overwritten() {
 }
 
 #[test]
+fn what_is_in_no_patch_is_not_overwritten_either() {
+    let module = "git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1; echo 2 >l; git commit -qam 2); \
+                  git init -q; git submodule -q add $TOP/s lib; echo a >a; git add -A; git commit -qm one";
+    let news = "echo h >>a; mkdir -p web; echo h >web/index; git add -A; git commit -qm h";
+    for (setup, work, is_in_the_way) in [
+        (BASIC, "git init -q web; echo w >web/index", true),
+        (module, "git -C lib checkout -q -b w; git -C lib checkout -q -", true),
+        (BASIC, "git worktree add -q --detach $TOP/elsewhere", false),
+        (BASIC, "mkdir .GIT; echo w >.GIT/w", false),
+    ] {
+        let world = World::new(setup);
+        let wish =
+            banger_workspace::Wish { mode: banger_doc::WorkspaceMode::FullCopy, ..world.wish() };
+        world.prepare(&wish).unwrap();
+        world.shell(&world.guest(), work);
+        world.export();
+        assert!(!world.unexported().is_empty(), "{work}");
+        world.shell(&world.host(), news);
+        let before = fingerprint(&world.guest());
+        let done = world.prepare(&wish);
+        if is_in_the_way {
+            let error = done.err().unwrap_or_else(|| panic!("{work}"));
+            assert_eq!(error.kind(), Kind::Conflict, "{work}: {}", error.chain());
+            assert!(error.hint_text().unwrap().contains("'banger vm cp'"), "{work}");
+            assert!(differing(&fingerprint(&world.guest()), &before).is_empty(), "{work}");
+            world.prepare(&banger_workspace::Wish { force: true, ..wish }).unwrap();
+        } else {
+            done.unwrap_or_else(|error| panic!("{work}: {}", error.chain()));
+        }
+    }
+}
+
+#[test]
 fn what_was_exported_is_safe_until_there_is_more() {
     let world = World::new(BASIC);
     world.prepare(&world.wish()).unwrap();
@@ -105,6 +138,8 @@ fn what_was_exported_is_safe_until_there_is_more() {
     assert!(!world.unexported().is_empty(), "one that was not handed over is none");
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
+    let error = world.prepare(&world.wish()).unwrap_err();
+    assert_eq!(error.hint_text(), Some("it was exported; '--force' overwrites it"));
     world.shell(&world.guest(), "echo more >>a");
     assert!(world.unexported()[0].contains("changes to"), "{:?}", world.unexported());
     world.shell(&world.guest(), "git checkout -q a");
