@@ -28,6 +28,8 @@ use std::{
 const MAX_RULES: u64 = 1 << 20;
 /// How many places that are in no patch are named.
 const MAX_LEFT: usize = 50;
+/// How many linked work trees are looked at.
+const MAX_WORK_TREES: usize = 4096;
 /// Limits for the small files of a `.git`.
 const GIT_LIMITS: Limits =
     Limits { entries: 200_000, bytes: 512 << 20, time: Duration::from_mins(10) };
@@ -363,9 +365,14 @@ fn linked_work_trees(
 ) -> Result<()> {
     let dir = format!("{root}/.git/worktrees");
     let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut has_more = false;
     let scanned = files.scan(&dir, GIT_LIMITS, |entry| {
-        if !entry.path.contains(&b'/') && entry.what == What::Dir && names.len() < MAX_LEFT * 2 {
-            names.insert(entry.path);
+        if !entry.path.contains(&b'/') && entry.what == What::Dir {
+            if names.len() < MAX_WORK_TREES {
+                names.insert(entry.path);
+            } else {
+                has_more = true;
+            }
         }
         Ok(())
     });
@@ -373,31 +380,45 @@ fn linked_work_trees(
         Err(error) if is_absent(&error) => return Ok(()),
         other => other?,
     }
-    for name in names {
-        let (place, head) = ([&name[..], b"/gitdir"].concat(), [&name[..], b"/HEAD"].concat());
-        let mut read = small_files(files, &dir, &[&place, &head], 8192)?;
-        let place = read.remove(&0).unwrap_or_default();
+    if has_more {
+        look.left.push("more linked work trees".into());
+    }
+    let of = |file: &[u8]| names.iter().map(|name| [name, file].concat()).collect::<Vec<_>>();
+    let (places_of, heads_of) = (of(b"/gitdir"), of(b"/HEAD"));
+    let asked: Vec<&[u8]> = places_of.iter().chain(&heads_of).map(Vec::as_slice).collect();
+    let mut read =
+        if asked.is_empty() { BTreeMap::new() } else { small_files(files, &dir, &asked, 8192)? };
+    let counted: BTreeSet<&[u8]> = places
+        .iter()
+        .map(|(dir, _)| dir.as_slice())
+        .filter(|dir| !ignored.contains(*dir))
+        .collect();
+    let mut trees = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        let place = read.remove(&at).unwrap_or_default();
         let place = place.trim_ascii_end();
-        let place = place.strip_suffix(b"/.git").unwrap_or(place);
+        let place = place.strip_suffix(b"/.git").unwrap_or(place).to_vec();
         let inside = place.strip_prefix(root.as_bytes()).and_then(|path| path.strip_prefix(b"/"));
-        if inside.is_some_and(|inside| {
-            places.iter().any(|(dir, _)| dir == inside) && !ignored.contains(inside)
-        }) {
-            continue;
+        if !inside.is_some_and(|inside| counted.contains(inside)) {
+            let head = read.remove(&(names.len() + at)).unwrap_or_default();
+            trees.push((name, place, String::from_utf8_lossy(&head).trim().to_owned()));
         }
-        let at = place.strip_prefix(b"/").filter(|at| is_inside(at));
-        let is_gone = match at {
-            Some(at) => files.stat("/", &[at], GIT_LIMITS)?.iter().all(Option::is_none),
-            None => false,
-        };
-        let head = String::from_utf8_lossy(&read.remove(&1).unwrap_or_default()).trim().to_owned();
-        let is_known = head.starts_with("ref: ")
-            || look.position.head == head
-            || look.position.refs.values().any(|oid| *oid == head);
+    }
+    let below =
+        |place: &'_ [u8]| place.strip_prefix(b"/").filter(|at| is_inside(at)).map(<[u8]>::to_vec);
+    let asked: Vec<Vec<u8>> = trees.iter().filter_map(|(_, place, _)| below(place)).collect();
+    let asked: Vec<&[u8]> = asked.iter().map(Vec::as_slice).collect();
+    let found = if asked.is_empty() { Vec::new() } else { files.stat("/", &asked, GIT_LIMITS)? };
+    let mut found = found.into_iter();
+    let known: BTreeSet<&String> = look.position.refs.values().collect();
+    for (name, place, head) in trees {
+        let is_gone = below(&place).is_some() && found.next().is_some_and(|found| found.is_none());
+        let is_known =
+            head.starts_with("ref: ") || look.position.head == head || known.contains(&head);
         if !is_gone {
-            look.left.push(format!("the work tree '{}'", shown(place)));
+            look.left.push(format!("the work tree '{}'", shown(&place)));
         } else if !is_known {
-            look.left.push(format!("commits of the work tree '{}', which is gone", shown(&name)));
+            look.left.push(format!("commits of the work tree '{}', which is gone", shown(name)));
         }
     }
     Ok(())

@@ -4,8 +4,12 @@
 
 mod world;
 
-use banger_doc::WorkspaceMode;
-use std::fs;
+use banger_doc::{Context, WorkspaceMode};
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use world::World;
 
 const ONE: &str = "git init -q; mkdir -p app/src; echo p >app/package.json; echo i >app/src/i.js; \
@@ -87,6 +91,31 @@ fn linked_work_trees_are_work_wherever_they_lie() {
     }
     let world = worked(ONE, "git worktree add -q --detach w; git worktree remove w");
     assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn many_linked_work_trees_are_asked_of_at_once() {
+    let stale = "cd .git/worktrees; head=$(git rev-parse HEAD); \
+                 for i in $(seq $MANY); do mkdir s$i; echo /gone/s$i/.git >s$i/gitdir; echo $head >s$i/HEAD; done";
+    let real = "git worktree add -q --detach $TOP/elsewhere";
+    let world = worked(ONE, &format!("{real}; MANY=300; {stale}"));
+    let streams = AtomicUsize::new(0);
+    let files = banger_channel::files::Files::new(|| {
+        streams.fetch_add(1, Ordering::Relaxed);
+        let (here, there) = UnixStream::pair().context("no pair")?;
+        std::thread::spawn(move || banger_channel::files::serve(there));
+        Ok(here)
+    });
+    let found = banger_workspace::status(&world.vm(), Some(&files), None).unwrap().unexported;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("the work tree '") && found[0].contains("elsewhere"), "{found:?}");
+    let count = streams.load(Ordering::Relaxed);
+    assert!(count < 20, "{count} streams");
+    // Those that are not looked at count as well.
+    world.shell(&world.guest(), "rm -r .git/worktrees $TOP/elsewhere");
+    assert_eq!(world.unexported(), [""; 0]);
+    world.shell(&world.guest(), &format!("mkdir .git/worktrees; MANY=4097; {stale}"));
+    assert_eq!(world.unexported(), ["more linked work trees"]);
 }
 
 #[test]
