@@ -432,28 +432,14 @@ fn moved_modules(
     given: &Tree,
     next: Option<&Tree>,
 ) -> Result<()> {
-    let mut asked: Vec<Vec<u8>> = Vec::new();
-    let mut moved: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let (mut asked, mut moved): (Vec<Vec<u8>>, BTreeSet<Vec<u8>>) = Default::default();
+    let (mut lying, mut heads, mut dirs) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let scanned = files.scan(&format!("{root}/.git/modules"), GIT_LIMITS, |entry| {
-        if entry.what != What::File {
-            return Ok(());
-        }
-        let path = &entry.path;
-        let parts = || path.windows(6).position(|part| part == b"/refs/");
-        if let Some(module) =
-            path.strip_suffix(b"/HEAD").or_else(|| path.strip_suffix(b"/packed-refs"))
-        {
-            let has_more = |name: &[u8]| module.windows(name.len()).any(|part| part == name);
-            if !has_more(b"/refs/") && !has_more(b"/logs") && !has_more(b"/worktrees/") {
-                asked.push([&b".git/modules/"[..], path].concat());
-            }
-        } else if let Some(at) = parts()
-            && !path[at..].starts_with(b"/refs/remotes/")
-            && !path[..at].ends_with(b"/logs")
-        {
-            moved.insert(path[..at].to_vec());
-        } else if let Some(at) = path.windows(11).position(|part| part == b"/worktrees/") {
-            moved.insert(path[..at].to_vec());
+        if entry.what == What::Dir {
+            dirs.extend(entry.path.strip_suffix(b"/objects").map(<[u8]>::to_vec));
+        } else if entry.what == What::File {
+            heads.extend(entry.path.strip_suffix(b"/HEAD").map(<[u8]>::to_vec));
+            lying.push(entry.path);
         }
         Ok(())
     });
@@ -461,8 +447,24 @@ fn moved_modules(
         Err(error) if is_absent(&error) => return Ok(()),
         other => other?,
     }
+    // As git knows a repository; the name of a module may have slashes and any words between them.
+    let modules: BTreeSet<Vec<u8>> = heads.intersection(&dirs).cloned().collect();
+    for path in lying {
+        let Some(module) = parents(&path).filter(|dir| modules.contains(*dir)).last() else {
+            continue;
+        };
+        let rest = &path[module.len() + 1..];
+        if matches!(rest, b"HEAD" | b"packed-refs") {
+            asked.push([&b".git/modules/"[..], &path].concat());
+        } else if (rest.starts_with(b"refs/") && !rest.starts_with(b"refs/remotes/"))
+            || rest.starts_with(b"worktrees/")
+        {
+            moved.insert(module.to_vec());
+        }
+    }
     let paths: Vec<&[u8]> = asked.iter().map(Vec::as_slice).collect();
     if paths.is_empty() {
+        // A module has a HEAD, so there is none.
         return Ok(());
     }
     let sums = files.hash(root, &paths, GIT_LIMITS)?;

@@ -228,6 +228,20 @@ fn commits_of_a_submodule_are_work() {
 }
 
 #[test]
+fn a_submodule_may_have_any_name() {
+    for name in ["src/logstash", "lib/refs/x", "my/worktrees/y", "logs"] {
+        let setup = format!(
+            "git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1); {ONE}; \
+             git submodule -q add $TOP/s {name}; git commit -qm module"
+        );
+        let work =
+            format!("cd {name}; git checkout -q --detach; echo 2 >l; git commit -qam 2; echo 1 >l");
+        let world = worked(&setup, &work);
+        counts(&world, &format!("commits or branches of the submodule '{name}'"));
+    }
+}
+
+#[test]
 fn the_text_of_a_link_is_content() {
     let long = format!("{}//x", "a/".repeat(60));
     let world = World::new(&format!(
