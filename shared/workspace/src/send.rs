@@ -7,7 +7,6 @@ use crate::{
     plan::{self, DIR, LINK},
     prepare::Wish,
     record::Folder,
-    source::is_absent,
 };
 use banger_channel::files::{Files, Limits, PRESENT, Put};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
@@ -97,10 +96,15 @@ fn may_have_begun(files: &Files<'_>, root: &str, error: &Error) -> bool {
     if matches!(error.kind(), Kind::Conflict | Kind::Usage | Kind::NotFound) {
         return false;
     }
-    match files.scan(root, Limits::default(), |_| Ok(())) {
-        Ok(()) => true,
-        // It answers that no such directory can be there.
-        Err(error) => !is_absent(&error) && !error.chain().starts_with("the guest refuses"),
+    let mut holds_any = false;
+    let scanned = files.scan(root, Limits::default(), |_| {
+        holds_any = true;
+        Ok(())
+    });
+    match scanned {
+        Ok(()) => holds_any,
+        // Nothing is there, or no directory.
+        Err(error) => !matches!(error.kind(), Kind::NotFound | Kind::Conflict),
     }
 }
 

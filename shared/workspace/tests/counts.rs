@@ -8,7 +8,7 @@ use banger_doc::{Context, WorkspaceMode};
 use std::{
     fs,
     os::unix::net::UnixStream,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use world::World;
 
@@ -328,10 +328,26 @@ fn any_path_of_the_guest_is_taken_and_a_refused_one_leaves_nothing() {
     assert_eq!(world.unexported(), [""; 0]);
 
     let world = World::new(ONE);
-    fs::write(world.path().join("file"), "x").unwrap();
-    let mut wish = world.wish();
-    wish.guest_path = format!("{}/file/repo", world.path().display());
-    world.prepare(&wish).unwrap_err();
+    world.shell(world.path(), "echo x >file; ln -s loop loop");
+    for refused in ["file/repo", "loop/repo", &format!("{}/repo", "long".repeat(64))] {
+        let mut wish = world.wish();
+        wish.guest_path = format!("{}/{refused}", world.path().display());
+        world.prepare(&wish).unwrap_err();
+        assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "{refused}: a record");
+    }
+    // An empty directory is nothing that was begun.
+    fs::create_dir_all(world.guest()).unwrap();
+    let is_first = AtomicBool::new(true);
+    let files = banger_channel::files::Files::new(|| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            return Err(banger_doc::Error::failed("the guest hung up"));
+        }
+        let (here, there) = UnixStream::pair().context("no pair")?;
+        std::thread::spawn(move || banger_channel::files::serve(there));
+        Ok(here)
+    });
+    banger_workspace::prepare(&world.vm(), &files, &world.wish()).unwrap_err();
+    assert!(!is_first.into_inner());
     assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "no record is left");
     world.prepare(&world.wish()).unwrap();
 }

@@ -286,8 +286,11 @@ impl Tree {
                 last: RefCell::new(None),
                 youngest_s: Cell::new(0),
             }),
-            Err(Errno::ENOENT) => Err(Error::not_found(format!("no '{}'", path.display()))),
-            Err(Errno::ENOTDIR) => {
+            // Nothing can be there under a name that is too long.
+            Err(Errno::ENOENT | Errno::ENAMETOOLONG) => {
+                Err(Error::not_found(format!("no '{}'", path.display())))
+            }
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 Err(Error::conflict(format!("'{}' is no directory", path.display())))
             }
             Err(errno) => Err(errno).context(format!("cannot open '{}'", path.display())),
