@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{apply, copy, grow, home::Home, reach, say};
+use crate::{copy, grow, home::Home, homes, reach, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -32,23 +32,14 @@ const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// Notes on a directory of a disk of ours that it has got what the image has there. An extended
 /// attribute, since a file would be seen by the user.
 const SEEDED: &str = "trusted.banger.seeded";
-/// Below the home of each user there are such directories too: what podman, docker, containerd, buildkit have there without root.
-const DIRECT_AT_HOME: &[&str] = &[
-    ".local/share/containers",
-    ".local/share/docker",
-    ".local/share/containerd",
-    ".local/share/buildkit",
-];
-/// Users whose homes are looked at are at most so many, from this number on, where people begin, to that of
-/// `nobody` (login.defs(5)).
-const MOST_HOMES: usize = 16;
-const FIRST_PERSON: u32 = 1000;
-const LAST_PERSON: u32 = 60_000;
 /// What is never taken over from the image's `/run`: it would say that this machine is a container.
 const NOT_OF_RUN: &[&str] = &["banger", ".containerenv"];
 
 /// Where the image's disk is mounted until its root is entered.
 const BASE: &str = "/disk/base";
+
+/// What is said of a disk without room, and the option that makes it larger.
+const OVERLAY_DISK: (&str, &str) = ("overlay disk", "--overlay-size");
 
 const NONE: Option<&str> = None;
 
@@ -274,34 +265,16 @@ pub(crate) fn second_mounts(home: &Home) -> Result<()> {
     let base = Path::new(place::BASE);
     if ["/etc", "/var"].iter().any(|path| reach::existing(base, path).is_some()) {
         for path in place::DIRECT {
-            direct(path, None)?;
+            direct(path)?;
         }
     }
-    for (uid, gid, home) in people(&apply::text_of(Path::new("/etc/passwd")).unwrap_or_default()) {
-        // One that is not on the overlay needs nothing.
-        if Path::new(&home).is_dir() && is_overlay(Path::new(&home)) {
-            for name in DIRECT_AT_HOME {
-                direct(&format!("{home}/{name}"), Some((uid, gid)))?;
-            }
+    // What people have made of their homes ends no boot.
+    for place in homes::places(Path::new("/")) {
+        if is_overlay(&place) {
+            say::or_warn(off_the_overlay(&place));
         }
     }
     Ok(())
-}
-
-/// Returns number, group and home of the users of a passwd(5) who are people.
-fn people(passwd: &str) -> Vec<(u32, u32, String)> {
-    let person = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
-        let home = fields.get(5)?.trim_end_matches('/');
-        let is_person = (FIRST_PERSON..LAST_PERSON).contains(&uid) && home.starts_with('/');
-        is_person.then(|| (uid, gid, home.to_owned()))
-    };
-    let mut people: Vec<_> = passwd.lines().filter_map(person).collect();
-    people.sort();
-    people.dedup_by(|one, other| one.2 == other.2);
-    people.truncate(MOST_HOMES);
-    people
 }
 
 /// Makes the work disk the user's home or what stands in for it, with what the image has there.
@@ -318,23 +291,34 @@ fn work(home: &Home) -> Result<()> {
 }
 
 /// Binds a directory of the overlay disk itself, so that it is no overlayfs.
-fn direct(path: &str, owner: Option<(u32, u32)>) -> Result<()> {
-    let make = || match owner {
-        Some(owner) => reach::directory_of(Path::new("/"), path, 0o755, owner),
-        None => reach::directory(Path::new("/"), path, 0o755),
+fn direct(path: &str) -> Result<()> {
+    let Some(place) = say::or_warn(reach::directory(Path::new("/"), path, 0o755)) else {
+        return Ok(());
     };
-    let Some(place) = say::or_warn(make()) else { return Ok(()) };
     // A link may lead to another disk, where nothing has to be done.
     if !is_overlay(&place) {
         return Ok(());
     }
-    let own = format!("{}/direct{}", place::OVERLAY, place.display());
-    if say::or_warn(make_dir(&own)).is_none() {
-        return Ok(());
-    }
-    seed(&place, Path::new(&own), ("overlay disk", "--overlay-size"))?;
-    say::or_warn(bind(&own, &place.to_string_lossy()));
+    let Some(own) = say::or_warn(own_directory(&place)) else { return Ok(()) };
+    seed(&place, &own, OVERLAY_DISK)?;
+    say::or_warn(bind(&own.to_string_lossy(), &place.to_string_lossy()));
     Ok(())
+}
+
+/// The same for a place that is there already and that a user fills: what cannot be copied stays where it is.
+fn off_the_overlay(place: &Path) -> Result<()> {
+    let own = own_directory(place)?;
+    seed(place, &own, OVERLAY_DISK).inspect_err(|_| {
+        let _ = fs::remove_dir_all(&own);
+    })?;
+    bind(&own.to_string_lossy(), &place.to_string_lossy())
+}
+
+/// Returns the directory of the overlay disk that lies at a place of the root. No link in it leads out.
+fn own_directory(place: &Path) -> Result<PathBuf> {
+    let all = Path::new(place::OVERLAY).join("direct");
+    make_dir(&all)?;
+    reach::directory(&all, &place.to_string_lossy(), 0o755)
 }
 
 fn is_overlay(path: &Path) -> bool {
@@ -376,22 +360,4 @@ pub(crate) fn kernel_modules(name: &str) -> Result<()> {
     let place = dir.to_string_lossy().into_owned();
     let device = device(name)?;
     mount_at(&device, &place, "ext4", MsFlags::MS_RDONLY, "noload")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn homes_of_people_are_found_and_no_others() {
-        let passwd = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\n# note\nshort:x:1001:1001\n\
-            app:x:1000:1000:app:/home/app/:/bin/sh\ntwin:x:1002:1002::/home/app:\nbare:x:1003:1003::/:\n\
-            nobody:x:65534:65534::/nonexistent:\n";
-        assert_eq!(
-            people(passwd),
-            [(1000, 1000, "/home/app".to_owned()), (1002, 1002, "/home/app".to_owned())][..1]
-        );
-        let many: Vec<_> = (1000..1100).map(|n| format!("u:x:{n}:{n}::/home/{n}")).collect();
-        assert_eq!(people(&many.join("\n")).len(), MOST_HOMES);
-    }
 }
