@@ -1,6 +1,7 @@
 //! Which program is to be the guest's first: the image's init, or banger's own, which starts what the image
 //! says.
 
+use crate::mark;
 use banger_doc::{Guest, Init};
 use std::{
     fs,
@@ -212,18 +213,25 @@ fn usable(root: &Path, path: &str) -> Option<Kind> {
     }
     if file == "busybox" || same("/bin/busybox") {
         // busybox is in many images that have nothing for its init to start.
-        let table = fs::read_to_string(below(root, "/etc/inittab"));
+        let table = mark::own_table(&below(root, "/etc/inittab"));
         let openrc = is_program(&below(root, "/sbin/openrc"));
         return match table {
-            Ok(table) if table.contains("/sbin/openrc") => openrc.then_some(Kind::OpenRc),
-            Ok(table) => table
-                .lines()
-                .any(|line| !line.trim_start().starts_with('#') && line.contains(":sysinit:"))
-                .then_some(Kind::Busybox),
-            Err(_) => is_program(&below(root, "/etc/init.d/rcS")).then_some(Kind::Busybox),
+            Ok(Some(table)) => by_table(&String::from_utf8_lossy(&table), openrc),
+            Ok(None) => is_program(&below(root, "/etc/init.d/rcS")).then_some(Kind::Busybox),
+            // It would wait at a pipe as everybody does.
+            Err(_) => None,
         };
     }
     Some(Kind::Other)
+}
+
+/// Says what busybox's init is by its table, if that has something for it to start.
+fn by_table(table: &str, has_openrc: bool) -> Option<Kind> {
+    if table.contains("/sbin/openrc") {
+        return has_openrc.then_some(Kind::OpenRc);
+    }
+    let starts = |line: &str| !line.trim_start().starts_with('#') && line.contains(":sysinit:");
+    table.lines().any(starts).then_some(Kind::Busybox)
 }
 
 #[cfg(test)]
@@ -289,7 +297,12 @@ mod tests {
         assert_eq!(usable(&root.0, "/sbin/init"), None);
         root.program("sbin/openrc");
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::OpenRc));
-        fs::write(root.0.join("etc/inittab"), "::sysinit:/etc/start\n").unwrap();
+        let table = root.0.join("etc/inittab");
+        fs::remove_file(&table).unwrap();
+        nix::unistd::mkfifo(&table, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(usable(&root.0, "/sbin/init"), None);
+        fs::remove_file(&table).unwrap();
+        fs::write(&table, b"# Stra\xdfe\n::sysinit:/etc/start\n").unwrap();
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Busybox));
         // Its shell is no init, whatever file it is.
         let init = (Kind::Busybox, "/sbin/init".to_owned());

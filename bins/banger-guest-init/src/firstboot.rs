@@ -6,8 +6,7 @@ use crate::say;
 use banger_doc::{Context, Document, Guest, Result};
 use banger_guest::{mark, place};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
+    fs::{self, OpenOptions},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -256,11 +255,8 @@ fn on_port_22(table: &str) -> bool {
 }
 
 fn text_of(path: &str) -> Option<String> {
-    let mut text = String::new();
-    let file = File::open(path).ok()?;
-    file.metadata().ok()?.is_file().then_some(())?;
-    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    Some(text)
+    let bytes = banger_guest::read_file(Path::new(path), MAX_FILE).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Reads what an image is and what it is like (os-release(5)), nearest first.

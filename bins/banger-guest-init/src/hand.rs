@@ -4,7 +4,7 @@ use crate::{
     choose::{Choice, First, Kind},
     mark, minimal, say, units,
 };
-use banger_doc::{Context, Guest, Result};
+use banger_doc::{Booted, Context, Guest, Result};
 use banger_guest::{place, process};
 use nix::{
     mount::{MsFlags, mount},
@@ -32,12 +32,12 @@ pub(crate) fn over(guest: &Guest, choice: &Choice) -> Result<()> {
         match first.kind {
             Kind::Systemd => {
                 say::or_warn(for_the_end());
-                say::or_warn(mark::for_systemd());
+                known_by(mark::for_systemd());
                 say::or_warn(units::write(guest));
             }
             Kind::OpenRc => {}
             Kind::Busybox => {
-                say::or_warn(mark::for_busybox());
+                known_by(mark::for_busybox());
                 as_systemd_does();
             }
             Kind::Other | Kind::Own => {
@@ -51,6 +51,13 @@ pub(crate) fn over(guest: &Guest, choice: &Choice) -> Result<()> {
     note_kind("minimal");
     as_systemd_does();
     minimal::run(guest)
+}
+
+/// Where an init cannot be told to set the mark, nobody can tell when it has booted.
+fn known_by(told: Result<()>) {
+    if say::or_warn(told).is_none() {
+        mark::set(Booted::Unknown);
+    }
 }
 
 fn note_kind(kind: &str) {

@@ -1,9 +1,10 @@
 //! Places below people's homes where engines of containers keep layers without root. A home is full of what its
 //! user made of it, so what is missing there is made with the user's rights, and no link leads further.
 
-use crate::{apply, reach, say};
+use crate::{reach, say};
 use banger_channel::files::Owner;
 use banger_doc::{Context, Result};
+use banger_guest::user;
 use std::{
     fs,
     io::ErrorKind,
@@ -26,7 +27,7 @@ const LAST_PERSON: u32 = 60_000;
 
 /// Returns the places in the homes that are there, as paths without links.
 pub(crate) fn places(root: &Path) -> Vec<PathBuf> {
-    let passwd = apply::text_of(&root.join("etc/passwd")).unwrap_or_default();
+    let passwd = user::list(&root.join("etc/passwd"));
     let mut places = Vec::new();
     for (uid, gid, home) in people(&passwd) {
         let Some(home) = reach::existing(root, &home).filter(|home| home.is_dir()) else {

@@ -107,9 +107,9 @@ pub(crate) fn interfaces(guest: &Guest) {
     let names: Vec<String> = (0..guest.interfaces.len()).map(|n| format!("eth{n}")).collect();
     let dir = fs::read_dir("/etc/network/interfaces.d").into_iter().flatten().flatten();
     let mut files = vec![Path::new("/etc/network/interfaces").to_owned()];
-    files.extend(dir.map(|entry| entry.path()).take(MOST_FILES));
+    files.extend(dir.map(|entry| entry.path()).filter(|path| path.is_file()).take(MOST_FILES));
     for (number, path) in files.iter().enumerate() {
-        let Some(before) = apply::text_of(path) else { continue };
+        let Some(before) = say::or_warn(apply::text_of(path)).flatten() else { continue };
         let after = left_alone(&before, &names);
         if after != before {
             let ours = Path::new(place::RUN).join(format!("interfaces-{number}"));
@@ -118,7 +118,7 @@ pub(crate) fn interfaces(guest: &Guest) {
     }
     // dhcpcd.conf(5)
     let dhcpcd = Path::new("/etc/dhcpcd.conf");
-    if let Some(before) = apply::text_of(dhcpcd) {
+    if let Some(before) = say::or_warn(apply::text_of(dhcpcd)).flatten() {
         let after = format!("{before}\ndenyinterfaces {}\n", names.join(" "));
         let ours = Path::new(place::RUN).join("dhcpcd.conf");
         say::or_warn(apply::cover(dhcpcd, &ours, &after));
