@@ -103,9 +103,9 @@ pub(crate) fn choose(root: &Path, guest: &Guest) -> Choice {
         let Some(kind) = usable(root, path) else { continue };
         if spared && !is_only {
             choice.note = Some(format!(
-                "init: '{}' runs, as the image says, and not '{path}', since there is no '/sbin/init'; \
-                 'banger vm set --init image' has that run",
-                words[0]
+                "init: '{}' runs, as the image says, and not '{path}', since the image has no init of \
+                 its own; 'banger vm set --init image {}' has that run",
+                words[0], guest.hostname
             ));
             continue;
         }
@@ -332,7 +332,8 @@ mod tests {
             assert_eq!(root.tries(Init::Auto, application), [], "{application:?}");
             assert_eq!(root.tries(Init::Image, application), systemd(), "{application:?}");
             let note = choose(&root.0, &guest(Init::Auto, application, None)).note.unwrap();
-            assert!(note.contains(application[0]) && note.contains("--init image"), "{note}");
+            let typed = "no init of its own; 'banger vm set --init image x' has that run";
+            assert!(note.contains(application[0]) && note.contains(typed), "{note}");
         }
         for none in [&[][..], &["/bin/bash"], &["bash", "-l"]] {
             assert_eq!(root.tries(Init::Auto, none), systemd(), "{none:?}");
