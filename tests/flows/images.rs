@@ -515,6 +515,12 @@ fn lives(shape: &Shape) {
     looks_right(&guest, shape);
     guest.run("vm-stop", &["web"]).ok();
     guest.run("vm-start", &["web"]).ok();
+    // Made before the stop, in the workspace, where a command begins.
+    let mut words = vec!["web", "--"];
+    words.extend(shape.shell);
+    words.push("read line < made && echo $line");
+    let kept = guest.run("vm-exec", &words).text();
+    assert_eq!(kept, "made\n", "{}", shape.name);
     looks_right(&guest, shape);
     guest.run("vm-kill", &["web"]).ok();
 }
