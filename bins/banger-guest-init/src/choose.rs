@@ -95,7 +95,11 @@ pub(crate) fn choose(root: &Path, guest: &Guest) -> Choice {
         return choice;
     }
     let words = program(guest);
+    // By which file it is: one that cannot be run is not tried again by another name.
+    let file = |path: &str| Some(id(&fs::metadata(below(root, path)).ok()?));
+    let mut files = Vec::new();
     if let Some(first) = named(root, guest, &words) {
+        files.push(file(&first.path));
         choice.inits.push(first);
     }
     let spared = guest.init == Init::Auto && is_application(&words) && choice.inits.is_empty();
@@ -110,7 +114,9 @@ pub(crate) fn choose(root: &Path, guest: &Guest) -> Choice {
             continue;
         }
         let path = (*path).to_owned();
-        if !choice.inits.iter().any(|first| first.path == path) {
+        let own = file(&path);
+        if !files.contains(&own) {
+            files.push(own);
             choice.inits.push(First { words: vec![path.clone()], path, kind });
         }
     }
@@ -199,7 +205,7 @@ fn usable(root: &Path, path: &str) -> Option<Kind> {
     let file = real.file_name()?.to_str()?;
     let same = |other: &str| {
         let (one, other) = (fs::metadata(&own), fs::metadata(below(root, other)));
-        matches!((one, other), (Ok(a), Ok(b)) if a.ino() == b.ino() && a.dev() == b.dev())
+        matches!((one, other), (Ok(a), Ok(b)) if id(&a) == id(&b))
     };
     // NixOS has a script that prepares the system and becomes systemd.
     let is_nixos = real
@@ -223,6 +229,11 @@ fn usable(root: &Path, path: &str) -> Option<Kind> {
         };
     }
     Some(Kind::Other)
+}
+
+/// Returns what tells a file from all others.
+fn id(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 /// Says what busybox's init is by its table, if that has something for it to start.
@@ -339,8 +350,11 @@ mod tests {
             assert_eq!(root.tries(Init::Auto, none), systemd(), "{none:?}");
             assert_eq!(root.tries(Init::Minimal, none), [], "{none:?}");
         }
-        // One that is there to be the init stays it.
+        // One that is there to be the init stays it, and is tried once, whatever it is called.
         root.link("sbin/init", "../usr/lib/systemd/systemd");
+        root.link("usr/sbin", "../sbin");
+        root.link("lib", "usr/lib");
+        assert_eq!(root.tries(Init::Auto, &[]), [(Kind::Systemd, "/sbin/init".to_owned())]);
         assert_eq!(root.tries(Init::Auto, &["/app"])[0].1, "/sbin/init");
         assert_eq!(choose(&root.0, &guest(Init::Auto, &["/app"], None)).note, None);
     }
