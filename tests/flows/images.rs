@@ -396,7 +396,7 @@ const SHAPES: &[Shape] = &[
         shell: SH,
         uid: "0",
         says: "| the application runs",
-        asks: &[("grep -c -- --init /run/banger/boot.log", "1\n")],
+        asks: &[("grep -c -- '--init image web' /run/banger/boot.log", "1\n")],
     },
     Shape {
         name: "alloy",
@@ -515,6 +515,12 @@ fn lives(shape: &Shape) {
     looks_right(&guest, shape);
     guest.run("vm-stop", &["web"]).ok();
     guest.run("vm-start", &["web"]).ok();
+    // Made before the stop, in the workspace, where a command begins.
+    let mut words = vec!["web", "--"];
+    words.extend(shape.shell);
+    words.push("read line < made && echo $line");
+    let kept = guest.sandbox.raw(program("banger-vm-exec"), &words);
+    assert_eq!(kept.text(), "made\n", "{}: {}", shape.name, kept.all());
     looks_right(&guest, shape);
     guest.run("vm-kill", &["web"]).ok();
 }
@@ -635,7 +641,8 @@ fn what_does_not_fit_on_a_disk_is_refused_before_the_boot_or_ends_it() {
     fs::rename(&disk, &kept).expect("the disk aside");
     tool(&mut small, Duration::from_mins(1));
     let failed = guest.run("vm-start", &["web"]);
-    failed.fails(1, "what the image has in '/root' takes 25 MiB, which do not fit into the");
+    failed.fails(1, "what the image has in '/root' takes 25 MiB, more than the ");
+    failed.fails(1, "'banger vm set --disk-size SIZE web' makes it larger");
     // The right one: nothing is cut, nothing is missing.
     fs::rename(&kept, &disk).expect("the disk in its place");
     guest.run("vm-start", &["web"]).ok();

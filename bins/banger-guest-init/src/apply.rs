@@ -12,7 +12,7 @@ use nix::{
 use std::{
     fmt::Write as _,
     fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{Read, Write},
+    io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Component, Path},
 };
@@ -95,23 +95,23 @@ fn clock(unix_ms: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads a file of the image as text; nothing if it is absent, no regular file, or too large.
-pub(crate) fn text_of(path: &Path) -> Option<String> {
-    // Opened without waiting: a hostile image may have a pipe here.
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    let meta = file.metadata().ok()?;
-    let mut text = String::new();
-    (meta.is_file() && meta.len() <= MAX_FILE).then_some(())?;
-    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    Some(text)
+/// Reads a file of the image as text; nothing if it is absent. What cannot be read is an error and no empty file:
+/// whoever writes one anew would lose what it says.
+pub(crate) fn text_of(path: &Path) -> Result<Option<String>> {
+    let failed = || format!("cannot read '{}', so it stays as it is", path.display());
+    match banger_guest::read_file(path, MAX_FILE) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).with_context(failed),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(failed),
+    }
 }
 
 /// Writes a file unless it is so already. What is no regular file gives way, a link too: what it leads
 /// to may be somebody else's.
 fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
     let is_file = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
-    if is_file && text_of(path).as_deref() == Some(text) {
+    let is_so = || text_of(path).is_ok_and(|found| found.as_deref() == Some(text));
+    if is_file && is_so() {
         return Ok(());
     }
     put(path, text.as_bytes(), mode).with_context(|| format!("cannot write '{}'", path.display()))
@@ -137,7 +137,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// Gives the guest's own name an address, and keeps all other lines.
 fn hosts(etc: &Path, hostname: &str) -> Result<()> {
     let path = etc.join("hosts");
-    let before = text_of(&path).unwrap_or_default();
+    let before = text_of(&path)?.unwrap_or_default();
     replace(&path, &hosts_text(&before, hostname), 0o644)
 }
 
@@ -206,7 +206,7 @@ fn fstab(etc: &Path) -> Result<()> {
     if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
         return Ok(());
     }
-    let Some(before) = text_of(&path) else { return Ok(()) };
+    let Some(before) = text_of(&path)? else { return Ok(()) };
     let after = fstab_text(&before, |device| Path::new(device).exists());
     if after == before {
         return Ok(());
@@ -281,7 +281,7 @@ fn keys(etc: &Path, home: &Home, wanted: &[String]) {
 fn keys_at(home: &Path, wanted: &[String]) -> Result<()> {
     let dir = reach::directory(Path::new("/"), &home.join(".ssh").to_string_lossy(), 0o700)?;
     let path = dir.join("authorized_keys");
-    let before = text_of(&path).unwrap_or_default();
+    let before = text_of(&path)?.unwrap_or_default();
     let after = keys_text(&before, wanted);
     if after != before {
         replace(&path, &after, 0o600)?;
@@ -294,7 +294,7 @@ fn keys_at(home: &Path, wanted: &[String]) -> Result<()> {
 /// entered by a password.
 fn unlock(path: &Path, names: &[String]) -> Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
-    let Some(before) = text_of(path).filter(|_| meta.is_file()) else { return Ok(()) };
+    let Some(before) = text_of(path)?.filter(|_| meta.is_file()) else { return Ok(()) };
     let after = shadow_text(&before, names);
     if after == before {
         return Ok(());
@@ -360,6 +360,37 @@ mod tests {
         let first = keys_text("ssh-rsa B other", &wanted);
         assert_eq!(first, "ssh-rsa B other\nssh-ed25519 A me\n");
         assert_eq!(keys_text(&first, &wanted), first);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let wanted = ["ssh-ed25519 A me".to_owned()];
+        fs::create_dir(at(".ssh")).unwrap();
+        let latin = b"10.0.0.1 db # Stra\xdfe\n".to_vec();
+        let large = vec![b'#'; MAX_FILE as usize + 1];
+        for bytes in [latin, large] {
+            for name in ["hosts", ".ssh/authorized_keys", "shadow", "fstab"] {
+                fs::write(at(name), &bytes).unwrap();
+            }
+            let errors = [
+                hosts(dir.path(), "web").unwrap_err(),
+                keys_at(dir.path(), &wanted).unwrap_err(),
+                unlock(&at("shadow"), &["root".to_owned()]).unwrap_err(),
+                fstab(dir.path()).unwrap_err(),
+            ];
+            for error in errors {
+                assert!(error.chain().contains("so it stays as it is: "), "{}", error.chain());
+            }
+            for name in ["hosts", ".ssh/authorized_keys", "shadow", "fstab"] {
+                assert!(fs::read(at(name)).unwrap() == bytes, "{name}");
+            }
+        }
+        // One that is absent is made.
+        fs::remove_file(at("hosts")).unwrap();
+        hosts(dir.path(), "web").unwrap();
+        assert!(fs::read_to_string(at("hosts")).unwrap().contains("web"));
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn boot() -> Result<()> {
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
     let home = disks::home(guest);
-    disks::second_mounts(&home)?;
+    disks::second_mounts(guest, &home)?;
     working_directory(guest);
     say::stage("mounts");
     say::or_warn(process::set_limits());
@@ -234,6 +234,6 @@ fn populate(told: &Told) -> Result<()> {
         Ok(())
     };
     make().context("cannot prepare '/run/banger'")?;
-    disks::mount_run()?;
+    disks::mount_run(&told.guest)?;
     disks::keep_disks()
 }

@@ -1,6 +1,7 @@
 //! Which program is to be the guest's first: the image's init, or banger's own, which starts what the image
 //! says.
 
+use crate::mark;
 use banger_doc::{Guest, Init};
 use std::{
     fs,
@@ -94,7 +95,11 @@ pub(crate) fn choose(root: &Path, guest: &Guest) -> Choice {
         return choice;
     }
     let words = program(guest);
+    // By which file it is: one that cannot be run is not tried again by another name.
+    let file = |path: &str| Some(id(&fs::metadata(below(root, path)).ok()?));
+    let mut files = Vec::new();
     if let Some(first) = named(root, guest, &words) {
+        files.push(file(&first.path));
         choice.inits.push(first);
     }
     let spared = guest.init == Init::Auto && is_application(&words) && choice.inits.is_empty();
@@ -102,14 +107,16 @@ pub(crate) fn choose(root: &Path, guest: &Guest) -> Choice {
         let Some(kind) = usable(root, path) else { continue };
         if spared && !is_only {
             choice.note = Some(format!(
-                "init: '{}' runs, as the image says, and not '{path}', since there is no '/sbin/init'; \
-                 'banger vm set --init image' has that run",
-                words[0]
+                "init: '{}' runs, as the image says, and not '{path}', since the image has no init of \
+                 its own; 'banger vm set --init image {}' has that run",
+                words[0], guest.hostname
             ));
             continue;
         }
         let path = (*path).to_owned();
-        if !choice.inits.iter().any(|first| first.path == path) {
+        let own = file(&path);
+        if !files.contains(&own) {
+            files.push(own);
             choice.inits.push(First { words: vec![path.clone()], path, kind });
         }
     }
@@ -198,7 +205,7 @@ fn usable(root: &Path, path: &str) -> Option<Kind> {
     let file = real.file_name()?.to_str()?;
     let same = |other: &str| {
         let (one, other) = (fs::metadata(&own), fs::metadata(below(root, other)));
-        matches!((one, other), (Ok(a), Ok(b)) if a.ino() == b.ino() && a.dev() == b.dev())
+        matches!((one, other), (Ok(a), Ok(b)) if id(&a) == id(&b))
     };
     // NixOS has a script that prepares the system and becomes systemd.
     let is_nixos = real
@@ -212,18 +219,30 @@ fn usable(root: &Path, path: &str) -> Option<Kind> {
     }
     if file == "busybox" || same("/bin/busybox") {
         // busybox is in many images that have nothing for its init to start.
-        let table = fs::read_to_string(below(root, "/etc/inittab"));
+        let table = mark::own_table(&below(root, "/etc/inittab"));
         let openrc = is_program(&below(root, "/sbin/openrc"));
         return match table {
-            Ok(table) if table.contains("/sbin/openrc") => openrc.then_some(Kind::OpenRc),
-            Ok(table) => table
-                .lines()
-                .any(|line| !line.trim_start().starts_with('#') && line.contains(":sysinit:"))
-                .then_some(Kind::Busybox),
-            Err(_) => is_program(&below(root, "/etc/init.d/rcS")).then_some(Kind::Busybox),
+            Ok(Some(table)) => by_table(&String::from_utf8_lossy(&table), openrc),
+            Ok(None) => is_program(&below(root, "/etc/init.d/rcS")).then_some(Kind::Busybox),
+            // It would wait at a pipe as everybody does.
+            Err(_) => None,
         };
     }
     Some(Kind::Other)
+}
+
+/// Returns what tells a file from all others.
+fn id(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+/// Says what busybox's init is by its table, if that has something for it to start.
+fn by_table(table: &str, has_openrc: bool) -> Option<Kind> {
+    if table.contains("/sbin/openrc") {
+        return has_openrc.then_some(Kind::OpenRc);
+    }
+    let starts = |line: &str| !line.trim_start().starts_with('#') && line.contains(":sysinit:");
+    table.lines().any(starts).then_some(Kind::Busybox)
 }
 
 #[cfg(test)]
@@ -289,7 +308,12 @@ mod tests {
         assert_eq!(usable(&root.0, "/sbin/init"), None);
         root.program("sbin/openrc");
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::OpenRc));
-        fs::write(root.0.join("etc/inittab"), "::sysinit:/etc/start\n").unwrap();
+        let table = root.0.join("etc/inittab");
+        fs::remove_file(&table).unwrap();
+        nix::unistd::mkfifo(&table, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(usable(&root.0, "/sbin/init"), None);
+        fs::remove_file(&table).unwrap();
+        fs::write(&table, b"# Stra\xdfe\n::sysinit:/etc/start\n").unwrap();
         assert_eq!(usable(&root.0, "/sbin/init"), Some(Kind::Busybox));
         // Its shell is no init, whatever file it is.
         let init = (Kind::Busybox, "/sbin/init".to_owned());
@@ -319,14 +343,18 @@ mod tests {
             assert_eq!(root.tries(Init::Auto, application), [], "{application:?}");
             assert_eq!(root.tries(Init::Image, application), systemd(), "{application:?}");
             let note = choose(&root.0, &guest(Init::Auto, application, None)).note.unwrap();
-            assert!(note.contains(application[0]) && note.contains("--init image"), "{note}");
+            let typed = "no init of its own; 'banger vm set --init image x' has that run";
+            assert!(note.contains(application[0]) && note.contains(typed), "{note}");
         }
         for none in [&[][..], &["/bin/bash"], &["bash", "-l"]] {
             assert_eq!(root.tries(Init::Auto, none), systemd(), "{none:?}");
             assert_eq!(root.tries(Init::Minimal, none), [], "{none:?}");
         }
-        // One that is there to be the init stays it.
+        // One that is there to be the init stays it, and is tried once, whatever it is called.
         root.link("sbin/init", "../usr/lib/systemd/systemd");
+        root.link("usr/sbin", "../sbin");
+        root.link("lib", "usr/lib");
+        assert_eq!(root.tries(Init::Auto, &[]), [(Kind::Systemd, "/sbin/init".to_owned())]);
         assert_eq!(root.tries(Init::Auto, &["/app"])[0].1, "/sbin/init");
         assert_eq!(choose(&root.0, &guest(Init::Auto, &["/app"], None)).note, None);
     }

@@ -93,6 +93,10 @@ fn one(from: &Path, to: &Path, links: &mut HashMap<(u64, u64), PathBuf>) -> Resu
     let failed = || format!("cannot copy '{}'", from.display());
     let meta = fs::symlink_metadata(from).with_context(failed)?;
     let kind = SFlag::from_bits_truncate(meta.mode()) & SFlag::S_IFMT;
+    // A socket is of the process that made it, so of nobody here, whatever else it is called.
+    if kind == SFlag::S_IFSOCK {
+        return Ok(false);
+    }
     if kind != SFlag::S_IFDIR && meta.nlink() > 1 {
         if let Some(first) = links.get(&(meta.dev(), meta.ino())) {
             fs::hard_link(first, to).with_context(failed)?;
@@ -116,8 +120,6 @@ fn one(from: &Path, to: &Path, links: &mut HashMap<(u64, u64), PathBuf>) -> Resu
             let target = fs::read_link(from).with_context(failed)?;
             symlink(target, to).with_context(failed)?;
         }
-        // A socket is of the process that made it, so of nobody here.
-        SFlag::S_IFSOCK => return Ok(false),
         _ => mknod(to, kind, Mode::from_bits_truncate(meta.mode() & 0o7777), meta.rdev())
             .with_context(failed)?,
     }
@@ -234,6 +236,8 @@ mod tests {
         fs::set_permissions(from.join("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
         fs::hard_link(from.join("sub/file"), from.join("other")).unwrap();
         symlink("/nowhere", from.join("link")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap());
+        fs::hard_link(from.join("socket"), from.join("sub/socket")).unwrap();
         nix::unistd::mkfifo(&from.join("pipe"), Mode::S_IRWXU).unwrap();
         let attribute_set = set_attribute(&from.join("sub/file"), "user.note", b"x").is_ok();
         fs::set_permissions(&from, fs::Permissions::from_mode(0o710)).unwrap();
@@ -257,6 +261,7 @@ mod tests {
         assert_eq!(meta("sub/file").mtime_nsec(), 5);
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("/nowhere"));
         assert!(meta("sub/deep").is_dir());
+        assert!(!to.join("socket").exists() && !to.join("sub/socket").exists());
         assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o710);
         assert_eq!(has_attribute(&to.join("sub/file"), "user.note"), attribute_set);
         fs::remove_dir_all(&dir).unwrap();

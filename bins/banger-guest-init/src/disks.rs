@@ -1,6 +1,6 @@
 //! From four block devices to one root.
 
-use crate::{apply, copy, grow, home::Home, reach, say};
+use crate::{copy, grow, home::Home, homes, reach, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
 use nix::{
@@ -32,18 +32,6 @@ const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// Notes on a directory of a disk of ours that it has got what the image has there. An extended
 /// attribute, since a file would be seen by the user.
 const SEEDED: &str = "trusted.banger.seeded";
-/// Below the home of each user there are such directories too: what podman, docker, containerd, buildkit have there without root.
-const DIRECT_AT_HOME: &[&str] = &[
-    ".local/share/containers",
-    ".local/share/docker",
-    ".local/share/containerd",
-    ".local/share/buildkit",
-];
-/// Users whose homes are looked at are at most so many, from this number on, where people begin, to that of
-/// `nobody` (login.defs(5)).
-const MOST_HOMES: usize = 16;
-const FIRST_PERSON: u32 = 1000;
-const LAST_PERSON: u32 = 60_000;
 /// What is never taken over from the image's `/run`: it would say that this machine is a container.
 const NOT_OF_RUN: &[&str] = &["banger", ".containerenv"];
 
@@ -51,6 +39,40 @@ const NOT_OF_RUN: &[&str] = &["banger", ".containerenv"];
 const BASE: &str = "/disk/base";
 
 const NONE: Option<&str> = None;
+
+/// What copies of the image's files go to, and how whoever has the VM makes it larger.
+#[derive(Clone, Copy, Debug)]
+struct Room<'a> {
+    name: &'static str,
+    option: &'static str,
+    vm: &'a str,
+}
+
+impl<'a> Room<'a> {
+    fn memory(guest: &'a Guest) -> Self {
+        Self { name: "memory", option: "--memory", vm: &guest.hostname }
+    }
+
+    fn work(guest: &'a Guest) -> Self {
+        Self { name: "work disk", option: "--disk-size", vm: &guest.hostname }
+    }
+
+    fn overlay(guest: &'a Guest) -> Self {
+        Self { name: "overlay disk", option: "--overlay-size", vm: &guest.hostname }
+    }
+
+    /// Says that so many bytes are too many for it.
+    fn is_less(self, path: &str, wanted: u64, has: u64) -> String {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let Self { name, option, vm } = self;
+        format!(
+            "what the image has in '{path}' takes {} MiB, more than the {} MiB of the {name}; \
+             'banger vm set {option} SIZE {vm}' makes it larger",
+            mib(wanted),
+            mib(has)
+        )
+    }
+}
 
 /// Returns the path a place of the new root has in the initramfs.
 pub(crate) fn in_root(path: &str) -> PathBuf {
@@ -151,10 +173,10 @@ fn is_dir(stat: &FileStat) -> bool {
 }
 
 /// Mounts `/run` in the new root, with what the image has there and the folder of the guest programs.
-pub(crate) fn mount_run() -> Result<()> {
+pub(crate) fn mount_run(guest: &Guest) -> Result<()> {
     mount_below("tmpfs", "run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755,size=25%")?;
     let place = in_root("/run");
-    take_over(BASE, "/run", &place)?;
+    take_over(BASE, "/run", &place, Room::memory(guest))?;
     let lock = place.join("lock");
     if fs::symlink_metadata(&lock).is_err() {
         make_dir(&lock)?;
@@ -175,34 +197,22 @@ pub(crate) fn mount_run() -> Result<()> {
 
 /// Copies what the image, whose disk is mounted at `base`, has at a place into what was mounted over it, which
 /// is memory.
-fn take_over(base: &str, path: &str, place: &Path) -> Result<()> {
+fn take_over(base: &str, path: &str, place: &Path, room: Room<'_>) -> Result<()> {
     match reach::existing(Path::new(base), path).filter(|from| from.is_dir()) {
-        Some(from) => fill(path, &from, place, NOT_OF_RUN, ("memory", "--memory")).map(drop),
+        Some(from) => fill(path, &from, place, NOT_OF_RUN, room).map(drop),
         None => Ok(()),
     }
 }
 
 /// Copies what the image has at a place; returns how many files there were.
-fn fill(
-    path: &str,
-    from: &Path,
-    to: &Path,
-    except: &[&str],
-    (disk, option): (&str, &str),
-) -> Result<usize> {
+fn fill(path: &str, from: &Path, to: &Path, except: &[&str], room: Room<'_>) -> Result<usize> {
     copy::tree(from, to, except).map_err(|error| {
         if !copy::is_full(&error) {
             return error;
         }
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let room = nix::sys::statvfs::statvfs(to)
-            .map_or(0, |stat| stat.blocks() * stat.fragment_size());
-        Error::failed(format!(
-            "what the image has in '{path}' takes {} MiB, which do not fit into the {} MiB of the {disk}; \
-             'banger vm set {option}' makes it larger",
-            mib(copy::size(from)),
-            mib(room),
-        ))
+        let has =
+            nix::sys::statvfs::statvfs(to).map_or(0, |stat| stat.blocks() * stat.fragment_size());
+        Error::failed(room.is_less(path, copy::size(from), has))
     })
 }
 
@@ -245,14 +255,14 @@ pub(crate) fn home(guest: &Guest) -> Home {
 
 /// Mounts the rest, in the image's own tree. Each is tried, whatever came of the others; only a copy of
 /// what the image has that does not become whole ends the boot.
-pub(crate) fn second_mounts(home: &Home) -> Result<()> {
+pub(crate) fn second_mounts(guest: &Guest, home: &Home) -> Result<()> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     say::or_warn(make_dir("/dev/pts"));
     say::or_warn(mount_at("devpts", "/dev/pts", "devpts", plain, "gid=5,mode=620,ptmxmode=666"));
     say::or_warn(make_dir("/dev/shm"));
     let shm = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if say::or_warn(mount_at("tmpfs", "/dev/shm", "tmpfs", shm, "mode=1777")).is_some() {
-        take_over(place::BASE, "/dev/shm", Path::new("/dev/shm"))?;
+        take_over(place::BASE, "/dev/shm", Path::new("/dev/shm"), Room::memory(guest))?;
         // An image that was made in a container has one that only root may use.
         say::or_warn(set_mode(Path::new("/dev/shm"), 0o1777));
     }
@@ -269,47 +279,29 @@ pub(crate) fn second_mounts(home: &Home) -> Result<()> {
     {
         say::or_warn(set_mode(&tmp, 0o1777));
     }
-    work(home)?;
+    work(home, Room::work(guest))?;
     // An image of one program needs no engine's places.
     let base = Path::new(place::BASE);
     if ["/etc", "/var"].iter().any(|path| reach::existing(base, path).is_some()) {
         for path in place::DIRECT {
-            direct(path, None)?;
+            direct(path, Room::overlay(guest))?;
         }
     }
-    for (uid, gid, home) in people(&apply::text_of(Path::new("/etc/passwd")).unwrap_or_default()) {
-        // One that is not on the overlay needs nothing.
-        if Path::new(&home).is_dir() && is_overlay(Path::new(&home)) {
-            for name in DIRECT_AT_HOME {
-                direct(&format!("{home}/{name}"), Some((uid, gid)))?;
-            }
+    // What people have made of their homes ends no boot.
+    for place in homes::places(Path::new("/")) {
+        if is_overlay(&place) {
+            say::or_warn(off_the_overlay(&place, Room::overlay(guest)));
         }
     }
     Ok(())
 }
 
-/// Returns number, group and home of the users of a passwd(5) who are people.
-fn people(passwd: &str) -> Vec<(u32, u32, String)> {
-    let person = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
-        let home = fields.get(5)?.trim_end_matches('/');
-        let is_person = (FIRST_PERSON..LAST_PERSON).contains(&uid) && home.starts_with('/');
-        is_person.then(|| (uid, gid, home.to_owned()))
-    };
-    let mut people: Vec<_> = passwd.lines().filter_map(person).collect();
-    people.sort();
-    people.dedup_by(|one, other| one.2 == other.2);
-    people.truncate(MOST_HOMES);
-    people
-}
-
 /// Makes the work disk the user's home or what stands in for it, with what the image has there.
-fn work(home: &Home) -> Result<()> {
+fn work(home: &Home, room: Room<'_>) -> Result<()> {
     let disk = Path::new(place::WORK);
     let is_new = !copy::has_attribute(disk, SEEDED);
     let Some(real) = say::or_warn(home.make()) else { return Ok(()) };
-    seed(&real, disk, ("work disk", "--disk-size"))?;
+    seed(&real, disk, room)?;
     if is_new {
         say::or_warn(home.give(disk));
     }
@@ -318,23 +310,34 @@ fn work(home: &Home) -> Result<()> {
 }
 
 /// Binds a directory of the overlay disk itself, so that it is no overlayfs.
-fn direct(path: &str, owner: Option<(u32, u32)>) -> Result<()> {
-    let make = || match owner {
-        Some(owner) => reach::directory_of(Path::new("/"), path, 0o755, owner),
-        None => reach::directory(Path::new("/"), path, 0o755),
+fn direct(path: &str, room: Room<'_>) -> Result<()> {
+    let Some(place) = say::or_warn(reach::directory(Path::new("/"), path, 0o755)) else {
+        return Ok(());
     };
-    let Some(place) = say::or_warn(make()) else { return Ok(()) };
     // A link may lead to another disk, where nothing has to be done.
     if !is_overlay(&place) {
         return Ok(());
     }
-    let own = format!("{}/direct{}", place::OVERLAY, place.display());
-    if say::or_warn(make_dir(&own)).is_none() {
-        return Ok(());
-    }
-    seed(&place, Path::new(&own), ("overlay disk", "--overlay-size"))?;
-    say::or_warn(bind(&own, &place.to_string_lossy()));
+    let Some(own) = say::or_warn(own_directory(&place)) else { return Ok(()) };
+    seed(&place, &own, room)?;
+    say::or_warn(bind(&own.to_string_lossy(), &place.to_string_lossy()));
     Ok(())
+}
+
+/// The same for a place that is there already and that a user fills: what cannot be copied stays where it is.
+fn off_the_overlay(place: &Path, room: Room<'_>) -> Result<()> {
+    let own = own_directory(place)?;
+    seed(place, &own, room).inspect_err(|_| {
+        let _ = fs::remove_dir_all(&own);
+    })?;
+    bind(&own.to_string_lossy(), &place.to_string_lossy())
+}
+
+/// Returns the directory of the overlay disk that lies at a place of the root. No link in it leads out.
+fn own_directory(place: &Path) -> Result<PathBuf> {
+    let all = Path::new(place::OVERLAY).join("direct");
+    make_dir(&all)?;
+    reach::directory(&all, &place.to_string_lossy(), 0o755)
 }
 
 fn is_overlay(path: &Path) -> bool {
@@ -348,7 +351,7 @@ fn bind(from: &str, to: &str) -> Result<()> {
 
 /// Copies what the image has into a directory of a disk of ours, on the first boot only. Killed before
 /// the mark is set, or failed, the next boot begins anew.
-fn seed(from: &Path, to: &Path, disk: (&str, &str)) -> Result<()> {
+fn seed(from: &Path, to: &Path, room: Room<'_>) -> Result<()> {
     if copy::has_attribute(to, SEEDED) {
         return Ok(());
     }
@@ -360,7 +363,7 @@ fn seed(from: &Path, to: &Path, disk: (&str, &str)) -> Result<()> {
             _ => fs::remove_file(entry.path()),
         };
     }
-    if fill(&from.to_string_lossy(), from, to, &[], disk)? > 0 {
+    if fill(&from.to_string_lossy(), from, to, &[], room)? > 0 {
         // What was copied is on the disk before the mark is.
         let dir = fs::File::open(to).with_context(|| format!("cannot open '{}'", to.display()))?;
         nix::unistd::syncfs(&dir).with_context(|| format!("cannot sync '{}'", to.display()))?;
@@ -383,15 +386,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn homes_of_people_are_found_and_no_others() {
-        let passwd = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\n# note\nshort:x:1001:1001\n\
-            app:x:1000:1000:app:/home/app/:/bin/sh\ntwin:x:1002:1002::/home/app:\nbare:x:1003:1003::/:\n\
-            nobody:x:65534:65534::/nonexistent:\n";
+    fn what_makes_a_disk_larger_can_be_typed() {
+        let room = Room { name: "work disk", option: "--disk-size", vm: "web" };
         assert_eq!(
-            people(passwd),
-            [(1000, 1000, "/home/app".to_owned()), (1002, 1002, "/home/app".to_owned())][..1]
+            room.is_less("/root", (24 << 20) + 1, 16 << 20),
+            "what the image has in '/root' takes 25 MiB, more than the 16 MiB of the work disk; \
+             'banger vm set --disk-size SIZE web' makes it larger"
         );
-        let many: Vec<_> = (1000..1100).map(|n| format!("u:x:{n}:{n}::/home/{n}")).collect();
-        assert_eq!(people(&many.join("\n")).len(), MOST_HOMES);
     }
 }

@@ -6,8 +6,7 @@ use crate::say;
 use banger_doc::{Context, Document, Guest, Result};
 use banger_guest::{mark, place};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
+    fs::{self, OpenOptions},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -19,6 +18,8 @@ use std::{
 pub(crate) const NAME: &str = place::SSH_TASK;
 /// Keys that packages make, and that nobody is shown: the server is told to show banger's alone.
 const OTHER_KEYS: &[&str] = &["rsa", "ecdsa", "dsa"];
+/// Where they are.
+const KEYS: &str = "/etc/ssh";
 /// What the package manager says.
 const LOG: &str = "/run/banger/first-boot.log";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -88,6 +89,7 @@ pub(crate) fn run(asked: bool) {
     let Ok(guest) = Guest::from_slice(&bytes) else { return };
     let kind = init_kind();
     if server().is_some() {
+        drop(SparedKeys::left(Path::new(KEYS)));
         // What systemd starts is the image's own affair.
         if kind != "systemd" && !wait_until(OWN_START, listens) {
             begin(&kind);
@@ -110,7 +112,7 @@ pub(crate) fn run(asked: bool) {
     };
     // How the boot went does not matter here; that nothing empties `/tmp` any more does.
     wait_until(SETTLE, || mark::get().is_over());
-    let _spared = SparedKeys::new(Path::new("/etc/ssh"));
+    let _spared = SparedKeys::new(Path::new(KEYS));
     say::console(&format!("installing an ssh server with '{}'", manager.commands[0][0]));
     for command in manager.commands {
         if !persist(command) {
@@ -133,14 +135,25 @@ struct SparedKeys(Vec<PathBuf>);
 
 impl SparedKeys {
     fn new(dir: &Path) -> Self {
-        let mut spared = Vec::new();
-        for kind in OTHER_KEYS.iter().filter(|_| dir.join("ssh_host_ed25519_key").is_file()) {
-            let path = dir.join(format!("ssh_host_{kind}_key"));
+        let mut spared = Self::left(dir);
+        for path in Self::paths(dir).filter(|_| dir.join("ssh_host_ed25519_key").is_file()) {
             if OpenOptions::new().write(true).create_new(true).open(&path).is_ok() {
-                spared.push(path);
+                spared.0.push(path);
             }
         }
-        Self(spared)
+        spared
+    }
+
+    /// Finds those that a guest that was killed meanwhile has left: an empty file is nobody's key.
+    fn left(dir: &Path) -> Self {
+        let is_empty = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0)
+        };
+        Self(Self::paths(dir).filter(is_empty).collect())
+    }
+
+    fn paths(dir: &Path) -> impl Iterator<Item = PathBuf> {
+        OTHER_KEYS.iter().map(move |kind| dir.join(format!("ssh_host_{kind}_key")))
     }
 }
 
@@ -256,11 +269,8 @@ fn on_port_22(table: &str) -> bool {
 }
 
 fn text_of(path: &str) -> Option<String> {
-    let mut text = String::new();
-    let file = File::open(path).ok()?;
-    file.metadata().ok()?.is_file().then_some(())?;
-    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    Some(text)
+    let bytes = banger_guest::read_file(Path::new(path), MAX_FILE).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Reads what an image is and what it is like (os-release(5)), nearest first.
@@ -326,6 +336,11 @@ mod tests {
         drop(spared);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         assert_eq!(fs::read(dir.path().join("ssh_host_rsa_key")).unwrap(), b"the image's");
+        // Those of a guest that was killed go the next time.
+        std::mem::forget(SparedKeys::new(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        drop(SparedKeys::new(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

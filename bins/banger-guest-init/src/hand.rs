@@ -4,7 +4,7 @@ use crate::{
     choose::{Choice, First, Kind},
     mark, minimal, say, units,
 };
-use banger_doc::{Context, Guest, Result};
+use banger_doc::{Booted, Context, Guest, Result};
 use banger_guest::{place, process};
 use nix::{
     mount::{MsFlags, mount},
@@ -27,30 +27,63 @@ pub(crate) fn announce(choice: &Choice) {
 /// Becomes the image's init, or acts as one where the image has none.
 pub(crate) fn over(guest: &Guest, choice: &Choice) -> Result<()> {
     own_modprobe();
+    let mut done = Vec::new();
     for first in &choice.inits {
         note_kind(first.kind.name());
-        match first.kind {
-            Kind::Systemd => {
-                say::or_warn(for_the_end());
-                say::or_warn(mark::for_systemd());
-                say::or_warn(units::write(guest));
-            }
-            Kind::OpenRc => {}
-            Kind::Busybox => {
-                say::or_warn(mark::for_busybox());
-                as_systemd_does();
-            }
-            Kind::Other | Kind::Own => {
-                mark::for_another(&first.path);
-                as_systemd_does();
+        for step in left(steps(first.kind), &mut done) {
+            match step {
+                Step::Systemd => {
+                    say::or_warn(for_the_end());
+                    known_by(mark::for_systemd());
+                    say::or_warn(units::write(guest));
+                }
+                Step::Table => known_by(mark::for_busybox()),
+                Step::Another => mark::for_another(&first.path),
+                Step::Mounts => as_systemd_does(),
             }
         }
         let error = become_init(first, guest);
-        say::console(&format!("cannot run the image's init '{}': {error}", first.path));
+        let words = format!("cannot run the image's init '{}': {error}", first.path);
+        say::console(&words);
+        say::warn(&words);
     }
     note_kind("minimal");
-    as_systemd_does();
+    for _mounts in left(&[Step::Mounts], &mut done) {
+        as_systemd_does();
+    }
     minimal::run(guest)
+}
+
+/// What an init needs to find done. Done twice it fails, and hides why the first could not be run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Systemd,
+    Table,
+    Another,
+    Mounts,
+}
+
+fn steps(kind: Kind) -> &'static [Step] {
+    match kind {
+        Kind::Systemd => &[Step::Systemd],
+        Kind::OpenRc => &[],
+        Kind::Busybox => &[Step::Table, Step::Mounts],
+        Kind::Other | Kind::Own => &[Step::Another, Step::Mounts],
+    }
+}
+
+/// Returns those that are not done yet, and counts them as done.
+fn left(steps: &[Step], done: &mut Vec<Step>) -> Vec<Step> {
+    let left: Vec<Step> = steps.iter().copied().filter(|step| !done.contains(step)).collect();
+    done.extend(&left);
+    left
+}
+
+/// Where an init cannot be told to set the mark, nobody can tell when it has booted.
+fn known_by(told: Result<()>) {
+    if say::or_warn(told).is_none() {
+        mark::set(Booted::Unknown);
+    }
 }
 
 fn note_kind(kind: &str) {
@@ -130,5 +163,20 @@ fn become_init(first: &First, guest: &Guest) -> nix::errno::Errno {
     };
     match nix::unistd::execve(&path, &words, &environment) {
         Err(errno) => errno,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_inits_need_is_done_once_however_many_are_tried() {
+        let mut done = Vec::new();
+        let kinds = [Kind::Own, Kind::Systemd, Kind::Busybox, Kind::Systemd, Kind::Other];
+        let all: Vec<Step> = kinds.iter().flat_map(|kind| left(steps(*kind), &mut done)).collect();
+        assert_eq!(all, [Step::Another, Step::Mounts, Step::Systemd, Step::Table]);
+        assert_eq!(left(&[Step::Mounts], &mut done), []);
+        assert_eq!(left(&[Step::Mounts], &mut Vec::new()), [Step::Mounts]);
     }
 }

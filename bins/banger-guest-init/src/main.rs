@@ -18,6 +18,7 @@ mod firstboot;
 mod grow;
 mod hand;
 mod home;
+mod homes;
 mod keeper;
 mod mark;
 mod minimal;

@@ -3,7 +3,13 @@
 use crate::say;
 use banger_doc::{Booted, Context, Result};
 use banger_guest::{mark, place, systemd};
-use std::{fs, io::ErrorKind, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::symlink,
+    path::Path,
+    time::Duration,
+};
 
 /// What the process that sets the mark is called.
 pub(crate) const NAME: &str = "banger-booted";
@@ -21,6 +27,8 @@ const USUAL: &str = "::sysinit:/etc/init.d/rcS\n::askfirst:-/bin/sh\n::ctrlaltde
                      ::shutdown:/sbin/swapoff -a\n::shutdown:/bin/umount -a -r\n::restart:/sbin/init\n";
 /// The first line of a table that is there until the mark is set.
 const OURS: &str = "# banger: here until the start-up scripts are done";
+/// No table is larger.
+const MAX_TABLE: u64 = 1 << 20;
 
 /// Has systemd set the mark when it is at `basic.target`, or in one of the modes that it falls back to.
 pub(crate) fn for_systemd() -> Result<()> {
@@ -35,7 +43,7 @@ pub(crate) fn for_systemd() -> Result<()> {
     let booted = unit("past the boot", "basic.target systemd-tmpfiles-setup.service", "");
     let rescue = unit("no way to the default target", "", RESCUE);
     let units = Path::new(UNITS);
-    let make = || -> std::io::Result<()> {
+    let make = || -> io::Result<()> {
         for (name, text, targets) in [
             ("banger-booted.service", booted, &["basic.target"][..]),
             ("banger-rescue.service", rescue, &["emergency.target", "rescue.target"]),
@@ -56,22 +64,47 @@ pub(crate) fn for_systemd() -> Result<()> {
 /// Has busybox's init set the mark when the programs it waits for are done: by a line of its table,
 /// which is there for only so long. The image's own table is not touched.
 pub(crate) fn for_busybox() -> Result<()> {
-    let own = fs::read_to_string(INITTAB).ok().filter(|text| !text.starts_with(OURS));
-    // Of the lines of one sort the order counts, and `once` comes after all that is waited for.
-    let line = format!("::once:{}/{NAME}\n", place::RUN);
-    let text = format!("{OURS}\n{}\n{line}", own.as_deref().unwrap_or(USUAL));
     let table = format!("{}/inittab", place::RUN);
-    let make = || -> std::io::Result<()> {
+    let make = || -> io::Result<()> {
         symlink(place::INIT, Path::new(place::RUN).join(NAME))?;
-        if own.is_none() {
-            return fs::write(INITTAB, &text);
-        }
-        fs::write(&table, &text)?;
+        let Some(own) = own_table(Path::new(INITTAB))? else {
+            return put_where_none_is(Path::new(INITTAB), &with_line(USUAL.as_bytes()));
+        };
+        fs::write(&table, with_line(&own))?;
         let none: Option<&str> = None;
         let bind = nix::mount::MsFlags::MS_BIND;
         Ok(nix::mount::mount(Some(table.as_str()), INITTAB, none, bind, none)?)
     };
     make().context("cannot have busybox say when it has booted")
+}
+
+/// Reads the image's table. One of ours that a killed guest left is none. What cannot be read is an error, so that it
+/// is not taken for absent.
+pub(crate) fn own_table(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match banger_guest::read_file(path, MAX_TABLE) {
+        Ok(table) => Ok(Some(table).filter(|table| !table.starts_with(OURS.as_bytes()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns a table that sets the mark too. Of the lines of one sort the order counts, and `once` comes after all
+/// that is waited for.
+fn with_line(table: &[u8]) -> Vec<u8> {
+    let line = format!("\n::once:{}/{NAME}\n", place::RUN);
+    [OURS.as_bytes(), b"\n", table, line.as_bytes()].concat()
+}
+
+/// Writes a table where there is none, or one of ours. A link to nowhere is the image's.
+fn put_where_none_is(path: &Path, table: &[u8]) -> io::Result<()> {
+    if is_ours(path) {
+        fs::remove_file(path)?;
+    }
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(table)
+}
+
+fn is_ours(path: &Path) -> bool {
+    banger_guest::read_start(path, MAX_TABLE).is_ok_and(|table| table.starts_with(OURS.as_bytes()))
 }
 
 /// Sets the mark where banger does not know the init: nobody can tell.
@@ -89,7 +122,7 @@ pub(crate) fn set(booted: Booted) {
 
 /// Is the process that an init starts when its boot is past what it does before logins.
 pub(crate) fn run(word: Option<&str>) {
-    take_table_away();
+    take_table_away(Path::new(INITTAB));
     let mut booted = Booted::Yes;
     if word == Some(RESCUE) {
         say::warn("systemd went no further than its emergency or rescue mode");
@@ -106,14 +139,14 @@ pub(crate) fn run(word: Option<&str>) {
 
 /// Takes away the table of [`for_busybox`], which init has read: whoever changes it now changes the
 /// image's own.
-fn take_table_away() {
-    if !fs::read_to_string(INITTAB).is_ok_and(|text| text.starts_with(OURS)) {
+fn take_table_away(path: &Path) {
+    if !is_ours(path) {
         return;
     }
-    if nix::mount::umount2(INITTAB, nix::mount::MntFlags::MNT_DETACH).is_err() {
-        match fs::remove_file(INITTAB) {
+    if nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH).is_err() {
+        match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                say::warn(&format!("cannot remove '{INITTAB}': {error}"));
+                say::warn(&format!("cannot remove '{}': {error}", path.display()));
             }
             _ => {}
         }
@@ -134,6 +167,39 @@ fn units(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_is_no_text_is_there_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inittab");
+        assert_eq!(own_table(&path).unwrap(), None);
+        put_where_none_is(&path, &with_line(USUAL.as_bytes())).unwrap();
+        // A killed guest left it.
+        assert_eq!(own_table(&path).unwrap(), None);
+        put_where_none_is(&path, &with_line(USUAL.as_bytes())).unwrap();
+        take_table_away(&path);
+        assert!(!path.exists());
+        let table = b"::sysinit:/etc/start # Stra\xdfe\n";
+        fs::write(&path, table).unwrap();
+        assert_eq!(own_table(&path).unwrap().unwrap(), table);
+        assert!(put_where_none_is(&path, b"").is_err());
+        take_table_away(&path);
+        assert_eq!(fs::read(&path).unwrap(), table);
+        let whole = with_line(table);
+        assert!(whole.starts_with(OURS.as_bytes()) && whole.ends_with(b"/banger-booted\n"));
+        assert!(whole.windows(table.len()).any(|part| part == table));
+        // What cannot be read is neither absent nor ours; nor is a link to nowhere.
+        fs::write(&path, vec![b'#'; MAX_TABLE as usize + 1]).unwrap();
+        assert!(own_table(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(own_table(&path).is_err());
+        take_table_away(&path);
+        fs::remove_file(&path).unwrap();
+        symlink("nowhere", &path).unwrap();
+        assert!(put_where_none_is(&path, b"").is_err());
+        assert!(!dir.path().join("nowhere").exists());
+    }
 
     #[test]
     fn units_that_failed_are_few_names() {

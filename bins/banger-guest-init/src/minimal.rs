@@ -16,7 +16,7 @@ use nix::{
 };
 use std::{
     convert::Infallible,
-    io,
+    io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
@@ -165,19 +165,31 @@ fn start(guest: &Guest, blocked: &SigSet) -> Result<Pid> {
 }
 
 /// Starts a program as the first process of a PID namespace, with a `/proc` of its own; its number here is
-/// another one. All else it shares with the machine.
+/// another one. All else it shares with the machine. One that cannot be run is an error.
 fn first_of_its_own(command: &mut Command) -> io::Result<Pid> {
+    // Closed by the program that runs; what cannot become it says here why.
+    let (mut why, says) = io::pipe()?;
     let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
     // SAFETY: without a stack of its own the child goes on as after fork(2); this process has one thread.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match child {
         0 => {
             let error = own_proc().map_or_else(io::Error::from, |()| command.exec());
-            say::console(&format!("cannot run the image's program: {error}"));
+            let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+            let _ = (&says).write_all(&errno.to_ne_bytes());
             // SAFETY: the call ends this process; what the other one still has to do is left to it.
             unsafe { libc::_exit(127) }
         }
-        pid if pid > 0 => Ok(Pid::from_raw(pid as i32)),
+        pid if pid > 0 => {
+            drop(says);
+            let pid = Pid::from_raw(pid as i32);
+            let mut errno = [0; size_of::<i32>()];
+            if why.read_exact(&mut errno).is_err() {
+                return Ok(pid);
+            }
+            let _ = waitpid(pid, None);
+            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
+        }
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -193,6 +205,26 @@ fn own_proc() -> nix::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_of_its_own_namespace_that_cannot_be_run_is_an_error() {
+        let start = |program: &str| first_of_its_own(&mut Command::new(program));
+        match start("/bin/true") {
+            // Without the rights to make a namespace there is nothing to see.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
+            pid => {
+                assert!(matches!(waitpid(pid.unwrap(), None).unwrap(), WaitStatus::Exited(_, 0)));
+            }
+        }
+        for (program, wanted) in [
+            ("/none/such", io::ErrorKind::NotFound),
+            ("/etc/passwd", io::ErrorKind::PermissionDenied),
+            ("a\0b", io::ErrorKind::InvalidInput),
+        ] {
+            assert_eq!(start(program).unwrap_err().kind(), wanted, "{program:?}");
+        }
+        assert_eq!(waitpid(None, None), Err(Errno::ECHILD));
+    }
 
     #[test]
     fn a_stop_signal_is_read_as_images_write_it() {

@@ -20,7 +20,7 @@ const FOR_ALL: &[&str] = &["net/tun", "fuse"];
 pub(crate) fn make() {
     let release = nix::sys::utsname::uname().map(|kernel| kernel.release().to_owned());
     let list = Path::new("/lib/modules").join(release.unwrap_or_default()).join("modules.devname");
-    let list = apply::text_of(&list).unwrap_or_default();
+    let list = say::or_warn(apply::text_of(&list)).flatten().unwrap_or_default();
     for node in list.lines().filter_map(read) {
         say::or_warn(
             put(&node).with_context(|| format!("cannot make the device '/dev/{}'", node.name)),

@@ -7,35 +7,18 @@ use std::{
     ffi::OsString,
     fs,
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, chown},
+    os::unix::fs::DirBuilderExt,
     path::{Component, Path, PathBuf},
 };
 
 /// No path leads over more links (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
-/// How a directory that is missing is made.
-#[derive(Clone, Copy)]
-struct Make {
-    mode: u32,
-    owner: Option<(u32, u32)>,
-}
-
 /// Returns the directory that a path of the root leads to, as a path without links. What is missing is
 /// made: the directory itself with `mode`, its parents with 0755. An image whose directories are made at
 /// boot (bootc, ostree) has links there that lead to nothing.
 pub(crate) fn directory(root: &Path, path: &str, mode: u32) -> Result<PathBuf> {
-    follow(root, path, Some(Make { mode, owner: None }))
-}
-
-/// The same; what is made belongs to a user.
-pub(crate) fn directory_of(
-    root: &Path,
-    path: &str,
-    mode: u32,
-    owner: (u32, u32),
-) -> Result<PathBuf> {
-    follow(root, path, Some(Make { mode, owner: Some(owner) }))
+    follow(root, path, Some(mode))
 }
 
 /// Returns where a path of the root leads; nothing if it leads nowhere.
@@ -43,7 +26,7 @@ pub(crate) fn existing(root: &Path, path: &str) -> Option<PathBuf> {
     follow(root, path, None).ok()
 }
 
-fn follow(root: &Path, path: &str, make: Option<Make>) -> Result<PathBuf> {
+fn follow(root: &Path, path: &str, make: Option<u32>) -> Result<PathBuf> {
     let failed = || format!("cannot make '{path}'");
     let mut real = root.to_owned();
     let mut rest = parts(Path::new(path));
@@ -76,12 +59,9 @@ fn follow(root: &Path, path: &str, make: Option<Make>) -> Result<PathBuf> {
                 return Err(Error::failed(why)).with_context(failed);
             }
             (Ok(_), _) => real = next,
-            (Err(error), Some(make)) if error.kind() == ErrorKind::NotFound => {
-                let mode = if rest.is_empty() { make.mode } else { 0o755 };
+            (Err(error), Some(mode)) if error.kind() == ErrorKind::NotFound => {
+                let mode = if rest.is_empty() { mode } else { 0o755 };
                 fs::DirBuilder::new().mode(mode).create(&next).with_context(failed)?;
-                if let Some((uid, gid)) = make.owner {
-                    chown(&next, Some(uid), Some(gid)).with_context(failed)?;
-                }
                 real = next;
             }
             (Err(error), _) => return Err(error).with_context(failed),

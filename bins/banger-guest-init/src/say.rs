@@ -1,5 +1,6 @@
 //! What guest-init says: to the console when it cannot go on, to the kernel's log otherwise.
 
+use banger_doc::visible;
 use banger_guest::place;
 use nix::{
     sys::{
@@ -10,8 +11,18 @@ use nix::{
 };
 use std::{fs::OpenOptions, io::Write, process::ExitCode, sync::Mutex};
 
+/// A longer note loses its middle.
+const MOST_COLUMNS: usize = 1000;
+
+/// Returns what is said as one line: names of files are the image's and its users', and what comes after a line's end
+/// would be taken for another note.
+fn line(text: &str) -> String {
+    visible(text, MOST_COLUMNS)
+}
+
 /// Notes something that went wrong but does not keep the guest from running.
 pub(crate) fn warn(text: &str) {
+    let text = line(text);
     // "4" is a warning (syslog(2)).
     if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = writeln!(log, "<4>banger-guest-init: {text}");
@@ -58,7 +69,7 @@ pub(crate) fn fatal(text: &str) -> ! {
 
 /// Says one line on the console.
 pub(crate) fn console(text: &str) {
-    let line = format!("banger-guest-init: {text}\n");
+    let line = format!("banger-guest-init: {}\n", line(text));
     let done = OpenOptions::new()
         .write(true)
         .open("/dev/console")
@@ -80,4 +91,17 @@ pub(crate) fn refuse(version: bool) -> ExitCode {
         "{name}: this program is the first one in a banger guest and does nothing elsewhere"
     );
     ExitCode::from(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_line_end_makes_no_second_note() {
+        let said = line("cannot copy '/home/a/x\nforged \u{1b}[2J': it is gone");
+        assert!(said.starts_with("cannot copy '/home/a/x") && said.ends_with("': it is gone"));
+        assert!(!said.chars().any(char::is_control), "{said:?}");
+        assert!(line(&"x".repeat(1 << 20)).len() < 2 * MOST_COLUMNS);
+    }
 }

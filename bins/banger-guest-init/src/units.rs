@@ -107,9 +107,9 @@ pub(crate) fn interfaces(guest: &Guest) {
     let names: Vec<String> = (0..guest.interfaces.len()).map(|n| format!("eth{n}")).collect();
     let dir = fs::read_dir("/etc/network/interfaces.d").into_iter().flatten().flatten();
     let mut files = vec![Path::new("/etc/network/interfaces").to_owned()];
-    files.extend(dir.map(|entry| entry.path()).take(MOST_FILES));
+    files.extend(dir.map(|entry| entry.path()).filter(|path| path.is_file()).take(MOST_FILES));
     for (number, path) in files.iter().enumerate() {
-        let Some(before) = apply::text_of(path) else { continue };
+        let Some(before) = say::or_warn(apply::text_of(path)).flatten() else { continue };
         let after = left_alone(&before, &names);
         if after != before {
             let ours = Path::new(place::RUN).join(format!("interfaces-{number}"));
@@ -118,11 +118,17 @@ pub(crate) fn interfaces(guest: &Guest) {
     }
     // dhcpcd.conf(5)
     let dhcpcd = Path::new("/etc/dhcpcd.conf");
-    if let Some(before) = apply::text_of(dhcpcd) {
-        let after = format!("{before}\ndenyinterfaces {}\n", names.join(" "));
+    if let Some(before) = say::or_warn(apply::text_of(dhcpcd)).flatten() {
+        let after = denied(&before, &names);
         let ours = Path::new(place::RUN).join("dhcpcd.conf");
         say::or_warn(apply::cover(dhcpcd, &ours, &after));
     }
+}
+
+/// Returns a dhcpcd.conf(5) by which these interfaces are nobody's. In front: what follows the line of an interface or
+/// a network is about that one alone.
+fn denied(before: &str, names: &[String]) -> String {
+    format!("denyinterfaces {}\n{before}", names.join(" "))
 }
 
 /// Returns an interfaces(5) in which these interfaces have nothing done to them but what scripts do.
@@ -151,6 +157,13 @@ fn left_alone(before: &str, names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dhcpcd_is_told_before_it_is_told_of_one_interface() {
+        let names = ["eth0".to_owned(), "eth1".to_owned()];
+        let before = "hostname\ninterface wlan0\n  static ip_address=10.0.0.2/24\n";
+        assert_eq!(denied(before, &names), format!("denyinterfaces eth0 eth1\n{before}"));
+    }
 
     #[test]
     fn interfaces_of_ours_are_left_alone_and_no_others() {

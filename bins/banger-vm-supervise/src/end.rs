@@ -2,6 +2,7 @@
 
 use crate::{disks::Disks, live::clear_run, log::CappedLog, stub::VmmEnd};
 use banger_doc::{Error, Exit, Reason, Vmm};
+use banger_guest::place::MARK;
 use banger_machine::{Event, Kvm};
 use banger_state::{VmFolder, clock_s, place, write_document};
 use nix::sys::signal::Signal;
@@ -12,8 +13,6 @@ const TAIL_LINES: usize = 20;
 
 /// How guest-init's last words begin.
 const GUEST_INIT: &str = "banger-guest-init: ";
-/// How guest-init marks what the image's program says (docs/boot.md): a user of the guest's may write that.
-const PROGRAM: &str = "| ";
 /// How the kernel's last words begin.
 const PANIC: &str = "Kernel panic";
 /// Of the record's lines about a panic so many come before it.
@@ -126,7 +125,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
     let complaint = console
         .iter()
         .rev()
-        .filter(|line| !line.starts_with(PROGRAM))
+        .filter(|line| !line.starts_with(MARK))
         .find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
     let unasked =
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
@@ -178,7 +177,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
 /// Finds the kernel's panic: many lines may come after it.
 fn panic_at(console: &[String]) -> Option<usize> {
     let is_one = |line: &String| {
-        line.contains(PANIC) && !line.contains("---[ end") && !line.starts_with(PROGRAM)
+        line.contains(PANIC) && !line.contains("---[ end") && !line.starts_with(MARK)
     };
     console.iter().rposition(is_one)
 }

@@ -22,7 +22,7 @@ pub(crate) fn serve(mut stream: UnixStream, relay: &Relay, want_ssh: impl FnOnce
     let line = line.context("cannot read a request")?.unwrap_or_default();
     stream.set_read_timeout(None).context("cannot change a socket")?;
     let line = String::from_utf8(line).context("not a request");
-    let is_ssh = line.as_ref().is_ok_and(|line| line.ends_with(":22"));
+    let is_ssh = line.as_ref().is_ok_and(|line| asks_for_ssh(line));
     let there = match line.and_then(|line| reach(&line)) {
         Ok(there) => there,
         Err(error) => {
@@ -39,6 +39,12 @@ pub(crate) fn serve(mut stream: UnixStream, relay: &Relay, want_ssh: impl FnOnce
     // Streams of either family read, write and end alike.
     relay.join(stream.into(), there);
     Ok(())
+}
+
+/// Says whether a line asks for the guest's own ssh server: one of another machine, or a file that is called so, is
+/// not for this guest to install.
+fn asks_for_ssh(line: &str) -> bool {
+    matches!(line, "tcp localhost:22" | "tcp 127.0.0.1:22" | "tcp [::1]:22")
 }
 
 /// Connects as a line says.
@@ -74,5 +80,26 @@ fn reach(line: &str) -> Result<OwnedFd> {
             .map(OwnedFd::from)
             .with_context(|| format!("cannot connect to '{path}'")),
         _ => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_guests_own_port_22_asks_for_its_ssh_server() {
+        for own in ["tcp localhost:22", "tcp 127.0.0.1:22", "tcp [::1]:22"] {
+            assert!(asks_for_ssh(own), "{own}");
+        }
+        for other in [
+            "unix /tmp/a:22",
+            "tcp 10.0.0.7:22",
+            "tcp [fd00::22]:22",
+            "tcp ::22",
+            "tcp localhost:122",
+        ] {
+            assert!(!asks_for_ssh(other), "{other}");
+        }
     }
 }

@@ -139,12 +139,12 @@ fn turn(mut wire: Wire<'_>, mut side: Side<'_>) -> io::Result<()> {
             match came {
                 Ok(Some(count)) => pump.mux.input(&buffer[..count]),
                 Ok(None) => {
-                    if !wire.hang_up() {
+                    if !pump.hang_up(&mut wire) {
                         return Ok(());
                     }
                 }
                 Err(error) => {
-                    if !wire.hang_up() {
+                    if !pump.hang_up(&mut wire) {
                         return Err(error);
                     }
                 }
@@ -161,14 +161,7 @@ fn turn(mut wire: Wire<'_>, mut side: Side<'_>) -> io::Result<()> {
             pump.accept(listener)?;
         }
         // First those that are gone: after a meeting, new streams have their numbers.
-        for id in pump.mux.dropped() {
-            for local in &mut pump.locals {
-                if matches!(local.phase, Phase::Stream(of) if of == id) {
-                    local.phase =
-                        if local.said.is_empty() { Phase::Closed } else { Phase::Waiting };
-                }
-            }
-        }
+        pump.let_go();
         for id in pump.mux.opened() {
             if let Side::Guest(take) = &mut side {
                 let pair = UnixStream::pair()
@@ -185,7 +178,7 @@ fn turn(mut wire: Wire<'_>, mut side: Side<'_>) -> io::Result<()> {
         pump.serve(&ready.locals, &mut buffer);
         pump.mux.tick(Instant::now());
         if let Err(error) = pump.write_out(&wire)
-            && !wire.hang_up()
+            && !pump.hang_up(&mut wire)
         {
             return Err(error);
         }
@@ -224,6 +217,30 @@ struct Pump {
 }
 
 impl Pump {
+    /// Ends what a byte stream that has ended carried; says whether another may come. Nobody is put onto the
+    /// session of one that is gone.
+    fn hang_up(&mut self, wire: &mut Wire<'_>) -> bool {
+        let may_come = wire.hang_up();
+        if may_come {
+            self.mux.anew();
+            self.let_go();
+        }
+        may_come
+    }
+
+    /// Closes what streams that are gone carried. A client of whose stream nothing has been read waits for the next
+    /// session.
+    fn let_go(&mut self) {
+        for id in self.mux.dropped() {
+            for local in &mut self.locals {
+                if matches!(local.phase, Phase::Stream(of) if of == id) {
+                    local.phase =
+                        if local.said.is_empty() { Phase::Closed } else { Phase::Waiting };
+                }
+            }
+        }
+    }
+
     fn wait(&self, wire: &Wire<'_>, side: &Side<'_>) -> io::Result<Ready> {
         let mut fds = Vec::with_capacity(3 + self.locals.len());
         let mut ask = |fd, events| {

@@ -1,9 +1,9 @@
 //! The second mark of a boot: the image's init is past what it does before logins. The first is that the
 //! agent answers.
 
-use crate::place;
+use crate::{place, read_start};
 use banger_doc::{Booted, Context, Result};
-use std::{fs, io::Read, path::Path};
+use std::{fs, path::Path};
 
 /// More of a file is not read: anybody who is root in the guest may have written it.
 const MOST: u64 = 64 << 10;
@@ -63,9 +63,7 @@ pub fn openrc_starts(root: &Path) -> Vec<String> {
 }
 
 fn text_of(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    let _ = fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&read_start(path, MOST).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]
@@ -85,6 +83,10 @@ mod tests {
         }
         fs::write(root.path().join("run/openrc/starting/networking"), "").unwrap();
         assert_eq!(openrc_starts(root.path()), ["networking"]);
+        let level = root.path().join("run/openrc/softlevel");
+        fs::remove_file(&level).unwrap();
+        nix::unistd::mkfifo(&level, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(!openrc_is_past_boot(root.path()));
     }
 
     #[test]

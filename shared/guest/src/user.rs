@@ -1,12 +1,8 @@
 //! Users of the image, by its own `/etc/passwd` and `/etc/group` (passwd(5), group(5)).
 
+use crate::read_start;
 use banger_doc::{Error, Result};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 /// No image's list of users is larger.
 const MAX_LIST: u64 = 4 << 20;
@@ -260,15 +256,8 @@ fn number(text: &str) -> Result<u32> {
 }
 
 /// Reads a list of the image; one that is absent or no file is empty.
-fn list(path: &PathBuf) -> String {
-    let mut bytes = Vec::new();
-    // A pipe in its place would be waited for.
-    let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let is_file = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file());
-    if let Some(file) = open.ok().filter(is_file) {
-        let _ = file.take(MAX_LIST).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+pub fn list(path: &Path) -> String {
+    String::from_utf8_lossy(&read_start(path, MAX_LIST).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]
