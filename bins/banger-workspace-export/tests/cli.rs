@@ -1,8 +1,6 @@
 //! What `banger-workspace-export` prints and what counts as exported by it; patches are tested in
 //! `shared/workspace` and in the flows.
 
-#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
-
 use banger_channel::bridge;
 use banger_tests::{Sandbox, program};
 use serde_json::json;
