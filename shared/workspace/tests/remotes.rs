@@ -164,15 +164,43 @@ fn a_base_that_is_too_far_away_stays_behind_and_is_named() {
 
 #[test]
 fn nothing_of_another_repository_goes_along() {
-    let world = World::new("git init -q; echo private >p; git add p; git commit -qm private");
-    world.prepare(&world.wish()).unwrap();
-    let private = world.shell(&world.host(), "git rev-parse HEAD HEAD:p");
-    world.shell(&world.guest(), "rm -rf $TOP/guest/root/repo");
-    world
-        .shell(&world.host(), "rm -rf .git p; git init -q; echo b >b; git add b; git commit -qm b");
-    world.prepare(&banger_workspace::Wish { force: true, ..world.wish() }).unwrap();
-    for oid in private.lines() {
-        let asked = format!("git cat-file -t {oid} 2>&1 || true");
-        assert!(world.shell(&world.guest(), &asked).starts_with("fatal"), "{oid} went along");
+    let private = "git init -q $TOP/a; cd $TOP/a; echo private >p; git add p; git commit -qm private; \
+         git tag secret; echo '*.o' >.git/info/exclude";
+    let public = "git init -q; echo b >b; git add b; git commit -qm b; git branch other";
+    for (between, force) in
+        [("rm -rf repo", true), ("true", false), ("echo w >>repo/p; echo o >repo/o.o", true)]
+    {
+        let world = World::new(&format!("{public}; {private}"));
+        let first = world.path().join("a");
+        let wish = banger_workspace::Wish { path: first.clone(), ..world.wish() };
+        world.prepare(&wish).unwrap();
+        let private = world.shell(&first, "git rev-parse HEAD HEAD:p");
+        let beside = world.guest().parent().unwrap().to_owned();
+        world.shell(&beside, between);
+        // One that is refused leaves all as it was.
+        let before = world.unexported();
+        let refused =
+            banger_workspace::Wish { branch: Some("other".into()), force, ..world.wish() };
+        world.prepare(&refused).unwrap_err();
+        assert_eq!(world.unexported(), before);
+        let record = world.prepare(&banger_workspace::Wish { force, ..world.wish() }).unwrap();
+        let is_said = record.notes.iter().any(|note| note.contains("another repository, which is"));
+        assert_eq!(is_said, between != "rm -rf repo", "{:?}", record.notes);
+        same_on_both_sides(&world, "git log --all --format=%H; git status -sb; ls; git tag");
+        for oid in private.lines() {
+            let asked = format!("git cat-file -t {oid} 2>&1 || true");
+            assert!(world.shell(&world.guest(), &asked).starts_with("fatal"), "{oid} went along");
+        }
+        if between != "rm -rf repo" {
+            let aside = beside.join("repo.before-1");
+            assert_eq!(world.shell(&aside, "git status -sb | head -n 1"), "## main\n");
+        }
+        // The same again, from a copy that lies elsewhere: an update in its place.
+        world
+            .shell(&world.host(), "cp -r . $TOP/copy; cd $TOP/copy; echo c >>b; git commit -qam c");
+        let copy = banger_workspace::Wish { path: world.path().join("copy"), ..world.wish() };
+        world.prepare(&copy).unwrap();
+        assert!(!beside.join("repo.before-2").exists());
+        assert_eq!(world.unexported(), [""; 0]);
     }
 }
