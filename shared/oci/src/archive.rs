@@ -5,7 +5,7 @@ use crate::{
     digest::{Digest, shown},
     fields::{self, Fields},
     layer::Origin,
-    manifest::{Blob, OTHERS},
+    manifest::{Blob, MAX_ENTRIES, MAX_LAYERS, OTHERS},
 };
 use banger_doc::{Context, Error, Result};
 use banger_layer::{Limits, Member, Progress, is_packed, other_packing};
@@ -140,6 +140,9 @@ pub(crate) struct Listed {
     pub config: String,
     pub layers: Vec<String>,
 }
+
+/// What helps where an archive holds too much.
+const ALONE: &str = "save the image you want alone";
 
 /// The fields of `manifest.json` that are used.
 const LISTED: &[&str] = &["Config", "RepoTags", "Layers"];
@@ -276,10 +279,14 @@ impl Archive {
         let context =
             || format!("cannot read 'manifest.json' in the archive '{}'", self.path.display());
         let text = fields::text(&bytes);
-        let images = fields::list(&text).with_context(context)?;
+        let images = fields::list(&text, MAX_ENTRIES)
+            .with_context(context)
+            .map_err(|error| error.or_hint(ALONE))?;
         // Whatever is wrong with one matters only if it is the one that is wanted.
         let tags = |raw: &str| {
-            Fields::read(raw, LISTED).and_then(|image| image.texts("RepoTags")).unwrap_or_default()
+            Fields::read(raw, LISTED)
+                .and_then(|image| image.texts("RepoTags", MAX_ENTRIES))
+                .unwrap_or_default()
         };
         let found = match tag {
             None => images.first().filter(|_| images.len() == 1),
@@ -288,7 +295,10 @@ impl Archive {
         if let Some(raw) = found {
             let read = || -> Result<Listed> {
                 let image = Fields::read(raw, LISTED)?;
-                Ok(Listed { config: image.text("Config")?, layers: image.texts("Layers")? })
+                Ok(Listed {
+                    config: image.text("Config")?,
+                    layers: image.texts("Layers", MAX_LAYERS)?,
+                })
             };
             return read().with_context(context).map_err(|error| error.or_hint(OTHERS));
         }
@@ -458,6 +468,16 @@ mod tests {
         let error = archive.image(None).unwrap_err();
         assert_eq!(error.hint_text(), Some("name one of: a:1"));
         assert!(archive.image(Some("b")).is_err());
+    }
+
+    #[test]
+    fn an_archive_of_too_many_images_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = format!("[{{}}{}]", ",{}".repeat(MAX_INDEX as usize / 3 - 10));
+        let path = archive(dir.path(), &[("manifest.json", None, manifest.as_bytes())]);
+        let error = opened(&path).unwrap().image(None).unwrap_err();
+        assert!(error.chain().ends_with("entries; at most 4096 are read"), "{}", error.chain());
+        assert_eq!(error.hint_text(), Some(ALONE));
     }
 
     #[test]

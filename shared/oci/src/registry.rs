@@ -490,7 +490,7 @@ fn reason(body: &[u8]) -> String {
     let text = fields::text(body);
     let first = || -> Result<String> {
         let refusal = Fields::read(&text, &["errors"])?;
-        let errors = refusal.list("errors")?;
+        let errors = refusal.list("errors", fields::MANY)?;
         let first = Fields::read(errors.first().unwrap_or(&"{}"), &["code", "message"])?;
         let parts = ["code", "message"].map(|name| shown(&first.text(name).unwrap_or_default()));
         Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
