@@ -352,7 +352,16 @@ fn a_password_opens_and_a_wrong_one_is_said_to_be_wrong() {
     pull(&sandbox, &[&reference]).fails(1, "does not let user 'user' read 'app'");
     log_in("nonsense%");
     pull(&sandbox, &[&reference]).fails(1, "is not base64");
-    log_in("dXNlcjpzZWNyZXQ=");
+    // What is wrong elsewhere in the file is said as that, and only if it has to do with this pull.
+    fs::write(docker.join("config.json"), "{").unwrap();
+    let answer = pull(&sandbox, &[&reference]);
+    answer.fails(1, "cannot read the credentials in");
+    assert!(answer.stderr.contains("or move it away and log in again"), "{}", answer.stderr);
+    let text = format!(
+        r#"{{"auths":{{"odd.example":{{"auth":5}},"{}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#,
+        registry.host
+    );
+    fs::write(docker.join("config.json"), text).unwrap();
     pull(&sandbox, &[&reference]).ok();
 
     // A credential helper serves as well.

@@ -411,6 +411,31 @@ fn a_wait_that_a_registry_asks_for_is_said_and_a_long_one_fails_at_once() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
+#[test]
+fn what_is_wrong_with_a_login_is_not_said_to_be_wrong_with_the_image() {
+    for (realm, token, words, hint) in [
+        ("nonsense", "", "which is no address", "the registry you mean"),
+        ("http://registry.invalid/token", "", "which is not encrypted", "the registry you mean"),
+        ("http://HOST/token", "[]", "the answer is no token", "the registry you mean"),
+        ("http://HOST/token", "{}", "the answer holds no usable token", "the registry you mean"),
+        ("http://HOST/odd", "", "redirects to nowhere", "the registry you mean"),
+    ] {
+        let server = Server::start(move |asked| {
+            if asked.path.starts_with("/token") {
+                return Reply::of(token.as_bytes());
+            }
+            if asked.path.starts_with("/odd") {
+                return Reply::of(b"").status(302);
+            }
+            let realm = format!("Bearer realm=\"{}\"", realm.replace("HOST", asked.host()));
+            Reply::of(b"").status(401).with("WWW-Authenticate", &realm)
+        });
+        let error = pull(&Home::new(), &server).unwrap_err();
+        assert!(error.chain().contains(words), "{}", error.chain());
+        assert!(error.hint_text().unwrap_or_default().contains(hint), "{:?}", error.hint_text());
+    }
+}
+
 /// Serves documents by their digests, the first of them as the manifest of every tag.
 fn documents(all: Vec<(&'static str, Vec<u8>)>) -> Server {
     Server::start(move |asked| {
