@@ -209,11 +209,12 @@ impl Client {
             attempt += 1;
             let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
             let asked = retry::after(&response).unwrap_or_default();
-            waited = waited.saturating_add(asked);
-            let too_long = asked > retry::LONGEST || waited > retry::ALTOGETHER;
-            if !passing || too_long || attempt >= self.settings().attempts {
+            let sum = retry::wait(asked, waited)
+                .filter(|_| passing && attempt < self.settings().attempts);
+            let Some(sum) = sum else {
                 return Err(refused(reference, path, response, self.http.pace()));
-            }
+            };
+            waited = sum;
             if asked >= Duration::from_secs(1) {
                 self.settings().say.tell(&format!(
                     "registry '{}' asks to wait {} (status {status}); waiting",
@@ -450,10 +451,11 @@ fn plain(failure: Failure) -> Error {
     }
 }
 
-/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as was asked for.
+/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as was asked for and [`retry::wait`]
+/// allows.
 pub(crate) fn pause(attempt: u32, asked: Duration) {
     let usual = Duration::from_millis(100 << attempt.min(6));
-    thread::sleep(if asked.is_zero() { usual } else { asked.min(retry::LONGEST) });
+    thread::sleep(if asked.is_zero() { usual } else { asked });
 }
 
 /// Turns an unwanted answer into an error, with the registry's own words.
