@@ -247,6 +247,20 @@ fn layouts_and_archives_are_sources_too() {
     assert!(piped.ok().text().contains(r#""source":"docker-archive:-""#), "{}", piped.text());
     assert_eq!(disk(&sandbox, "piped"), disk(&sandbox, "saved"));
     sandbox.feed(PROGRAM, &["docker-archive:-"], &bytes).fails(2, "gives no name for the image");
+    for kind in ["docker-archive", "oci-archive"] {
+        let source = format!("{kind}:-");
+        let try_it = |bytes: &[u8]| sandbox.feed(PROGRAM, &[&source, "--name", "none"], bytes);
+        let answer = try_it(b"");
+        answer.fails(1, "stdin is empty: no archive came");
+        assert!(answer.stderr.contains(&format!("banger image pull {source} ")), "{answer:?}");
+        let answer = try_it(b"BZh91AY");
+        let hint = format!("'bzip2 -dc FILE | banger image pull {source} --name NAME'");
+        assert!(answer.stderr.contains(&hint), "{answer:?}");
+    }
+    let answer = sandbox.feed(PROGRAM, &["oci-archive:-", "--name", "none"], &bytes);
+    answer.fails(1, "is not an OCI image layout");
+    let hint = "'banger image pull docker-archive:- --name NAME'";
+    assert!(answer.stderr.contains(hint), "{answer:?}");
     let script = format!("{PROGRAM} docker-archive:- --name file <saved.tar");
     sandbox.run("/bin/sh", &["-c", &script]).ok();
     // The same in an archive of its own.

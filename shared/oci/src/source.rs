@@ -1,7 +1,7 @@
 //! Where an image comes from, and how that becomes layers and a configuration.
 
 use crate::{
-    archive::{Archive, Layout, Room, STDIN},
+    archive::{Archive, Kind, Layout, Room, STDIN},
     cache::Cache,
     digest::{Digest, shown},
     fields::{self, Fields},
@@ -251,10 +251,14 @@ impl Puller {
             Source::Layout { path, tag } => {
                 self.in_layout(source, &Layout::open(path)?, tag.as_deref())
             }
-            Source::LayoutArchive { path, tag } => {
-                self.in_layout(source, &Layout::within(self.archive(path)?)?, tag.as_deref())
+            Source::LayoutArchive { path, tag } => self.in_layout(
+                source,
+                &Layout::within(self.archive(path, Kind::Layout)?)?,
+                tag.as_deref(),
+            ),
+            Source::Archive { path, tag } => {
+                self.in_archive(&self.archive(path, Kind::Saved)?, tag.as_deref())
             }
-            Source::Archive { path, tag } => self.in_archive(&self.archive(path)?, tag.as_deref()),
         }
     }
 
@@ -289,10 +293,10 @@ impl Puller {
         Ok((now == Some(blob.digest)).then_some((blob, bytes)))
     }
 
-    fn archive(&self, path: &Path) -> Result<Archive> {
+    fn archive(&self, path: &Path, kind: Kind) -> Result<Archive> {
         let room =
             Room { dir: self.cache.scratch(), limits: &self.limits, progress: &self.unpacked };
-        Archive::open(path, &room)
+        Archive::open(path, kind, &room)
     }
 
     fn in_layout(&self, source: &Source, layout: &Layout, tag: Option<&str>) -> Result<Found> {
