@@ -230,6 +230,24 @@ fn a_missing_image_is_pulled_and_its_failure_passed_on() {
 }
 
 #[test]
+fn stdin_is_no_image_and_what_takes_it_in_is_said() {
+    let sandbox = ready();
+    let program = sandbox.beside(CREATE, &[("banger-image-pull", "exit 9")]);
+    for (image, kind) in [
+        ("docker-archive:-", "docker-archive"),
+        ("docker-archive:-:app:1", "docker-archive"),
+        ("oci-archive:-", "oci-archive"),
+        ("oci:-", "oci-archive"),
+        ("-", "docker-archive"),
+    ] {
+        let answer = sandbox.feed(&program, &["--no-start", "--image", image], b"tar");
+        answer.fails(2, &format!("'{image}' is stdin, which is not read for an image"));
+        let hint = format!("'banger image pull {kind}:- --name NAME' takes it in");
+        assert!(answer.stderr.contains(&hint), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_path_is_no_image_and_what_takes_it_in_is_said() {
     let sandbox = ready();
     let program = sandbox.beside(CREATE, &[("banger-image-pull", "exit 9")]);
