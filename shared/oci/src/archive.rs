@@ -56,7 +56,7 @@ impl Layout {
     /// Reads the layout that is in an archive.
     pub(crate) fn within(archive: Archive) -> Result<Self> {
         let path = archive.path.clone();
-        let hint = archive.other_kind(Kind::Layout);
+        let hint = archive.other_kind(Wanted::Layout);
         let layout = Self::Archive(archive);
         layout.check(&path).map_err(|error| match hint {
             Some(hint) => error.hint(hint),
@@ -96,6 +96,15 @@ impl Layout {
 
     pub(crate) fn index(&self) -> Result<Vec<u8>> {
         self.read("index.json", MAX_INDEX)
+    }
+
+    /// Says whether a blob is there.
+    pub(crate) fn has(&self, blob: &Blob) -> bool {
+        let name = blob_name(&blob.digest);
+        match self {
+            Self::Directory(path) => path.join(name).exists(),
+            Self::Archive(archive) => archive.find(&name).is_ok(),
+        }
     }
 
     /// Reads a small blob whole and checks it.
@@ -152,14 +161,14 @@ const LISTED: &[&str] = &["Config", "RepoTags", "Layers"];
 
 /// What an archive was said to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum Wanted {
     /// What `docker save` writes.
     Saved,
     /// An image layout.
     Layout,
 }
 
-impl Kind {
+impl Wanted {
     /// Returns the word that stands before its path.
     fn word(self) -> &'static str {
         match self {
@@ -190,7 +199,7 @@ pub(crate) struct Room<'a> {
 impl Archive {
     /// Reads where in the archive its files lie. One that is packed is unpacked to a file without a
     /// name, which is gone with the process.
-    pub(crate) fn open(path: &Path, kind: Kind, room: &Room<'_>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, kind: Wanted, room: &Room<'_>) -> Result<Self> {
         let context = || format!("cannot read the archive '{}'", path.display());
         let from_stdin = path == Path::new(STDIN);
         if from_stdin && std::io::stdin().is_terminal() {
@@ -297,7 +306,7 @@ impl Archive {
 
     /// Says for which command the archive is, by what lies in it, unless that is the one that was
     /// given.
-    fn other_kind(&self, given: Kind) -> Option<String> {
+    fn other_kind(&self, given: Wanted) -> Option<String> {
         let has = |name: &str| self.entries.contains_key(name);
         let is_saved = has("manifest.json");
         let is_layout = has("index.json") && has("oci-layout");
@@ -307,14 +316,14 @@ impl Archive {
             path => path,
         };
         match given {
-            Kind::Layout if is_saved => Some(format!(
+            Wanted::Layout if is_saved => Some(format!(
                 "'banger image pull docker-archive:{path}' takes what 'docker save' wrote"
             )),
-            Kind::Saved if is_layout => {
+            Wanted::Saved if is_layout => {
                 Some(format!("'banger image pull oci-archive:{path}' takes an image layout"))
             }
-            Kind::Layout if is_layout => None,
-            Kind::Saved if is_saved => None,
+            Wanted::Layout if is_layout => None,
+            Wanted::Saved if is_saved => None,
             _ => Some(format!(
                 "'docker-archive:' takes what 'docker save' wrote, 'oci-archive:' an image layout; \
                  'banger image import {path}' takes a root file system"
@@ -325,7 +334,7 @@ impl Archive {
     /// Chooses an image of the archive.
     pub(crate) fn image(&self, tag: Option<&str>) -> Result<Listed> {
         let bytes = self.read("manifest.json", MAX_INDEX).map_err(|error| {
-            match self.other_kind(Kind::Saved) {
+            match self.other_kind(Wanted::Saved) {
                 Some(hint) => error.hint(hint),
                 None => error,
             }
@@ -430,10 +439,10 @@ mod tests {
 
     /// Opens an archive in a folder of its own.
     fn opened(path: &Path) -> Result<Archive> {
-        opened_as(path, Kind::Saved)
+        opened_as(path, Wanted::Saved)
     }
 
-    fn opened_as(path: &Path, kind: Kind) -> Result<Archive> {
+    fn opened_as(path: &Path, kind: Wanted) -> Result<Archive> {
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
         let progress = Progress::default();
         let dir = path.parent().unwrap();
@@ -556,7 +565,7 @@ mod tests {
         // What is packed in another way is unpacked for the same word.
         let packed = dir.path().join("x.tar.bz2");
         std::fs::write(&packed, b"BZh91AY").unwrap();
-        for kind in [Kind::Saved, Kind::Layout] {
+        for kind in [Wanted::Saved, Wanted::Layout] {
             let error = opened_as(&packed, kind).unwrap_err();
             let want = format!("| banger image pull {}:- --name NAME'", kind.word());
             assert!(error.hint_text().unwrap().contains(&want), "{:?}", error.hint_text());
@@ -574,7 +583,7 @@ mod tests {
         let mark = br#"{"imageLayoutVersion": "2.0.0"}"#;
         let entries: [(&str, Option<&str>, &[u8]); 2] =
             [("oci-layout", None, mark), ("index.json", None, b"[]")];
-        let found = opened_as(&archive(dir.path(), &entries), Kind::Layout).unwrap();
+        let found = opened_as(&archive(dir.path(), &entries), Wanted::Layout).unwrap();
         let error = Layout::within(found).unwrap_err();
         assert!(error.chain().ends_with("has the version '2.0.0', not 1"), "{}", error.chain());
         assert_eq!(error.hint_text(), None);

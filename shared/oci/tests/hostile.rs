@@ -500,6 +500,71 @@ fn images_as_builders_write_them_are_found() {
 }
 
 #[test]
+fn a_candidate_that_is_too_large_or_missing_is_not_the_last_one() {
+    let of = |value: &Value| value.to_string().into_bytes();
+    let image = Image::new(100);
+    let entry = |kind: &str, seed: &str, size: u64| json!({"mediaType": kind, "size": size, "digest": Digest::of(seed.as_bytes()).to_string()});
+    let large = entry(MANIFEST, "large", 5 << 20);
+    let missing = entry(MANIFEST, "missing", 100);
+    // Its configuration is not there, or too large.
+    let config = "application/vnd.oci.image.config.v1+json";
+    let hollow = of(&json!({"config": entry(config, "no", 9), "layers": []}));
+    let heavy = of(&json!({"config": entry(config, "no", 9 << 20), "layers": []}));
+    let odd = [large, missing, descriptor(MANIFEST, &hollow), descriptor(MANIFEST, &heavy)];
+    let index = |entries: &[Value]| of(&json!({"schemaVersion": 2, "manifests": entries}));
+    let serve = |index: Vec<u8>| {
+        documents(vec![
+            (INDEX, index),
+            (MANIFEST, image.manifest.clone()),
+            (MANIFEST, hollow.clone()),
+            (MANIFEST, heavy.clone()),
+            ("", image.config.clone()),
+        ])
+    };
+    for one in &odd {
+        let server = serve(index(&[one.clone(), descriptor(MANIFEST, &image.manifest)]));
+        let found = Home::new().find(&format!("{}/app:1", server.host)).unwrap();
+        assert_eq!(found.digest, Digest::of(&image.manifest), "{one}");
+    }
+    // If there is none, each is named with its reason.
+    let server = serve(index(&odd));
+    let error = Home::new().find(&format!("{}/app:1", server.host)).unwrap_err();
+    let words = error.chain();
+    for one in &odd {
+        let digest = &one["digest"].as_str().unwrap()["sha256:".len()..][..12];
+        assert!(words.contains(&format!("'{digest}': ")), "{words}");
+    }
+    assert_eq!(error.hint_text(), Some("choose another tag, or tell who made the image"));
+    // A registry that is in trouble is not one without the image.
+    let server = serve(index(&[odd[1].clone(), descriptor(MANIFEST, &image.manifest)]));
+    let host = server.host.clone();
+    let trouble = Server::start(move |asked| {
+        if asked.path.ends_with(&Digest::of(b"missing").to_string()) {
+            return Reply::of(b"").status(500);
+        }
+        Reply::of(b"").status(307).with("Location", &format!("http://{host}{}", asked.path))
+    });
+    let error = Home::new().find(&format!("{}/app:1", trouble.host)).unwrap_err();
+    assert!(error.chain().contains("status 500"), "{}", error.chain());
+}
+
+#[test]
+fn names_of_a_layout_are_said_once_each() {
+    let home = Home::new();
+    let dir = home.dir.path().join("layout");
+    fs::create_dir(&dir).unwrap();
+    let entry = |name: &str, seed: &str| {
+        json!({"mediaType": MANIFEST, "size": 1, "digest": Digest::of(seed.as_bytes()).to_string(),
+               "annotations": {"org.opencontainers.image.ref.name": name}})
+    };
+    let all = [entry("b", "1"), entry("a", "2"), entry("b", "3"), entry("a", "4")];
+    fs::write(dir.join("index.json"), json!({"manifests": all}).to_string()).unwrap();
+    let source = format!("oci:{}", dir.display());
+    let error = home.find(&source).unwrap_err();
+    assert_eq!(error.hint_text().unwrap(), format!("name one: {source}:a or b"));
+}
+
+#[test]
 fn no_byte_of_an_image_is_said_as_it_is() {
     const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     let loud = "\u{1b}]0;OWNED\u{7}\u{1b}[2J\nbanger: all is well\u{202e}\u{200b}".repeat(1000);
