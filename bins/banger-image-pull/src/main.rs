@@ -90,7 +90,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                     insecure: config.insecure_registries.clone(),
                     mirrors: mirrors.clone(),
                     connect: Duration::from_secs(patience),
-                    say: if out.is_quiet() { Say::default() } else { Say::by(banger_cli::note) },
+                    say: if out.is_quiet() { Say::default() } else { Say::by(progress::note) },
                     ..Settings::default()
                 };
                 from_oci(&state, source, settings, &wish, out)
