@@ -13,9 +13,13 @@ use std::{
 };
 
 /// The kernel's last words, at the highest priority there is.
-const LAST_WORDS: [&str; 2] = ["reboot: System halted", "reboot: Power down"];
+const LAST_WORDS: [&str; 3] = [
+    "reboot: System halted",
+    "reboot: Power off not available: System halted instead",
+    "reboot: Power down",
+];
 /// The kernel's longest such line, with its time.
-const LONGEST: usize = 64;
+const LONGEST: usize = 96;
 /// How long an agent that is there may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait before it is asked once more.
@@ -118,6 +122,7 @@ mod tests {
         assert!(hears(b"\r\n"));
         assert!(!hears(b"x"));
         assert!(hears(b"\nreboot: Power down\n"));
+        assert!(hears(b"[ 3.1] reboot: Power off not available: System halted instead\r\n"));
         for other in [
             &b"reboot: Restarting system\n"[..],
             b"| [ 1.0] reboot: System halted\n",
