@@ -227,11 +227,6 @@ pub fn machine(
                 notes.push(format!("QEMU instead of Firecracker: {}", error.chain()));
             }
         },
-        (Vmm::Auto, Kvm::Denied) => notes.push(format!(
-            "/dev/kvm is open only to the group '{}' ({})",
-            group(),
-            join_hint()
-        )),
         _ => {}
     }
     let qemu = Qemu::new(plan, binaries)?;

@@ -68,6 +68,11 @@ impl Line {
         self.begun.elapsed()
     }
 
+    /// Says whether anybody hears what is noted.
+    pub fn is_heard(&self) -> bool {
+        !self.quiet
+    }
+
     /// Says something that somebody must know.
     pub fn note(&self, text: &str) {
         let text = format!("{}: {text}", self.vm);

@@ -90,6 +90,9 @@ pub const VM_WORKSPACE: &str = "workspace";
 /// The document of it.
 pub const VM_WORKSPACE_DOCUMENT: &str = "workspace/workspace.json";
 
+/// What was said of this host at a start, one note a line, so that it is said once.
+pub const TOLD: &str = "told";
+
 /// The tree as `docs/state.md` shows it; a test compares the two.
 pub const TREE: &[&str] = &[
     "layout",
@@ -102,6 +105,7 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
     "leases.db",
+    "told",
     "dns.lock",
     "dns.users",
     "ssh/id_ed25519",
