@@ -211,7 +211,9 @@ impl Said {
             if let Some(words) = line.is_heard().then(|| told.fresh(host.into_iter())).flatten() {
                 line.note(&words);
             }
-            guest.into_iter().for_each(|note| line.note(note));
+            for note in guest {
+                line.note(note);
+            }
             self.notes = self.notes.max(running.notes.len());
         }
         if self.phase == Some(running.phase) {

@@ -8,10 +8,12 @@ mod complete;
 mod describe;
 mod foreign;
 pub mod interrupt;
+mod leave;
 mod out;
 mod paint;
 
 pub use call::{Program, call, find, is_called};
+pub use leave::{is_shell, runs_on, speak_for};
 pub use out::{Out, human_bytes, note};
 pub use paint::{Colour, paint};
 

@@ -1,5 +1,9 @@
 //! Shows a person how far VMs have come: what each waits for, and for how long.
 
+mod times;
+
+pub use times::Times;
+
 use banger_cli::Out;
 use banger_doc::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
