@@ -27,9 +27,9 @@ const QUESTION_BYTES: usize = 1232;
 /// How long to wait until an address that another program has may be free.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Answer the names of running VMs, NAME.vm, until the last of them ends
+/// Answer the names of running VMs: NAME.vm
 ///
-/// Started with the first VM that has an address on this host ('--ports auto').
+/// Started with the first VM that has an address on this host ('--ports auto'); ends with the last of them.
 #[derive(clap::Parser)]
 #[command(name = "banger-dns", version)]
 struct Args {

@@ -204,7 +204,7 @@ impl Maker {
             || words.contains("unshare")
             || words.contains("subuid")
         {
-            "as an ordinary user it needs user namespaces and 'apt install uidmap'; or pull as root"
+            "an ordinary user needs namespaces, 'newuidmap' and numbers in /etc/subuid for it: 'banger doctor' says what is missing, and what to type"
         } else {
             "look at what mmdebstrap said, and whether the mirror can be reached"
         };

@@ -12,10 +12,11 @@ mod size;
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View,
-    Vm, Vmm, parse_ports,
+    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Removed, Result, Spec, Status,
+    View, Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
+use banger_stages::Times;
 use banger_state::{Staged, State, clock_s, place, write_document};
 use std::{fs::File, path::Path, process::ExitCode};
 
@@ -101,7 +102,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         )));
     }
     let quiet = out.is_quiet();
+    let mut times = Times::begin();
     let image = parts::image(&state, args.image.as_deref().unwrap_or(config.image()), quiet)?;
+    times.part("image");
     let kernel = args
         .kernel
         .clone()
@@ -115,6 +118,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         ))
         .hint("choose a kernel of the image's architecture with '--kernel'"));
     }
+    times.part("kernel");
     let made = publish(&state, args.name.as_ref(), &spec, &image, &kernel.name)?;
     if args.no_start {
         return out.put(&made, |view| format!("created VM '{}'", view.vm.name));
@@ -132,7 +136,16 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }
-    let views: Vec<View> = start.arg(name.as_str()).documents()?;
+    let views = start.arg(name.as_str()).documents::<View>().inspect_err(|error| {
+        // What this host cannot run nobody wants: it never ran, and nothing is on its disks.
+        if error.kind() == Kind::Unavailable {
+            let delete = Program::new("banger-vm-delete");
+            let _ =
+                delete.and_then(|it| it.args(["--quiet", name.as_str()]).documents::<Removed>());
+        }
+    })?;
+    times.part("boot");
+    times.say(&name, out);
     // Whoever watches was told by the other program.
     let words = if out.is_live() { String::new() } else { format!("VM '{name}' is ready") };
     views.iter().try_for_each(|view| out.put(view, |_| words.clone()))

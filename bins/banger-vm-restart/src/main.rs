@@ -1,6 +1,6 @@
 //! Stops and starts VMs: runs `banger-vm-stop`, then `banger-vm-start`.
 
-use banger_cli::{Out, Program};
+use banger_cli::{Out, Program, interrupt};
 use banger_doc::{Error, Mark, Name, Result, View};
 use std::process::ExitCode;
 
@@ -29,6 +29,12 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let quiet = out.is_quiet();
+    interrupt::watch()?;
+    interrupt::say(Some(
+        "what was begun goes on all the same; 'banger vm list' tells how VMs stand, \
+         'banger vm start VM' starts one that is stopped"
+            .into(),
+    ));
     let act = |name: &Name| {
         let timeout = args.timeout.to_string();
         view("banger-vm-stop", &["--timeout", &timeout], name, quiet)?;

@@ -3,7 +3,7 @@
 //! Runs `banger-workspace-status` for a VM with a workspace, so that it is known afterwards what it
 //! holds. Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
 
-use banger_cli::{Out, Program, is_called};
+use banger_cli::{Out, Program, interrupt, is_called};
 use banger_doc::{Desire, Error, Name, Reason, Result, Status, View, Wanted, WorkspaceStatus};
 use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder, Watch, place, process_of};
@@ -41,6 +41,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let grace = Duration::from_secs(args.timeout);
     let vms = if args.all { running(&state)? } else { args.vms };
+    interrupt::watch()?;
+    if let (false, [first, ..]) = (is_called(), vms.as_slice()) {
+        let more = if vms.len() > 1 { " and the others" } else { "" };
+        interrupt::say(Some(format!(
+            "'{first}'{more} may stop all the same; 'banger vm wait --for stopped {first}' waits for it"
+        )));
+    }
     let stages = Stages::new(out, false);
     let took = Mutex::new(Vec::new());
     let act = |name: &Name| {

@@ -153,7 +153,8 @@ fn undo() -> MutexGuard<'static, Undo> {
         let _ = fs::remove_file(lock);
     }
     let mut stderr = std::io::stderr().lock();
-    if stderr.is_terminal() {
+    // A caller has done this, has ended perhaps, and the line may be a shell's by now.
+    if stderr.is_terminal() && !crate::is_called() {
         // The line is the terminal's echo of the key, or one that was going to change.
         let _ = stderr.write_all(b"\r\x1b[K");
     }

@@ -7,7 +7,7 @@ use crate::{
     elf::{is_dynamic, is_elf},
     jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
     kvm,
-    versions::Version,
+    versions::{GET_FIRECRACKER, Version},
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
@@ -110,7 +110,7 @@ impl Firecracker {
         // The jailer names its folder after the file that a link leads to.
         let program = fs::canonicalize(&program)
             .with_context(|| format!("cannot find '{}'", program.display()))?;
-        require_kvm(kvm())?;
+        require_kvm(kvm(), kvm::processor_serves())?;
         require_elf(&plan.kernel)?;
         let jailer = if geteuid().is_root() {
             weak_root()?;
@@ -120,7 +120,7 @@ impl Firecracker {
                     "'{}' is not linked statically, and its jailer runs no other",
                     program.display()
                 ))
-                .hint("docs/install.md says where to get one that is; '--vmm qemu' does without"));
+                .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without")));
             }
             Some((jailer, own_user()))
         } else {
@@ -513,10 +513,9 @@ fn find(name: &str, configured: Option<&PathBuf>) -> Result<PathBuf> {
             )))
         };
     }
-    which::which(name).map_err(|error| {
+    which::which(name).map_err(|_| {
         Error::unavailable(format!("cannot find '{name}'"))
-            .because(error)
-            .hint("docs/install.md says where to get it; '--vmm qemu' does without")
+            .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without"))
     })
 }
 
@@ -550,7 +549,7 @@ fn version_of(program: &Path, until: Instant) -> Result<String> {
     Ok(first.rsplit(' ').next().unwrap_or_default().trim_start_matches('v').to_owned())
 }
 
-fn require_kvm(kvm: Kvm) -> Result<()> {
+fn require_kvm(kvm: Kvm, serves: bool) -> Result<()> {
     match kvm {
         // Whoever asks for Firecracker by name gets it, with a note; see `crate::machine`.
         Kvm::Works | Kvm::NotReal => Ok(()),
@@ -560,7 +559,13 @@ fn require_kvm(kvm: Kvm) -> Result<()> {
             "Firecracker needs KVM, and /dev/kvm is open only to the group '{}'",
             kvm::group()
         ))
-        .hint(kvm::join_hint())),
+        .hint(if serves {
+            kvm::join_hint()
+        } else {
+            "the processor shows neither vmx nor svm, so to be let in would not help; '--vmm qemu' \
+             runs the VM in software"
+                .to_owned()
+        })),
     }
 }
 
@@ -618,10 +623,13 @@ mod tests {
 
     #[test]
     fn missing_kvm_names_the_remedy() {
-        let hint = |kvm| require_kvm(kvm).unwrap_err().hint_text().unwrap().to_owned();
+        let hint = |kvm| require_kvm(kvm, true).unwrap_err().hint_text().unwrap().to_owned();
         assert!(hint(Kvm::Denied).contains("usermod -aG"));
+        // Who is let in to what cannot work has gained nothing.
+        let vain = require_kvm(Kvm::Denied, false).unwrap_err().hint_text().unwrap().to_owned();
+        assert!(!vain.contains("usermod") && vain.contains("--vmm qemu"), "{vain}");
         assert!(hint(Kvm::Absent).contains("--vmm qemu"));
-        assert!(require_kvm(Kvm::Works).is_ok());
+        assert!(require_kvm(Kvm::Works, true).is_ok());
     }
 
     /// Run by itself in a guest whose kernel has Landlock, with the real Firecracker in the folder that

@@ -35,9 +35,14 @@ pub fn kvm() -> Kvm {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Kvm::Denied,
         Err(_) => return Kvm::Absent,
     }
-    let real = cfg!(target_arch = "aarch64")
-        || fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_virtualization(&text));
-    if real { Kvm::Works } else { Kvm::NotReal }
+    if processor_serves() { Kvm::Works } else { Kvm::NotReal }
+}
+
+/// Says whether the processor could serve KVM at all; one that cannot gains nothing by a device that
+/// opens.
+pub(crate) fn processor_serves() -> bool {
+    cfg!(target_arch = "aarch64")
+        || fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_virtualization(&text))
 }
 
 /// Returns the group that `/dev/kvm` belongs to, `kvm` where that cannot be told.
