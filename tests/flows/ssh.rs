@@ -16,6 +16,12 @@ const SOCKS: u16 = 4002;
 pub(crate) const IMAGE_KEY: &str = "ssh-ed25519 \
     AAAAC3NzaC1lZDI1NTE5AAAAIGPT7eGJ5mHqKkMhpXNdo4KQFkQzYbi1lNqgD2qV9wTc of-the-image\n";
 
+/// What would lead elsewhere, or be something else than what was typed.
+const FOR_ALL: &str = "Host *\n    User me\n    Port 2222\n    HostName %h.corp.example.com\n    HostKeyAlias corp\n    \
+    ProxyJump bastion\n    ConnectTimeout 1\n    IdentitiesOnly no\n    PubkeyAcceptedAlgorithms rsa-sha2-512\n    \
+    KnownHostsCommand /bin/false\n    ControlMaster auto\n    ControlPath ~/.ssh/one-for-all\n    \
+    ControlPersist 10m\n    RemoteCommand tmux\n    RequestTTY force\n    SendEnv *\n";
+
 /// Everything that speaks ssh reaches the guest by its name.
 pub(crate) fn all_ways_lead_in(guest: &Guest) {
     let ssh = |args: &[&str]| guest.sandbox.raw(program("banger-vm-ssh"), args);
@@ -38,6 +44,12 @@ pub(crate) fn all_ways_lead_in(guest: &Guest) {
     let shell = Shell { guest, config: config.display().to_string() };
     shell.says("echo 'uname -s; id -un; pwd' | ssh -T $VM bash -s", "Linux\nroot\n/root\n");
 
+    // All that follows, with what people say of all hosts.
+    let mut text = fs::read_to_string(&config).expect("a configuration");
+    text.push_str(FOR_ALL);
+    fs::write(&config, text).expect("a configuration");
+    shell.says("ssh -p 2222 $VM id -un; ssh -o HostKeyAlias=corp $VM id -un", "root\nroot\n");
+
     // The key that banger gave is the only one.
     let keys = guest.says("ls /etc/ssh/ssh_host_*_key");
     assert_eq!(keys, "/etc/ssh/ssh_host_ed25519_key\n");
@@ -56,7 +68,7 @@ pub(crate) fn all_ways_lead_in(guest: &Guest) {
     ports_are_carried(&shell);
     another_host_key_is_refused(&shell);
     shell.run("banger ssh-config --uninstall").ok();
-    assert_eq!(fs::read(&config).unwrap_or_default(), b"");
+    assert_eq!(fs::read_to_string(&config).expect("a configuration"), FOR_ALL);
 }
 
 struct Shell<'a> {

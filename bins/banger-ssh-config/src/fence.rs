@@ -19,14 +19,10 @@ pub(crate) fn include(config: &Path) -> Result<Vec<u8>> {
     Ok([BEGIN, b"\nInclude \"", path, b"\"\n", END, b"\n"].concat())
 }
 
-/// Returns the text with exactly one fence: where the first was, else at the beginning, since an
-/// `Include` further down may belong to a `Host` only (ssh_config(5)).
+/// Returns the text with exactly one fence, at the beginning: an `Include` further down may belong to a
+/// `Host` only, and what stands before it counts more (ssh_config(5)).
 pub(crate) fn with(text: &[u8], fenced: &[u8]) -> Result<Vec<u8>> {
-    let fences = fences(text)?;
-    let at = fences.first().map_or(0, |fence| fence.0);
-    let mut new = without(text)?;
-    new.splice(at..at, fenced.iter().copied());
-    Ok(new)
+    Ok([fenced, &without(text)?].concat())
 }
 
 /// Returns the text without any fence; all other bytes stay.
@@ -98,12 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn one_fence_is_left_where_the_first_was() {
+    fn one_fence_is_left_and_comes_first() {
         let old = include(Path::new("/old")).unwrap();
         let new = include(Path::new("/new")).unwrap();
         let text = [b"Host a\n", &old[..], b"Host b\n", &old[..], b"Host c"].concat();
         let after = with(&text, &new).unwrap();
-        assert_eq!(after, [b"Host a\n", &new[..], b"Host b\nHost c"].concat());
+        assert_eq!(after, [&new[..], b"Host a\nHost b\nHost c"].concat());
         assert_eq!(without(&after).unwrap(), b"Host a\nHost b\nHost c");
     }
 

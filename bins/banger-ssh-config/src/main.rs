@@ -9,7 +9,7 @@ mod target;
 
 use banger_cli::{Out, find};
 use banger_doc::{Error, Result};
-use banger_ssh::{Programs, SUFFIX, ensure_user_key, ssh_words};
+use banger_ssh::{FIRMLY, Programs, SUFFIX, ensure_user_key, ssh_words};
 use banger_state::{State, place, replace};
 use std::{env, fmt::Write, path::PathBuf, process::ExitCode};
 use target::Target;
@@ -86,7 +86,8 @@ fn lines(state: &State) -> Result<String> {
     if !root.contains(['"', '\\', '*', '?', '[', '%', '$', '\n']) {
         let _ = writeln!(text, "    Include \"{}\"", logins.display());
     }
-    for (key, value) in ssh_words(state, &programs) {
+    let firmly = FIRMLY.iter().map(|(key, value)| (*key, (*value).to_owned()));
+    for (key, value) in ssh_words(state, &programs).into_iter().chain(firmly) {
         let _ = writeln!(text, "    {key} {value}");
     }
     Ok(text)

@@ -59,6 +59,54 @@ fn each_vm_has_its_own_user_and_all_others_have_root() {
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("\nuser dev\n"));
 }
 
+/// What people and their employers write for all hosts.
+const FOR_ALL: &str = "Host *\n    User me\n    Port 2222\n    HostName %h.corp.example.com\n    HostKeyAlias corp\n    \
+    ProxyJump bastion\n    ProxyCommand nc %h %p\n    ProxyUseFdpass yes\n    ConnectTimeout 1\n    \
+    CanonicalizeHostname always\n    CanonicalDomains corp.example.com\n    CanonicalizeFallbackLocal no\n    \
+    IdentitiesOnly no\n    IdentityFile ~/.ssh/id_rsa\n    PubkeyAuthentication no\n    \
+    PubkeyAcceptedAlgorithms rsa-sha2-512\n    HostKeyAlgorithms rsa-sha2-512\n    \
+    PreferredAuthentications password\n    PKCS11Provider /usr/lib/opensc-pkcs11.so\n    AddKeysToAgent yes\n    \
+    StrictHostKeyChecking no\n    KnownHostsCommand /bin/false\n    UserKnownHostsFile /dev/null\n    \
+    GlobalKnownHostsFile /etc/known\n    CheckHostIP yes\n    UpdateHostKeys yes\n    VerifyHostKeyDNS yes\n    \
+    ControlMaster auto\n    ControlPath ~/.ssh/one-for-all\n    ControlPersist 10m\n    RemoteCommand tmux\n    \
+    RequestTTY force\n    ExitOnForwardFailure yes\n    SendEnv *\n    ForwardAgent yes\n    LogLevel ERROR\n";
+
+#[test]
+fn what_is_said_of_all_hosts_is_not_said_of_vms() {
+    let Some(sandbox) = sandbox() else { return };
+    let config = config(&sandbox);
+    let shown = |host: &str| {
+        let shown = sandbox.raw("/usr/bin/ssh", &["-G", "-F", config.to_str().unwrap(), host]);
+        String::from_utf8_lossy(&shown.ok().stdout).into_owned()
+    };
+    fs::write(&config, "").unwrap();
+    sandbox.raw(PROGRAM, &["--install"]).ok();
+    let alone = shown("web.vm");
+    let fence = fs::read_to_string(&config).unwrap();
+    // Whatever cannot change where a connection goes, who it is, and what is done with it.
+    let harmless = |line: &&str| {
+        let names = ["identityfile", "sendenv", "forwardagent", "loglevel", "controlpersist"];
+        let more = ["canonicaldomains", "canonicalizefallbacklocal", "hostkeyalias"];
+        let name = line.split(' ').next().unwrap_or_default();
+        !names.contains(&name) && !more.contains(&name)
+    };
+    let of = |text: &str| -> Vec<String> {
+        text.lines().filter(harmless).map(ToOwned::to_owned).collect()
+    };
+    for before in [format!("{fence}{FOR_ALL}"), format!("{FOR_ALL}{fence}"), FOR_ALL.to_owned()] {
+        fs::write(&config, before).unwrap();
+        sandbox.raw(PROGRAM, &["--install"]).ok();
+        let now = shown("web.vm");
+        assert_eq!(of(&now), of(&alone));
+        let first = now.lines().find(|line| line.starts_with("identityfile ")).unwrap();
+        assert!(
+            first.ends_with("/ssh/id_ed25519\"") || first.ends_with("/ssh/id_ed25519"),
+            "{first}"
+        );
+    }
+    assert!(shown("elsewhere").contains("\nport 2222\n"), "other hosts keep what is said of them");
+}
+
 #[test]
 fn installing_twice_and_taking_out_leaves_every_other_byte() {
     let Some(sandbox) = sandbox() else { return };

@@ -39,10 +39,17 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let name: Name = args.vm.strip_suffix(SUFFIX).unwrap_or(&args.vm).parse()?;
+    // As ssh writes a host whose port is another than 22.
+    let host = args.vm.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    let host = host.filter(|(_, port)| port.parse::<u16>().is_ok());
+    let host = host.map_or(args.vm.as_str(), |(host, _)| host);
+    let name: Name = host.strip_suffix(SUFFIX).unwrap_or(host).parse()?;
     let folder = State::open_read_only()?.vm(&name)?;
     if args.known_host {
-        return out.line(&known_host(&folder)?);
+        // ssh may look for it under another name or with a port: whatever it calls this VM, this is its key.
+        let line = known_host(&folder)?;
+        let key = line.split_once(' ').map_or(line.as_str(), |(_, key)| key);
+        return out.line(&format!("* {key}"));
     }
     let quiet = out.is_quiet();
     let stream = reach(&folder, LIMIT, || {

@@ -27,8 +27,13 @@ fn the_host_key_is_the_one_made_with_the_vm() {
     let dir = sandbox.vm("web").join("ssh");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("known_host"), "web.vm ssh-ed25519 AAAA web.vm\n").unwrap();
-    let answer = sandbox.raw(PROGRAM, &["--known-host", "web.vm"]);
-    assert_eq!(answer.ok().stdout, b"web.vm ssh-ed25519 AAAA web.vm\n");
+    for name in ["web", "web.vm", "[web.vm]:2222"] {
+        let answer = sandbox.raw(PROGRAM, &["--known-host", name]);
+        assert_eq!(answer.ok().stdout, b"* ssh-ed25519 AAAA web.vm\n", "{name}");
+    }
+    for name in ["[web.vm]:", "[web.vm]", "[[web.vm]:1]:2", "[web.vm]:99999"] {
+        assert_eq!(sandbox.raw(PROGRAM, &["--known-host", name]).status, 2, "{name}");
+    }
 }
 
 #[test]

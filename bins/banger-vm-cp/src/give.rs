@@ -5,7 +5,7 @@ use crate::{
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
 };
-use banger_channel::files::{Put, Whole, relay};
+use banger_channel::files::{Put, Whole, append_link, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result};
 use indicatif::ProgressBar;
@@ -191,17 +191,15 @@ impl Sent<'_> {
             let first = self.seen.entry((meta.dev(), meta.ino())).or_insert_with(|| to.to_owned());
             if first != to {
                 header.set_entry_type(tar::EntryType::Link);
-                return builder.append_link(&mut header, to, first).with_context(said);
+                let first = first.as_os_str().as_bytes();
+                return append_link(builder, &mut header, to.as_os_str().as_bytes(), first)
+                    .with_context(said);
             }
         }
         if kind.is_symlink() {
             let target = fs::read_link(from).with_context(said)?;
-            // As it is where it fits: the builder takes a link's text for a path.
-            return match header.set_link_name_literal(target.as_os_str().as_bytes()) {
-                Ok(()) => builder.append_data(&mut header, to, std::io::empty()),
-                Err(_) => builder.append_link(&mut header, to, target),
-            }
-            .with_context(said);
+            let (to, target) = (to.as_os_str().as_bytes(), target.as_os_str().as_bytes());
+            return append_link(builder, &mut header, to, target).with_context(said);
         }
         if kind.is_file() {
             self.copy.size_bytes += meta.len();

@@ -55,6 +55,14 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let mut sides = args.paths.iter().map(|word| Side::parse(word)).collect::<Result<Vec<_>>>()?;
     let to = sides.pop().ok_or_else(|| Error::usage("nothing to copy"))?;
     let many = sides.len() > 1;
+    if let Some(user) = args.user.as_deref().filter(|user| args.archive && !is_root(user))
+        && matches!(to, Side::Guest { .. })
+    {
+        return Err(Error::usage(format!(
+            "'--archive' keeps owners, and with '--user {user}' all becomes that user's"
+        ))
+        .hint("give one of them: only root, who writes with '--archive', can give files away"));
+    }
     let state = State::open_read_only()?;
     let vm = sides.iter().chain([&to]).find_map(Side::vm);
     if let Some(words) = vm.and_then(|vm| state.vm(vm).ok()?.boots_on()) {
@@ -80,6 +88,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         out.put(&copy, words)?;
     }
     Ok(())
+}
+
+/// Says whether a user is root, by name or number, with root's group if with any.
+fn is_root(user: &str) -> bool {
+    user.split(':').all(|part| matches!(part, "root" | "0"))
 }
 
 fn words(copy: &Copy) -> String {

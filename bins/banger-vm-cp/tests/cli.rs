@@ -118,6 +118,7 @@ fn tree(at: &Path) {
     symlink("a/file", at.join("link")).unwrap();
     symlink(".././/a", at.join("a/up")).unwrap();
     symlink("nowhere", at.join("dangling")).unwrap();
+    symlink(format!("{}/file", "a/.//".repeat(30)), at.join("long")).unwrap();
     let holes = File::create(at.join("holes")).unwrap();
     holes.set_len(1 << 30).unwrap();
     holes.write_all_at(b"in the middle", 300 << 20).unwrap();
@@ -162,11 +163,11 @@ fn a_tree_goes_in_and_comes_back_as_it_is() {
     let copy = answer.document();
     assert_eq!(copy["schema"], "banger.copy/1");
     assert_eq!(copy["to"], at("web", &inside.join("tree")));
-    assert_eq!((&copy["entries"], &copy["skipped"]), (&18.into(), &0.into()), "{copy}");
+    assert_eq!((&copy["entries"], &copy["skipped"]), (&19.into(), &0.into()), "{copy}");
     same(&from, &inside.join("tree"));
     let back = outside.join("back");
     let answer = guest.cp(&[&at("web", &inside.join("tree/")), &text(&back)]);
-    assert_eq!(answer.document()["entries"], 18);
+    assert_eq!(answer.document()["entries"], 19);
     same(&from, &back);
     for tree in [&inside.join("tree"), &back] {
         let meta = fs::metadata(tree.join("holes")).unwrap();
@@ -250,6 +251,12 @@ fn wrong_words_say_what_to_type() {
     guest.sandbox.raw(CP, &["nobody:/tmp", "-"]).fails(125, "no VM 'nobody'");
     let answer = guest.sandbox.raw(CP, &["a", "-", "--archive"]);
     assert!(answer.fails(2, "stands alone").stdout.is_empty());
+    for user in ["dev", "root:dev", "1000"] {
+        guest.cp(&["-a", "-u", user, "a", "web:/tmp"]).fails(2, "give one of them");
+        guest.cp(&["-a", "-u", user, "-", "web:/tmp"]).fails(2, "'--archive' keeps owners");
+    }
+    guest.cp(&["-a", "-u", "0:root", "absent", "web:/tmp"]).fails(3, "no 'absent'");
+    guest.cp(&["-a", "-u", "dev", "web:/absent", "."]).fails(3, "no '/absent'");
     guest.sandbox.plant_vm("db", "alpine", "generic-6.12");
     guest.cp(&["db:/tmp", "."]).fails(4, "VM 'db' is created");
 }

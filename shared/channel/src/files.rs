@@ -5,6 +5,7 @@
 //! it, every wait ends. The guest's end is [`serve()`].
 
 pub mod holes;
+mod link;
 mod owner;
 mod relay;
 mod serve;
@@ -13,6 +14,7 @@ mod turn;
 mod whole;
 mod wire;
 
+pub use link::append_link;
 pub use owner::Owner;
 pub use relay::relay;
 pub use serve::{serve, serve_for};
@@ -299,8 +301,8 @@ impl<'a> Files<'a> {
         self.put_as(root, how, false, limits, fill)
     }
 
-    /// Writes as [`Files::put`] does. What is written belongs to the guest's root and has no setuid
-    /// or setgid bit if it is to be `plain`.
+    /// Writes as [`Files::put`] does. If it is to be `plain`, what is written belongs to whoever
+    /// writes it and has no setuid or setgid bit.
     pub fn put_as(
         &self,
         root: &str,

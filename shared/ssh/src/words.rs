@@ -13,6 +13,28 @@ pub struct Programs {
     pub state: Option<PathBuf>,
 }
 
+/// What is said of VMs beside [`ssh_words`] where a user's own configuration is read too: what stands
+/// there for all hosts leads elsewhere, asks for what no VM has, or gives banger's key away. The first
+/// value that ssh meets counts.
+pub const FIRMLY: &[(&str, &str)] = &[
+    ("HostName", "%h"),
+    ("Port", "22"),
+    ("CanonicalizeHostname", "no"),
+    ("ProxyUseFdpass", "no"),
+    // The proxy waits for a server that is still to come up, and ends by itself.
+    ("ConnectTimeout", "120"),
+    ("ControlMaster", "no"),
+    ("ControlPath", "none"),
+    ("RemoteCommand", "none"),
+    ("RequestTTY", "auto"),
+    ("ExitOnForwardFailure", "no"),
+    ("PubkeyAuthentication", "yes"),
+    ("PubkeyAcceptedAlgorithms", "ssh-ed25519"),
+    ("PKCS11Provider", "none"),
+    ("AddKeysToAgent", "no"),
+    ("VerifyHostKeyDNS", "no"),
+];
+
 /// Returns options of ssh for hosts whose name is a VM's with [`crate::SUFFIX`]: only banger's key is
 /// shown, only the VM's own host key is taken, and the channel is the way.
 pub fn ssh_words(state: &State, programs: &Programs) -> Vec<(&'static str, String)> {
@@ -36,7 +58,7 @@ pub fn ssh_words(state: &State, programs: &Programs) -> Vec<(&'static str, Strin
         ("PreferredAuthentications", "publickey".into()),
         ("HostKeyAlgorithms", "ssh-ed25519".into()),
         ("StrictHostKeyChecking", "yes".into()),
-        ("KnownHostsCommand", format!("{plain} --known-host %H")),
+        ("KnownHostsCommand", format!("{plain} --known-host %h")),
         ("UserKnownHostsFile", "none".into()),
         ("GlobalKnownHostsFile", "none".into()),
         ("CheckHostIP", "no".into()),
@@ -76,6 +98,6 @@ mod tests {
         assert!(proxy.contains("it'\\''s 100%%' '/opt/my bin/proxy' %h"), "{proxy}");
         let known = get("KnownHostsCommand");
         assert!(known.starts_with("/usr/bin/env \"BANGER_STATE="), "{known}");
-        assert!(known.ends_with("\"/opt/my bin/proxy\" --known-host %H"), "{known}");
+        assert!(known.ends_with("\"/opt/my bin/proxy\" --known-host %h"), "{known}");
     }
 }

@@ -12,14 +12,17 @@ use crate::{
 };
 use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::{Mode, mkdirat},
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
     fmt::Write as _,
     fs::{self, File},
     io::Read,
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::Path,
     time::Duration,
 };
@@ -238,7 +241,8 @@ pub(crate) fn look(
     left_out(&mut look, given, next);
     if kept > 0 {
         let s = if kept == 1 { "" } else { "s" };
-        look.left.push(format!("that {kept} file{s}, which no rule ignores, left the index"));
+        look.left
+            .push(format!("the removal of {kept} file{s} from the index, which no rule ignores"));
     }
     for (dir, words) in &places {
         if !ignored.contains(dir) {
@@ -302,7 +306,8 @@ fn set_apart(
     }
     for dir in inner_repositories {
         let dir = dir.strip_suffix(b"/").unwrap_or(dir);
-        places.push((dir.to_vec(), format!("the repository '{}' in it", shown(dir))));
+        places
+            .push((dir.to_vec(), format!("the repository '{}' inside the workspace", shown(dir))));
     }
     for path in &look.closed {
         let words = format!("'{}', which could not be looked into", shown(path));
@@ -771,7 +776,7 @@ fn read_position(
                     look.index.tracked.insert(entry.path);
                 }
                 if index.is_partial {
-                    look.left.push("an index that is in parts".into());
+                    look.left.push("a split or sparse index".into());
                 }
             }
             Err(_) => look.left.push("an index that cannot be read".into()),
@@ -819,9 +824,10 @@ fn ignored(
     let mut input = Vec::new();
     // Some rules are for directories alone, and git looks whether it is one.
     let dirs = dirs.iter().filter(|dir| is_safe(dir)).take(MAX_LEFT * 10);
+    let tree = scratch.open_tree()?;
     for dir in dirs.clone() {
-        fs::create_dir_all(scratch.tree().join(OsStr::from_bytes(dir)))
-            .context("cannot make a scratch directory")?;
+        // What cannot be made is taken for a file: at worst it counts as work.
+        let _ = make_dirs(&tree, dir);
     }
     for path in paths.iter().map(|path| path.as_slice()).chain(dirs.copied()) {
         // A first ':' would be taken for a pattern's magic.
@@ -875,7 +881,9 @@ fn write_rules(
             let git = store.git_writing_to(&store.local);
             let ended = git.attempt(["cat-file", "blob", oid], b"")?;
             let dir = path.strip_suffix(name).unwrap_or_default();
-            scratch.write(&[dir, new_name].concat(), false, &mut ended.answer.as_slice())?;
+            if ended.answer.len() as u64 <= MAX_RULES {
+                scratch.write(&[dir, new_name].concat(), false, &mut ended.answer.as_slice())?;
+            }
         }
     }
     if rules.is_empty() {
@@ -927,21 +935,34 @@ impl Scratch {
 
     /// Writes a file of the scratch tree. No link is ever made in there, so a checked path stays.
     fn write(&self, path: &[u8], executable: bool, content: &mut dyn Read) -> Result<()> {
-        let full = self.tree().join(OsStr::from_bytes(path));
-        let said = || format!("cannot write '{}'", path.escape_ascii());
-        if let Some(dir) = full.parent() {
-            fs::create_dir_all(dir).with_context(said)?;
+        let said = || format!("cannot write '{}'", shown(path));
+        let tree = self.open_tree()?;
+        if let Some(end) = path.iter().rposition(|byte| *byte == b'/') {
+            make_dirs(&tree, &path[..end]).with_context(said)?;
         }
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(if executable { 0o700 } else { 0o600 })
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&full)
-            .with_context(said)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(if executable { 0o700 } else { 0o600 });
+        let mut file = openat(&tree, path, flags, mode).map(File::from).with_context(said)?;
         std::io::copy(content, &mut file).with_context(said)?;
         Ok(())
+    }
+
+    /// Opens the tree. A path of the guest may be as long as a path can be, so it is one from here.
+    fn open_tree(&self) -> Result<File> {
+        File::open(self.tree()).context("cannot open a scratch directory")
+    }
+}
+
+/// Makes a directory below an open one, with those it lies in.
+fn make_dirs(tree: &File, dir: &[u8]) -> nix::Result<()> {
+    let make = |dir: &[u8]| match mkdirat(tree, dir, Mode::S_IRWXU) {
+        Err(Errno::EEXIST) => Ok(()),
+        done => done,
+    };
+    match make(dir) {
+        Err(Errno::ENOENT) => parents(dir).try_for_each(make),
+        done => done,
     }
 }
 
@@ -1020,36 +1041,42 @@ fn add_changed(
     look: &Look,
     changed: &[&[u8]],
 ) -> Result<()> {
-    let size: u64 = changed.iter().filter_map(|path| look.entries.get(*path)).map(|e| e.size).sum();
+    let entries = changed.iter().filter_map(|path| look.entries.get(*path));
+    let size = entries.fold(64 << 20, |sum: u64, entry| sum.saturating_add(entry.size));
     // What grows a little meanwhile is no reason to give up; what is endless is.
-    let limits = Limits { bytes: size + (64 << 20), ..Limits::default() };
+    let limits = Limits::default();
+    let limits = Limits { bytes: limits.bytes.min(size), ..limits };
     let mut regular = Vec::new();
     let mut links: Vec<&[u8]> = Vec::new();
     let mut targets = String::new();
-    files.get(root, changed, limits, |index, got| {
-        let path = changed[index];
-        match got {
-            Got::File { mode, content, .. } => {
-                scratch.write(path, mode & 0o100 != 0, content)?;
-                regular.extend_from_slice(path);
-                regular.push(0);
+    files
+        .get(root, changed, limits, |index, got| {
+            let path = changed[index];
+            match got {
+                Got::File { mode, content, .. } => {
+                    scratch.write(path, mode & 0o100 != 0, content)?;
+                    regular.extend_from_slice(path);
+                    regular.push(0);
+                }
+                Got::Link(target) => {
+                    let file = scratch.path().join("links").join(links.len().to_string());
+                    fs::write(&file, target).context("cannot write a link")?;
+                    let _ = writeln!(targets, "{}", file.display());
+                    links.push(path);
+                }
+                Got::Missing => {
+                    return Err(Error::conflict(format!(
+                        "'{}' went away while it was read",
+                        path.escape_ascii()
+                    ))
+                    .hint("try again"));
+                }
             }
-            Got::Link(target) => {
-                let file = scratch.path().join("links").join(links.len().to_string());
-                fs::write(&file, target).context("cannot write a link")?;
-                let _ = writeln!(targets, "{}", file.display());
-                links.push(path);
-            }
-            Got::Missing => {
-                return Err(Error::conflict(format!(
-                    "'{}' went away while it was read",
-                    path.escape_ascii()
-                ))
-                .hint("try again"));
-            }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        })
+        .map_err(|error| {
+            error.or_hint("a rule in '.gitignore' keeps a file out, 'banger vm cp' copies it")
+        })?;
     if !regular.is_empty() {
         git.run(["update-index", "--add", "--replace", "-z", "--stdin"], &regular)
             .context("cannot take over the guest's files")?;

@@ -49,7 +49,10 @@ pub(crate) struct Index {
 
 /// Reads an index whose objects have names of `oid_len` bytes.
 pub(crate) fn parse(bytes: &[u8], oid_len: usize) -> Result<Index> {
-    Parser { bytes, at: 0 }.index(oid_len).ok_or_else(|| Error::failed("the index is damaged"))
+    // The sum at the end is no part of what is read.
+    let end = bytes.len().checked_sub(oid_len);
+    let index = end.and_then(|end| Parser { bytes: &bytes[..end], at: 0 }.index(oid_len));
+    index.ok_or_else(|| Error::failed("the index is damaged"))
 }
 
 /// Reads an index; no bytes are an empty one.
@@ -157,7 +160,7 @@ impl<'a> Parser<'a> {
             before.clone_from(&entry.path);
             index.entries.push(entry);
         }
-        while self.at + 8 + oid_len <= self.bytes.len() {
+        while self.at + 8 <= self.bytes.len() {
             let start = self.at;
             let name = self.take(4)?;
             let size = self.u32()? as usize;
@@ -237,5 +240,42 @@ mod tests {
         assert!(parse(b"DIRC\0\0\0\x04\0\0\0\x01", 20).is_err());
         assert!(parse(b"DIRC\0\0\0\x09\0\0\0\0", 20).is_err());
         assert!(parse(&[&b"DIRC\0\0\0\x02\0\0\0\0"[..], &[0; 20]].concat(), 20).is_ok());
+    }
+
+    /// An index of one file with cached trees that claim to be `size` bytes long.
+    fn index_with_trees(oid_len: usize, size: u32) -> Vec<u8> {
+        let mut bytes = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
+        let entry = [&[1; 24][..], &[0, 0, 0x81, 0xa4], &[1; 12], &vec![2; oid_len], b"\0\x01a"];
+        let entry = entry.concat();
+        bytes.extend(&entry);
+        bytes.resize(bytes.len() + 8 - entry.len() % 8, 0);
+        bytes.extend(b"TREE");
+        bytes.extend(size.to_be_bytes());
+        bytes.extend(b"tree");
+        bytes.extend(vec![3; oid_len]);
+        bytes
+    }
+
+    #[test]
+    fn an_extension_ends_before_the_sum() {
+        let unsure = |bytes: &[u8], oid_len| fitted(bytes, oid_len, |_| Some(Stat::Unsure));
+        for oid_len in [20, 32] {
+            let whole = index_with_trees(oid_len, 4);
+            let new = unsure(&whole, oid_len).unwrap();
+            assert_eq!(new.len(), whole.len() - 12);
+            assert_eq!(parse(&new, oid_len).unwrap().entries[0].path, b"a");
+            for size in (5..64).chain([u32::MAX]) {
+                assert!(unsure(&index_with_trees(oid_len, size), oid_len).is_err(), "{size}");
+            }
+            // Nor does any other damage end in anything but an answer.
+            for at in 0..whole.len() {
+                let _ = unsure(&whole[..at], oid_len);
+                for byte in [0, 1, 0x40, 0x7f, 0x80, 0xff] {
+                    let mut damaged = whole.clone();
+                    damaged[at] = byte;
+                    let _ = unsure(&damaged, oid_len);
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     prepare::Wish,
     record::Folder,
 };
-use banger_channel::files::{Files, Limits, PRESENT, Put};
+use banger_channel::files::{Files, Limits, PRESENT, Put, append_link};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
 use banger_state::clock_ms;
 use std::{
@@ -336,23 +336,6 @@ fn append(
     builder
         .append_data(header, Path::new(OsStr::from_bytes(path)), content)
         .with_context(|| format!("cannot send '{}'", path.escape_ascii()))
-}
-
-/// Adds a link with its text as it is: the builder takes it for a path and makes it a tidy one.
-fn append_link(
-    builder: &mut tar::Builder<&mut dyn Write>,
-    header: &mut tar::Header,
-    path: &[u8],
-    target: &[u8],
-) -> std::io::Result<()> {
-    if header.set_link_name_literal(target).is_err() {
-        let mut long = tar::Header::new_gnu();
-        long.set_entry_type(tar::EntryType::GNULongLink);
-        long.set_size(target.len() as u64 + 1);
-        let name = Path::new("././@LongLink");
-        builder.append_data(&mut long, name, target.chain(&b"\0"[..]))?;
-    }
-    builder.append_data(header, Path::new(OsStr::from_bytes(path)), std::io::empty())
 }
 
 fn append_piece(

@@ -87,7 +87,10 @@ fn linked_work_trees_are_work_wherever_they_lie() {
         world.export();
         let found = world.unexported();
         let said = |words: &str| found.iter().any(|found| found.contains(words));
-        assert!(said("the work tree '") || said("worktrees/y' in it"), "{work}: {found:?}");
+        assert!(
+            said("the work tree '") || said("worktrees/y' inside the workspace"),
+            "{work}: {found:?}"
+        );
     }
     let world = worked(ONE, "git worktree add -q --detach w; git worktree remove w");
     assert_eq!(world.unexported(), [""; 0]);
@@ -134,7 +137,7 @@ fn files_that_were_untracked_and_are_ignored_leave_the_host_too() {
 fn files_that_left_the_index_alone_stay_and_count() {
     let world = worked(ONE, "git rm -q --cached a; git commit -qm untrack");
     assert_eq!(applied(&world), "", "no rule ignores it");
-    counts(&world, "left the index");
+    counts(&world, "the removal of 1 file from the index");
 }
 
 #[test]
@@ -269,6 +272,21 @@ fn a_deep_place_spoils_itself_alone() {
 }
 
 #[test]
+fn a_path_as_long_as_paths_can_be_spoils_itself_alone() {
+    // 3838 bytes: the last place whose names still make paths.
+    let work = "echo new >new; n() { printf \"%0$1d\" 0; }; \
+                for i in $(seq 15) last; do d=$(n 250); if [ $i = last ]; then d=$(n 73); fi; mkdir $d; cd $d; done; \
+                mkdir $(n 250); echo x >$(n 250)/x; echo y >$(n 249); echo '*.o' >.gitignore; echo o >o.o";
+    let world = worked(ONE, work);
+    let found = world.unexported();
+    assert!(found.iter().any(|found| found.contains("could not be looked into")), "{found:?}");
+    let status = applied(&world);
+    let lines: Vec<&str> = status.lines().collect();
+    assert_eq!(lines.len(), 3, "{status}");
+    assert!(lines[0].ends_with("/.gitignore") && lines[1].ends_with('0') && lines[2] == "A  new");
+}
+
+#[test]
 fn a_name_that_git_refuses_spoils_itself_alone() {
     let world = worked(ONE, "mkdir .GIT; echo x >.GIT/x; echo new >new");
     assert_eq!(applied(&world), "A  new\n");
@@ -347,7 +365,7 @@ fn any_path_of_the_guest_is_taken_and_a_refused_one_leaves_nothing() {
         Ok(here)
     });
     banger_workspace::prepare(&world.vm(), &files, &world.wish()).unwrap_err();
-    assert!(!is_first.into_inner());
+    assert!(!is_first.load(Ordering::Relaxed), "the first connection was asked for");
     assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "no record is left");
     world.prepare(&world.wish()).unwrap();
 }

@@ -204,35 +204,60 @@ fn a_link_and_files_below_it_at_once_are_refused() {
 
 #[test]
 fn sizes_are_bounded() {
-    let (_, answer) =
-        export(Plot { files: vec![file("n", "x")], bigger: u64::MAX / 2, ..Plot::default() });
-    assert!(answer.is_ok() || answer.as_ref().unwrap_err().contains("bytes"), "{answer:?}");
-    let (_, answer) =
-        export(Plot { files: vec![file("n", "x")], endless: true, ..Plot::default() });
-    let error = answer.unwrap_err();
-    assert!(error.contains("is too much"), "{error}");
+    let files: Vec<Fake> = ["n", "o", "p"].map(|path| file(path, "x")).into();
+    // What was said to be big and is not is taken as it is.
+    let bigger = u64::MAX / 2;
+    let (_, answer) = export(Plot { files: files.clone(), bigger, ..Plot::default() });
+    assert_eq!(answer.unwrap().matches("+x").count(), 3);
+    for bigger in [0, bigger] {
+        let (_, answer) =
+            export(Plot { files: files.clone(), bigger, endless: true, ..Plot::default() });
+        let error = answer.unwrap_err();
+        assert!(error.contains("is too much"), "{error}");
+    }
 }
 
-#[test]
-fn rules_and_attributes_of_the_guest_run_nothing() {
-    let ran = "touch /tmp/banger-ran-from-a-guest";
-    let (_, answer) = export(with(vec![
-        file(
-            ".gitattributes",
-            "* filter=evil diff=evil text working-tree-encoding=UTF-16 ident export-subst\n",
-        ),
+/// A repository in which each thing that git can be told to run is a trap.
+fn traps(ran: &str) -> Vec<Fake> {
+    vec![
+        file(".gitattributes", "* filter=evil diff=evil ident export-subst\n"),
         file(
             ".gitmodules",
             "[submodule \"x\"]\n\tpath = x\n\turl = --upload-pack=evil\n\tupdate = !evil\n",
         ),
-        file(".gitconfig", "[core]\n\tfsmonitor = evil\n"),
+        file(".gitconfig", &format!("[core]\n\tfsmonitor = {ran}\n")),
         file(
             ".git/config",
             &format!(
-                "[core]\n\tfsmonitor = {ran}\n\thooksPath = hooks\n\tpager = {ran}\n[filter \"evil\"]\n\tclean = {ran}\n"
+                "[core]\n\tfsmonitor = {ran}\n\thooksPath = hooks\n\tpager = {ran}\n[filter \"evil\"]\n\tclean = {ran}\n\trequired = true\n\
+                 [diff \"evil\"]\n\tcommand = {ran}\n\ttextconv = {ran}\n"
             ),
         ),
         file(".git/hooks/post-index-change", &format!("#!/bin/sh\n{ran}\n")),
+        file("hooks/post-index-change", &format!("#!/bin/sh\n{ran}\n")),
+        file("a", "x\n"),
+    ]
+}
+
+#[test]
+fn rules_and_attributes_of_the_guest_run_nothing() {
+    let marks = tempfile::tempdir().unwrap();
+    let mark = marks.path().join("ran");
+    let ran = format!("touch {}", mark.display());
+    // They are traps: who goes in as git does is caught.
+    let world = World::new("git init -q; echo a >a; git add a; git commit -qm one");
+    for trap in traps(&ran) {
+        let path = world.host().join(String::from_utf8(trap.path).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let is_config = path.ends_with(".git/config");
+        let old = if is_config { fs::read(&path).unwrap() } else { Vec::new() };
+        fs::write(&path, [old, trap.content].concat()).unwrap();
+    }
+    world.shell(&world.host(), "git add -A || true");
+    fs::remove_file(&mark).expect("because git runs what it is told to");
+
+    let mut files = traps(&ran);
+    files.extend([
         file(".git/HEAD", "ref: refs/heads/../../../../etc/passwd\n"),
         file(
             ".git/packed-refs",
@@ -241,17 +266,24 @@ fn rules_and_attributes_of_the_guest_run_nothing() {
         file(".git/refs/heads/ok", &"f".repeat(40)),
         file(".git/refs/heads/..", &"f".repeat(40)),
         file(".git/refs/heads/a.lock", "ref: ../../../x"),
-        file("hooks/post-index-change", &format!("#!/bin/sh\n{ran}\n")),
-        file("a", "x\n"),
-    ]));
-    // A working-tree encoding that the content is not in is an error of git's own.
-    if let Err(error) = answer {
-        assert!(
-            error.contains("cannot") || error.contains("the guest's agent answered"),
-            "{error}"
-        );
+    ]);
+    let names_it_badly = |path: &[u8]| path.ends_with(b"/..");
+    let (_, answer) = export(with(files.clone()));
+    let error = answer.unwrap_err();
+    assert!(error.contains("the guest's agent answered"), "{error}");
+    files.retain(|fake| !names_it_badly(&fake.path));
+    let (_, answer) = export(with(files.clone()));
+    let patch = answer.unwrap();
+    assert!(patch.contains("+x") && patch.contains("+* filter=evil"), "{patch}");
+    assert!(patch.contains("b/hooks/post-index-change"), "{patch}");
+    // An encoding that the content is not in is an error of git's own.
+    files.push(file("web/.gitattributes", "* text working-tree-encoding=UTF-16\n"));
+    files.push(file("web/b", "x\n"));
+    let (_, answer) = export(with(files));
+    if let Ok(patch) = answer {
+        panic!("{patch}");
     }
-    assert!(!Path::new("/tmp/banger-ran-from-a-guest").exists());
+    assert!(!mark.exists());
 }
 
 #[test]

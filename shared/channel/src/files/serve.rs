@@ -2,6 +2,7 @@
 //! writes lands where the host said, whatever the guest makes of its tree meanwhile.
 
 use super::holes;
+use super::link::append_link;
 use super::owner::{Acting, Owner};
 use super::turn::Turn;
 use super::whole::Whole;
@@ -440,7 +441,7 @@ impl Tree {
             match seen.entry((stat.st_dev, stat.st_ino)) {
                 Slot::Occupied(first) => {
                     header.set_entry_type(tar::EntryType::Link);
-                    return builder.append_link(&mut header, full, OsStr::from_bytes(first.get()));
+                    return append_link(builder, &mut header, path, first.get());
                 }
                 Slot::Vacant(slot) => {
                     slot.insert(path.to_vec());
@@ -462,11 +463,7 @@ impl Tree {
             SFlag::S_IFLNK => {
                 header.set_entry_type(tar::EntryType::Symlink);
                 let target = readlinkat(&dir, name)?;
-                // As it is where it fits: the builder takes a link's text for a path.
-                match header.set_link_name_literal(target.as_bytes()) {
-                    Ok(()) => builder.append_data(&mut header, full, std::io::empty()),
-                    Err(_) => builder.append_link(&mut header, full, target),
-                }
+                append_link(builder, &mut header, path, target.as_bytes())
             }
             SFlag::S_IFDIR => {
                 header.set_entry_type(tar::EntryType::Directory);
