@@ -15,6 +15,7 @@ mod plan;
 mod prepare;
 mod ready;
 mod record;
+mod remotes;
 mod send;
 mod source;
 mod status;

@@ -8,6 +8,7 @@ use crate::{
     plan::{self, DIR, Item, LINK, MODULE, Plan},
     prepare::{Wish, join, text},
     ready::{packed_refs, small_files, unfinished_commits},
+    remotes::{self, Ways, tracking},
     source::Ref,
     store::{DEPTH, History, Store},
     unit::{Unit, carrying},
@@ -22,6 +23,15 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+/// Stands for all references to branches of remotes, which no look at a guest tells apart from what it
+/// fetched itself.
+pub(crate) const REMOTE_REFS: &[u8] = b".git/refs/remotes";
+
+/// Says whether a reference is to a branch of a remote.
+pub(crate) fn is_remote(name: &str) -> bool {
+    name.starts_with("refs/remotes/")
+}
 
 /// Where the content of something that goes comes from.
 #[derive(Clone, Debug)]
@@ -134,7 +144,7 @@ pub(crate) fn load_repository(
             &own_store
         };
         let history = fetch(store, unit, wish.mode)?;
-        load.notes.extend(unit.plan.notes.iter().cloned());
+        load.notes.extend(unit.plan.notes.iter().chain(&history.notes).cloned());
         load.untracked_left += unit.plan.untracked_left;
         add_plan(&mut load, &unit.plan, &unit.at, before, is_first)?;
         if is_first {
@@ -186,15 +196,15 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
     let mut must: Vec<Ref> = Vec::new();
     if let Some(commit) = &unit.head.commit {
         let name = unit.head.branch.clone().unwrap_or_else(|| "HEAD".into());
-        must.push(Ref { name, oid: commit.clone(), peeled: commit.clone() });
+        let (oid, peeled) = (commit.clone(), commit.clone());
+        must.push(Ref { name, oid, peeled, target: None });
     }
     if let Some(branch) = &repository.head.branch {
         let short = branch.trim_start_matches("refs/heads/");
         let remote = repository.setting(&format!("branch.{short}.remote"));
         let merge = repository.setting(&format!("branch.{short}.merge"));
         if let (Some(remote), Some(merge)) = (remote, merge) {
-            let upstream =
-                format!("refs/remotes/{remote}/{}", merge.trim_start_matches("refs/heads/"));
+            let upstream = tracking(remote, merge);
             must.extend(repository.refs.iter().filter(|r| r.name == upstream).cloned());
         }
         // The host's own branch stays known where the guest gets one of its own.
@@ -206,10 +216,13 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
     let unfinished = if unit.is_as_it_lies { unfinished_commits(repository) } else { Vec::new() };
     let index = index::parse_or_empty(&unit.index_bytes, store.oid_len)?;
     let listed = || index.entries.iter().filter(|entry| entry.mode != MODULE);
+    let bases = if depth.is_some() { remotes::bases(repository) } else { Vec::new() };
     let mut key = Sha256::new();
     key.update(format!(
-        "{must:?} {:?} {:?} {unfinished:?} {depth:?}",
-        repository.refs, repository.shallow
+        "{must:?} {:?} {:?} {unfinished:?} {depth:?} {bases:?} {:?}",
+        repository.refs,
+        repository.shallow,
+        remotes::named(repository, repository.refs.iter().map(|known| &known.name))
     ));
     key.update(index_sum(&index));
     let key = hex(&key.finalize());
@@ -218,8 +231,12 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
         history.refs.remove("HEAD");
         return Ok(history);
     }
-    let mut history = store.choose(repository, &must, &unfinished, depth, &cut)?;
-    history.key = key;
+    let ways = match &unit.head.commit {
+        Some(head) => remotes::ways(repository, head, &bases)?,
+        None => Ways::default(),
+    };
+    let mut history = store.choose(repository, &must, &unfinished, &ways, depth, &cut)?;
+    (history.key, history.notes) = (key, ways.notes);
     let mut more: BTreeSet<String> = unfinished.into_iter().collect();
     let intended = listed().filter(|entry| entry.intent_to_add).map(|entry| entry.oid.clone());
     // The object of a path that is only intended need not be there.
@@ -370,6 +387,9 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
             load.position.index_sha256 = index_sum(&index);
         }
         load.refs.clone_from(&history.refs);
+        let remote: Vec<_> = history.refs.iter().filter(|(name, _)| is_remote(name)).collect();
+        let sum = hex(&Sha256::digest(format!("{remote:?}")));
+        load.tree.insert(REMOTE_REFS.to_vec(), inner_given(sum));
         load.packed = packed;
         load.index.clone_from(&unit.index_bytes);
         load.oid_len = store.oid_len;

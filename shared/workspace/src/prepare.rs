@@ -1,6 +1,7 @@
 //! Putting a repository or a directory into a guest.
 
 use crate::{
+    git::lines,
     given::{Given, Tree},
     guest::{self, Look},
     load::{Before, Load, load_directory, load_repository},
@@ -15,6 +16,7 @@ use banger_channel::files::Files;
 use banger_doc::{Context, Error, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::clock_ms;
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -146,6 +148,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     });
     // What is there already: refuse before anything is read or written.
     let mut seen = None;
+    let mut is_replaced = false;
     if let Some(before) = &before {
         let store = Store::open(dir, &before.object_format)?;
         let (given, next) = folder.trees(before)?;
@@ -153,30 +156,47 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         if !wish.force && look.is_there {
             refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
         }
-        if !look.is_there || look.is_empty {
-            // What was there is gone, and what the host kept of it is of no use to another one.
+        // What was there is gone, or is another repository's, whose objects are not to go along.
+        is_replaced =
+            look.is_there && !look.is_empty && same.is_some() && is_another(&source, before)?;
+        if !look.is_there || look.is_empty || is_replaced {
             same = None;
         }
         seen = Some((given, look));
     }
     let kept = same.and_then(|before| kept_branch(&source, before, wish));
     let wish = kept.as_ref().unwrap_or(wish);
-    if before.is_some() && same.is_none() {
-        folder.forget()?;
-    }
-    let store = Store::open(dir, &format)?;
+    // What begins anew is made apart, so that a repository that is refused changes nothing.
+    let is_new = before.is_some() && same.is_none();
+    let apart = is_new.then(|| folder.scratch()).transpose()?;
+    let place = apart.as_ref().map_or(dir, tempfile::TempDir::path);
+    let store = Store::open(place, &format)?;
     let given = seen
         .as_ref()
         .zip(same)
         .map(|((tree, _), same)| Before { tree, prepared_tree: &same.prepared_tree });
-    let load = match source {
+    let mut load = match source {
         Source::Directory(root) => load_directory(&root, &store, given)?,
         source @ Source::Repository(_) => {
             let units = units(source, wish, &store)?;
-            load_repository(dir, &store, units, wish, given)?
+            load_repository(place, &store, units, wish, given)?
         }
     };
-    let mut load = load;
+    if is_replaced {
+        let path = &wish.guest_path;
+        load.notes.push(format!(
+            "'{path}' held another repository, which is moved aside, to '{path}.before-1' or the \
+             next number that is free"
+        ));
+    }
+    if let Some(apart) = &apart {
+        folder.replace(apart.path())?;
+        for pack in load.packs.values_mut() {
+            if let Ok(below) = pack.strip_prefix(apart.path()) {
+                *pack = dir.join(below);
+            }
+        }
+    }
     if let Some((before, (_, look))) = same.zip(seen.as_ref()) {
         // Branches of an earlier prepare stay in the guest, and are no work of its own.
         for (name, oid) in &before.given.refs {
@@ -208,8 +228,27 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         notes: load.notes.clone(),
     };
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
-    send(&folder, files, wish, same, (old, look), load, &mut record)?;
+    // There is no work in what is replaced, or it may go; it is moved aside all the same.
+    let wish = Wish { force: wish.force || is_replaced, ..wish.clone() };
+    send(&folder, files, &wish, same, (old, look), load, &mut record)?;
     Ok(record)
+}
+
+/// Says whether a guest was given another repository than this one: one that lies elsewhere and has
+/// commits that this one lacks, or one of which this one has nothing.
+fn is_another(source: &Source, before: &Workspace) -> Result<bool> {
+    let Source::Repository(repository) = source else { return Ok(false) };
+    let is_elsewhere = repository.root.display().to_string() != before.host_path;
+    let commits = [&before.base_commit, &before.host_commit].into_iter().flatten();
+    let asked: BTreeSet<&String> = commits.chain(before.given.refs.values()).collect();
+    if asked.is_empty() {
+        return Ok(is_elsewhere);
+    }
+    let count = asked.len();
+    let answer = repository.git().run(["cat-file", "--batch-check"], lines(asked).as_bytes())?;
+    let answer = String::from_utf8_lossy(&answer);
+    let missing = answer.lines().filter(|line| line.ends_with(" missing")).count();
+    Ok(missing == count || (is_elsewhere && missing > 0))
 }
 
 /// Returns what is wished with the branch that an earlier prepare made in the guest alone: unless somebody

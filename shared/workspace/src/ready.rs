@@ -3,6 +3,7 @@
 
 use crate::{
     git::{is_oid, lines},
+    remotes::{self, Remotes},
     source::{Repository, lines_of_oids},
     store::History,
 };
@@ -48,7 +49,13 @@ pub(crate) fn small_files(
     modules: &[String],
 ) -> Small {
     let mut small = Small::new();
-    small.insert("config".into(), config(repository, work_tree, modules).into_bytes());
+    let remotes = remotes::named(repository, history.refs.keys());
+    small.insert("config".into(), config(repository, &remotes, work_tree, modules).into_bytes());
+    for head in repository.refs.iter().filter(|known| known.name.starts_with("refs/remotes/")) {
+        if let Some(target) = head.target.as_ref().filter(|to| history.refs.contains_key(*to)) {
+            small.insert(head.name.clone(), format!("ref: {target}\n").into_bytes());
+        }
+    }
     let mut exclude = repository.small_file("info/exclude").unwrap_or_default();
     let users = repository.excludes_file();
     if let Some(users) = users.and_then(|path| banger_state::read_limited(&path, 1 << 20).ok()) {
@@ -98,7 +105,12 @@ pub(crate) fn parse_packed_refs(bytes: &[u8]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn config(repository: &Repository, work_tree: Option<&str>, modules: &[String]) -> String {
+fn config(
+    repository: &Repository,
+    remotes: &Remotes,
+    work_tree: Option<&str>,
+    modules: &[String],
+) -> String {
     let is_sha1 = repository.format == "sha1";
     let mut text = String::from("[core]\n");
     let _ = writeln!(text, "\trepositoryformatversion = {}", i32::from(!is_sha1));
@@ -117,19 +129,19 @@ fn config(repository: &Repository, work_tree: Option<&str>, modules: &[String]) 
             let _ = write!(text, "[{section}]\n\t{name} = {}\n", quoted(value));
         }
     }
-    if let Some(url) = repository.setting("remote.origin.url") {
+    for (name, url) in &remotes.addresses {
         let _ = write!(
             text,
-            "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-            quoted(&without_secrets(url))
+            "[remote {}]\n\turl = {}\n\tfetch = {}\n",
+            quoted(name),
+            quoted(url),
+            quoted(&format!("+refs/heads/*:refs/remotes/{name}/*"))
         );
     }
-    let branch = repository.head.branch.as_deref().and_then(|b| b.strip_prefix("refs/heads/"));
-    if let Some(branch) = branch {
-        for name in ["remote", "merge"] {
-            if let Some(value) = repository.setting(&format!("branch.{branch}.{name}")) {
-                let _ = write!(text, "[branch {}]\n\t{name} = {}\n", quoted(branch), quoted(value));
-            }
+    for (branch, settings) in &remotes.branches {
+        let _ = writeln!(text, "[branch {}]", quoted(branch));
+        for (name, value) in settings {
+            let _ = writeln!(text, "\t{name} = {}", quoted(value));
         }
     }
     for module in modules {
@@ -165,7 +177,13 @@ pub(crate) fn without_secrets(url: &str) -> String {
     // A query or a fragment serves nothing but a token.
     let rest =
         &rest[..rest.find(['?', '#']).filter(|_| !scheme.ends_with("file")).unwrap_or(rest.len())];
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (mut host, mut path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // A password may have a slash that nobody escaped.
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !host.contains(['@', '[']) && host.split_once(':').is_some_and(|(_, port)| !is_port(port)) {
+        let end = rest.rfind('@').unwrap_or(host.len());
+        (host, path) = rest.split_at(end + rest[end..].find('/').unwrap_or(rest.len() - end));
+    }
     let Some((login, host)) = host.rsplit_once('@') else {
         return format!("{scheme}://{host}{path}");
     };
@@ -194,6 +212,12 @@ mod tests {
             ("https://h?token=S", "https://h"),
             ("file:///srv/a?b#c", "file:///srv/a?b#c"),
             ("https://host/x@y", "https://host/x@y"),
+            ("https://me:p/w@host/x", "https://host/x"),
+            ("https://host:8443/x/y@z", "https://host:8443/x/y@z"),
+            ("https://[::1]:8443/x@y", "https://[::1]:8443/x@y"),
+            ("HTTPS://token@host/x", "HTTPS://host/x"),
+            ("git+ssh://git:pw@host/x", "git+ssh://git@host/x"),
+            ("helper::https://me:pw@host/x", "helper::https://host/x"),
         ] {
             assert_eq!(without_secrets(url), plain);
         }

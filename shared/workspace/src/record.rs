@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+/// What a store is made of, in the folder of a workspace.
+const STORES: [&str; 3] = ["repo.git", "local", "modules"];
 /// How long another program may work on the same workspace.
 const BUSY: Duration = Duration::from_mins(10);
 
@@ -86,6 +88,26 @@ impl Folder {
         }
     }
 
+    /// Makes a place for a store beside the one that is in use.
+    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir> {
+        let made = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&self.path);
+        made.with_context(|| format!("cannot make a directory in '{}'", self.path.display()))
+    }
+
+    /// Removes all that is known of the workspace, and takes the store that was made in `new`.
+    pub(crate) fn replace(&self, new: &Path) -> Result<()> {
+        self.forget()?;
+        for name in STORES {
+            match fs::rename(new.join(name), self.path.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context("cannot take over what was made of the repository");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all that is known of the workspace.
     pub(crate) fn forget(&self) -> Result<()> {
         let record = self.path.join(document());
@@ -96,7 +118,7 @@ impl Folder {
             }
             _ => {}
         }
-        for name in ["repo.git", "local", "modules"] {
+        for name in STORES {
             let _ = fs::remove_dir_all(self.path.join(name));
         }
         self.tidy("");

@@ -3,7 +3,7 @@
 use crate::{
     given::{Given, Seen, Tree},
     guest::{How, Look},
-    load::{Content, Load, Piece, open_file},
+    load::{Content, Load, Piece, REMOTE_REFS, is_remote, open_file},
     plan::{self, DIR, LINK},
     prepare::Wish,
     record::Folder,
@@ -257,16 +257,18 @@ impl Sending {
                 }
             }
         }
-        let Some(before) = before.filter(|_| !load.position.head.is_empty()) else { return };
+        if before.is_none() || load.position.head.is_empty() {
+            return;
+        }
         let here = &look.position;
         let is_listed = here.index_sha256 == load.position.index_sha256;
         let looks_new = |path: &Vec<u8>| looks_new(old.get(path), load.tree.get(path));
         let may_stay = is_listed && self.pieces.iter().all(looks_new);
         self.index = !load.index.is_empty() && !may_stay;
+        let remote = |tree: &Tree| tree.get(REMOTE_REFS).map(|given| given.sum.clone());
+        let has_remote = !is_torn && remote(old) == remote(&load.tree);
         for (name, oid) in &load.refs {
-            let is_remote = name.starts_with("refs/remotes/");
-            let is_right = here.refs.get(name) == Some(oid)
-                || (is_remote && !is_torn && before.base_commit == load.base_commit);
+            let is_right = here.refs.get(name) == Some(oid) || (is_remote(name) && has_remote);
             if !is_right {
                 self.last.push((format!(".git/{name}"), format!("{oid}\n").into_bytes()));
             }

@@ -3,6 +3,7 @@
 use crate::{
     git::{Git, is_oid, split_zero},
     index::{self, Index},
+    remotes::remote_of,
 };
 use banger_doc::{Context, Error, Kind, Result};
 use banger_state::read_limited;
@@ -44,6 +45,8 @@ pub(crate) struct Ref {
     pub(crate) oid: String,
     /// What a tag object names.
     pub(crate) peeled: String,
+    /// The reference that it stands for, if it is a symbolic one.
+    pub(crate) target: Option<String>,
 }
 
 /// A repository as it lies on the host.
@@ -358,7 +361,11 @@ fn config(git: &Git) -> Result<BTreeMap<String, String>> {
         let text = String::from_utf8_lossy(item);
         // A key without a value means true.
         let (key, value) = text.split_once('\n').unwrap_or((&text, "true"));
-        config.insert(key.to_owned(), value.to_owned());
+        // A remote is fetched from its first address; nothing takes those before it back.
+        let is_address = remote_of(key).is_some() && !value.is_empty();
+        if !(is_address && config.get(key).is_some_and(|known: &String| !known.is_empty())) {
+            config.insert(key.to_owned(), value.to_owned());
+        }
     }
     Ok(config)
 }
@@ -379,20 +386,19 @@ fn head(git: &Git) -> Result<Head> {
 }
 
 fn refs(git: &Git) -> Result<Vec<Ref>> {
-    let form = "--format=%(objectname) %(*objectname) %(refname)";
+    let form = "--format=%(objectname) %(*objectname) %(symref) %(refname)";
     let answer = git.run(["for-each-ref", form], b"").context("cannot list references")?;
     let mut refs = Vec::new();
     for line in String::from_utf8_lossy(&answer).lines() {
-        let mut fields = line.splitn(3, ' ');
-        let (Some(oid), Some(peeled), Some(name)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
+        // No name of a reference has a space.
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [oid, peeled, target, name] = fields[..] else { continue };
         // One that is not UTF-8 cannot be named in a document.
         if is_oid(oid) && is_ref_name(name) && !name.contains('\u{fffd}') {
             let peeled = if is_oid(peeled) { peeled } else { oid };
+            let target = is_ref_name(target).then(|| target.to_owned());
             let [name, oid, peeled] = [name, oid, peeled].map(ToOwned::to_owned);
-            refs.push(Ref { name, oid, peeled });
+            refs.push(Ref { name, oid, peeled, target });
         }
     }
     Ok(refs)

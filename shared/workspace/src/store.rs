@@ -3,6 +3,7 @@
 
 use crate::{
     git::{Git, is_oid, lines},
+    remotes::{self, Ways},
     source::{Ref, Repository},
 };
 use banger_doc::{Context, Error, Result};
@@ -41,6 +42,9 @@ pub(crate) struct History {
     /// A digest of all it was decided from.
     #[serde(default)]
     pub(crate) key: String,
+    /// What the user is to know of it.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
 }
 
 impl Store {
@@ -131,13 +135,14 @@ impl Store {
             .unwrap_or_default()
     }
 
-    /// Decides what history goes: what `must` names and, above the cut, what leads to it; then
+    /// Decides what history goes: what `must` names and, above the cut, what leads to it; `ways`; then
     /// every reference to a commit that goes anyway. Without a depth everything goes.
     pub(crate) fn choose(
         &self,
         source: &Repository,
         must: &[Ref],
         extra: &[String],
+        ways: &Ways,
         depth: Option<usize>,
         cut_before: &BTreeSet<String>,
     ) -> Result<History> {
@@ -152,6 +157,7 @@ impl Store {
                 ["refs/heads/", "refs/tags/", "refs/remotes/", "refs/notes/"]
                     .iter()
                     .any(|start| r.name.starts_with(start))
+                    && !is_remotes_head(r)
             }) {
                 history.refs.insert(chosen.name.clone(), chosen.oid.clone());
             }
@@ -181,6 +187,15 @@ impl Store {
             }
             level = next;
         }
+        history.shallow.retain(|c| !ways.inside.contains(c) || source.shallow.contains(c));
+        going.extend(ways.inside.iter().cloned());
+        let ends: Vec<String> = ways.ends.difference(&going).cloned().collect();
+        for (commit, parents) in parents(&git, &ends)? {
+            if !parents.is_empty() {
+                history.shallow.insert(commit.clone());
+            }
+            going.insert(commit);
+        }
         // A commit at the cut may be an ancestor of another whose parents all go.
         let all_go = |commit: &String, parents: &Vec<String>| {
             going.contains(commit) && parents.iter().all(|parent| going.contains(parent))
@@ -197,9 +212,17 @@ impl Store {
             }
         }
         history.shallow.retain(|c| going.contains(c) || cut_before.contains(c));
-        for other in source.refs.iter().filter(|r| going.contains(&r.peeled)) {
-            let wanted = ["refs/heads/", "refs/tags/", "refs/remotes/origin/"];
-            if wanted.iter().any(|start| other.name.starts_with(start)) {
+        let leading = source.refs.iter().filter(|r| going.contains(&r.peeled));
+        for other in leading.clone() {
+            if ["refs/heads/", "refs/tags/"].iter().any(|start| other.name.starts_with(start)) {
+                history.refs.insert(other.name.clone(), other.oid.clone());
+            }
+        }
+        let remotes = remotes::named(source, history.refs.keys()).addresses;
+        let starts: Vec<String> =
+            remotes.keys().map(|name| format!("refs/remotes/{name}/")).collect();
+        for other in leading.filter(|r| !is_remotes_head(r)) {
+            if starts.iter().any(|start| other.name.starts_with(start)) {
                 history.refs.insert(other.name.clone(), other.oid.clone());
             }
         }
@@ -283,6 +306,11 @@ impl Store {
     pub(crate) fn reading(&self, source: &Repository) -> Git {
         self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&source.objects()))
     }
+}
+
+/// Says whether a reference only says which branch of a remote others begin at.
+fn is_remotes_head(known: &Ref) -> bool {
+    known.target.is_some() && known.name.starts_with("refs/remotes/")
 }
 
 /// Quotes a path for a list that is separated by colons.

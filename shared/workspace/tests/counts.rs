@@ -99,7 +99,7 @@ fn linked_work_trees_are_work_wherever_they_lie() {
 #[test]
 fn many_linked_work_trees_are_asked_of_at_once() {
     let stale = "cd .git/worktrees; head=$(git rev-parse HEAD); \
-                 for i in $(seq $MANY); do mkdir s$i; echo /gone/s$i/.git >s$i/gitdir; echo $head >s$i/HEAD; done";
+                 mkdir $(seq -f s%.0f $MANY); for i in $(seq $MANY); do echo /gone/s$i/.git >s$i/gitdir; echo $head >s$i/HEAD; done";
     let real = "git worktree add -q --detach $TOP/elsewhere";
     let world = worked(ONE, &format!("{real}; MANY=300; {stale}"));
     let streams = AtomicUsize::new(0);
