@@ -126,7 +126,12 @@ impl View {
                 mode => body(&on_disk(root, path)).or_else(|| {
                     let mode = ["100644", "100755", "120000"].into_iter().find(|m| *m == mode);
                     let content = git(root, &["cat-file", "blob", oid]);
-                    let content = content.filter(|_| view.skipped.contains(path));
+                    let mut above = Path::new(OsStr::from_bytes(path)).ancestors().skip(1);
+                    // Nothing is absent on purpose below what is no directory.
+                    let fits = !above.any(|dir| {
+                        fs::symlink_metadata(root.join(dir)).is_ok_and(|meta| !meta.is_dir())
+                    });
+                    let content = content.filter(|_| fits && view.skipped.contains(path));
                     mode.zip(content).map(|(mode, what)| Body { mode, what })
                 }),
             };
@@ -295,6 +300,9 @@ impl View {
                         if !is_fresh {
                             names.extend(change());
                         }
+                        if !is_deleted {
+                            names.push("no '.git'".into());
+                        }
                         if given.is_in_module(path) {
                             names.push("submodule".into());
                         }
@@ -337,7 +345,12 @@ impl View {
         }
         self.lost_commits(top, summed, &mut add);
         for (dir, has) in &self.inner {
-            let is_given = given.inner.get(dir).is_some_and(|given| has.is_subset(given));
+            let is_known =
+                |has: &String| has.starts_with("staged") && !is_absent_in_modules(top, has);
+            let is_given = given
+                .inner
+                .get(dir)
+                .is_some_and(|given| has.iter().all(|has| given.contains(has) || is_known(has)));
             if !is_given && !has.is_empty() {
                 let mut names = self.names_around(dir);
                 names.extend([format!("'{}/", shown(dir)), "submodule".to_owned()]);
@@ -363,13 +376,16 @@ impl View {
         for (name, oid) in self.refs.iter().filter(|(_, oid)| absent.contains(*oid)) {
             let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/");
             if !known(oid) {
-                add(format!("{name} is at {oid}"), &[format!("'{short}'"), "index that".into()]);
+                add(format!("{name} is at {oid}"), &[format!("'{short}'"), "no '.git'".into()]);
             }
         }
         if let Some(head) = self.head.as_ref().filter(|head| absent.contains(*head))
             && !known(head)
         {
-            add(format!("HEAD is at {head}"), &["commits on".into(), "HEAD at".into()]);
+            add(
+                format!("HEAD is at {head}"),
+                &["commits on".into(), "HEAD at".into(), "no '.git'".into()],
+            );
         }
         for (name, head) in self.orphans.iter().filter(|(_, head)| absent.contains(*head)) {
             let is_named = self.refs.values().any(|oid| oid == head) || known(head);
@@ -486,7 +502,8 @@ fn is_absent_in_modules(top: &Path, has: &str) -> bool {
     let oid = has.rsplit(' ').next().unwrap_or_default();
     let source = top.join("s");
     // Host and guest may both have the source of a submodule; the host's is the first.
-    !source.exists() || !missing(&source, &BTreeSet::from([oid]), "").is_empty()
+    let lacks = |place: &Path| !missing(place, &BTreeSet::from([oid]), "").is_empty();
+    lacks(&top.join("host")) && (!source.exists() || lacks(&source))
 }
 
 fn missing(dir: &Path, oids: &BTreeSet<&str>, more: &str) -> BTreeSet<String> {
