@@ -3,12 +3,16 @@
 
 #[path = "../../shared/workspace/tests/cases/mod.rs"]
 mod cases;
+#[path = "../../shared/workspace/tests/random/mod.rs"]
+mod random;
 
 use crate::{fixture, guest::Guest};
 use banger_tests::{Answer, Sandbox, have, program, run_bounded};
 use cases::{CASES, Case};
 use std::{
+    cell::Cell,
     fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Stdio,
     thread,
@@ -193,8 +197,111 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
         round_trip(&world, number, case);
         eprintln!("case '{}': {:.1} s", case.name, begin.elapsed().as_secs_f64());
     }
+    random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
     what_was_not_exported_stays(&world);
+}
+
+/// Random work by the guest's own git; shared/workspace tries many more with a directory for a guest.
+fn random_work_is_all_on_the_host(world: &World) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    let count = number("BANGER_CASES").unwrap_or(if crate::survive::soak() { 100 } else { 3 });
+    let first = number("BANGER_SEED").unwrap_or(1);
+    for seed in first..first + count {
+        let begin = Instant::now();
+        let case = random::Case::new(seed);
+        let top = world.repository(&format!("random-{seed}"), "");
+        if let Err(wrong) = case.run(&Far { world, top, is_new: Cell::new(true) }) {
+            panic!("{wrong}\n{}", case.script());
+        }
+        crate::survive::say(&format!("random case {seed}: {:.1} s", begin.elapsed().as_secs_f64()));
+    }
+}
+
+/// A real guest, with a workspace that lies where what is brought of it lies on this machine.
+struct Far<'a> {
+    world: &'a World,
+    top: PathBuf,
+    is_new: Cell<bool>,
+}
+
+impl Far<'_> {
+    fn place(&self) -> String {
+        self.top.join("guest/root/repo").to_str().expect("text").to_owned()
+    }
+
+    fn stream(&self) -> Vec<u8> {
+        let script = format!("tar -C {} -cf - guest", self.top.display());
+        self.world.anywhere(&script).ok().stdout.clone()
+    }
+}
+
+impl random::Bed for Far<'_> {
+    fn top(&self) -> &Path {
+        &self.top
+    }
+
+    fn on_host(&self, script: &str) {
+        self.world.shell(&self.top, "host", &format!("set +eu\n{script}"));
+    }
+
+    fn in_guest(&self, script: &str) {
+        let place = format!("--workdir={}", self.place());
+        let words = [&place, "web", "--", "bash", "-c", script];
+        self.world.guest.sandbox.raw(program("banger-vm-exec"), &words).ok();
+    }
+
+    fn bring(&self) {
+        let _ = fs::remove_dir_all(self.top.join("guest"));
+        let to = self.top.to_str().expect("text");
+        let words = ["--no-same-owner", "-C", to, "-xf", "-"];
+        self.world.guest.sandbox.feed("/bin/tar", &words, &self.stream()).ok();
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut sum = DefaultHasher::new();
+        self.stream().hash(&mut sum);
+        sum.finish().to_string()
+    }
+
+    fn prepare(&self, how: random::How) -> Result<Option<String>, String> {
+        let place = self.place();
+        let mut words = vec!["--guest-path", &place];
+        words.extend(how.full.then_some("--mode=full_copy"));
+        words.extend(how.untracked.then_some("--include-untracked"));
+        words.extend(how.branch.then_some("--branch=task"));
+        // What another case left is another workspace.
+        words.extend(self.is_new.replace(false).then_some("--force"));
+        let answer = self.world.prepare(&self.top, &words);
+        if answer.status != 0 {
+            return Err(answer.all());
+        }
+        Ok(answer.document()["base_commit"].as_str().map(ToOwned::to_owned))
+    }
+
+    fn unexported(&self) -> Result<Vec<String>, String> {
+        let answer = self.world.guest.run("workspace-status", &["web"]);
+        if answer.status != 0 {
+            return Err(answer.all());
+        }
+        let found = answer.document()["unexported"].as_array().expect("a list");
+        Ok(found.iter().map(|words| words.as_str().expect("words").to_owned()).collect())
+    }
+
+    fn export(&self) -> Result<Vec<u8>, String> {
+        let words = ["--mark", "web"];
+        let answer = self.world.guest.sandbox.raw(program("banger-workspace-export"), &words);
+        if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
+    }
+
+    fn keeps(&self, unexported: &[String]) {
+        if unexported.is_empty() {
+            self.world.nothing_to_lose();
+        } else {
+            let words = ["--force", "web"];
+            self.world.guest.run("vm-delete", &words).fails(4, "holds work that was not exported");
+        }
+    }
 }
 
 fn the_image_needs_no_git(world: &World) {

@@ -11,7 +11,7 @@ use crate::{
     store::Store,
 };
 use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
-use banger_doc::{Context, Error, Position, Result, Workspace};
+use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
@@ -238,6 +238,7 @@ pub(crate) fn look(
             kept += 1;
         }
     }
+    left_out(&mut look, given, next);
     if kept > 0 {
         let s = if kept == 1 { "" } else { "s" };
         look.left
@@ -251,7 +252,7 @@ pub(crate) fn look(
     }
     if is_repository {
         linked_work_trees(files, root, &mut look, &places, &ignored)?;
-        moved_modules(files, root, &mut look, given, next)?;
+        moved_modules(files, root, store, &mut look, given, next)?;
     }
     let refused: Vec<Vec<u8>> =
         look.changes.keys().filter(|path| !is_safe(path)).cloned().collect();
@@ -359,6 +360,33 @@ fn left_the_index(
     Ok(lying)
 }
 
+/// Notes versions of files that lie in commits or the index, and whose files are absent on purpose.
+fn left_out(look: &mut Look, given: &Tree, next: Option<&Tree>) {
+    let is_given = |path: &Vec<u8>, staged: &(u32, String)| {
+        let is_same = |given: &Given| (given.mode, &given.oid) == (staged.0, &staged.1);
+        given.get(path).is_some_and(is_same)
+            || next.and_then(|next| next.get(path)).is_some_and(is_same)
+    };
+    let absent = look.index.skipped.iter().filter(|path| !look.entries.contains_key(*path));
+    let staged = absent.filter_map(|path| Some((path, look.index.staged.get(path)?)));
+    let changed: Vec<&Vec<u8>> =
+        staged.filter(|(path, staged)| !is_given(path, staged)).map(|(path, _)| path).collect();
+    if let Some(path) = changed.first() {
+        let path = shown(path);
+        look.left.push(match changed.len() {
+            1 => format!("a version of '{path}', which is absent on purpose"),
+            count => {
+                format!("versions of {count} files that are absent on purpose, as of '{path}'")
+            }
+        });
+    }
+}
+
+/// Says whether nothing or no directory is where one was looked for.
+fn is_no_directory(error: &Error) -> bool {
+    is_absent(error) || error.kind() == Kind::Conflict
+}
+
 /// Notes the work trees that the guest linked to its repository: what is edited or staged there is
 /// in no patch, nor are commits that only its HEAD names.
 fn linked_work_trees(
@@ -382,7 +410,7 @@ fn linked_work_trees(
         Ok(())
     });
     match scanned {
-        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) if is_no_directory(&error) => return Ok(()),
         other => other?,
     }
     if has_more {
@@ -429,10 +457,12 @@ fn linked_work_trees(
     Ok(())
 }
 
-/// Notes the submodules whose HEAD or references the guest moved.
+/// Notes the submodules whose HEAD or references the guest moved, and those with versions of files that
+/// their index alone has.
 fn moved_modules(
     files: &Files<'_>,
     root: &str,
+    store: &Store,
     look: &mut Look,
     given: &Tree,
     next: Option<&Tree>,
@@ -449,7 +479,7 @@ fn moved_modules(
         Ok(())
     });
     match scanned {
-        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) if is_no_directory(&error) => return Ok(()),
         other => other?,
     }
     // As git knows a repository; the name of a module may have slashes and any words between them.
@@ -482,11 +512,48 @@ fn moved_modules(
             moved.insert(name.unwrap_or(path).to_vec());
         }
     }
-    look.is_in_the_way |= !moved.is_empty();
+    let others: Vec<&Vec<u8>> = modules.iter().filter(|module| !moved.contains(*module)).collect();
+    let staged = staged_in_modules(files, root, store, &others)?;
+    look.is_in_the_way |= !moved.is_empty() || !staged.is_empty();
     look.left.extend(
         moved.iter().map(|name| format!("commits or branches of the submodule '{}'", shown(name))),
     );
+    look.left.extend(
+        staged
+            .iter()
+            .map(|name| format!("what is in the index of the submodule '{}'", shown(name))),
+    );
     Ok(())
+}
+
+/// Returns those of `modules` whose index lists what the host has no object of, or cannot be read.
+fn staged_in_modules<'a>(
+    files: &Files<'_>,
+    root: &str,
+    store: &Store,
+    modules: &[&'a Vec<u8>],
+) -> Result<Vec<&'a Vec<u8>>> {
+    if modules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of = |module: &&Vec<u8>| [b".git/modules/", module.as_slice(), b"/index"].concat();
+    let paths: Vec<Vec<u8>> = modules.iter().map(of).collect();
+    let asked: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+    let mut listed: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+    let mut staged: BTreeSet<usize> = BTreeSet::new();
+    for (at, bytes) in small_files(files, root, &asked, u64::MAX)? {
+        match index::parse_or_empty(&bytes, store.oid_len) {
+            Ok(index) if !index.is_partial => {
+                let plain =
+                    index.entries.into_iter().filter(|e| e.mode != MODULE && !e.intent_to_add);
+                listed.insert(at, plain.map(|entry| entry.oid).collect());
+            }
+            _ => drop(staged.insert(at)),
+        }
+    }
+    let missing = store.missing_in_modules(listed.values().flatten())?;
+    staged.extend(listed.iter().filter(|(_, oids)| !oids.is_disjoint(&missing)).map(|(at, _)| *at));
+    Ok(staged.into_iter().map(|at| modules[at]).collect())
 }
 
 /// Reads those of `paths` below `root` that are files of at most `most` bytes, by their place.
@@ -660,8 +727,13 @@ fn read_position(
         Ok(())
     });
     match scanned {
-        Err(error) if is_absent(&error) => {}
+        Err(error) if is_no_directory(&error) => {}
         other => other?,
+    }
+    let branch = look.position.head.strip_prefix("ref: ");
+    if branch.is_some_and(|branch| !is_ref_name(branch)) {
+        // So it is where they lie in tables.
+        look.left.push("branches in a form that is not read".into());
     }
     let asked: Vec<&[u8]> = loose.iter().map(Vec::as_slice).collect();
     if !asked.is_empty() {
@@ -745,7 +817,7 @@ fn ignored(
     }
     let scratch = Scratch::new(store)?;
     let name: &[u8] = if is_repository { b".gitignore" } else { b".bangerignore" };
-    write_rules(files, root, look, name, b".gitignore", &scratch)?;
+    write_rules(files, root, store, look, name, b".gitignore", &scratch)?;
     // The guest's list stands for the one that it was given.
     let excludes = scratch.path().join("exclude");
     fs::write(&excludes, rules.unwrap_or_default()).context("cannot write a list of rules")?;
@@ -779,9 +851,11 @@ fn ignored(
 }
 
 /// Copies all files named `name` of the guest's tree to the scratch tree, as `new_name`.
+#[allow(clippy::too_many_arguments, reason = "each is another part of one question")]
 fn write_rules(
     files: &Files<'_>,
     root: &str,
+    store: &Store,
     look: &Look,
     name: &[u8],
     new_name: &[u8],
@@ -798,6 +872,20 @@ fn write_rules(
         })
         .map(|(path, _)| path.as_slice())
         .collect();
+    for path in &look.index.skipped {
+        // Git reads those from the index.
+        let is_named = path.rsplit(|byte| *byte == b'/').next() == Some(name) && is_safe(path);
+        if let Some((_, oid)) = look.index.staged.get(path).filter(|_| is_named)
+            && !look.entries.contains_key(path)
+        {
+            let git = store.git_writing_to(&store.local);
+            let ended = git.attempt(["cat-file", "blob", oid], b"")?;
+            let dir = path.strip_suffix(name).unwrap_or_default();
+            if ended.answer.len() as u64 <= MAX_RULES {
+                scratch.write(&[dir, new_name].concat(), false, &mut ended.answer.as_slice())?;
+            }
+        }
+    }
     if rules.is_empty() {
         return Ok(());
     }
@@ -916,6 +1004,10 @@ pub(crate) fn tree_of(
         if !is_listed && given.get(path).is_some_and(|given| given.sort == Sort::Inner) {
             continue;
         }
+        if parents(path).any(|dir| dir != path && look.index.modules.contains_key(dir)) {
+            // Files of a submodule would take its place.
+            continue;
+        }
         let is_kept =
             look.entries.get(path).is_some_and(|e| matches!(e.what, What::File | What::Link));
         if let Some(oid) = look.index.modules.get(path) {
@@ -934,7 +1026,7 @@ pub(crate) fn tree_of(
         git.run(["update-index", "-z", "--replace", "--index-info"], &modules)?;
     }
     if !changed.is_empty() {
-        write_rules(files, root, look, b".gitattributes", b".gitattributes", scratch)?;
+        write_rules(files, root, store, look, b".gitattributes", b".gitattributes", scratch)?;
         add_changed(files, root, &git, scratch, look, &changed)?;
     }
     let tree = git.text(["write-tree"]).context("cannot make a tree of the guest's files")?;

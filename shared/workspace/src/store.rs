@@ -86,6 +86,33 @@ impl Store {
         places
     }
 
+    /// Returns which objects none of the stores of submodules has; those lie beside this one.
+    pub(crate) fn missing_in_modules<'a>(
+        &self,
+        oids: impl Iterator<Item = &'a String>,
+    ) -> Result<BTreeSet<String>> {
+        let oids: BTreeSet<&String> = oids.collect();
+        if oids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let beside = self.dir.parent().expect("because a store lies in a VM's folder");
+        let mut places = OsString::new();
+        for entry in fs::read_dir(beside.join("modules")).into_iter().flatten().flatten() {
+            places.push(quoted(&entry.path().join("repo.git/objects")));
+            places.push(":");
+            places.push(quoted(&entry.path().join("local")));
+            places.push(":");
+        }
+        let git = self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", places);
+        let answer = git.run(["cat-file", "--batch-check"], lines(oids).as_bytes())?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        Ok(answer
+            .lines()
+            .filter_map(|line| line.strip_suffix(" missing"))
+            .map(ToOwned::to_owned)
+            .collect())
+    }
+
     /// Returns the names of the packs, without an ending.
     pub(crate) fn packs(&self) -> Result<BTreeSet<String>> {
         let dir = self.dir.join("objects/pack");
