@@ -142,11 +142,7 @@ fn a_server_that_lets_nobody_in_is_said(guest: &Guest) {
         }
         guest.says("systemctl start ssh.service");
         let refused = ssh.join().expect("a thread");
-        assert!(
-            refused.stderr.contains("waiting for the ssh server of 'web'"),
-            "{}",
-            refused.all()
-        );
+        assert!(refused.stderr.contains("web: waiting for its ssh server"), "{}", refused.all());
         refused.fails(125, "the ssh server of 'web.vm' lets no 'root' in");
     });
     guest.says("mv /root/away /root/.ssh; mv /run/banger/away /run/banger/ssh");

@@ -1,6 +1,6 @@
 //! The configuration: readable, and where each value in force comes from.
 
-use crate::{fail, pass, warn};
+use crate::{fail, info, pass, warn};
 use banger_config::{Config, DEFAULT_KERNEL, HostDefaults, Size};
 use banger_doc::Check;
 use std::fs;
@@ -10,96 +10,13 @@ pub(crate) fn checks() -> Vec<Check> {
     let config = match Config::load() {
         Ok(config) => config,
         Err(error) => {
-            let remedy = error.hint_text().unwrap_or("docs/config.md lists every key").to_owned();
+            let remedy = error.hint_text().unwrap_or("check its owner and mode").to_owned();
             return vec![fail("config", error.chain(), remedy)];
         }
     };
     let there = Config::location().is_some_and(|path| path.exists());
     let message = if there { format!("'{place}' is read") } else { format!("none at '{place}'") };
-    let host = HostDefaults::of_this_host();
-    let sizes = &config.vm_defaults;
-    let from =
-        |chosen: bool, otherwise: &str| if chosen { "config".into() } else { otherwise.to_owned() };
-    let mut checks = vec![
-        pass("config", message),
-        pass(
-            "default-image",
-            format!("{} ({})", config.image(), from(config.default_image.is_some(), "built in")),
-        ),
-        pass(
-            "default-kernel",
-            format!(
-                "{} ({})",
-                config.default_kernel.as_ref().map_or(DEFAULT_KERNEL, |name| name.as_str()),
-                from(config.default_kernel.is_some(), "built in")
-            ),
-        ),
-        pass(
-            "vcpu",
-            format!(
-                "{} ({})",
-                sizes.vcpu.unwrap_or(host.vcpu),
-                from(sizes.vcpu.is_some(), "a quarter of this host's")
-            ),
-        ),
-        pass(
-            "memory",
-            format!(
-                "{} MiB ({})",
-                sizes.memory.map_or(host.memory_mib, Size::mib),
-                from(sizes.memory.is_some(), "an eighth of this host's")
-            ),
-        ),
-        pass(
-            "disk",
-            format!(
-                "{} ({})",
-                sizes.disk.unwrap_or(Size::of(host.disk_bytes)),
-                from(sizes.disk.is_some(), "built in")
-            ),
-        ),
-        pass(
-            "overlay",
-            format!(
-                "{} ({})",
-                sizes.overlay.unwrap_or(Size::of(host.overlay_bytes)),
-                from(sizes.overlay.is_some(), "built in")
-            ),
-        ),
-        pass(
-            "vmm",
-            format!(
-                "{} ({})",
-                config.vmm.unwrap_or_default(),
-                from(config.vmm.is_some(), "built in")
-            ),
-        ),
-        pass(
-            "net",
-            format!(
-                "{} ({})",
-                config.net.unwrap_or_default(),
-                from(config.net.is_some(), "built in")
-            ),
-        ),
-    ];
-    let listed = |items: &[String]| {
-        if items.is_empty() { "none".to_owned() } else { items.join(", ") }
-    };
-    let paths: Vec<String> =
-        config.catalogs.iter().map(|path| path.display().to_string()).collect();
-    let synced: Vec<String> = config.file_sync.iter().map(|entry| entry.host.clone()).collect();
-    for (name, items) in [
-        ("insecure-registries", &config.insecure_registries),
-        ("catalogs", &paths),
-        ("file-sync", &synced),
-    ] {
-        let source = from(!items.is_empty(), "built in");
-        checks.push(pass(name, format!("{} ({source})", listed(items))));
-    }
-    if let Some(user) = &config.run_as {
-        checks.push(pass("run-as", format!("{user} (config)")));
-    }
+    let mut checks = vec![pass("config", message)];
     for (key, path) in [
         ("binaries.qemu", &config.binaries.qemu),
         ("binaries.firecracker", &config.binaries.firecracker),
@@ -129,4 +46,93 @@ pub(crate) fn checks() -> Vec<Check> {
         }
     }
     checks
+}
+
+/// Returns the values in force; none if the configuration cannot be read.
+pub(crate) fn settings() -> Vec<Check> {
+    let Ok(config) = Config::load() else { return Vec::new() };
+    let host = HostDefaults::of_this_host();
+    let sizes = &config.vm_defaults;
+    let from =
+        |chosen: bool, otherwise: &str| if chosen { "config".into() } else { otherwise.to_owned() };
+    let mut settings = vec![
+        info(
+            "default-image",
+            format!("{} ({})", config.image(), from(config.default_image.is_some(), "built in")),
+        ),
+        info(
+            "default-kernel",
+            format!(
+                "{} ({})",
+                config.default_kernel.as_ref().map_or(DEFAULT_KERNEL, |name| name.as_str()),
+                from(config.default_kernel.is_some(), "built in")
+            ),
+        ),
+        info(
+            "vcpu",
+            format!(
+                "{} ({})",
+                sizes.vcpu.unwrap_or(host.vcpu),
+                from(sizes.vcpu.is_some(), "a quarter of this host's")
+            ),
+        ),
+        info(
+            "memory",
+            format!(
+                "{} MiB ({})",
+                sizes.memory.map_or(host.memory_mib, Size::mib),
+                from(sizes.memory.is_some(), "an eighth of this host's")
+            ),
+        ),
+        info(
+            "disk",
+            format!(
+                "{} ({})",
+                sizes.disk.unwrap_or(Size::of(host.disk_bytes)),
+                from(sizes.disk.is_some(), "built in")
+            ),
+        ),
+        info(
+            "overlay",
+            format!(
+                "{} ({})",
+                sizes.overlay.unwrap_or(Size::of(host.overlay_bytes)),
+                from(sizes.overlay.is_some(), "built in")
+            ),
+        ),
+        info(
+            "vmm",
+            format!(
+                "{} ({})",
+                config.vmm.unwrap_or_default(),
+                from(config.vmm.is_some(), "built in")
+            ),
+        ),
+        info(
+            "net",
+            format!(
+                "{} ({})",
+                config.net.unwrap_or_default(),
+                from(config.net.is_some(), "built in")
+            ),
+        ),
+    ];
+    let listed = |items: &[String]| {
+        if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+    };
+    let paths: Vec<String> =
+        config.catalogs.iter().map(|path| path.display().to_string()).collect();
+    let synced: Vec<String> = config.file_sync.iter().map(|entry| entry.host.clone()).collect();
+    for (name, items) in [
+        ("insecure-registries", &config.insecure_registries),
+        ("catalogs", &paths),
+        ("file-sync", &synced),
+    ] {
+        let source = from(!items.is_empty(), "built in");
+        settings.push(info(name, format!("{} ({source})", listed(items))));
+    }
+    if let Some(user) = &config.run_as {
+        settings.push(info("run-as", format!("{user} (config)")));
+    }
+    settings
 }

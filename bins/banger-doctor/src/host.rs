@@ -1,6 +1,6 @@
 //! The host: processor, VMMs, devices, rights, tools.
 
-use crate::{fail, pass, remedy, warn};
+use crate::{fail, info, pass, remedy, warn};
 use banger_config::Config;
 use banger_doc::Check;
 use banger_machine::{Answer, Kvm, Version, kvm};
@@ -8,12 +8,17 @@ use nix::unistd::geteuid;
 use std::{
     fs::{self, OpenOptions},
     io::ErrorKind,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+/// Lets everybody use the device.
+const OPEN_TUN: &str = "sudo chmod 666 /dev/net/tun (most desktops have it so)";
+/// What a container's rules for devices answer (errno(3)).
+const EPERM: i32 = nix::errno::Errno::EPERM as i32;
 /// How long a tool may take to tell its version.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The oldest QEMU with all that banger asks of one.
@@ -22,7 +27,8 @@ const OLDEST_QEMU: (u32, u32) = (5, 2);
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
     let kvm = kvm();
-    let mut checks = vec![processor(), kvm_check(kvm), qemu(&config)];
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut checks = vec![processor(), kvm_check(kvm, &Processor::read(&cpuinfo)), qemu(&config)];
     checks.extend(firecracker(&config, kvm));
     checks.extend([
         tun(&config),
@@ -43,12 +49,6 @@ pub(crate) fn checks() -> Vec<Check> {
         needed("resize2fs", &remedy::E2FSPROGS),
         tool("git", None, &remedy::GIT, "workspaces need it"),
         tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
-        tool(
-            "mmdebstrap",
-            None,
-            &remedy::MMDEBSTRAP,
-            "the default image is pulled from a registry instead, without an ssh server",
-        ),
     ]);
     checks
 }
@@ -60,26 +60,61 @@ fn processor() -> Check {
     }
 }
 
-fn kvm_check(kvm: Kvm) -> Check {
-    match kvm {
-        Kvm::Works => pass("kvm", "/dev/kvm opens and the processor has virtualization"),
-        Kvm::Absent => warn(
+/// What the processor shows of itself, in proc_cpuinfo(5).
+struct Processor {
+    /// The module that makes KVM work on it.
+    module: Option<&'static str>,
+    /// Whether it is that of a VM.
+    is_virtual: bool,
+}
+
+impl Processor {
+    fn read(cpuinfo: &str) -> Self {
+        let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+        let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+        let module = [("vmx", "kvm_intel"), ("svm", "kvm_amd")];
+        let module = module.into_iter().find(|(flag, _)| has(flag)).map(|(_, module)| module);
+        // Processors of this architecture do not say, and need no module.
+        let module = module.or(cfg!(target_arch = "aarch64").then_some("kvm"));
+        Self { module, is_virtual: has("hypervisor") }
+    }
+
+    /// Returns what has to be done before `/dev/kvm` could be of use.
+    fn remedy(&self) -> &'static str {
+        if self.is_virtual {
+            "this is a VM: switch nested virtualization on in the settings of its host, where those offer it"
+        } else {
+            "switch virtualization (VT-x, AMD-V) on in the firmware"
+        }
+    }
+}
+
+fn kvm_check(kvm: Kvm, processor: &Processor) -> Check {
+    let slow = "guests run in software, about ten times slower";
+    let no_flag = "the processor shows neither vmx nor svm";
+    match (kvm, processor.module) {
+        (Kvm::Works, _) => pass("kvm", "/dev/kvm opens and the processor has virtualization"),
+        (Kvm::Absent, Some(module)) => {
+            warn("kvm", format!("there is no /dev/kvm: {slow}"), format!("sudo modprobe {module}"))
+        }
+        (Kvm::Absent, None) => {
+            warn("kvm", format!("there is no /dev/kvm, and {no_flag}: {slow}"), processor.remedy())
+        }
+        (Kvm::Denied, Some(_)) => warn(
             "kvm",
-            "there is no /dev/kvm: guests run in software, several times slower",
-            "switch virtualization on in the firmware, or in the settings of the VM this is, then 'sudo modprobe kvm_intel' or kvm_amd",
-        ),
-        Kvm::Denied => warn(
-            "kvm",
-            format!(
-                "/dev/kvm is open only to the group '{}': guests run in software",
-                banger_machine::group()
-            ),
+            format!("/dev/kvm is open only to the group '{}': {slow}", banger_machine::group()),
             banger_machine::join_hint(),
         ),
-        Kvm::NotReal => warn(
+        // Being let in would change nothing.
+        (Kvm::Denied, None) => {
+            warn("kvm", format!("/dev/kvm is not yours, and {no_flag}: {slow}"), processor.remedy())
+        }
+        (Kvm::NotReal, _) => warn(
             "kvm",
-            "/dev/kvm opens, but the processor shows neither vmx nor svm: an imitation (PVM) on which ordinary kernels do not run, so guests run in software",
-            "use a host with hardware virtualization (or nested virtualization) for speed",
+            format!(
+                "/dev/kvm opens, but {no_flag}: an imitation (PVM) on which ordinary kernels do not run, so {slow}"
+            ),
+            "use a host with hardware virtualization, or with nested virtualization",
         ),
     }
 }
@@ -110,13 +145,12 @@ fn number(line: &str) -> Option<(u32, u32)> {
 /// Looks at Firecracker, then says what is known not to work in its version.
 fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
     let name = "firecracker";
-    let advice = "docs/install.md says where to get Firecracker";
+    let advice = banger_machine::GET_FIRECRACKER;
     let Some(path) = locate(name, config.binaries.firecracker.as_ref()) else {
-        let message = "not installed: QEMU is used";
         return vec![if kvm.works() {
-            warn(name, message, advice)
+            warn(name, "not installed: QEMU is used, which starts slower", advice)
         } else {
-            pass(name, format!("{message}; it would need KVM"))
+            info(name, "not installed, and of no use without KVM")
         }];
     };
     let line = match version(&path) {
@@ -142,30 +176,46 @@ fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
             Answer::Avoids => "; banger sends less at once",
             Answer::Told => "",
         };
-        let remedy = format!("use another version: {} ({advice})", fault.better);
+        let remedy = format!("use another version: {}; {advice}", fault.better);
         warn(name, format!("in Firecracker {version} {}{so}", fault.what), remedy)
     }));
     checks
 }
 
 fn tun(config: &Config) -> Check {
-    let open = "sudo chmod 666 /dev/net/tun (most desktops have it so)";
+    let path = "/dev/net/tun";
+    let instead = "guests use QEMU's own user network";
     let user = banger_net::RunAs::needed(config.run_as.as_deref());
-    match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+    let error = match OpenOptions::new().read(true).write(true).open(path) {
         // Root's guests have a network of another user.
         Ok(_) if user.is_ok_and(|user| !banger_net::may_open_tun(user)) => {
             let name = config.run_as.as_deref().unwrap_or("nobody");
-            let message = format!(
-                "/dev/net/tun is not for '{name}', as whom root's network runs: guests use QEMU's own user network"
+            return warn(
+                "tun",
+                format!("{path} is not for '{name}', as whom root's network runs: {instead}"),
+                OPEN_TUN,
             );
-            warn("tun", message, open)
         }
-        Ok(_) => pass("tun", "/dev/net/tun opens"),
-        Err(error) => warn(
-            "tun",
-            format!("/dev/net/tun cannot be opened ({error}): guests use QEMU's own user network"),
-            if error.kind() == ErrorKind::NotFound { "sudo modprobe tun" } else { open },
-        ),
+        Ok(_) => return pass("tun", format!("{path} opens")),
+        Err(error) => error,
+    };
+    let is_open_to_all =
+        fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o6 == 0o6);
+    warn(
+        "tun",
+        format!("{path} cannot be opened ({}): {instead}", error.kind()),
+        tun_remedy(&error, is_open_to_all),
+    )
+}
+
+/// Says what opens the device: neither a mode nor a module does where a container keeps it away.
+fn tun_remedy(error: &std::io::Error, is_open_to_all: bool) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied if is_open_to_all || error.raw_os_error() == Some(EPERM) => {
+            "this is a container that may not use the device: start it with '--device /dev/net/tun'"
+        }
+        ErrorKind::PermissionDenied => OPEN_TUN,
+        _ => "sudo modprobe tun",
     }
 }
 
@@ -176,19 +226,37 @@ fn user_namespaces() -> Check {
     if bounded(command).is_ok() {
         return pass(name, "can be made");
     }
-    let set = |path: &str, bad: &str| fs::read_to_string(path).is_ok_and(|v| v.trim() == bad);
-    let remedy = if set("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-    } else if set("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        "sudo sysctl kernel.unprivileged_userns_clone=1"
-    } else {
-        "sudo sysctl user.max_user_namespaces=10000"
-    };
+    if locate("unshare", None).is_none() {
+        let message = "not known: 'unshare', which would try, is not installed";
+        return warn(name, message, remedy::install(&remedy::UTIL_LINUX));
+    }
+    let read = |path: &str| fs::read_to_string(path).map(|value| value.trim().to_owned()).ok();
     warn(
         name,
         "cannot be made: no jail round a VMM, no network of a VM's own, no Firecracker",
-        remedy,
+        namespace_remedy(
+            read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref(),
+            read("/proc/sys/kernel/unprivileged_userns_clone").as_deref(),
+            read("/proc/sys/user/max_user_namespaces").as_deref(),
+        ),
     )
+}
+
+/// Says what lets namespaces be made, by what the kernel's settings are.
+fn namespace_remedy(
+    apparmor: Option<&str>,
+    unprivileged: Option<&str>,
+    most: Option<&str>,
+) -> &'static str {
+    if apparmor == Some("1") {
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    } else if unprivileged == Some("0") {
+        "sudo sysctl kernel.unprivileged_userns_clone=1"
+    } else if most == Some("0") {
+        "sudo sysctl user.max_user_namespaces=10000"
+    } else {
+        "the kernel's settings allow it: this is a container that does not; start it with '--security-opt seccomp=unconfined --cap-add SYS_ADMIN'"
+    }
 }
 
 fn tool(name: &str, chosen: Option<PathBuf>, package: &remedy::Package, without: &str) -> Check {
@@ -206,7 +274,7 @@ fn needed(name: &str, package: &remedy::Package) -> Check {
 }
 
 /// Finds a program as chosen, in `PATH`, or where administrators' programs lie.
-fn locate(name: &str, chosen: Option<&PathBuf>) -> Option<PathBuf> {
+pub(crate) fn locate(name: &str, chosen: Option<&PathBuf>) -> Option<PathBuf> {
     if let Some(path) = chosen {
         return path.is_file().then(|| path.clone());
     }
@@ -250,4 +318,43 @@ fn bounded(mut command: Command) -> Result<String, String> {
     }
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    #[test]
+    fn no_remedy_is_named_that_cannot_help() {
+        let plain = Processor::read("flags : fpu sse\n");
+        let inside = Processor::read("flags : fpu hypervisor\n");
+        let intel = Processor::read("flags : fpu vmx hypervisor\n");
+        let amd = Processor::read("flags : svm\n");
+        let remedy = |kvm, processor| kvm_check(kvm, processor).remedy.unwrap_or_default();
+        if cfg!(target_arch = "x86_64") {
+            // Who is let in to a device that does not work has gained nothing.
+            for kvm in [Kvm::Denied, Kvm::Absent] {
+                assert!(remedy(kvm, &plain).contains("firmware"), "{}", remedy(kvm, &plain));
+                assert!(remedy(kvm, &inside).contains("nested"), "{}", remedy(kvm, &inside));
+            }
+            assert_eq!(remedy(Kvm::Absent, &intel), "sudo modprobe kvm_intel");
+            assert_eq!(remedy(Kvm::Absent, &amd), "sudo modprobe kvm_amd");
+        }
+        assert!(remedy(Kvm::Denied, &intel).contains("usermod"));
+        assert_eq!(kvm_check(Kvm::Works, &intel).remedy, None);
+
+        let denied = Error::from_raw_os_error(nix::errno::Errno::EACCES as i32);
+        let device = Error::from_raw_os_error(EPERM);
+        let absent = Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32);
+        assert!(tun_remedy(&denied, false).contains("chmod"));
+        assert!(tun_remedy(&denied, true).contains("container"));
+        assert!(tun_remedy(&device, false).contains("container"));
+        assert!(tun_remedy(&absent, false).contains("modprobe"));
+
+        assert!(namespace_remedy(Some("1"), Some("1"), Some("9")).contains("apparmor"));
+        assert!(namespace_remedy(Some("0"), Some("0"), Some("9")).contains("userns_clone=1"));
+        assert!(namespace_remedy(None, None, Some("0")).contains("max_user_namespaces"));
+        assert!(namespace_remedy(None, Some("1"), Some("9")).contains("container"));
+    }
 }

@@ -37,22 +37,41 @@ pub(crate) const SSH: Package = Package {
 };
 /// Makes the default image.
 pub(crate) const MMDEBSTRAP: Package = same("mmdebstrap");
+/// What it runs.
+pub(crate) const APT: Package = same("apt");
+/// The keys of Debian's packages.
+pub(crate) const DEBIAN_KEYS: Package =
+    Package { dnf: "debian-keyring", ..same("debian-archive-keyring") };
+/// `unshare`.
+pub(crate) const UTIL_LINUX: Package = same("util-linux");
+/// `newuidmap` and `newgidmap`.
+pub(crate) const UIDMAP: Package = Package {
+    apt: "uidmap",
+    dnf: "shadow-utils",
+    pacman: "shadow",
+    zypper: "shadow",
+    apk: "shadow-uidmap",
+};
 
 const fn same(name: &'static str) -> Package {
     Package { apt: name, dnf: name, pacman: name, zypper: name, apk: name }
 }
 
-/// Returns the command that installs a package on this distribution (os-release(5)).
-pub(crate) fn install(package: &Package) -> String {
+/// Returns a value of os-release(5).
+fn release(key: &str) -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .unwrap_or_default()
-            .trim_matches('"')
-            .to_owned()
-    };
-    for id in format!("{} {}", value("ID"), value("ID_LIKE")).split_whitespace() {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// Says whether this host is Debian itself, whose packages it trusts.
+pub(crate) fn is_debian() -> bool {
+    release("ID") == "debian"
+}
+
+/// Returns the command that installs a package on this distribution.
+pub(crate) fn install(package: &Package) -> String {
+    for id in format!("{} {}", release("ID"), release("ID_LIKE")).split_whitespace() {
         return match id {
             "debian" | "ubuntu" => format!("sudo apt-get install {}", package.apt),
             "fedora" | "rhel" | "centos" => format!("sudo dnf install {}", package.dnf),

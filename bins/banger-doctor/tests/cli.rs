@@ -2,7 +2,7 @@
 
 use banger_tests::{Answer, Sandbox, write_program};
 use serde_json::Value;
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 const DOCTOR: &str = env!("CARGO_BIN_EXE_banger-doctor");
 
@@ -25,7 +25,9 @@ fn an_empty_host_is_looked_at_and_nothing_is_made() {
     let failed = answer.documents.iter().any(|document| document["outcome"] == "fail");
     assert_eq!(answer.status, if failed { 5 } else { 0 });
     for document in &answer.documents {
-        assert_eq!(document["outcome"] != "pass", document.get("remedy").is_some(), "{document}");
+        let is_bad = matches!(document["outcome"].as_str(), Some("warn" | "fail"));
+        assert_eq!(is_bad, document.get("remedy").is_some(), "{document}");
+        assert!(!document["remedy"].as_str().unwrap_or_default().contains("docs/"), "{document}");
     }
 }
 
@@ -36,9 +38,79 @@ fn a_host_without_tools_fails_with_the_command_to_type() {
         command.env("PATH", "/nonexistent");
     });
     assert_eq!(answer.status, 5);
+    for name in ["mmdebstrap", "apt"] {
+        let check = check(&answer, name);
+        assert_eq!(check["outcome"], "warn", "{check}");
+        assert!(check["message"].as_str().unwrap().contains("not installed"), "{check}");
+    }
     let qemu = check(&answer, "qemu");
     assert_eq!(qemu["outcome"], "fail");
     assert!(qemu["remedy"].as_str().unwrap().contains("install"), "{qemu}");
+}
+
+#[test]
+fn a_person_sees_checks_then_settings_then_the_verdict() {
+    let sandbox = Sandbox::new();
+    sandbox.config("default_image = \"alpine\"\n");
+    let seen = |columns| sandbox.terminal(DOCTOR, columns, |_| {}).text().replace('\r', "");
+    for columns in [50, 80, 200] {
+        let text = seen(columns);
+        // A path is one word.
+        let mut lines = text.lines().filter(|line| line.trim().contains(' '));
+        assert!(lines.all(|line| line.chars().count() <= columns.into()), "{text}");
+    }
+    let text = seen(200);
+    let (checks, rest) = text.split_once("\nsettings:\n").expect("settings apart");
+    let (settings, verdict) = rest.split_once("\n\n").expect("a verdict");
+    assert!(checks.contains("PASS  config: ") && !checks.contains("default-image"), "{text}");
+    assert!(settings.lines().all(|line| line.starts_with("      ")), "{text}");
+    assert!(settings.contains("      default-image       alpine (config)"), "{text}");
+    assert!(verdict.starts_with("VMs ") && verdict.lines().count() == 1, "{text}");
+    let warned = checks.contains("WARN  ") || checks.contains("FAIL  ");
+    assert_eq!(!verdict.contains("nothing is missing"), warned, "{text}");
+
+    let lacking = sandbox.terminal(DOCTOR, 200, |command| {
+        command.env("PATH", "/nonexistent");
+    });
+    let verdict = lacking.text().trim_end().lines().last().expect("a line").to_owned();
+    assert!(verdict.starts_with("VMs do not run here yet; "), "{verdict}");
+    assert!(verdict.contains("failure") && verdict.contains("qemu"), "{verdict}");
+    // With the choice of documents, what is at the end is a document too.
+    for words in [&["--json"][..], &["--format=json", "-q"]] {
+        assert!(sandbox.run(DOCTOR, words).documents.len() > 20);
+    }
+}
+
+#[test]
+fn what_an_ordinary_user_makes_the_default_image_with_is_looked_at() {
+    let sandbox = Sandbox::new();
+    let names = |answer: &Answer| -> Vec<String> {
+        let all = answer.documents.iter().map(|check| check["name"].as_str().unwrap().to_owned());
+        all.filter(|name| ["mmdebstrap", "apt", "uidmap", "subuid"].contains(&&**name)).collect()
+    };
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(names(&sandbox.run(DOCTOR, &[])), ["mmdebstrap", "apt", "uidmap", "subuid"]);
+        return;
+    }
+    // Root needs no numbers of others, and who chose another image none of it.
+    assert_eq!(names(&sandbox.run(DOCTOR, &[])), ["mmdebstrap", "apt"]);
+    sandbox.config("default_image = \"alpine\"\n");
+    assert!(names(&sandbox.run(DOCTOR, &[])).is_empty());
+
+    let place = tempfile::tempdir().expect("a folder");
+    let own = place.path().join("banger-doctor");
+    banger_tests::copy_program(DOCTOR, &own);
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let words = ["--reuid=65534", "--regid=65534", "--clear-groups", own.to_str().unwrap()];
+    let answer = sandbox.with("/usr/bin/setpriv", &words, |command| {
+        command.env("PATH", "/usr/sbin:/bin").env("HOME", "/nonexistent");
+        command.env("BANGER_STATE", "/nonexistent").current_dir("/");
+    });
+    assert_eq!(names(&answer), ["mmdebstrap", "apt", "uidmap", "subuid"]);
+    let subuid = check(&answer, "subuid");
+    assert_eq!(subuid["outcome"], "warn", "{subuid}");
+    assert!(subuid["remedy"].as_str().unwrap().starts_with("sudo usermod --add-subuids "));
+    assert!(subuid["remedy"].as_str().unwrap().ends_with(" nobody"), "{subuid}");
 }
 
 #[test]

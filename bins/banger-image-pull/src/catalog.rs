@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// The largest catalog that is read.
 const MAX_CATALOG: u64 = 4 << 20;
+/// How a catalog is written.
+const WRITTEN: &str = r#"a catalog is JSON: {"version": 1, "images": [{"name": "NAME", "sources": [{"oci": "REFERENCE"}]}]}"#;
 const EMBEDDED: &str = include_str!("catalog.json");
 
 #[derive(Deserialize)]
@@ -58,7 +60,7 @@ pub(crate) fn find(config: &Config, text: &str) -> Result<Option<Entry>> {
     for path in &config.catalogs {
         if let Some(entry) = look(&read(path)?, &name)
             .with_context(|| format!("cannot use the catalog '{}'", path.display()))
-            .map_err(|error| error.or_hint("docs/image-catalog.md shows how one is written"))?
+            .map_err(|error| error.or_hint(WRITTEN))?
         {
             return Ok(Some(entry));
         }

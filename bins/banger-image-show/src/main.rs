@@ -1,6 +1,6 @@
 //! Shows images. Reads `images/NAME/image.json`; writes nothing.
 
-use banger_cli::{Out, human_bytes};
+use banger_cli::{Out, Page, human_bytes};
 use banger_doc::{Image, Name, Result};
 use banger_state::State;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn words(state: &State, image: &Image) -> String {
     let config = &image.config;
-    let mut lines = vec![
+    let lines = [
         ("name", image.name.to_string()),
         ("source", image.source.clone()),
         ("digest", image.digest.clone().unwrap_or_default()),
@@ -39,15 +39,17 @@ fn words(state: &State, image: &Image) -> String {
         ("command", quoted(&config.cmd)),
         ("stops by", config.stop_signal.clone().unwrap_or_default()),
     ];
-    lines.extend(config.env.iter().map(|entry| ("env", entry.clone())));
-    lines.extend(config.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
-    lines
-        .iter()
-        .filter(|(_, value)| !value.is_empty())
-        // An image's words are not ours: nothing in them acts on the terminal.
-        .map(|(key, value)| format!("{key:10} {}", value.replace(|c: char| c.is_control(), "?")))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let mut page = Page::default();
+    for (label, value) in lines {
+        page.row(label, value);
+    }
+    for entry in &config.env {
+        page.row("env", entry);
+    }
+    for (key, value) in &config.labels {
+        page.row("label", format!("{key}={value}"));
+    }
+    page.words()
 }
 
 fn quoted(words: &[String]) -> String {

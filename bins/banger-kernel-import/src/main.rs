@@ -50,7 +50,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let begin = || if args.force { shelf.begin_over(&args.name) } else { shelf.begin(&args.name) };
     let staged = interrupt::begin(begin, Staged::path)?;
     let brought = bring(&source, staged.path()).map_err(|error| {
-        error.or_hint("docs/kernels.md says what a kernel is taken from, and what it has to bring")
+        error.or_hint(
+            "'banger kernel import --help' says what a kernel is taken from; 'banger kernel pull' brings one that boots",
+        )
     })?;
     let kernel = Kernel {
         name: args.name,

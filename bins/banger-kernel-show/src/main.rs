@@ -1,6 +1,6 @@
 //! Shows kernels. Reads `kernels/NAME/kernel.json`; writes nothing.
 
-use banger_cli::{Out, human_bytes};
+use banger_cli::{Out, Page, human_bytes};
 use banger_doc::{Kernel, Name, Result};
 use banger_state::State;
 use std::process::ExitCode;
@@ -25,18 +25,18 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn words(kernel: &Kernel) -> String {
     let modules = if kernel.has_modules { "on their own disk" } else { "none" };
-    format!(
-        "name       {}\nrelease    {}\nprocessor  {}\nsource     {}\nsize       {}\nsha256     {}\nmodules    {modules}\nboots with {}",
-        kernel.name,
-        kernel.release,
-        kernel.architecture,
-        kernel.source,
-        human_bytes(kernel.size_bytes),
-        kernel.sha256,
-        if kernel.boot_modules.is_empty() {
-            "what is built in".into()
-        } else {
-            kernel.boot_modules.join(" ")
-        },
-    )
+    let boots_with = match kernel.boot_modules.as_slice() {
+        [] => "what is built in".to_owned(),
+        modules => modules.join(" "),
+    };
+    let mut page = Page::default();
+    page.row("name", kernel.name.as_str());
+    page.row("release", &kernel.release);
+    page.row("processor", &kernel.architecture);
+    page.row("source", &kernel.source);
+    page.row("size", human_bytes(kernel.size_bytes));
+    page.row("sha256", &kernel.sha256);
+    page.row("modules", modules);
+    page.row("boots with", boots_with);
+    page.words()
 }

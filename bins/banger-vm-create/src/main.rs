@@ -16,6 +16,7 @@ use banger_doc::{
     Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
+use banger_stages::Times;
 use banger_state::{Staged, State, clock_s, place, write_document};
 use std::{fs::File, path::Path, process::ExitCode};
 
@@ -100,7 +101,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         )));
     }
     let quiet = out.is_quiet();
+    let mut times = Times::begin();
     let image = parts::image(&state, args.image.as_deref().unwrap_or(config.image()), quiet)?;
+    times.part("image");
     let kernel = args
         .kernel
         .clone()
@@ -114,6 +117,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         ))
         .hint("choose a kernel of the image's architecture with '--kernel'"));
     }
+    times.part("kernel");
     let made = publish(&state, args.name.as_ref(), &spec, &image, &kernel.name)?;
     if args.no_start {
         return out.put(&made, |view| format!("created VM '{}'", view.vm.name));
@@ -132,6 +136,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         start = start.arg("--timeout").arg(timeout.to_string());
     }
     let views: Vec<View> = start.arg(name.as_str()).documents()?;
+    times.part("boot");
+    times.say(&name, out);
     // Whoever watches was told by the other program.
     let words = if out.is_live() { String::new() } else { format!("VM '{name}' is ready") };
     views.iter().try_for_each(|view| out.put(view, |_| words.clone()))

@@ -1,7 +1,7 @@
 //! Runs a command in a VM and passes its bytes, signals and status on.
 //!
-//! Reads the VM's folder, talks to its agent over `run/channel.sock`; writes nothing. Its stdout is
-//! the command's, also on failure.
+//! Reads the VM's folder, talks to its agent over `run/channel.sock`; writes `workspace/told`, so that
+//! what it said is said once. Its stdout is the command's, also on failure.
 
 mod carry;
 mod terminal;
@@ -12,7 +12,7 @@ use banger_channel::{
     exec::{Failure, Request, Why},
     port, write_line,
 };
-use banger_cli::{Out, note};
+use banger_cli::{Out, is_called, is_shell, note, runs_on};
 use banger_doc::{Context, Error, Name, Result};
 use banger_state::{State, place};
 use carry::{Ended, carry};
@@ -93,6 +93,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     } else {
         None
     };
+    let is_left = tty && out.is_live() && is_shell(&args.command) && !is_called();
     let request = Request {
         argv: if args.detach { detached(args.command) } else { args.command },
         env,
@@ -112,7 +113,13 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let ended = carry(&stream, tty);
     drop(raw);
     match ended? {
-        Ended::Exit(status) => Ok(ExitCode::from(status)),
+        Ended::Exit(status) => {
+            // One who shut it down from inside knows.
+            if is_left && folder.is_live().unwrap_or(false) {
+                out.note(&runs_on(name, "exec"));
+            }
+            Ok(ExitCode::from(status))
+        }
         Ended::NotStarted(failure) if args.workdir.is_none() && request.cwd.is_some() => {
             not_started(failure, hint).map_err(|error| {
                 error.hint("'--workdir DIR' starts elsewhere than in the workspace")

@@ -21,6 +21,7 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
     let now = head(Path::new(&workspace.host_path));
     if let (Some(before), Some(now)) = (before, now)
         && before != now
+        && is_news(&folder.join(place::VM_WORKSPACE_TOLD), &now, out)
     {
         out.note(&format!(
             "note: HEAD of '{}' has moved on since; 'banger workspace prepare {}' brings it in",
@@ -29,6 +30,16 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
         ));
     }
     Some(workspace.start_path.unwrap_or(workspace.guest_path))
+}
+
+/// Says whether a commit was not said yet; from now on it was. Where that cannot be written down it is
+/// said again.
+fn is_news(told: &Path, commit: &str, out: &Out) -> bool {
+    if out.is_quiet() || read(told).is_some_and(|before| before == commit) {
+        return false;
+    }
+    let _ = fs::write(told, commit);
+    true
 }
 
 /// Reads the commit that HEAD is, where that takes a few small files (gitrepository-layout(5)).

@@ -416,6 +416,59 @@ fn without_a_command_it_is_a_shell() {
 }
 
 #[test]
+fn who_leaves_a_shell_is_told_that_the_vm_runs_on() {
+    let guest = Guest::new("{}");
+    let told =
+        "VM 'web' runs on; 'banger vm exec web' goes back into it, 'banger vm stop web' stops it";
+    let typed = |words: &str, env: &str| {
+        let line = format!("exec 2>&1; printf 'exit 3\\n' | {env} {EXEC} {words}; echo status $?");
+        guest.sandbox.terminal(&line, 200, |_| {}).text()
+    };
+    for words in ["-t web", "-t web -- sh", "-t web /bin/sh -i"] {
+        let text = typed(words, "");
+        assert!(text.contains(told) && text.contains("status 3"), "{words}: {text}");
+    }
+    // Who asked for silence is not, nor who only ran a command, nor is a caller's person twice.
+    for (words, env) in [
+        ("-q -t web", ""),
+        ("-t web -- sh -c 'exit 3'", ""),
+        ("-t web -- cat", ""),
+        ("-T web", ""),
+        ("-t web", "env BANGER_CALLED=1"),
+    ] {
+        let text = typed(words, env);
+        assert!(!text.contains("runs on"), "{words}: {text}");
+    }
+    // Without a terminal nobody is there to be told.
+    assert_eq!(guest.feed(&["-t", "web"], b"exit\n").stderr, "");
+}
+
+#[test]
+fn that_the_host_has_moved_on_is_said_once() {
+    let guest = Guest::new("{}");
+    let host = guest.sandbox.dir().join("repo");
+    fs::create_dir_all(host.join(".git")).unwrap();
+    let head = |commit: &str| fs::write(host.join(".git/HEAD"), commit).unwrap();
+    let record = json!({
+        "schema": "banger.workspace/1", "guest_path": "/", "host_path": host, "is_repository": true,
+        "object_format": "sha1", "prepared_tree": "t", "given": {"head": "x"}, "tree_file": "t",
+        "files": 1, "prepared_unix_ms": 1, "host_commit": "one",
+    });
+    let folder = guest.sandbox.vm("web").join("workspace");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("workspace.json"), record.to_string()).unwrap();
+    let says = |words: &[&str]| guest.exec(words).ok().stderr.matches("has moved on").count();
+    head("one");
+    assert_eq!(says(&["web", "true"]), 0);
+    head("two");
+    // Silence tells nobody, so it is still news.
+    assert_eq!(says(&["-q", "web", "true"]), 0);
+    assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
+    head("three");
+    assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
+}
+
+#[test]
 fn a_terminal_has_a_size_and_one_stream() {
     let guest = Guest::new("{}");
     if !have("script") {

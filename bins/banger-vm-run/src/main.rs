@@ -7,9 +7,10 @@
 mod session;
 mod workspace;
 
-use banger_cli::{Out, Program};
+use banger_cli::{Out, Program, is_shell, runs_on};
 use banger_config::Config;
 use banger_doc::{Error, Mark, Name, NetMode, Result, View};
+use banger_stages::Times;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 /// Create a VM, start it, and run a command or a shell in it
@@ -117,7 +118,9 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         has_no_network(args.net.as_deref())?,
         out,
     )?;
+    let mut times = Times::begin();
     let created = create(&args, out.is_quiet())?;
+    times.part("pull");
     let name = &created.vm.name;
     session::notice_interrupts()?;
     let view = match start(&args, name, out.is_quiet()) {
@@ -125,20 +128,32 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         Err(_) if session::interrupted() => return session::give_up(name, args.rm),
         other => other?,
     };
+    times.part("boot");
     let dir = args.workspace.prepare(name, out)?;
+    times.part("workspace");
     if let (true, Some(dir)) = (tools, &dir) {
         workspace::install_tools(name, dir, &args.env, args.detach)?;
+    }
+    if !args.rm {
+        times.say(name, out);
     }
     if args.detach {
         out.put(&view, |view| format!("VM '{}' is running", view.vm.name))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.rm && args.name.is_none() && out.is_live() {
-        out.note(&format!("VM '{name}' runs on after it; {}", session::next(name)));
+    let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    // Who works in a shell is told when he leaves it.
+    if !args.rm && out.is_live() && !is_shell(&words) {
+        out.note(&runs_on(name, "exec"));
     }
     let dir = args.workdir.as_deref();
     let inside = session::Session::new(name, dir, &args.env, args.tty, &args.command)?;
-    if args.rm { inside.run_then_delete() } else { Err(inside.become_it()) }
+    if !args.rm {
+        return Err(inside.become_it());
+    }
+    let status = inside.run_then_delete(&mut times)?;
+    times.say(name, out);
+    Ok(status)
 }
 
 /// Refuses before anything is made what nothing could be done with.

@@ -1,7 +1,8 @@
 //! Going into a VM.
 
-use banger_cli::{Program, find, note};
+use banger_cli::{Program, find, note, runs_on, speak_for};
 use banger_doc::{Context, Error, Kind, Name, Removed, Result};
+use banger_stages::Times;
 use nix::{
     libc,
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
@@ -37,14 +38,9 @@ pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
             done => done.with_context(|| format!("cannot delete VM '{vm}'"))?,
         }
     } else {
-        note(&format!("VM '{vm}' runs on; {}", next(vm)));
+        note(&runs_on(vm, "exec"));
     }
     Ok(ExitCode::from(128 + libc::SIGINT as u8))
-}
-
-/// Says what somebody can do with a VM that runs on.
-pub(crate) fn next(vm: &Name) -> String {
-    format!("'banger vm exec {vm}' goes into it, 'banger vm stop {vm}' ends it")
 }
 
 /// Says in one line why a VM stays that was to go.
@@ -88,11 +84,10 @@ impl Session {
     }
 
     /// Runs the command, then deletes the VM, whatever became of the command.
-    pub(crate) fn run_then_delete(mut self) -> Result<ExitCode> {
+    pub(crate) fn run_then_delete(mut self, times: &mut Times) -> Result<ExitCode> {
         // Ctrl-C is the command's; the VM still has to go.
         handle(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP])?;
-        let ran = self
-            .command
+        let ran = speak_for(&mut self.command)
             .spawn()
             .and_then(|mut child| {
                 CHILD.store(child.id() as i32, Ordering::Relaxed);
@@ -100,7 +95,9 @@ impl Session {
             })
             .with_context(|| format!("cannot go into VM '{}'", self.vm));
         CHILD.store(0, Ordering::Relaxed);
+        times.part("command");
         let deleted = delete(&self.vm);
+        times.part("end");
         let status = ran?;
         let vm = &self.vm;
         match deleted {

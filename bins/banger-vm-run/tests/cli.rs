@@ -5,6 +5,9 @@ use std::{fs, path::PathBuf};
 
 const RUN: &str = env!("CARGO_BIN_EXE_banger-vm-run");
 
+/// The VM that is made.
+const VIEW: &str = r#"{"schema":"banger.view/1","status":"running","name":"web","id":"0","image":"a","kernel":"k","mac":"","created_unix_s":1,"spec":{"vcpu":1,"memory_mib":1,"overlay_bytes":1,"disk_bytes":1},"folder":"/"}"#;
+
 struct Stage {
     sandbox: Sandbox,
     program: PathBuf,
@@ -15,9 +18,8 @@ impl Stage {
         let sandbox = Sandbox::new();
         let program = sandbox.beside(RUN, &[]);
         let stage = Self { sandbox, program };
-        let view = r#"{"schema":"banger.view/1","status":"running","name":"web","id":"0","image":"a","kernel":"k","mac":"","created_unix_s":1,"spec":{"vcpu":1,"memory_mib":1,"overlay_bytes":1,"disk_bytes":1},"folder":"/"}"#;
-        stage.program("banger-vm-create", &format!("echo '{view}'"));
-        stage.program("banger-vm-start", &format!("echo '{view}'"));
+        stage.program("banger-vm-create", &format!("echo '{VIEW}'"));
+        stage.program("banger-vm-start", &format!("echo '{VIEW}'"));
         stage.program("banger-vm-exec", exec);
         let removed = r#"{"schema":"banger.removed/1","what":"vm","name":"web","freed_bytes":1}"#;
         stage.program("banger-vm-delete", &format!("echo '{removed}'"));
@@ -143,6 +145,33 @@ fn who_interrupts_the_boot_gives_the_vm_up() {
     let stage = Stage::new("exit 0");
     stage.program("banger-vm-start", interrupt);
     stage.run(&["--", "true"]).fails(130, "VM 'web' runs on");
+}
+
+#[test]
+fn a_person_is_told_where_the_time_went_and_what_runs_on() {
+    let stage = Stage::new("echo called: ${BANGER_CALLED-no}; sleep 1.2; exit 5");
+    stage.program("banger-vm-start", &format!("sleep 1.1; echo '{VIEW}'"));
+    let typed = |words: &str| {
+        let line = format!("exec 2>&1; {} {words}; echo status $?", stage.program.display());
+        stage.sandbox.terminal(&line, 200, |_| {}).text()
+    };
+    let text = typed("--rm -- make");
+    let times = text.lines().find(|line| line.starts_with("web: ")).unwrap_or_default();
+    assert!(
+        times.contains("s in all: ") && times.contains("boot 1.") && times.contains("command 1.")
+    );
+    assert!(text.contains("status 5") && !text.contains("runs on"), "{text}");
+    // What becomes of the VM is said by this program, not by the one that runs the command.
+    assert!(text.contains("called: 1"), "{text}");
+
+    // It becomes the other program here, and the command's time is the person's own.
+    let text = typed("--name web -- make");
+    assert!(text.contains("VM 'web' runs on; 'banger vm exec web' goes back"), "{text}");
+    assert!(text.contains("called: no") && !text.contains("in all"), "{text}");
+    // Who leaves a shell is told by the other program, then.
+    assert!(!typed("--tty -- sh").contains("runs on"));
+    assert!(!typed("-q --rm -- make").contains("in all"));
+    assert_eq!(stage.run(&["--rm", "--", "make"]).stderr, "");
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! A VM for people.
 
-use banger_cli::human_bytes;
+use banger_cli::{Page, human_bytes};
 use banger_doc::{Booted, Running, Status, View};
 use banger_state::place;
-use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
 
 pub(crate) fn words(view: &View) -> String {
-    let mut page = String::new();
-    let mut line = |key: &str, value: String| {
-        let _ = writeln!(page, "{key:<12}{value}");
-    };
+    let mut page = Page::default();
+    let mut line = |key: &'static str, value: String| page.row(key, value);
     line("name", view.vm.name.to_string());
     line("status", view.status.to_string());
     line("image", view.vm.image.to_string());
@@ -47,8 +45,7 @@ pub(crate) fn words(view: &View) -> String {
     } else if view.status == Status::Error {
         line("last run", "its supervisor was killed".into());
     }
-    page.truncate(page.trim_end().len());
-    page
+    page.words()
 }
 
 /// What a sparse file takes.
@@ -56,7 +53,7 @@ fn allocated(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }
 
-fn running_lines(running: &Running, line: &mut impl FnMut(&str, String)) {
+fn running_lines(running: &Running, line: &mut impl FnMut(&'static str, String)) {
     line("machine", format!("{} ({})", running.vmm, running.accelerator));
     for address in &running.addresses {
         line("address", address.clone());

@@ -43,6 +43,38 @@ fn both_marks_are_shown() {
 }
 
 #[test]
+fn a_page_is_aligned_and_stays_so_where_it_is_narrow() {
+    let sandbox = Sandbox::new();
+    let forward = |port: u16| {
+        json!({"address": "127.68.72.75", "host_port": port, "guest_port": 80, "published": false,
+            "problem": "another program of this host listens on that port already"})
+    };
+    let _running = sandbox.plant_running(
+        "web",
+        &json!({
+            "addresses": ["172.30.255.2/24", "fd00::2/64"],
+            "ports": {"publish": [], "auto": true, "loopback": "127.68.72.75"},
+            "forwards": [forward(8080), forward(8443)],
+            "notes": ["no KVM: emulated in software, about ten times slower than with it"],
+        }),
+    );
+    for columns in [60, 80, 200] {
+        let page = sandbox.terminal(&format!("{SHOW} web"), columns, |_| {}).text();
+        let page = page.replace('\r', "");
+        assert!(page.contains("\non this host  127.68.72.75\n"), "{page}");
+        assert!(page.contains("\nstatus        running\n"), "{page}");
+        for label in ["address", "port", "note"] {
+            let at_start = |line: &&str| line.split(' ').next() == Some(label);
+            assert_eq!(page.lines().filter(at_start).count(), 1, "{label}: {page}");
+        }
+        // A path and an id are one word.
+        let long = |line: &&str| line.chars().count() > columns.into() && line[14..].contains(' ');
+        assert_eq!(page.lines().find(long), None, "{page}");
+        assert!(page.lines().all(|line| line.as_bytes()[12..14] == *b"  "), "{page}");
+    }
+}
+
+#[test]
 fn answers_come_in_the_order_of_the_names() {
     let sandbox = Sandbox::new();
     for name in ["a", "b", "c"] {

@@ -1,28 +1,34 @@
 //! Opens a shell in a VM over ssh, or runs a command there.
 //!
 //! Waits until the guest's ssh server answers, then becomes the host's `ssh` with banger's key, the
-//! VM's own host key, and `banger-ssh-proxy` as the way. Reads the VM's folder; writes banger's key if
+//! VM's own host key, and `banger-ssh-proxy` as the way; a shell on a terminal it runs to its end, to
+//! say then that the VM runs on. Reads the VM's folder; writes banger's key if
 //! there is none yet.
 
 mod login;
+mod stay;
 
-use banger_cli::{Out, find};
+use banger_cli::{Out, find, runs_on};
 use banger_config::Config;
 use banger_doc::{Error, Name, Result};
 use banger_ssh::{
     LIMIT, Programs, STAND_IN, ensure_user_key, host_name, is_known_terminal, known_host, late,
     reach_until, ssh_words,
 };
+use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder};
 use login::{Login, Try};
 use std::{
     ffi::{OsStr, OsString},
+    io::{IsTerminal, stdin, stdout},
     os::unix::{ffi::OsStrExt, ffi::OsStringExt, process::CommandExt},
     process::{Command, ExitCode},
     thread,
     time::{Duration, Instant},
 };
 
+/// The status of ssh where ssh failed, not the command.
+const SSH_FAILED: u8 = 255;
 /// How often a server that lets nobody in is asked again: its user's files may be on their way.
 const REFUSALS: u32 = 3;
 /// How long between two tries.
@@ -69,7 +75,7 @@ fn main() -> ExitCode {
     banger_cli::main_raw(run)
 }
 
-fn run(args: Args, out: &mut Out) -> Result<()> {
+fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let config = Config::load()?;
     let folder = State::open_read_only()?.vm(&args.vm)?;
     if let Some(words) = folder.boots_on() {
@@ -117,30 +123,45 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", user]);
     command.arg(host_name(&args.vm)).args(for_shell(&args.command));
-    let error = command.exec();
-    Err(Error::unavailable(format!("cannot run '{}'", ssh.display()))
-        .because(error)
-        .hint("install an ssh client (Debian, Ubuntu: openssh-client; Fedora: openssh-clients)"))
+    let terminal = stdin().is_terminal() && stdout().is_terminal();
+    let is_left = args.command.is_empty() && terminal && out.is_live();
+    let ended = if is_left { stay::to_the_end(&mut command) } else { Err(command.exec()) };
+    let status = ended.map_err(|error| {
+        Error::unavailable(format!("cannot run '{}'", ssh.display()))
+            .because(error)
+            .hint("install an ssh client (Debian, Ubuntu: openssh-client; Fedora: openssh-clients)")
+    })?;
+    // ssh says by this status that it failed itself.
+    if status != SSH_FAILED && folder.is_live().unwrap_or(false) {
+        out.note(&runs_on(&args.vm, "ssh"));
+    }
+    Ok(ExitCode::from(status))
 }
 
 /// Waits for the server. One that is there at once is left to ssh; one that comes up meanwhile has to
 /// let banger's key in first, since what greets is not always what serves.
 fn wait_until_ready(folder: &VmFolder, login: Login<'_>, limit: Duration, out: &Out) -> Result<()> {
     let end = Instant::now() + limit;
-    let mut waited = false;
+    let stages = Stages::new(out, false);
+    let mut waits: Option<Line> = None;
     let mut refusals = 0;
     loop {
         let stream = reach_until(folder, end, limit, || {
-            if !waited {
-                out.note(&format!("waiting for the ssh server of '{}'", folder.name()));
-            }
-            waited = true;
+            waits.get_or_insert_with(|| {
+                let line = stages.line(folder.name());
+                line.enter("waiting for its ssh server");
+                if !out.is_live() {
+                    line.note("waiting for its ssh server");
+                }
+                line
+            });
         })?;
-        if !waited {
-            return Ok(());
-        }
+        let Some(line) = &waits else { return Ok(()) };
         match login.attempt(stream) {
-            Try::In => return Ok(()),
+            Try::In => {
+                line.done("its ssh server came up");
+                return Ok(());
+            }
             Try::Refused(error) => {
                 refusals += 1;
                 if refusals >= REFUSALS {

@@ -47,6 +47,37 @@ fn running(sandbox: &Sandbox, answer: &'static [u8]) -> Running {
 }
 
 #[test]
+fn who_leaves_a_shell_is_told_that_the_vm_runs_on() {
+    if !have("ssh-keygen") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let _lock = running(&sandbox, b"ok\nSSH-2.0-OpenSSH_9.2\r\n");
+    let ssh = sandbox.dir().join("ssh");
+    sandbox.config(&format!("[binaries]\nssh = '{}'\n", ssh.display()));
+    let typed = |status: &str, words: &str| {
+        banger_tests::write_program(&ssh, &format!("#!/bin/sh\necho in; {status}\n"));
+        let line = format!("exec </proc/self/fd/1 2>&1; {PROGRAM} {words}; echo status $?");
+        sandbox.terminal(&line, 200, |_| {}).text()
+    };
+    let told =
+        "VM 'web' runs on; 'banger vm ssh web' goes back into it, 'banger vm stop web' stops it";
+    let text = typed("exit 7", "web");
+    assert!(text.contains(told) && text.contains("status 7"), "{text}");
+    // A shell that a signal ended, and one that was stopped meanwhile and goes on.
+    assert!(typed("kill -TERM $$", "web").contains("status 143"));
+    for (status, words) in [
+        ("exit 255", "web"),
+        ("exit 0", "-q web"),
+        ("exit 0", "web -- true"),
+        ("exit 0", "web </dev/null"),
+    ] {
+        let text = typed(status, words);
+        assert!(text.contains("in\r\n") && !text.contains("runs on"), "{words}: {text}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_come_up_is_not_waited_for_forever() {
     if !have("ssh-keygen") {
         return;
@@ -62,7 +93,7 @@ fn a_server_that_does_not_come_up_is_not_waited_for_forever() {
         assert!(answer.fails(125, "ssh did not come up within 4s").stdout.is_empty());
         assert!(answer.stderr.contains(why), "{}", answer.all());
         assert!(answer.stderr.contains("the VM is kept; 'banger vm exec web'"), "{}", answer.all());
-        assert!(answer.stderr.contains("waiting for the ssh server of 'web'"), "{}", answer.all());
+        assert!(answer.stderr.contains("web: waiting for its ssh server"), "{}", answer.all());
         assert!(sandbox.vm("web").is_dir());
     }
 }

@@ -4,6 +4,7 @@
 //! `running.json` to say that the guest has booted. The VM does not depend on this program.
 
 mod starting;
+mod told;
 
 use banger_cli::{Out, interrupt, is_called};
 use banger_doc::{Mark, Name, Result};
@@ -49,7 +50,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
             "what was begun comes up all the same; 'banger vm wait {names}' waits for it, 'banger vm kill {names}' ends it"
         )));
     }
-    let how = starting::How { limit, mark: args.mark, console: args.console };
+    let told = told::Told::read(&state);
+    let how = starting::How { limit, mark: args.mark, console: args.console, told: &told };
     out.each(
         &args.vms,
         |name| starting::start(&state, &state.vm(name)?, &how, &stages),

@@ -1,9 +1,10 @@
 //! Starting one VM and waiting for its guest.
 
+use crate::told::Told;
 use banger_cli::find;
 use banger_doc::{
-    Context, Desire, Document, Error, Exit, Mark, Name, Phase, Report, Result, Running, View,
-    Wanted, console_line,
+    Context, Desire, Document, Error, Exit, IN_GUEST, Mark, Name, Phase, Report, Result, Running,
+    View, Wanted, console_line,
 };
 use banger_lease::Leases;
 use banger_stages::{Line, Stages};
@@ -27,16 +28,18 @@ const CONSOLE_LINES: usize = 8;
 const CONSOLE_COLUMNS: usize = 200;
 
 /// How to start.
-pub(crate) struct How {
+pub(crate) struct How<'a> {
     /// How long a guest may take, if that was said.
     pub(crate) limit: Option<Duration>,
     /// How far to wait.
     pub(crate) mark: Mark,
     /// Whether the whole boot is to be seen.
     pub(crate) console: bool,
+    /// What was said of this host already.
+    pub(crate) told: &'a Told,
 }
 
-impl How {
+impl How<'_> {
     /// What the supervisor is asked.
     fn wanted(&self) -> Wanted {
         let limit_ms = self.limit.map(|limit| limit.as_millis() as u64);
@@ -44,7 +47,12 @@ impl How {
     }
 }
 
-pub(crate) fn start(state: &State, folder: &VmFolder, how: &How, stages: &Stages) -> Result<View> {
+pub(crate) fn start(
+    state: &State,
+    folder: &VmFolder,
+    how: &How<'_>,
+    stages: &Stages,
+) -> Result<View> {
     let name = folder.name();
     if folder.is_live()? {
         return Err(already(name));
@@ -111,7 +119,7 @@ fn wait(
     folder: &VmFolder,
     watch: &Watch,
     child: &mut Child,
-    how: &How,
+    how: &How<'_>,
     line: &Line,
     before: Option<(u64, SystemTime)>,
 ) -> Result<View> {
@@ -124,7 +132,7 @@ fn wait(
         let running = folder.running()?.filter(mine);
         let emulated = running.as_ref().is_some_and(|running| running.accelerator == "tcg");
         if let Some(running) = &running {
-            said.say(running, line);
+            said.say(running, line, how.told);
             // One that is held still gets no further.
             let is_there = match running.phase {
                 Phase::Ready => running.has_reached(how.mark),
@@ -194,10 +202,16 @@ struct Said {
 }
 
 impl Said {
-    fn say(&mut self, running: &Running, line: &Line) {
+    fn say(&mut self, running: &Running, line: &Line, told: &Told) {
         if running.phase != Phase::Preparing {
             // Those of the host come first and stay; the guest's come behind them.
-            for note in running.notes.iter().skip(self.notes) {
+            let news = running.notes.get(self.notes..).unwrap_or_default();
+            let (guest, host): (Vec<_>, Vec<_>) =
+                news.iter().partition(|note| note.starts_with(IN_GUEST));
+            if let Some(words) = line.is_heard().then(|| told.fresh(host.into_iter())).flatten() {
+                line.note(&words);
+            }
+            for note in guest {
                 line.note(note);
             }
             self.notes = self.notes.max(running.notes.len());

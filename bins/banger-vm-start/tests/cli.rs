@@ -52,7 +52,35 @@ fn it_waits_for_the_mark_it_is_told_to() {
     sandbox.plant_vm("two", "alpine", "generic-6.12");
     let answer = sandbox.run(&program, &["--wait", "agent", "two"]);
     assert_eq!(answer.document()["running"]["booted"], "no", "{}", answer.all());
+    // What is true of the host is said once, not at every start.
+    assert!(!answer.stderr.contains("slow host"), "{}", answer.all());
     sandbox.run(&program, &["--wait", "lunch", "two"]).fails(2, "'lunch' is none of agent, booted");
+}
+
+#[test]
+fn notes_about_the_host_are_one_line_said_once() {
+    let sandbox = Sandbox::new();
+    for name in ["quiet", "one", "two", "three"] {
+        sandbox.plant_vm(name, "alpine", "generic-6.12");
+    }
+    let notes = |more: &str| {
+        let notes =
+            format!(r#""booted":"yes","notes":["slow host","weak\u001b[2J network"{more}]"#);
+        let script = format!(
+            "{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay ready $$ '{notes}'\nsleep 3"
+        );
+        with_supervisor(&sandbox, &script)
+    };
+    let program = notes("");
+    // Nothing was said to who asked for silence.
+    assert_eq!(sandbox.run(&program, &["-q", "quiet"]).stderr, "");
+    let said = sandbox.run(&program, &["one"]).stderr;
+    assert_eq!(said, "one: slow host; weak\\u{1b}[2J network\n");
+    assert_eq!(sandbox.run(&program, &["two"]).stderr, "");
+    // What is new is said, and what is about the guest each time.
+    let program = notes(r#","new here","in the guest: x failed""#);
+    let said = sandbox.run(&program, &["three"]).stderr;
+    assert_eq!(said, "three: new here\nthree: in the guest: x failed\n");
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::{
 };
 use banger_channel::{bridge, control};
 use banger_doc::{
-    Booted, Context, Desire, Error, HostPorts, Phase, Process, Refused, Result, Running, Wanted,
+    Booted, Context, Desire, Error, HostPorts, IN_GUEST, Phase, Process, Refused, Result, Running,
+    Wanted,
 };
 use banger_machine::{Accelerator, Event, Machine};
 use banger_state::{
@@ -134,7 +135,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     running.notes = notes;
     if machine.accelerator() == Accelerator::Tcg {
         running.notes.push(
-            "no working KVM: the guest is emulated in software, about ten times slower".into(),
+            "no KVM: emulated in software, about ten times slower ('banger doctor' tells why)"
+                .into(),
         );
     }
     let output = banger_machine::output()?;
@@ -644,7 +646,7 @@ impl Live<'_> {
 
     fn hear_boot(&mut self, boot: control::Boot) {
         self.running.notes.truncate(self.host_notes);
-        self.running.notes.extend(boot.notes.iter().map(|note| format!("in the guest: {note}")));
+        self.running.notes.extend(boot.notes.iter().map(|note| format!("{IN_GUEST}{note}")));
         self.running.waits_for = boot.waits_for;
         self.running.booted = boot.booted;
         if boot.booted.is_over() {

@@ -2,6 +2,7 @@
 
 use banger_cli::Out;
 use banger_doc::{Error, Mark, Name, Result, Status, View};
+use banger_stages::Stages;
 use banger_state::{State, VmFolder, Watch};
 use std::{fmt, process::ExitCode, str::FromStr, time::Duration};
 
@@ -34,7 +35,18 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open_read_only()?;
     let limit = Duration::from_secs(args.timeout);
-    out.each(&args.vms, |name| wait(&state.vm(name)?, args.goal, limit), |_| String::new())
+    let stages = Stages::new(out, false);
+    let act = |name: &Name| {
+        let folder = state.vm(name)?;
+        let line = stages.line(name);
+        line.enter(match args.goal {
+            Goal::Mark(Mark::Agent) => "waiting for its agent",
+            Goal::Mark(Mark::Booted) => "booting",
+            Goal::Stopped => "waiting until it stops",
+        });
+        wait(&folder, args.goal, limit)
+    };
+    out.each(&args.vms, act, |_| String::new())
 }
 
 fn wait(folder: &VmFolder, goal: Goal, limit: Duration) -> Result<View> {

@@ -1,8 +1,10 @@
 //! Turns words into a program and becomes it. Knows how other tools spell things and no command:
 //! what it finds beside itself and in `PATH` is what there is.
 
+mod page;
 mod spellings;
 
+use page::{PAGE, PLUMBING};
 use spellings::{ANSWERS, IN_GROUP, SPELLINGS};
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
     fs,
     io::Write,
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -22,14 +24,19 @@ use std::{
 const DEPTH: usize = 3;
 /// How many programs share a first word that is typed apart.
 const GROUP: usize = 3;
+/// How much room the first page has for commands of others.
+const OTHERS: usize = 60;
 /// How long the list of commands waits for what the programs say of themselves.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = env::args_os().skip(1).collect();
     match words.first().and_then(|word| word.to_str()) {
-        None | Some("--help" | "-h") => return overview(""),
-        Some("help") if words.len() == 1 => return overview(""),
+        None | Some("--help" | "-h") => return first_page(),
+        Some("help") if words.len() == 1 => return first_page(),
+        Some("help") if words.len() == 2 && (words[1] == "all" || words[1] == "--all") => {
+            return overview("");
+        }
         Some("help") => return become_program(&words[1..], &["--help".into()]),
         Some("--completion-words") if words.len() == 1 => {
             complete();
@@ -130,7 +137,7 @@ fn find(name: &OsStr) -> Option<PathBuf> {
     near.or_else(|| which::which(name).ok())
 }
 
-fn is_program(path: &std::path::Path) -> bool {
+fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
@@ -163,28 +170,71 @@ fn programs() -> BTreeMap<String, PathBuf> {
     found.into_iter().map(|(words, path)| (spell(words), path)).collect()
 }
 
-/// Lists the commands, or those of one group.
+/// Prints what people do with banger and the commands for it.
+fn first_page() -> ExitCode {
+    let programs = programs();
+    let mut text = "banger: development sandboxes on microVMs\n\n".to_owned();
+    for (what, lines) in PAGE {
+        let mut what = *what;
+        let there = lines.iter().filter(|line| programs.contains_key(&page::command(line.0)));
+        for (typed, purpose) in there {
+            text = text + "  " + &format!("{what:<8}{typed:<20}{purpose}\n");
+            what = "";
+        }
+    }
+    let yours = others(&programs);
+    if !yours.is_empty() {
+        text = text + "  yours   " + &yours + "\n";
+    }
+    text += "\n'banger help COMMAND' explains one, 'banger help all' lists all of them\n";
+    text += "start with: banger vm run\n";
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Returns the commands that are not banger's own, as many as a line has room for.
+fn others(programs: &BTreeMap<String, PathBuf>) -> String {
+    let mut line = String::new();
+    for (words, _) in programs.iter().filter(|(_, path)| !is_own(path)) {
+        let comma = if line.is_empty() { "" } else { ", " };
+        if line.len() + words.len() + comma.len() > OTHERS {
+            return line + " ...";
+        }
+        line = line + comma + words;
+    }
+    line
+}
+
+/// Lists the commands, or those of one group; those for programs come last, and only where all are
+/// asked for.
 fn overview(group: &str) -> ExitCode {
     let begin = if group.is_empty() { String::new() } else { format!("{group} ") };
     let mut programs = programs();
     programs.retain(|words, _| words.starts_with(&begin));
-    let mut text = format!(
-        "banger: development sandboxes on microVMs\n\n\
-         usage: banger {begin}COMMAND [OPTION]... [ARGUMENT]...\n\
-         \x20      banger help {begin}COMMAND\n\n"
-    );
-    if group.is_empty() {
-        text.push_str("start: banger vm run\n\n");
+    let of_programs = |words: &String| PLUMBING.contains(&words.as_str());
+    if !group.is_empty() {
+        programs.retain(|words, _| !of_programs(words));
     }
-    text.push_str("commands:\n");
     let width = programs.keys().map(String::len).max().unwrap_or(0);
+    let (mut people, mut plumbing) = (String::new(), String::new());
     for (words, what) in programs.keys().zip(purposes(&programs)) {
+        let text = if of_programs(words) { &mut plumbing } else { &mut people };
         let line = format!("  {words:<width$}  {what}");
-        text.push_str(line.trim_end());
-        text.push('\n');
+        *text = std::mem::take(text) + line.trim_end() + "\n";
     }
+    if !plumbing.is_empty() {
+        plumbing.insert_str(0, "\nfor programs:\n");
+    }
+    let text = format!(
+        "usage: banger {begin}COMMAND; 'banger help {begin}COMMAND' explains one\n\n{people}{plumbing}"
+    );
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
+}
+
+/// Says whether a program lies where this one does.
+fn is_own(path: &Path) -> bool {
+    path.parent().is_some_and(|dir| Some(dir) == beside().as_deref())
 }
 
 /// Returns the first line of each program's help; nothing of a program that is not banger's own,
@@ -196,7 +246,7 @@ fn purposes(programs: &BTreeMap<String, PathBuf>) -> Vec<String> {
         .map(|path| {
             let (sender, receiver) = mpsc::channel();
             let path = path.clone();
-            if path.parent().is_some_and(|dir| Some(dir) == beside().as_deref()) {
+            if is_own(&path) {
                 thread::spawn(move || {
                     let help = Command::new(path).arg("--help").stdin(Stdio::null()).output();
                     let text = help.map(|help| help.stdout).unwrap_or_default();

@@ -161,7 +161,14 @@ fn beside_comes_before_the_path_and_others_can_add_commands() {
     };
     assert_eq!(run(&["vm", "list"]).ok().text(), "beside banger-vm-list 0\n");
     assert!(run(&["foo", "bar"]).ok().text().ends_with("banger-foo bar\n"));
-    assert!(run(&["help"]).ok().text().contains("\n  foo\n"), "{}", run(&["help"]).all());
+    assert!(run(&["help", "all"]).ok().text().contains("\n  foo\n"));
+    assert!(run(&[]).ok().text().contains("\n  yours   foo\n"), "{}", run(&[]).all());
+    for letter in 'a'..='z' {
+        script(&other, &format!("banger-{letter}-more-than-fits"), "exit 0");
+    }
+    let text = run(&[]).ok().text();
+    assert!(text.contains("  yours   a-more-than-fits, ") && text.contains(" ...\n"), "{text}");
+    assert!(text.lines().all(|line| line.len() < 80), "{text}");
 }
 
 #[test]
@@ -180,12 +187,61 @@ fn help_and_version_are_answers() {
     let said = |words: &[&str]| banger(&sandbox, words).ok().text();
     assert_eq!(said(&["help", "vm", "create"]), "beside banger-vm-create 1 --help\n");
     assert!(said(&["--version"]).starts_with("banger "));
-    for words in [&[][..], &["help"], &["--help"]] {
+    for words in [&["help", "all"], &["help", "--all"]] {
         let text = said(words);
         assert!(text.contains("usage: banger COMMAND"), "{text}");
         assert!(text.contains("  vm-create  beside banger-vm-create 1 --help"), "{text}");
         assert!(!text.contains("guest-init"), "{text}");
     }
+}
+
+/// Returns the name of every program there is.
+fn every_program() -> Vec<String> {
+    let bins = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let names = fs::read_dir(bins).expect("programs").flatten().map(|entry| entry.file_name());
+    names.map(|name| name.into_string().expect("text")).filter(|name| name != "banger").collect()
+}
+
+#[test]
+fn the_first_page_fits_a_screen_and_is_grouped_by_what_people_do() {
+    let every = every_program();
+    let every: Vec<&str> = every.iter().map(String::as_str).collect();
+    let sandbox = installed(&every);
+    for words in [&[][..], &["help"], &["--help"], &["-h"]] {
+        let text = banger(&sandbox, words).ok().text();
+        // What was typed and the next prompt take a line each of 24.
+        assert!(text.lines().count() <= 22, "{text}");
+        assert!(text.lines().all(|line| line.len() < 80), "{text}");
+        for group in ["start", "look", "work", "end", "images", "host"] {
+            assert!(text.contains(&format!("\n  {group} ")), "{group}: {text}");
+        }
+        for often in ["vm run", "vm exec", "vm ssh", "vm cp", "vm list", "vm stop", "image pull"] {
+            assert!(text.contains(&format!(" {often}")), "{often}: {text}");
+        }
+        for hardly in ["supervise", "ssh-proxy", "schema", "dns", "guest-init", "yours"] {
+            assert!(!text.contains(hardly), "{hardly}: {text}");
+        }
+        assert!(text.contains("'banger help all' lists all"), "{text}");
+    }
+    // Groups fit too, and nothing is kept from who asks for all.
+    for group in ["vm", "image", "kernel", "workspace"] {
+        let text = banger(&sandbox, &[group]).ok().text();
+        assert!(text.lines().count() <= 22 && !text.contains("supervise"), "{text}");
+    }
+    let text = banger(&sandbox, &["help", "all"]).ok().text();
+    let (people, programs) = text.split_once("\nfor programs:\n").expect("two parts");
+    for hardly in ["vm supervise", "ssh-proxy", "schema", "dns"] {
+        assert!(programs.contains(&format!("  {hardly} ")), "{hardly}: {text}");
+        assert!(!people.contains(&format!("  {hardly} ")), "{hardly}: {text}");
+    }
+}
+
+#[test]
+fn a_line_without_its_program_is_left_out() {
+    let sandbox = installed(&["banger-vm-run", "banger-vm-list", "banger-vm-show"]);
+    let text = banger(&sandbox, &[]).ok().text();
+    assert!(text.contains("  start   vm run [PATH] ") && text.contains("  look    vm list "));
+    assert!(!text.contains("workspace") && !text.contains("vm ssh"), "{text}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Set for a program whose documents are read: the caller says its error, so it need not.
-const CALLED: &str = "BANGER_CALLED";
+pub(crate) const CALLED: &str = "BANGER_CALLED";
 
 /// Says whether another program of banger's reads the documents of this one, and talks to the
 /// person itself.

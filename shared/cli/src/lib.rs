@@ -8,11 +8,15 @@ mod complete;
 mod describe;
 mod foreign;
 pub mod interrupt;
+mod leave;
 mod out;
+mod page;
 mod paint;
 
 pub use call::{Program, call, find, is_called};
+pub use leave::{is_shell, runs_on, speak_for};
 pub use out::{Out, human_bytes, note};
+pub use page::Page;
 pub use paint::{Colour, paint};
 
 use banger_doc::{Document, Error, Kind, Result};

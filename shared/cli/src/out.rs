@@ -182,7 +182,7 @@ impl Out {
 const NOTE: usize = 1200;
 
 /// Returns how wide the terminal on stdout is, if there is one.
-fn terminal_columns() -> Option<usize> {
+pub(crate) fn terminal_columns() -> Option<usize> {
     terminal_size::terminal_size().map(|(width, _)| width.0.into())
 }
 
@@ -230,7 +230,7 @@ fn fitted(cell: &str, width: usize) -> String {
 }
 
 /// Breaks words into lines of at most `columns`; a word that is longer has a line of its own.
-fn broken(text: &str, indent: usize, columns: usize) -> String {
+pub(crate) fn broken(text: &str, indent: usize, columns: usize) -> String {
     let mut lines = String::new();
     for line in text.lines() {
         let mut at = 0;

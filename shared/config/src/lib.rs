@@ -21,8 +21,9 @@ use std::{
 pub const DEFAULT_IMAGE: &str = "debian-bookworm";
 /// The kernel of an image that names none.
 pub const DEFAULT_KERNEL: &str = "generic-6.12";
-/// Where to look for what is right.
-const HINT: &str = "docs/config.md lists every key with an example";
+/// What always helps.
+const HINT: &str =
+    "correct that line, or remove it: the built-in value counts then, which 'banger doctor' shows";
 /// The largest file that is read as a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -254,7 +255,7 @@ fn check_keys(table: &toml::Table, prefix: &str, path: &Path) -> Result<()> {
                 .min_by_key(|known| strsim::levenshtein(known, &full))
                 .expect("because there are keys");
             return Err(Error::usage(format!("'{}' has an unknown key '{full}'", path.display()))
-                .hint(format!("did you mean '{nearest}'? docs/config.md lists every key")));
+                .hint(format!("did you mean '{nearest}'? {HINT}")));
         }
         match value {
             toml::Value::Table(inner) if !known => check_keys(inner, &section, path)?,

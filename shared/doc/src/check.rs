@@ -14,6 +14,8 @@ pub enum Outcome {
     Warn,
     /// Something banger needs is missing.
     Fail,
+    /// Nothing that could be wrong: a setting in force, or what is of no use here.
+    Info,
 }
 
 impl fmt::Display for Outcome {
@@ -22,6 +24,7 @@ impl fmt::Display for Outcome {
             Self::Pass => "PASS",
             Self::Warn => "WARN",
             Self::Fail => "FAIL",
+            Self::Info => "INFO",
         })
     }
 }

@@ -30,7 +30,7 @@ pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
 pub use name::Name;
 pub use port::{Forward, HostPorts, Port, Publish, parse_ports};
-pub use running::{Booted, Desire, Mark, Phase, Process, Refused, Running, Wanted};
+pub use running::{Booted, Desire, IN_GUEST, Mark, Phase, Process, Refused, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use usage::Usage;

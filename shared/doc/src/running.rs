@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{fmt, str::FromStr, time::Duration};
 
+/// What a note of the guest's boot begins with; any other is about the host.
+pub const IN_GUEST: &str = "in the guest: ";
+
 /// How long a guest may take to come up, unless told.
 const NATIVE_LIMIT: Duration = Duration::from_secs(90);
 const EMULATED_LIMIT: Duration = Duration::from_mins(5);
@@ -215,7 +218,7 @@ pub struct Running {
     #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
     pub ports: HostPorts,
     /// What the user is to know: software emulation, a weaker network, a jail that is not there, what
-    /// went wrong in the guest's boot.
+    /// went wrong in the guest's boot; the latter begins with `in the guest: `.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// What it was asked last that it did not do.

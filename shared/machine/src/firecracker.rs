@@ -7,7 +7,7 @@ use crate::{
     elf::{is_dynamic, is_elf},
     jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
     kvm,
-    versions::Version,
+    versions::{GET_FIRECRACKER, Version},
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
@@ -120,7 +120,7 @@ impl Firecracker {
                     "'{}' is not linked statically, and its jailer runs no other",
                     program.display()
                 ))
-                .hint("docs/install.md says where to get one that is; '--vmm qemu' does without"));
+                .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without")));
             }
             Some((jailer, own_user()))
         } else {
@@ -513,10 +513,9 @@ fn find(name: &str, configured: Option<&PathBuf>) -> Result<PathBuf> {
             )))
         };
     }
-    which::which(name).map_err(|error| {
+    which::which(name).map_err(|_| {
         Error::unavailable(format!("cannot find '{name}'"))
-            .because(error)
-            .hint("docs/install.md says where to get it; '--vmm qemu' does without")
+            .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without"))
     })
 }
 

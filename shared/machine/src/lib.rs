@@ -20,7 +20,7 @@ pub use firecracker::{Firecracker, complaint};
 pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
-pub use versions::{Answer, Fault, Version};
+pub use versions::{Answer, Fault, GET_FIRECRACKER, Version};
 
 use banger_channel::bridge::Device;
 use banger_config::Binaries;
@@ -227,11 +227,6 @@ pub fn machine(
                 notes.push(format!("QEMU instead of Firecracker: {}", error.chain()));
             }
         },
-        (Vmm::Auto, Kvm::Denied) => notes.push(format!(
-            "/dev/kvm is open only to the group '{}' ({})",
-            group(),
-            join_hint()
-        )),
         _ => {}
     }
     let qemu = Qemu::new(plan, binaries)?;

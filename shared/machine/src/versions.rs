@@ -60,14 +60,15 @@ const FAULTS: &[Fault] = &[
     },
 ];
 
+/// Where Firecracker is to be had, and how it is found then.
+pub const GET_FIRECRACKER: &str = "https://github.com/firecracker-microvm/firecracker/releases has it: put 'firecracker' and 'jailer' into PATH";
+
 impl Version {
     /// Reads a version such as `1.12.1`, and refuses one that does not serve.
     pub fn serving(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             Err(Error::unavailable(format!("Firecracker '{text}' {why}: 1.8 to 1.x are known"))
-                .hint(
-                    "docs/install.md says which serve and where to get one; '--vmm qemu' does without",
-                ))
+                .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without")))
         };
         match Self::read(text) {
             Some(version) if version < OLDEST => refuse("is too old"),
@@ -139,7 +140,7 @@ mod tests {
         for bad in ["1.7.9", "0.25.0", "", "v1", "1", "x.y", "2.0.0", "2.0.0-dev"] {
             let error = Version::serving(bad).unwrap_err();
             assert!(error.chain().contains(&format!("Firecracker '{bad}' is ")), "{error}");
-            assert!(error.hint_text().unwrap().contains("docs/install.md"));
+            assert!(error.hint_text().unwrap().contains("firecracker/releases"));
         }
         assert_eq!(version("1.8").to_string(), "1.8.0");
     }

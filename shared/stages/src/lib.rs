@@ -1,5 +1,9 @@
 //! Shows a person how far VMs have come: what each waits for, and for how long.
 
+mod times;
+
+pub use times::Times;
+
 use banger_cli::Out;
 use banger_doc::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -66,6 +70,11 @@ impl Line {
     /// Returns how long it has been going on.
     pub fn took(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Says whether anybody hears what is noted.
+    pub fn is_heard(&self) -> bool {
+        !self.quiet
     }
 
     /// Says something that somebody must know.

@@ -90,6 +90,12 @@ pub const VM_WORKSPACE: &str = "workspace";
 /// The document of it.
 pub const VM_WORKSPACE_DOCUMENT: &str = "workspace/workspace.json";
 
+/// The commit of the host's repository that was said to be news, so that it is said once.
+pub const VM_WORKSPACE_TOLD: &str = "workspace/told";
+
+/// What was said of this host at a start, one note a line, so that it is said once.
+pub const TOLD: &str = "told";
+
 /// The tree as `docs/state.md` shows it; a test compares the two.
 pub const TREE: &[&str] = &[
     "layout",
@@ -102,6 +108,7 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
     "leases.db",
+    "told",
     "dns.lock",
     "dns.users",
     "ssh/id_ed25519",
@@ -128,6 +135,7 @@ pub const TREE: &[&str] = &[
     "vms/NAME/run/vsock.sock_1024",
     "vms/NAME/workspace/workspace.json",
     "vms/NAME/workspace/tree-N.jsonl",
+    "vms/NAME/workspace/told",
     "vms/NAME/workspace/repo.git/",
     "vms/NAME/workspace/local/",
 ];
