@@ -201,7 +201,7 @@ impl Maker {
             || words.contains("unshare")
             || words.contains("subuid")
         {
-            "as an ordinary user it needs user namespaces and 'apt install uidmap'; or pull as root"
+            "as an ordinary user, mmdebstrap needs user namespaces and 'sudo apt install uidmap'; or pull as root"
         } else {
             "look at what mmdebstrap said, and whether the mirror can be reached"
         };
