@@ -140,6 +140,10 @@ fn a_table_fits_a_narrow_terminal_and_a_wide_one() {
     assert!(shown.iter().any(|line| line.contains('…')), "{shown:#?}");
     let only: Vec<String> = narrow.typed("banger ps | head -n 1 | cut -c1-10");
     assert_eq!(only, ["{\"schema\":"], "documents in a pipe");
+    let whole = narrow.typed("banger ps --format table | grep -c xxxxxxxxxxxxxxxx; banger ps --format table | grep -o 'x*  *created  *[a-z0-9-]*' | tr -d ' \n' | wc -c");
+    assert_eq!(whole[0], "1", "{whole:#?}");
+    let length: usize = whole[1].trim().parse().expect("a number");
+    assert!(length >= 63 + 7 + image.len(), "nothing is cut in a pipe: {whole:#?}");
     // The list of commands, too.
     let help = narrow.typed("banger help all | tail -n 44");
     let lines = help.iter().filter(|line| !line.starts_with("  "));

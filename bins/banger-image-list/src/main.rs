@@ -6,6 +6,9 @@ use banger_state::State;
 use std::process::ExitCode;
 
 /// List images
+///
+/// MANAGED says whether banger keeps the disk itself; 'no' is a disk that 'banger image register' named
+/// where it lies.
 #[derive(clap::Parser)]
 #[command(name = "banger-image-list", version)]
 struct Args {}

@@ -57,6 +57,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn put(image: &Image, out: &mut Out) -> Result<()> {
     out.put(image, |image| {
-        format!("image '{}' is copied: {}", image.name, human_bytes(image.used_bytes))
+        format!("copied the disk of image '{}': {}", image.name, human_bytes(image.used_bytes))
     })
 }

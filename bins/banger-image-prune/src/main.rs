@@ -31,13 +31,15 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         dry_run: args.dry_run,
     };
     out.put(&removed, |removed| {
+        if pruned.files == 0 {
+            return "nothing to free: no downloaded layers are kept".into();
+        }
         format!(
-            "{} {} across {} blob{} in {}",
+            "{} {}: {} downloaded layer{}",
             if removed.dry_run { "would free" } else { "freed" },
             human_bytes(removed.freed_bytes),
             pruned.files,
             if pruned.files == 1 { "" } else { "s" },
-            state.path(place::CACHE).display()
         )
     })
 }

@@ -5,8 +5,9 @@ mod apt;
 mod catalog;
 
 use apt::Apt;
-use banger_cli::{Out, Program, interrupt, note};
+use banger_cli::{Out, Program, interrupt};
 use banger_doc::{Error, Kernel, Kind, Name, Result};
+use banger_stages::Stages;
 use banger_state::{Lock, State};
 use std::{process::ExitCode, time::Duration};
 
@@ -58,10 +59,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
     interrupt::watch()?;
     let (apt, package) = find(entry, out)?;
-    if !out.is_quiet() {
-        note(&format!("downloading the package '{package}'"));
-    }
+    out.note(&format!("downloading the package '{package}'"));
+    let line = Stages::new(out, false).line(&args.name);
+    line.enter("downloading its package");
     let download = apt.download(&package)?;
+    line.enter("unpacking its package");
     let mut import = Program::new("banger-kernel-import")?
         .arg(args.name.as_str())
         .arg("--quiet")
@@ -71,7 +73,9 @@ fn pull(args: &Args, entry: &catalog::Entry, out: &Out) -> Result<Kernel> {
     if args.force {
         import = import.arg("--force");
     }
-    import.documents()?.pop().ok_or_else(|| Error::failed("'banger-kernel-import' said nothing"))
+    let kernel = import.documents()?.pop();
+    drop(line);
+    kernel.ok_or_else(|| Error::failed("'banger-kernel-import' said nothing"))
 }
 
 /// Finds the package in the host's lists, else in fresh ones.
@@ -81,9 +85,7 @@ fn find(entry: &catalog::Entry, out: &Out) -> Result<(Apt, String)> {
         Err(error) if error.kind() == Kind::NotFound => {}
         found => return Ok((apt, found?)),
     }
-    if !out.is_quiet() {
-        note("the host's list of packages has no such kernel; fetching a fresh list");
-    }
+    out.note("the host's list of packages has no such kernel; fetching a fresh list");
     let apt = Apt::with_fresh_lists()?;
     let package = apt.newest(&entry.begin, &entry.end)?;
     Ok((apt, package))

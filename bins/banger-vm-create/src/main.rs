@@ -12,8 +12,8 @@ mod size;
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_config::{Config, Size};
 use banger_doc::{
-    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Result, Spec, Status, View,
-    Vm, Vmm, parse_ports,
+    Context, Error, Image, Init, Kind, Mark, Name, NetMode, Publish, Removed, Result, Spec, Status,
+    View, Vm, Vmm, parse_ports,
 };
 use banger_lease::Leases;
 use banger_stages::Times;
@@ -135,7 +135,14 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if let Some(timeout) = args.timeout {
         start = start.arg("--timeout").arg(timeout.to_string());
     }
-    let views: Vec<View> = start.arg(name.as_str()).documents()?;
+    let views = start.arg(name.as_str()).documents::<View>().inspect_err(|error| {
+        // What this host cannot run nobody wants: it never ran, and nothing is on its disks.
+        if error.kind() == Kind::Unavailable {
+            let delete = Program::new("banger-vm-delete");
+            let _ =
+                delete.and_then(|it| it.args(["--quiet", name.as_str()]).documents::<Removed>());
+        }
+    })?;
     times.part("boot");
     times.say(&name, out);
     // Whoever watches was told by the other program.

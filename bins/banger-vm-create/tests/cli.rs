@@ -262,4 +262,15 @@ fn starting_is_another_program_whose_answer_is_passed_on() {
         .run(&program, &["--image", "alpine", "--name", "web", "--timeout", "7"])
         .fails(1, "did not come up");
     assert!(sandbox.vm("web").join("vm.json").exists(), "it is kept");
+
+    // What this host cannot run is of no use.
+    let error = error.replace("failed", "unavailable");
+    let deleted = sandbox.dir().join("deleted");
+    let programs = [
+        ("banger-vm-start", &*format!("echo '{error}'; exit 5")),
+        ("banger-vm-delete", &*format!("echo $* > {}", deleted.display())),
+    ];
+    let program = sandbox.beside(CREATE, &programs);
+    sandbox.run(&program, &["--image", "alpine", "--name", "two"]).fails(5, "did not come up");
+    assert_eq!(fs::read_to_string(deleted).unwrap(), "--quiet two\n");
 }

@@ -59,12 +59,22 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     skip_to_last(&mut file, args.tail)
         .with_context(|| format!("cannot read '{}'", path.display()))?;
     let mut buffer = [0; 8 << 10];
+    let mut is_empty = file.metadata().is_ok_and(|meta| meta.len() == 0);
     loop {
         match file.read(&mut buffer).with_context(|| format!("cannot read '{}'", path.display()))? {
-            0 => return Ok(()),
+            0 => break,
             n => out.bytes(&buffer[..n])?,
         }
+        is_empty = false;
     }
+    if is_empty {
+        let vm = &args.vm;
+        out.note(&format!(
+            "note: the guest has written nothing to its console; 'banger vm restart --console {vm}' \
+             makes the kernel tell all it does"
+        ));
+    }
+    Ok(())
 }
 
 /// Reads how many lines are wanted.

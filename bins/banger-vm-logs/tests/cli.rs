@@ -24,6 +24,21 @@ fn the_log_comes_as_it_is() {
 }
 
 #[test]
+fn an_empty_console_is_said_to_be_so() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    fs::write(sandbox.vm("web").join("console.log"), "").unwrap();
+    let answer = sandbox.raw(LOGS, &["web"]);
+    assert!(answer.ok().stdout.is_empty());
+    assert!(answer.stderr.contains("written nothing to its console"), "{}", answer.all());
+    assert!(answer.stderr.contains("'banger vm restart --console web'"), "{}", answer.all());
+    assert_eq!(sandbox.raw(LOGS, &["-q", "web"]).ok().stderr, "");
+    // No line was wanted of one that has some.
+    fs::write(sandbox.vm("web").join("console.log"), "one\n").unwrap();
+    assert_eq!(sandbox.raw(LOGS, &["-n", "0", "web"]).ok().stderr, "");
+}
+
+#[test]
 fn own_failures_end_with_125() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");

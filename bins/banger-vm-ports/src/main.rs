@@ -3,7 +3,7 @@
 
 use banger_channel::control;
 use banger_cli::{Out, note};
-use banger_doc::{Context, Document, Error, Forward, Name, Port, Result};
+use banger_doc::{Context, Document, Error, Forward, Kind, Name, Port, Result};
 use banger_state::{State, place};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,6 +14,7 @@ use std::{
 
 /// How long an agent may take to answer.
 const LIMIT: Duration = Duration::from_secs(15);
+const HEAD: &[&str] = &["VM", "PROTOCOL", "ADDRESS", "PORT", "PID", "PROCESS", "HOST"];
 /// Longest name of a process that is shown; the kernel keeps 15 bytes.
 const NAME_CHARS: usize = 32;
 
@@ -21,8 +22,8 @@ const NAME_CHARS: usize = 32;
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-ports", version)]
 struct Args {
-    /// Names of the VMs
-    #[arg(value_name = "VM", required = true)]
+    /// Names of the VMs [default: all that run]
+    #[arg(value_name = "VM")]
     vms: Vec<Name>,
 }
 
@@ -31,8 +32,15 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let state = State::open_read_only()?;
-    let mut names: Vec<&Name> = Vec::new();
+    let state = match State::open_read_only() {
+        // Before the first run nothing runs.
+        Err(error) if error.kind() == Kind::NotFound && args.vms.is_empty() => {
+            return out.table(&[], HEAD, row);
+        }
+        state => state?,
+    };
+    let running = if args.vms.is_empty() { running(&state)? } else { Vec::new() };
+    let mut names: Vec<&Name> = running.iter().collect();
     for name in &args.vms {
         if !names.contains(&name) {
             names.push(name);
@@ -55,7 +63,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         }
     }
     if !ports.is_empty() || failures.is_empty() {
-        out.table(&ports, &["VM", "PROTOCOL", "ADDRESS", "PORT", "PID", "PROCESS", "HOST"], row)?;
+        out.table(&ports, HEAD, row)?;
     }
     let mut failures = failures.into_iter();
     let first = failures.next();
@@ -66,6 +74,14 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         }
     }
     first.map_or(Ok(()), Err)
+}
+
+/// Returns the VMs whose guests can be asked.
+fn running(state: &State) -> Result<Vec<Name>> {
+    let mut names = state.vms().names()?;
+    let runs = |name: &Name| state.vm(name).and_then(|folder| folder.must_run()).is_ok();
+    names.retain(runs);
+    Ok(names)
 }
 
 /// Asks one VM. What the guest says is checked before anybody sees it.

@@ -19,8 +19,13 @@ fn a_listener_is_shown_with_its_process() {
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let number = held.local_addr().unwrap().port();
     let answer = sandbox.run(PORTS, &["web", "web"]);
+    // All that run are asked where none is named; others are left alone.
+    sandbox.plant_vm("still", "alpine", "generic-6.12");
+    let all = sandbox.run(PORTS, &[]);
     drop(running);
     answer.ok();
+    assert!(all.ok().documents.iter().any(|one| one["port"] == number), "{}", all.all());
+    assert!(all.documents.iter().all(|one| one["vm"] == "web"), "{}", all.all());
     // Others may have that number of another protocol, or at another address.
     let is = |port: &&Value| {
         port["port"] == number && port["protocol"] == "tcp" && port["address"] == "127.0.0.1"
@@ -64,7 +69,6 @@ fn vms_that_do_not_run_are_refused_and_do_not_hide_others() {
     sandbox.run(PORTS, &["off"]).fails(4, "'off' is created");
     sandbox.run(PORTS, &["nobody"]).fails(3, "no VM 'nobody'");
     sandbox.run(PORTS, &["web", "off"]).fails(4, "'off' is created");
-    sandbox.run(PORTS, &[]).fails(2, "VM");
 }
 
 #[test]
@@ -100,4 +104,14 @@ fn ports_of_the_host_are_shown_with_what_they_lead_to() {
     assert!(answer.documents[4]["address"].is_null());
     let words = sandbox.terminal(&format!("{PORTS} web"), 200, |_| {});
     assert!(words.text().contains("127.0.0.1:41000 (port 81 is for root"), "{}", words.all());
+}
+
+#[test]
+fn where_nothing_runs_there_is_nothing_to_show() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.run(PORTS, &[]).ok().documents.is_empty());
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    assert!(sandbox.run(PORTS, &[]).ok().documents.is_empty());
+    let table = sandbox.terminal(PORTS, 80, |_| {}).ok().text();
+    assert!(table.starts_with("VM  PROTOCOL  ADDRESS"), "{table}");
 }

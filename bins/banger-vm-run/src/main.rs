@@ -9,7 +9,7 @@ mod workspace;
 
 use banger_cli::{Out, Program, is_shell, runs_on};
 use banger_config::Config;
-use banger_doc::{Error, Mark, Name, NetMode, Result, View};
+use banger_doc::{Error, Kind, Mark, Name, NetMode, Result, View};
 use banger_stages::Times;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
@@ -126,6 +126,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let view = match start(&args, name, out.is_quiet()) {
         // Whoever interrupts gave the VM up; one that does not come up is kept.
         Err(_) if session::interrupted() => return session::give_up(name, args.rm),
+        // Nor does anybody want what this host cannot run: it never ran.
+        Err(error) if error.kind() == Kind::Unavailable => {
+            let _ = session::delete(name);
+            return Err(error);
+        }
         other => other?,
     };
     times.part("boot");

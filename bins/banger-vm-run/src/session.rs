@@ -116,7 +116,7 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
-fn delete(vm: &Name) -> Result<()> {
+pub(crate) fn delete(vm: &Name) -> Result<()> {
     Program::new("banger-vm-delete")?
         .args(["--force", "--quiet", vm.as_str()])
         .documents::<Removed>()

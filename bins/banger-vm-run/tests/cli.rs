@@ -134,6 +134,15 @@ fn a_guest_that_never_came_up_is_kept() {
 }
 
 #[test]
+fn what_this_host_cannot_run_is_not_kept() {
+    let stage = Stage::new("exit 0");
+    let report = r#"{"schema":"banger.error/1","kind":"unavailable","message":"no KVM here"}"#;
+    stage.program("banger-vm-start", &format!("cat <<'X'\n{report}\nX\nexit 5"));
+    stage.run(&["--vmm", "firecracker", "--", "true"]).fails(125, "no KVM here");
+    assert!(stage.log().ends_with("banger-vm-delete --force --quiet web\n"), "{}", stage.log());
+}
+
+#[test]
 fn who_interrupts_the_boot_gives_the_vm_up() {
     // As at a terminal: the signal goes to both.
     let interrupt = "kill -INT $PPID; kill -INT $$";

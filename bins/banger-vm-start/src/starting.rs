@@ -254,18 +254,24 @@ fn failed(name: &Name, exit: &Exit) -> Error {
         return Report { kind, message: words, hint: exit.hint.clone() }.into();
     }
     let lines = add_console(&mut words, &exit.console_tail);
-    Error::failed(words)
-        .lines(lines)
-        .hint(format!("'banger vm logs {name}' shows its whole console"))
+    let hint = if lines.is_empty() {
+        format!("'banger vm start --console {name}' shows what the kernel does")
+    } else {
+        format!("'banger vm logs {name}' shows its whole console")
+    };
+    Error::failed(words).lines(lines).hint(hint)
 }
 
 fn late(folder: &VmFolder, limit: Duration) -> Error {
     let name = folder.name();
     let mut words = format!("VM '{name}' did not come up within {} s; it is kept", limit.as_secs());
     let lines = add_console(&mut words, &console(&folder.join(place::VM_CONSOLE)));
-    Error::failed(words).lines(lines).hint(format!(
-        "'banger vm logs {name}' shows its whole console; 'banger vm kill {name}' ends it"
-    ))
+    let look = if lines.is_empty() {
+        format!("'banger vm wait {name}' waits on")
+    } else {
+        format!("'banger vm logs {name}' shows its whole console")
+    };
+    Error::failed(words).lines(lines).hint(format!("{look}; 'banger vm kill {name}' ends it"))
 }
 
 /// The agent answers, and the image's init is not where it is to be.

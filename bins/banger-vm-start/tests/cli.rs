@@ -115,6 +115,19 @@ fn a_guest_that_does_not_come_up_is_kept_and_its_console_shown() {
 }
 
 #[test]
+fn nobody_is_sent_to_a_console_that_is_empty() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let script =
+        format!("{RUNNING}\nexec >/dev/null 2>&1\nexec 9<>lock; flock 9\nsay booting $$\nsleep 20");
+    let program = with_supervisor(&sandbox, &script);
+    let answer = sandbox.run(&program, &["--timeout", "1", "web"]);
+    answer.fails(1, "its console is empty");
+    assert!(!answer.stderr.contains("banger vm logs"), "{}", answer.all());
+    assert!(answer.stderr.contains("'banger vm wait web' waits on; 'banger vm kill web'"));
+}
+
+#[test]
 fn a_dumb_terminal_is_told_in_whole_lines() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");

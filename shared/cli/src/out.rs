@@ -2,7 +2,10 @@
 
 use crate::{is_called, paint};
 use banger_doc::{Context, Document, Error, Result, visible};
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::{
+    io::{ErrorKind, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
 /// The program's stdout: documents for programs, words and tables for people.
 #[derive(Debug)]
@@ -183,7 +186,19 @@ const NOTE: usize = 1200;
 
 /// Returns how wide the terminal on stdout is, if there is one.
 pub(crate) fn terminal_columns() -> Option<usize> {
-    terminal_size::terminal_size().map(|(width, _)| width.0.into())
+    columns_of(std::io::stdout())
+}
+
+fn columns_of(stream: impl AsFd) -> Option<usize> {
+    terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into())
+}
+
+/// Returns words as a line of the terminal on stderr has room for them, `beside` others; what is cut
+/// off is shown by `…`.
+pub fn one_line(words: &str, beside: usize) -> String {
+    let room =
+        columns_of(std::io::stderr()).map_or(usize::MAX, |columns| columns - beside.min(columns));
+    if words.chars().count() <= room { words.to_owned() } else { fitted(words, room) }
 }
 
 /// The least a column of a table is cut to; the first one holds the names that people type.

@@ -1,6 +1,6 @@
 //! What people see who watch: a bar for each download, a line for the disk.
 
-use banger_cli::{Out, human_bytes};
+use banger_cli::{Out, human_bytes, one_line};
 use banger_layer::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
@@ -11,6 +11,8 @@ use std::{
 
 /// How often the bars are drawn.
 const TICK: Duration = Duration::from_millis(100);
+/// The columns of what stands before the words of a line: that it goes on, and for how long.
+const BESIDE: usize = 12;
 /// The most downloads shown at once.
 const ROWS: usize = 8;
 
@@ -71,7 +73,7 @@ pub fn downloads<T, D: Download>(
             }
         }
         let percent = (received * 100).checked_div(sum).unwrap_or(100).min(100);
-        last.set_message(format!("{percent} % of the layers, {}", written(disk)));
+        last.set_message(fitted(&format!("{percent} % of the layers, {}", written(disk))));
         last.tick();
     };
     let value = with_ticks(work, draw);
@@ -97,7 +99,7 @@ pub fn stream<T>(
     let value = with_ticks(work, || {
         let begun = disk.bytes_out.load(Ordering::Relaxed) > 0;
         let disk = if begun { format!("; {}", written(disk)) } else { String::new() };
-        bar.set_message(format!("{}{disk}", words()));
+        bar.set_message(fitted(&format!("{}{disk}", words())));
         bar.tick();
     });
     bar.finish_and_clear();
@@ -112,15 +114,20 @@ pub fn unpacking<T>(out: &Out, archive: &str, done: &Progress, work: impl FnOnce
     let bar = line();
     let value = with_ticks(work, || {
         let bytes = human_bytes(done.bytes_out.load(Ordering::Relaxed));
-        bar.set_message(format!("reading {archive}: {bytes} unpacked"));
+        bar.set_message(fitted(&format!("reading {archive}: {bytes} unpacked")));
         bar.tick();
     });
     bar.finish_and_clear();
     value
 }
 
+/// Returns words as there is room for them in a line.
+fn fitted(words: &str) -> String {
+    one_line(words, BESIDE)
+}
+
 fn line() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::new_spinner().with_style(style)
 }
