@@ -40,6 +40,17 @@ fn a_killed_vmm_or_supervisor_leaves_the_truth_and_nothing_else() {
     guest.run("vm-start", &["web"]).ok();
     assert_eq!(guest.says("cat /root/kept"), "kept\n");
 
+    // A guest that only says that it has halted goes on; of one that has, no VMM knows.
+    guest.says("echo '[    9.9] reboot: System halted' > /dev/console; sleep 7; echo still here");
+    assert_eq!(guest.status(), "running");
+    let pids = guest.pids();
+    assert_ne!(guest.exec(&["busybox", "halt", "-f"]).status, 0);
+    guest.wait_for("stopped", Duration::from_secs(30));
+    let exit = guest.view()["last_exit"].clone();
+    assert_eq!(exit["reason"], "guest-shutdown", "{exit}");
+    guest.nothing_remains(&pids);
+    guest.run("vm-start", &["web"]).ok();
+
     // A kill asked for is an orderly end.
     let pids = guest.pids();
     guest.run("vm-kill", &["web"]).ok();

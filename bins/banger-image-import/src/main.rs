@@ -34,6 +34,10 @@ struct Args {
     kernel_ref: Option<Name>,
 }
 
+/// What stdin is called.
+const STDIN: &str = "stdin";
+const PIPED: &str = "write it as 'docker export NAME | banger image import - --name NAME'";
+
 fn main() -> ExitCode {
     banger_cli::main(run)
 }
@@ -110,8 +114,10 @@ fn judged(top: &Top, archive: &str) -> Result<Option<String>> {
         Top::Saved => ("what 'docker save' wrote", "docker-archive"),
         Top::Layout => ("an OCI image layout", "oci-archive"),
     };
+    let (archive, more) =
+        if archive == "-" { (STDIN, "- --name NAME") } else { (archive, archive) };
     Err(Error::failed(format!("'{archive}' is {what}, no root file system"))
-        .hint(format!("'banger image pull {kind}:{archive}' takes it")))
+        .hint(format!("'banger image pull {kind}:{more}' takes it")))
 }
 
 /// Opens the archive and returns what to note as its origin, its size if it is known, and how to
@@ -119,11 +125,10 @@ fn judged(top: &Top, archive: &str) -> Result<Option<String>> {
 fn open(archive: &str) -> Result<(String, Option<u64>, Opener)> {
     if archive == "-" {
         if io::stdin().is_terminal() {
-            return Err(Error::usage("stdin is a terminal, not an archive")
-                .hint("write it as 'docker export NAME | banger image import - --name NAME'"));
+            return Err(Error::usage("stdin is a terminal, not an archive").hint(PIPED));
         }
-        let stdin: Opener = Box::new(|| plain("stdin", Box::new(io::stdin())));
-        return Ok(("stdin".into(), None, stdin));
+        let stdin: Opener = Box::new(|| plain(STDIN, Box::new(io::stdin())));
+        return Ok((STDIN.into(), None, stdin));
     }
     let path = Path::new(archive)
         .canonicalize()
@@ -151,14 +156,19 @@ fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + 
     if let Some(other) = other_packing(&head) {
         let hint = match other.unpack {
             Some(command) => format!(
-                "'{command} {name} | banger image import - --name NAME' takes a tar out of it"
+                "'{command} {} | banger image import - --name NAME' takes a tar out of it",
+                if name == STDIN { "FILE" } else { name }
             ),
             None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".to_owned(),
         };
         return Err(Error::failed(format!("'{name}' {}", other.what)).hint(hint));
     }
     if head.is_empty() {
-        return Err(Error::failed(format!("'{name}' is empty")));
+        return Err(if name == STDIN {
+            Error::failed("stdin is empty: no archive came").hint(PIPED)
+        } else {
+            Error::failed(format!("'{name}' is empty"))
+        });
     }
     Ok(Box::new(io::Cursor::new(head).chain(reader)))
 }

@@ -74,6 +74,12 @@ fn what_is_no_archive_is_refused_and_leaves_nothing() {
     fs::write(sandbox.dir().join("cut.tar"), &cut[..cut.len() / 4 + 100]).unwrap();
     sandbox.run(PROGRAM, &["text.tar"]).fails(1, "text.tar");
     sandbox.run(PROGRAM, &["empty.tar"]).fails(1, "is empty");
+    let answer = sandbox.feed(PROGRAM, &["-", "--name", "none"], b"");
+    answer.fails(1, "stdin is empty: no archive came");
+    assert!(answer.stderr.contains("hint: write it as 'docker export NAME | "), "{answer:?}");
+    let answer = sandbox.feed(PROGRAM, &["-", "--name", "none"], b"BZh91AY");
+    answer.fails(1, "'stdin' is compressed by bzip2");
+    assert!(answer.stderr.contains("'bzip2 -dc FILE | banger image import - "), "{answer:?}");
     sandbox.run(PROGRAM, &["cut.tar"]).fails(1, "cut.tar");
     sandbox.run(PROGRAM, &["x.tar.xz"]).fails(1, "it is cut off");
     let answer = sandbox.run(PROGRAM, &["x.tar.bz2"]);
@@ -116,7 +122,7 @@ fn an_archive_for_another_command_is_named_and_leaves_nothing() {
     let saved = fs::read(sandbox.dir().join("s.tar.gz")).unwrap();
     let answer = sandbox.feed(PROGRAM, &["-", "--name", "piped"], &saved);
     answer.fails(1, "is what 'docker save' wrote");
-    assert!(answer.stderr.contains("'banger image pull docker-archive:-' takes it"));
+    assert!(answer.stderr.contains("'banger image pull docker-archive:- --name NAME' takes it"));
     let left = fs::read_dir(sandbox.state().join("images")).unwrap().flatten();
     assert!(left.map(|e| e.file_name()).all(|name| name == ".lock"));
 }

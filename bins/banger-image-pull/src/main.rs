@@ -90,7 +90,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                     insecure: config.insecure_registries.clone(),
                     mirrors: mirrors.clone(),
                     connect: Duration::from_secs(patience),
-                    say: if out.is_quiet() { Say::default() } else { Say::by(banger_cli::note) },
+                    say: if out.is_quiet() { Say::default() } else { Say::by(progress::note) },
                     ..Settings::default()
                 };
                 from_oci(&state, source, settings, &wish, out)
@@ -115,10 +115,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 if number + 1 < ways.len() {
                     out.note(&format!("{}; trying the next source", error.chain()));
                 }
-                failures.push(error.or_hint(match way {
-                    Way::Oci(Source::Registry(_)) | Way::Mmdebstrap(_) => BROKEN,
-                    Way::Oci(_) => BROKEN_HERE,
-                }));
+                failures.push(error);
             }
         }
     }
@@ -167,7 +164,11 @@ fn from_oci(
         }
     };
     tell(&puller, out);
-    let found = found?;
+    let broken = match source {
+        Source::Registry(_) => BROKEN,
+        _ => BROKEN_HERE,
+    };
+    let found = found.map_err(|error| error.or_hint(broken))?;
     let digest = found.digest.to_string();
     if let Some(image) = there {
         if image.digest.as_ref() == Some(&digest)
@@ -179,7 +180,7 @@ fn from_oci(
     }
     let written = layers::write(state, &wish.name, &found.layers, &wish.limits, out);
     tell(&puller, out);
-    let (staged, summary) = written?;
+    let (staged, summary) = written.map_err(|error| error.or_hint(broken))?;
     let image = Image {
         name: wish.name.clone(),
         source: text,

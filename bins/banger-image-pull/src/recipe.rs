@@ -12,7 +12,10 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -140,7 +143,7 @@ pub(crate) fn write(
         .with_context(|| format!("cannot run '{}'", program.display()))?;
     interrupt::end(Some(child.id()));
     let said = Said::listen(child.stderr.take().expect("because it was asked for"));
-    let words = said.lines.clone();
+    let at = Arc::clone(&said.step);
     let stdout = child.stdout.take().expect("because it was asked for");
     let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
     let stream = Stream { stdout, maker: Arc::clone(&maker) };
@@ -152,12 +155,12 @@ pub(crate) fn write(
     };
     let done = Progress::default();
     if out.is_live() {
-        out.note("making the image of Debian's packages, once: this takes one to three minutes");
+        out.note("making the image of Debian's packages, once");
     }
     let result = progress::stream(
         out,
         &done,
-        || step(&words),
+        || spelled(at.load(Ordering::Relaxed)),
         || banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done),
     );
     // The tool's own words say more than that its stream broke off.
@@ -229,6 +232,8 @@ impl Read for Stream {
 /// The last of what the tool said.
 struct Said {
     lines: Arc<Mutex<VecDeque<String>>>,
+    /// The furthest of its steps, whatever it said since.
+    step: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -236,10 +241,15 @@ impl Said {
     fn listen(stderr: impl Read + Send + 'static) -> Self {
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&lines);
+        let step = Arc::new(AtomicUsize::new(0));
+        let furthest = Arc::clone(&step);
         let thread = thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(io::Result::ok) {
                 let text = String::from_utf8_lossy(&line);
                 let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+                if let Some(step) = step_of(&text) {
+                    furthest.fetch_max(step, Ordering::Relaxed);
+                }
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
@@ -247,7 +257,7 @@ impl Said {
                 kept.push_back(text);
             }
         });
-        Self { lines, thread: Some(thread) }
+        Self { lines, step, thread: Some(thread) }
     }
 
     /// Returns the lines that tell of a failure, else the last ones.
@@ -277,14 +287,14 @@ const STEPS: [(&str, &str); 6] = [
     ("creating tarball", "writing the disk"),
 ];
 
+/// Returns the step at whose beginning the tool says this.
+fn step_of(line: &str) -> Option<usize> {
+    STEPS.iter().position(|(said, _)| line.trim_start_matches("I: ").starts_with(said))
+}
+
 /// Says which step the tool is at.
-fn step(lines: &Mutex<VecDeque<String>>) -> String {
-    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |line: &String| {
-        STEPS.iter().position(|(said, _)| line.trim_start_matches("I: ").starts_with(said))
-    };
-    let at = lines.iter().rev().find_map(of).unwrap_or(0);
-    format!("step {} of {}: {}", at + 1, STEPS.len(), STEPS[at].1)
+fn spelled(step: usize) -> String {
+    format!("step {} of {}: {}", step + 1, STEPS.len(), STEPS[step].1)
 }
 
 /// Returns the mirror from which the host itself gets a suite (sources.list(5)).
@@ -343,15 +353,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_step_the_tool_is_at_is_said() {
-        let said =
-            |lines: &[&str]| step(&Mutex::new(lines.iter().map(ToString::to_string).collect()));
-        assert_eq!(said(&[]), "step 1 of 6: reading the lists of packages");
+    fn the_furthest_step_of_the_tool_is_said() {
+        let said = |lines: &str| {
+            let mut said = Said::listen(io::Cursor::new(lines.to_owned()));
+            said.finish();
+            spelled(said.step.load(Ordering::Relaxed))
+        };
+        assert_eq!(said(""), "step 1 of 6: reading the lists of packages");
         assert_eq!(
-            said(&["I: installing essential packages...", "Setting up x", "I: done"]),
+            said("I: installing essential packages...\nSetting up x\nI: done\n"),
             "step 4 of 6: installing the essential packages"
         );
-        assert_eq!(said(&["I: creating tarball...", "I: done"]), "step 6 of 6: writing the disk");
+        let last = "step 6 of 6: writing the disk";
+        assert_eq!(said("I: creating tarball...\nI: done\n"), last);
+        // It says much meanwhile, and some of its words again.
+        let long = format!("I: creating tarball...\n{}", "Setting up x\n".repeat(KEPT_LINES + 1));
+        assert_eq!(said(&long), last);
+        assert_eq!(said("I: creating tarball...\nI: downloading packages with apt...\n"), last);
     }
 
     #[test]

@@ -247,6 +247,20 @@ fn layouts_and_archives_are_sources_too() {
     assert!(piped.ok().text().contains(r#""source":"docker-archive:-""#), "{}", piped.text());
     assert_eq!(disk(&sandbox, "piped"), disk(&sandbox, "saved"));
     sandbox.feed(PROGRAM, &["docker-archive:-"], &bytes).fails(2, "gives no name for the image");
+    for kind in ["docker-archive", "oci-archive"] {
+        let source = format!("{kind}:-");
+        let try_it = |bytes: &[u8]| sandbox.feed(PROGRAM, &[&source, "--name", "none"], bytes);
+        let answer = try_it(b"");
+        answer.fails(1, "stdin is empty: no archive came");
+        assert!(answer.stderr.contains(&format!("banger image pull {source} ")), "{answer:?}");
+        let answer = try_it(b"BZh91AY");
+        let hint = format!("'bzip2 -dc FILE | banger image pull {source} --name NAME'");
+        assert!(answer.stderr.contains(&hint), "{answer:?}");
+    }
+    let answer = sandbox.feed(PROGRAM, &["oci-archive:-", "--name", "none"], &bytes);
+    answer.fails(1, "is not an OCI image layout");
+    let hint = "'banger image pull docker-archive:- --name NAME'";
+    assert!(answer.stderr.contains(hint), "{answer:?}");
     let script = format!("{PROGRAM} docker-archive:- --name file <saved.tar");
     sandbox.run("/bin/sh", &["-c", &script]).ok();
     // The same in an archive of its own.
@@ -352,7 +366,16 @@ fn a_password_opens_and_a_wrong_one_is_said_to_be_wrong() {
     pull(&sandbox, &[&reference]).fails(1, "does not let user 'user' read 'app'");
     log_in("nonsense%");
     pull(&sandbox, &[&reference]).fails(1, "is not base64");
-    log_in("dXNlcjpzZWNyZXQ=");
+    // What is wrong elsewhere in the file is said as that, and only if it has to do with this pull.
+    fs::write(docker.join("config.json"), "{").unwrap();
+    let answer = pull(&sandbox, &[&reference]);
+    answer.fails(1, "cannot read the credentials in");
+    assert!(answer.stderr.contains("or move it away and log in again"), "{}", answer.stderr);
+    let text = format!(
+        r#"{{"auths":{{"odd.example":{{"auth":5}},"{}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#,
+        registry.host
+    );
+    fs::write(docker.join("config.json"), text).unwrap();
     pull(&sandbox, &[&reference]).ok();
 
     // A credential helper serves as well.

@@ -39,7 +39,8 @@ struct Args {
     #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G [default: an eighth of the host's, at most 8G]
-    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true,
+        value_parser = banger_config::limits::typed_memory)]
     memory: Option<Size>,
     /// The guest's user: user, uid, user:group or uid:gid [default: the image's, else root]
     #[arg(long, short, value_name = "USER", value_parser = banger_doc::parse_user)]

@@ -16,6 +16,12 @@ pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
     if is_path(wanted) {
         return Err(names_no_image(wanted));
     }
+    if let Some(kind) = of_stdin(wanted) {
+        return Err(Error::usage(format!("'{wanted}' is stdin, which is not read for an image"))
+            .hint(format!(
+                "'banger image pull {kind}:- --name NAME' takes it in, then '--image NAME' takes the image"
+            )));
+    }
     let near = wanted.parse::<Name>().ok().and_then(|name| state.images().nearest(&name));
     pull("banger-image-pull", wanted, quiet)
         .with_context(|| format!("cannot get the image '{wanted}'"))
@@ -30,6 +36,14 @@ pub(crate) fn image(state: &State, wanted: &str, quiet: bool) -> Result<Image> {
 fn is_path(wanted: &str) -> bool {
     let path = Path::new(wanted);
     wanted.starts_with(['.', '/', '~']) || (path.extension().is_some() && path.is_file())
+}
+
+/// Says what stdin was said to hold, where an image is to be read from there.
+fn of_stdin(wanted: &str) -> Option<&str> {
+    let (kind, path) = wanted.split_once(':').unwrap_or(("docker-archive", wanted));
+    (matches!(kind, "docker-archive" | "oci-archive" | "oci")
+        && (path == "-" || path.starts_with("-:")))
+    .then_some(if kind == "oci" { "oci-archive" } else { kind })
 }
 
 fn names_no_image(path: &str) -> Error {

@@ -144,7 +144,8 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         (&["--name", "web", "--vcpu", "0"], "0 processors"),
         (&["--name", "web", "--vcpu", "33"], "33 processors"),
         (&["--name", "web", "--memory", "-1G"], "not a size"),
-        (&["--name", "web", "--memory", "0"], "zero"),
+        (&["--name", "web", "--memory", "0"], "'--memory' takes 64M to "),
+        (&["--name", "web", "--memory", "512K"], "524288 bytes of memory"),
         (&["--name", "web", "--memory", "1M"], "1 MiB of memory"),
         (&["--name", "web", "--memory", "900T"], "MiB of memory"),
         (&["--name", "web", "--disk-size", "0G"], "zero"),
@@ -226,6 +227,24 @@ fn a_missing_image_is_pulled_and_its_failure_passed_on() {
     let program = sandbox.beside(CREATE, &[("banger-image-pull", &pull)]);
     let answer = sandbox.run(&program, &["--image", "alpine:3", "--no-start"]);
     assert_eq!(answer.document()["image"], "alpine");
+}
+
+#[test]
+fn stdin_is_no_image_and_what_takes_it_in_is_said() {
+    let sandbox = ready();
+    let program = sandbox.beside(CREATE, &[("banger-image-pull", "exit 9")]);
+    for (image, kind) in [
+        ("docker-archive:-", "docker-archive"),
+        ("docker-archive:-:app:1", "docker-archive"),
+        ("oci-archive:-", "oci-archive"),
+        ("oci:-", "oci-archive"),
+        ("-", "docker-archive"),
+    ] {
+        let answer = sandbox.feed(&program, &["--no-start", "--image", image], b"tar");
+        answer.fails(2, &format!("'{image}' is stdin, which is not read for an image"));
+        let hint = format!("'banger image pull {kind}:- --name NAME' takes it in");
+        assert!(answer.stderr.contains(&hint), "{answer:?}");
+    }
 }
 
 #[test]

@@ -28,7 +28,8 @@ struct Args {
     #[arg(long, aliases = ["cpus", "cpu", "vcpus"], value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 2G
-    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, short, alias = "mem", value_name = "SIZE", allow_hyphen_values = true,
+        value_parser = banger_config::limits::typed_memory)]
     memory: Option<Size>,
     /// Size of the disk at the user's home, such as 20G; no less than it has
     #[arg(long, alias = "disk", value_name = "SIZE", allow_hyphen_values = true)]

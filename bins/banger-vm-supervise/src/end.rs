@@ -48,6 +48,8 @@ pub(crate) struct End {
     /// Which VMM it was, once that is known.
     pub(crate) kind: Option<Vmm>,
     pub(crate) vmm: Option<VmmEnd>,
+    /// Whether the VMM was killed because its guest had halted, which is an orderly end.
+    pub(crate) halted: bool,
     pub(crate) failure: Option<Error>,
     pub(crate) console: Option<CappedLog>,
     pub(crate) disks: Option<Disks>,
@@ -120,7 +122,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         return (reason, error.chain());
     }
     let gave_up = (end.kind == Some(Vmm::Firecracker)).then(|| gave_up(log)).flatten();
-    let orderly = matches!(end.vmm, Some(VmmEnd::Status(0))) && gave_up.is_none();
+    let orderly = end.halted || matches!(end.vmm, Some(VmmEnd::Status(0))) && gave_up.is_none();
     let panic = panic_at(console);
     let complaint = console
         .iter()
@@ -301,6 +303,14 @@ mod tests {
             (end(Stage::Launched, Why::Guest(Event::GuestReset), over), Reason::VmmEnded),
             (end(Stage::Preparing, Why::Unasked, VmmEnd::Status(1)), Reason::StartFailed),
         ] {
+            assert_eq!(judged(&end, &[], "").0, reason, "{end:?}");
+        }
+        for (why, reason) in [
+            (Why::Guest(Event::GuestShutdown), Reason::GuestShutdown),
+            (Why::Stopped, Reason::Stopped),
+            (Why::Killed, Reason::Killed),
+        ] {
+            let end = End { halted: true, ..end(ready, why, VmmEnd::Signal(9)) };
             assert_eq!(judged(&end, &[], "").0, reason, "{end:?}");
         }
         let failed = End { failure: Some(Error::failed("no disk")), ..End::default() };

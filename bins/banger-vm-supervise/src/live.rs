@@ -4,6 +4,7 @@ use crate::{
     clock::{self, HostClock},
     disks::Disks,
     end::{End, Stage, Why},
+    halt,
     log::{CONSOLE_LIMIT, CappedLog},
     names::Share,
     ports::{self, HostSide},
@@ -66,6 +67,9 @@ const CLOCK: u8 = b'C';
 const PORTS: u8 = b'P';
 /// The agent said how far the image's init is.
 const BOOT: u8 = b'B';
+/// The guest, which says that it has halted, is silent; it answers.
+const HALTED: u8 = b'H';
+const ALIVE: u8 = b'A';
 /// How long the agent is waited for beyond the time it may wait itself.
 const BOOT_ANSWER: Duration = Duration::from_secs(15);
 /// How long it waits for the end of the boot before it says what that waits for: at first, and later.
@@ -185,6 +189,8 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         name: None,
         stop: None,
         clock_is_behind: false,
+        last_words: halt::Console::default(),
+        halted: &mut end.halted,
         stage: &mut end.stage,
         why: &mut end.why,
     };
@@ -248,6 +254,8 @@ struct Live<'a> {
     stop: Option<Stop>,
     /// Whether the guest may have been told a time that is wrong since, before it could be asked.
     clock_is_behind: bool,
+    last_words: halt::Console,
+    halted: &'a mut bool,
     stage: &'a mut Stage,
     why: &'a mut Why,
 }
@@ -530,6 +538,8 @@ impl Live<'_> {
                     if self.running.phase == Phase::Paused {
                         self.enter(if ready { Phase::Ready } else { Phase::Booting });
                         self.set_guest_clock("the guest was paused");
+                        self.last_words.doubt();
+                        self.ask_halted();
                     }
                 }
                 Event::GuestShutdown | Event::GuestReset | Event::GuestPanic => {
@@ -614,9 +624,38 @@ impl Live<'_> {
                         stop.deadline = stop.deadline.min(Instant::now() + limit);
                     }
                 }
+                HALTED => self.has_halted(),
+                ALIVE => {
+                    self.last_words.answered();
+                    self.ask_halted();
+                }
                 _ => {}
             }
         }
+    }
+
+    /// Finds out whether a guest that says that it has halted has done so.
+    fn ask_halted(&mut self) {
+        if self.last_words.ask() {
+            self.help("halted", |over| {
+                let is_silent = halt::is_silent(Path::new(place::VM_CHANNEL), over);
+                Some(if is_silent { HALTED } else { ALIVE })
+            });
+        }
+    }
+
+    fn has_halted(&mut self) {
+        self.last_words.answered();
+        // A guest that is paused cannot answer; it is asked when it goes on.
+        if !self.last_words.says_so() || self.running.phase == Phase::Paused {
+            return;
+        }
+        self.log.say("the guest has halted");
+        if *self.why == Why::Unasked {
+            *self.why = Why::Guest(Event::GuestShutdown);
+        }
+        *self.halted = true;
+        self.kill();
     }
 
     /// Waits for the image's init, and hears meanwhile what it is at.
@@ -728,7 +767,11 @@ impl Live<'_> {
         for _ in 0..64 {
             match nix::unistd::read(self.machine.console(), &mut buffer) {
                 Ok(0) | Err(_) => return,
-                Ok(n) => self.console.write(&buffer[..n]),
+                Ok(n) => {
+                    self.console.write(&buffer[..n]);
+                    self.last_words.hear(&buffer[..n]);
+                    self.ask_halted();
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod clock;
 mod disks;
 mod end;
 mod file_sync;
+mod halt;
 mod live;
 mod log;
 mod names;

@@ -113,7 +113,7 @@ fn respelled(words: &[OsString]) -> Vec<OsString> {
     let mut rows: Vec<_> = SPELLINGS.iter().filter(begins).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.0.len()));
     let row = match rows.as_slice() {
-        [first, second, ..] if first.0 == second.0 && words.len() > 1 => Some(second),
+        [first, second, ..] if first.0 == second.0 && names_anything(&words[1..]) => Some(second),
         rows => rows.first(),
     };
     if let Some((typed, meant)) = row {
@@ -127,6 +127,19 @@ fn respelled(words: &[OsString]) -> Vec<OsString> {
         words[1] = (*meant).into();
     }
     words
+}
+
+/// Says whether any of these words is more than an option that every program has.
+fn names_anything(words: &[OsString]) -> bool {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "--format" {
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            return true;
+        }
+    }
+    false
 }
 
 /// Only plain words name programs: never an option, never a path.

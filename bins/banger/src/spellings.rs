@@ -2,7 +2,7 @@
 //! was typed, anybody's, comes first.
 
 /// What is typed for a command, and the command. With more words behind it the last row of a word
-/// counts, alone the first.
+/// counts; alone, or with options only, the first.
 pub(crate) const SPELLINGS: &[(&str, &str)] = &[
     ("vm workspace", "workspace"),
     ("run", "vm run"),

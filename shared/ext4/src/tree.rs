@@ -249,25 +249,31 @@ impl Tree {
         if directory == self.root() {
             return;
         }
-        let children: Vec<(u16, Text, u32)> = self
-            .entries(directory.0)
-            .map(|(_, entry)| {
-                let name = Text { offset: entry.name, length: u32::from(entry.length) };
-                (entry.store, name, entry.node)
-            })
-            .collect();
-        let Node { meta, store, .. } = self.nodes[directory.0 as usize];
+        let Node { meta, store, content, .. } = self.nodes[directory.0 as usize];
+        let Content::Directory { first: begin, last: end, .. } = content else {
+            unreachable!("because only directories are made the root")
+        };
         // It goes with the rest, but not what was in it.
         self.nodes[directory.0 as usize].content =
             Content::Directory { first: NONE, last: NONE, parent: 0 };
         self.clear(self.root());
         self.change(self.root(), store, meta);
-        for (store, name, node) in children {
-            if let Content::Directory { parent, .. } = &mut self.nodes[node as usize].content {
+        self.nodes[0].content = Content::Directory { first: begin, last: end, parent: 0 };
+        let mut next = begin;
+        while next != NONE {
+            let entry = self.entries[next as usize];
+            let hash = self.hash(entry.directory, self.name(&entry));
+            if let Ok(found) = self.names.find_entry(hash, |other| *other == next) {
+                found.remove();
+            }
+            if let Content::Directory { parent, .. } = &mut self.nodes[entry.node as usize].content
+            {
                 *parent = 0;
                 self.nodes[0].links += 1;
             }
-            self.enter(0, store, name, node);
+            self.entries[next as usize].directory = 0;
+            self.index(next);
+            next = entry.after;
         }
     }
 
@@ -353,7 +359,13 @@ impl Tree {
             before,
             after: NONE,
         });
-        let hash = self.hash(directory, self.stores[store as usize].text(name));
+        self.index(number);
+    }
+
+    /// Lets an entry be found by its name.
+    fn index(&mut self, number: u32) {
+        let entry = &self.entries[number as usize];
+        let hash = self.hash(entry.directory, self.name(entry));
         let Self { names, entries, stores, hasher, .. } = self;
         names.insert_unique(hash, number, |entry| {
             let entry = &entries[*entry as usize];
@@ -393,5 +405,41 @@ impl Tree {
                 self.nodes[entry.node as usize].links -= 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_new_root_is_moved_not_doubled() {
+        let mut tree = Tree::new();
+        let make = |tree: &mut Tree, directory: Id, name: &str, body: Body| {
+            let (store, name) = tree.keep(name.as_bytes());
+            tree.add(directory, store, name, Meta::default(), body)
+        };
+        let root = tree.root();
+        let top = make(&mut tree, root, "top", Body::Directory);
+        make(&mut tree, root, "beside", Body::Fifo);
+        for number in 0..100 {
+            make(&mut tree, top, &format!("file{number}"), Body::Fifo);
+        }
+        let etc = make(&mut tree, top, "etc", Body::Directory);
+        let inner = make(&mut tree, etc, "top", Body::Fifo);
+        let before = (tree.entries.len(), tree.names.len());
+        tree.make_root(top);
+        assert_eq!(tree.entries.len(), before.0);
+        assert_eq!(tree.names.len(), before.1 - 2);
+        assert_eq!(tree.children(root).count(), 101);
+        assert_eq!(tree.nodes[0].links, 1);
+        assert_eq!((tree.child(root, b"etc"), tree.child(etc, b"top")), (Some(etc), Some(inner)));
+        assert_eq!((tree.parent(etc), tree.child(root, b"beside")), (Some(root), None));
+        // Names in it can be taken and given as in any directory.
+        assert!(tree.remove(root, b"file0") && !tree.remove(root, b"file0"));
+        assert!(tree.remove(root, b"etc") && tree.child(root, b"etc").is_none());
+        let again = make(&mut tree, root, "file0", Body::Fifo);
+        assert_eq!(tree.child(root, b"file0"), Some(again));
+        assert_eq!((tree.children(root).count(), tree.nodes[0].links), (100, 0));
     }
 }

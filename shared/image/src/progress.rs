@@ -4,7 +4,10 @@ use banger_cli::{Out, human_bytes, one_line};
 use banger_layer::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -15,6 +18,41 @@ const TICK: Duration = Duration::from_millis(100);
 const BESIDE: usize = 12;
 /// The most downloads shown at once.
 const ROWS: usize = 8;
+
+/// What is on the screen now.
+static SHOWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
+/// Says something to the person on stderr, as a line above whatever is drawn there.
+pub fn note(text: &str) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    aside(shown.as_ref(), || banger_cli::note(text));
+}
+
+/// Takes the bars off the screen while something else is written to it.
+fn aside(bars: Option<&MultiProgress>, write: impl FnOnce()) {
+    match bars {
+        Some(bars) => bars.suspend(write),
+        None => write(),
+    }
+}
+
+/// Bars that notes go around, until it is dropped.
+struct Screen(MultiProgress);
+
+impl Screen {
+    fn new() -> Self {
+        let bars = MultiProgress::new();
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bars.clone());
+        Self(bars)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _ = self.0.clear();
+    }
+}
 
 /// A download to show.
 pub trait Download: Sync {
@@ -38,7 +76,8 @@ pub fn downloads<T, D: Download>(
     if !out.is_live() {
         return work();
     }
-    let bars = MultiProgress::new();
+    let screen = Screen::new();
+    let bars = &screen.0;
     let style = ProgressStyle::with_template(
         "  {prefix:12} [{bar:20}] {bytes:>10} of {total_bytes:10} {bytes_per_sec:>12}",
     )
@@ -80,7 +119,6 @@ pub fn downloads<T, D: Download>(
     // A bar that is only dropped leaves its last line on the screen.
     rows.iter().flatten().for_each(ProgressBar::finish_and_clear);
     last.finish_and_clear();
-    let _ = bars.clear();
     value
 }
 
@@ -95,7 +133,8 @@ pub fn stream<T>(
     if !out.is_live() {
         return work();
     }
-    let bar = line();
+    let screen = Screen::new();
+    let bar = screen.0.add(line());
     let value = with_ticks(work, || {
         let begun = disk.bytes_out.load(Ordering::Relaxed) > 0;
         let disk = if begun { format!("; {}", written(disk)) } else { String::new() };
@@ -111,7 +150,8 @@ pub fn unpacking<T>(out: &Out, archive: &str, done: &Progress, work: impl FnOnce
     if !out.is_live() {
         return work();
     }
-    let bar = line();
+    let screen = Screen::new();
+    let bar = screen.0.add(line());
     let value = with_ticks(work, || {
         let bytes = human_bytes(done.bytes_out.load(Ordering::Relaxed));
         bar.set_message(fitted(&format!("reading {archive}: {bytes} unpacked")));
@@ -165,5 +205,82 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         self.ticker.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::{ProgressDrawTarget, TermLike};
+    use std::{io, sync::Arc};
+
+    /// A screen that keeps what is on it: nothing once a line is cleared.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl Kept {
+        fn push(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+
+    impl TermLike for Kept {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.push(text);
+            Ok(())
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.push(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.push("<cleared>");
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_note_is_written_where_no_bar_is() {
+        let kept = Kept::default();
+        let target = ProgressDrawTarget::term_like(Box::new(kept.clone()));
+        let bars = MultiProgress::with_draw_target(target);
+        let bar = bars.add(line());
+        bar.set_message("10 % of the layers");
+        bar.tick();
+        aside(Some(&bars), || kept.push("a note"));
+        let lines = kept.0.lock().unwrap().clone();
+        let at = |text: &str| lines.iter().rposition(|line| line.contains(text));
+        let note = at("a note").expect("a note");
+        assert!(lines[..note].iter().any(|line| line.contains("10 %")), "{lines:?}");
+        let before: Vec<_> = lines[..note].iter().filter(|line| !line.trim().is_empty()).collect();
+        assert_eq!(before.last().map(|line| line.as_str()), Some("<cleared>"), "{lines:?}");
+        assert!(at("10 %").expect("a bar") > note, "{lines:?}");
+    }
+
+    #[test]
+    fn notes_go_around_the_bars_that_are_shown() {
+        let shown = || SHOWN.lock().unwrap().is_some();
+        let screen = Screen::new();
+        assert!(shown());
+        drop(screen);
+        assert!(!shown());
     }
 }

@@ -382,3 +382,88 @@ fn window(bytes: &[u8]) -> Option<u64> {
     size[..length].copy_from_slice(field);
     Some(u64::from_le_bytes(size) + if length == 2 { 256 } else { 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packs by the library, with a dictionary of so many bytes.
+    fn packed(bytes: &[u8], dictionary: u32) -> Vec<u8> {
+        let mut options = lzma::LzmaOptions::new_preset(0).unwrap();
+        options.dict_size(dictionary);
+        let mut filters = lzma::Filters::new();
+        filters.lzma2(&options);
+        let mut stream = lzma::Stream::new_stream_encoder(&filters, lzma::Check::Crc32).unwrap();
+        let mut all = Vec::with_capacity(bytes.len() + (64 << 10));
+        while stream
+            .process_vec(&bytes[stream.total_in() as usize..], &mut all, lzma::Action::Finish)
+            .unwrap()
+            != lzma::Status::StreamEnd
+        {}
+        all
+    }
+
+    fn unpacked(packed: &[u8]) -> Result<Vec<u8>> {
+        let mut inflate = Inflate::new(packed, &Limits::default())?;
+        let (mut all, mut part) = (Vec::new(), vec![0; 10_000]);
+        loop {
+            let count = inflate.fill(&mut part)?;
+            all.extend_from_slice(&part[..count]);
+            if count < part.len() {
+                return Ok(all);
+            }
+        }
+    }
+
+    #[test]
+    fn xz_is_read_in_one_stream_or_several() {
+        let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let one = packed(&bytes, 1 << 20);
+        assert_eq!(unpacked(&one).unwrap(), bytes);
+        // Padding between streams and at the end has whole words.
+        let two = [&one[..], &[0; 8], &one, &[0; 4]].concat();
+        assert_eq!(unpacked(&two).unwrap(), [&bytes[..], &bytes].concat());
+        assert_eq!(unpacked(&packed(b"", 1 << 20)).unwrap(), b"");
+    }
+
+    #[test]
+    fn xz_takes_no_more_memory_than_it_may() {
+        // What 'xz -9' asks for, and what nobody needs.
+        assert_eq!(unpacked(&packed(b"small", 64 << 20)).unwrap(), b"small");
+        let mut greedy = packed(b"small", 64 << 20);
+        claim(&mut greedy, 40);
+        let error = unpacked(&greedy).unwrap_err();
+        assert_eq!(error.to_string(), "unpacking it by xz takes more than 128 MiB of memory");
+        assert_eq!(error.hint_text(), Some("pack it again with 'xz -6'"));
+    }
+
+    /// Makes the header of the first block ask for a dictionary of 4 GiB (xz's file format, 5.3.1),
+    /// and mends its checksum.
+    fn claim(stream: &mut [u8], dictionary: u8) {
+        const BLOCK: usize = 12;
+        let end = BLOCK + (usize::from(stream[BLOCK]) + 1) * 4 - 4;
+        let at = stream[BLOCK..end].windows(2).position(|two| two == [0x21, 1]).unwrap();
+        stream[BLOCK + at + 2] = dictionary;
+        let mut sum = Crc::new();
+        sum.update(&stream[BLOCK..end]);
+        stream[end..end + 4].copy_from_slice(&sum.sum().to_le_bytes());
+    }
+
+    #[test]
+    fn xz_that_is_cut_off_or_damaged_is_refused() {
+        let bytes: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
+        let whole = packed(&bytes, 1 << 20);
+        for length in [6, 12, 13, whole.len() / 2, whole.len() - 13, whole.len() - 1] {
+            assert_eq!(unpacked(&whole[..length]).unwrap_err().to_string(), "it is cut off");
+        }
+        for at in [7, 8, 13, whole.len() / 2, whole.len() - 1] {
+            let mut odd = whole.clone();
+            odd[at] ^= 0xff;
+            assert_eq!(unpacked(&odd).unwrap_err().to_string(), "it is not valid xz", "{at}");
+        }
+        for odd in [&[0; 3][..], b"more"] {
+            let error = unpacked(&[&whole[..], odd].concat()).unwrap_err().to_string();
+            assert!(["it is cut off", "it is not valid xz"].contains(&error.as_str()), "{error}");
+        }
+    }
+}

@@ -20,6 +20,8 @@ const PARTS: [&[u8]; 12] = [
     b"bin", b"usr", b"sbin", b"etc", b"lib", b"var", b"dev", b"proc", b"sys", b"root", b"home",
     b"tmp",
 ];
+/// What a root has at least one of, where its name does not say that it is one.
+const OF_A_MACHINE: [&[u8]; 2] = [b"etc", b"usr"];
 /// Directories that can be alone in a root, and hold the like of one.
 const OWN: [&[u8]; 9] = [b"usr", b"opt", b"var", b"home", b"srv", b"mnt", b"etc", b"nix", b"gnu"];
 /// How many directories there may be around a root.
@@ -56,9 +58,10 @@ fn holds_layers(tree: &Tree) -> bool {
 
 /// Finds a root that is the only thing in the directories around it, or named `rootfs` there.
 fn below(tree: &Tree) -> Option<(String, Id)> {
+    let has = |id: Id, part: &[u8]| tree.child(id, part).is_some();
     let is_root = |id: Id| {
-        let parts = PARTS.iter().filter(|part| tree.child(id, part).is_some()).count();
-        parts >= 2 && PARTS[..3].iter().any(|part| tree.child(id, part).is_some())
+        let parts = PARTS.iter().filter(|part| has(id, part)).count();
+        parts >= 2 && PARTS[..3].iter().any(|part| has(id, part))
     };
     let mut here = tree.root();
     let mut path = String::new();
@@ -77,7 +80,9 @@ fn below(tree: &Tree) -> Option<(String, Id)> {
             path.push('/');
         }
         path.push_str(&crate::limits::shown(name));
-        if is_root(id) {
+        // A program's own directory has `bin` and `lib`, too; a root that is called otherwise than
+        // `rootfs` shows in what only a machine has.
+        if is_root(id) && (name == b"rootfs" || OF_A_MACHINE.iter().any(|part| has(id, part))) {
             return Some((path, id));
         }
         here = id;
@@ -126,6 +131,14 @@ mod tests {
             (&["manifest.json", "app.bin"], Top::Root),
             (&["root.x86_64/bin", "root.x86_64/etc", "root.x86_64/usr"], below("root.x86_64")),
             (&["root/bin", "root/etc"], below("root")),
+            (&["x/usr", "x/var"], below("x")),
+            (&["rootfs/bin", "rootfs/lib"], below("rootfs")),
+            (&["x/rootfs/bin", "x/rootfs/lib"], below("x/rootfs")),
+            // A program's directory is none, however it is called.
+            (&["app/bin", "app/lib"], Top::Root),
+            (&["jdk-21/bin", "jdk-21/lib", "jdk-21/legal"], Top::Root),
+            (&["node/bin", "node/lib", "node/share"], Top::Root),
+            (&["x/app/bin", "x/app/lib", "x/app/var"], Top::Root),
             (&["x/y/rootfs/usr", "x/y/rootfs/etc", "x/y/readme.md"], below("x/y/rootfs")),
             (&["metadata.yaml", "templates", "rootfs/usr", "rootfs/var"], below("rootfs")),
             // Parts of a root, each alone.

@@ -5,7 +5,7 @@ use crate::{
     digest::{Digest, shown},
     fields::{self, Fields},
     layer::Origin,
-    manifest::{Blob, OTHERS},
+    manifest::{Blob, MAX_ENTRIES, MAX_LAYERS, OTHERS},
 };
 use banger_doc::{Context, Error, Result};
 use banger_layer::{Limits, Member, Progress, is_packed, other_packing};
@@ -56,9 +56,12 @@ impl Layout {
     /// Reads the layout that is in an archive.
     pub(crate) fn within(archive: Archive) -> Result<Self> {
         let path = archive.path.clone();
-        let hint = archive.hint();
+        let hint = archive.other_kind(Wanted::Layout);
         let layout = Self::Archive(archive);
-        layout.check(&path).map_err(|error| error.hint(hint))?;
+        layout.check(&path).map_err(|error| match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })?;
         Ok(layout)
     }
 
@@ -93,6 +96,15 @@ impl Layout {
 
     pub(crate) fn index(&self) -> Result<Vec<u8>> {
         self.read("index.json", MAX_INDEX)
+    }
+
+    /// Says whether a blob is there.
+    pub(crate) fn has(&self, blob: &Blob) -> bool {
+        let name = blob_name(&blob.digest);
+        match self {
+            Self::Directory(path) => path.join(name).exists(),
+            Self::Archive(archive) => archive.find(&name).is_ok(),
+        }
     }
 
     /// Reads a small blob whole and checks it.
@@ -141,8 +153,40 @@ pub(crate) struct Listed {
     pub layers: Vec<String>,
 }
 
+/// What helps where an archive holds too much.
+const ALONE: &str = "save the image you want alone";
+
 /// The fields of `manifest.json` that are used.
 const LISTED: &[&str] = &["Config", "RepoTags", "Layers"];
+
+/// What an archive was said to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wanted {
+    /// What `docker save` writes.
+    Saved,
+    /// An image layout.
+    Layout,
+}
+
+impl Wanted {
+    /// Returns the word that stands before its path.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Saved => "docker-archive",
+            Self::Layout => "oci-archive",
+        }
+    }
+
+    /// Says how one is given on stdin.
+    fn piped(self) -> &'static str {
+        match self {
+            Self::Saved => {
+                "write it as 'docker save IMAGE | banger image pull docker-archive:- --name NAME'"
+            }
+            Self::Layout => "write it as 'cat FILE | banger image pull oci-archive:- --name NAME'",
+        }
+    }
+}
 
 /// Where an archive that is packed, or comes through a pipe, is unpacked to, and what it may ask
 /// for.
@@ -155,12 +199,11 @@ pub(crate) struct Room<'a> {
 impl Archive {
     /// Reads where in the archive its files lie. One that is packed is unpacked to a file without a
     /// name, which is gone with the process.
-    pub(crate) fn open(path: &Path, room: &Room<'_>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, kind: Wanted, room: &Room<'_>) -> Result<Self> {
         let context = || format!("cannot read the archive '{}'", path.display());
-        if path == Path::new(STDIN) && std::io::stdin().is_terminal() {
-            return Err(Error::usage("stdin is a terminal, not an archive").hint(
-                "write it as 'docker save IMAGE | banger image pull docker-archive:- --name NAME'",
-            ));
+        let from_stdin = path == Path::new(STDIN);
+        if from_stdin && std::io::stdin().is_terminal() {
+            return Err(Error::usage("stdin is a terminal, not an archive").hint(kind.piped()));
         }
         let mut file = open(path).with_context(context)?;
         let meta = file.metadata().with_context(context)?;
@@ -173,17 +216,25 @@ impl Archive {
         }
         let mut head = Vec::new();
         file.by_ref().take(6).read_to_end(&mut head).with_context(context)?;
+        if head.is_empty() {
+            return Err(if from_stdin {
+                Error::failed("stdin is empty: no archive came").hint(kind.piped())
+            } else {
+                Error::failed(format!("the archive '{}' is empty", path.display()))
+            });
+        }
         if let Some(other) = other_packing(&head) {
             return Err(Error::failed(format!("the archive '{}' {}", path.display(), other.what))
                 .hint(match other.unpack {
                     Some(command) => format!(
-                        "'{command} {0} | banger image pull docker-archive:- --name NAME' unpacks it",
-                        path.display()
+                        "'{command} {} | banger image pull {}:- --name NAME' unpacks it",
+                        if from_stdin { "FILE".into() } else { path.display().to_string() },
+                        kind.word()
                     ),
                     None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".into(),
                 }));
         }
-        if is_packed(&head) || !meta.is_file() || path == Path::new(STDIN) {
+        if is_packed(&head) || !meta.is_file() || from_stdin {
             let plain = tempfile::tempfile_in(room.dir)
                 .with_context(|| format!("cannot make a file in '{}'", room.dir.display()))?;
             let input = std::io::Cursor::new(head).chain(file);
@@ -253,33 +304,52 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// Says for which command the archive is, by what lies in it.
-    fn hint(&self) -> String {
+    /// Says for which command the archive is, by what lies in it, unless that is the one that was
+    /// given.
+    fn other_kind(&self, given: Wanted) -> Option<String> {
         let has = |name: &str| self.entries.contains_key(name);
-        let path = self.path.display();
-        if has("manifest.json") {
-            format!("'banger image pull docker-archive:{path}' takes what 'docker save' wrote")
-        } else if has("index.json") && has("oci-layout") {
-            format!("'banger image pull oci-archive:{path}' takes an image layout")
-        } else {
-            format!(
+        let is_saved = has("manifest.json");
+        let is_layout = has("index.json") && has("oci-layout");
+        // What was read from stdin has to come again, and gives no name.
+        let path = match self.path.display().to_string() {
+            path if path == STDIN => "- --name NAME".to_owned(),
+            path => path,
+        };
+        match given {
+            Wanted::Layout if is_saved => Some(format!(
+                "'banger image pull docker-archive:{path}' takes what 'docker save' wrote"
+            )),
+            Wanted::Saved if is_layout => {
+                Some(format!("'banger image pull oci-archive:{path}' takes an image layout"))
+            }
+            Wanted::Layout if is_layout => None,
+            Wanted::Saved if is_saved => None,
+            _ => Some(format!(
                 "'docker-archive:' takes what 'docker save' wrote, 'oci-archive:' an image layout; \
                  'banger image import {path}' takes a root file system"
-            )
+            )),
         }
     }
 
     /// Chooses an image of the archive.
     pub(crate) fn image(&self, tag: Option<&str>) -> Result<Listed> {
-        let bytes =
-            self.read("manifest.json", MAX_INDEX).map_err(|error| error.hint(self.hint()))?;
+        let bytes = self.read("manifest.json", MAX_INDEX).map_err(|error| {
+            match self.other_kind(Wanted::Saved) {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
         let context =
             || format!("cannot read 'manifest.json' in the archive '{}'", self.path.display());
         let text = fields::text(&bytes);
-        let images = fields::list(&text).with_context(context)?;
+        let images = fields::list(&text, MAX_ENTRIES)
+            .with_context(context)
+            .map_err(|error| error.or_hint(ALONE))?;
         // Whatever is wrong with one matters only if it is the one that is wanted.
         let tags = |raw: &str| {
-            Fields::read(raw, LISTED).and_then(|image| image.texts("RepoTags")).unwrap_or_default()
+            Fields::read(raw, LISTED)
+                .and_then(|image| image.texts("RepoTags", MAX_ENTRIES))
+                .unwrap_or_default()
         };
         let found = match tag {
             None => images.first().filter(|_| images.len() == 1),
@@ -288,7 +358,10 @@ impl Archive {
         if let Some(raw) = found {
             let read = || -> Result<Listed> {
                 let image = Fields::read(raw, LISTED)?;
-                Ok(Listed { config: image.text("Config")?, layers: image.texts("Layers")? })
+                Ok(Listed {
+                    config: image.text("Config")?,
+                    layers: image.texts("Layers", MAX_LAYERS)?,
+                })
             };
             return read().with_context(context).map_err(|error| error.or_hint(OTHERS));
         }
@@ -366,10 +439,14 @@ mod tests {
 
     /// Opens an archive in a folder of its own.
     fn opened(path: &Path) -> Result<Archive> {
+        opened_as(path, Wanted::Saved)
+    }
+
+    fn opened_as(path: &Path, kind: Wanted) -> Result<Archive> {
         let limits = Limits { bytes: 1 << 20, ..Limits::default() };
         let progress = Progress::default();
         let dir = path.parent().unwrap();
-        Archive::open(path, &Room { dir, limits: &limits, progress: &progress })
+        Archive::open(path, kind, &Room { dir, limits: &limits, progress: &progress })
     }
 
     #[test]
@@ -461,6 +538,16 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_of_too_many_images_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = format!("[{{}}{}]", ",{}".repeat(MAX_INDEX as usize / 3 - 10));
+        let path = archive(dir.path(), &[("manifest.json", None, manifest.as_bytes())]);
+        let error = opened(&path).unwrap().image(None).unwrap_err();
+        assert!(error.chain().ends_with("entries; at most 4096 are read"), "{}", error.chain());
+        assert_eq!(error.hint_text(), Some(ALONE));
+    }
+
+    #[test]
     fn an_odd_neighbour_never_spoils_an_archive() {
         let dir = tempfile::tempdir().unwrap();
         for odd in ["null", "7", "[]", r#"{"RepoTags":"b"}"#, r#"{"Layers":{},"Config":7}"#] {
@@ -470,6 +557,39 @@ mod tests {
             let image = opened(&path).unwrap().image(Some("a:1")).unwrap();
             assert_eq!((image.config.as_str(), image.layers.len()), ("c", 0), "{odd}");
         }
+    }
+
+    #[test]
+    fn no_hint_is_the_command_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        // What is packed in another way is unpacked for the same word.
+        let packed = dir.path().join("x.tar.bz2");
+        std::fs::write(&packed, b"BZh91AY").unwrap();
+        for kind in [Wanted::Saved, Wanted::Layout] {
+            let error = opened_as(&packed, kind).unwrap_err();
+            let want = format!("| banger image pull {}:- --name NAME'", kind.word());
+            assert!(error.hint_text().unwrap().contains(&want), "{:?}", error.hint_text());
+            assert!(kind.piped().contains(&want), "{}", kind.piped());
+        }
+        // Its list is a link that leads out, or not valid; its mark is of another version.
+        let out = [("manifest.json", Some("/etc/passwd"), &b""[..])];
+        let large = [("manifest.json", None, &vec![b' '; MAX_INDEX as usize + 1][..])];
+        for entries in [&out[..], &large] {
+            let found = opened(&archive(dir.path(), entries)).unwrap();
+            let error = found.image(None).unwrap_err();
+            let hint = error.hint_text().unwrap_or_default().to_owned();
+            assert!(!hint.contains("image pull docker-archive:"), "{hint}");
+        }
+        let mark = br#"{"imageLayoutVersion": "2.0.0"}"#;
+        let entries: [(&str, Option<&str>, &[u8]); 2] =
+            [("oci-layout", None, mark), ("index.json", None, b"[]")];
+        let found = opened_as(&archive(dir.path(), &entries), Wanted::Layout).unwrap();
+        let error = Layout::within(found).unwrap_err();
+        assert!(error.chain().ends_with("has the version '2.0.0', not 1"), "{}", error.chain());
+        assert_eq!(error.hint_text(), None);
+        let path = dir.path().join("empty.tar");
+        std::fs::write(&path, b"").unwrap();
+        assert!(opened(&path).unwrap_err().chain().ends_with("is empty"));
     }
 
     #[test]

@@ -23,6 +23,9 @@ const HELPER_LIMIT: Duration = Duration::from_secs(20);
 /// The largest file or answer with credentials that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// What helps where a credential helper does not.
+const HELPER: &str = "log in again; else take the helper out of the file with the logins";
+
 /// What proves who we are.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) enum Credentials {
@@ -57,7 +60,8 @@ impl Credentials {
 /// What a file with credentials says; what it says besides is other programs' affair.
 #[derive(Default)]
 struct File {
-    auths: Vec<(String, Entry)>,
+    /// An entry that cannot be read matters only to the registry it is for.
+    auths: Vec<(String, Result<Entry, String>)>,
     store: String,
     helpers: Vec<(String, String)>,
 }
@@ -85,10 +89,10 @@ impl File {
         };
         let auths = file.entries("auths")?.into_iter().map(|(host, raw)| {
             let entry = if raw == "null" { Ok(Entry::default()) } else { entry(raw) };
-            entry.map(|entry| (host, entry))
+            (host, entry.map_err(|error| error.chain()))
         });
         Ok(Self {
-            auths: auths.collect::<Result<_>>()?,
+            auths: auths.collect(),
             store: file.text("credsStore")?,
             helpers: file.labels("credHelpers"),
         })
@@ -98,15 +102,22 @@ impl File {
 /// Finds the credentials for a repository of a registry: docker's file first, then podman's.
 pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credentials>> {
     for path in files() {
+        let mend = |error: Error| {
+            let path = path.display();
+            error.or_hint(format!("mend '{path}', or move it away and log in again"))
+        };
         let bytes = match path.metadata() {
-            Ok(_) => read_limited(&path, MAX_BYTES)?,
+            Ok(_) => read_limited(&path, MAX_BYTES).map_err(mend)?,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot look at '{}'", path.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot look at '{}'", path.display()))
+                    .map_err(mend);
             }
         };
         let file = File::read(&fields::text(&bytes))
-            .with_context(|| format!("cannot read the credentials in '{}'", path.display()))?;
+            .with_context(|| format!("cannot read the credentials in '{}'", path.display()))
+            .map_err(mend)?;
         if let Some(found) = lookup(&file, registry, repository, &path)? {
             return Ok(Some(found));
         }
@@ -156,7 +167,10 @@ fn lookup(
         .filter(|(key, _)| full.starts_with(&format!("{key}/")))
         .max_by_key(|(key, _)| key.len());
     entry.map_or(Ok(None), |(key, entry)| {
-        read_entry(entry)
+        entry
+            .as_ref()
+            .map_err(Error::failed)
+            .and_then(read_entry)
             .with_context(|| {
                 format!("cannot read the credentials for '{}' in '{}'", shown(&key), path.display())
             })
@@ -195,7 +209,8 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         return Err(Error::failed(format!(
             "'{}' is not the name of a credential helper",
             shown(helper)
-        )));
+        ))
+        .hint("'credsStore' or 'credHelpers' in the file with the logins names it"));
     }
     let program = format!("docker-credential-{helper}");
     let Ok(path) = which::which(&program) else { return Ok(None) };
@@ -205,7 +220,8 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("cannot run '{program}'"))?;
+        .with_context(|| format!("cannot run '{program}'"))
+        .map_err(|error| error.hint(HELPER))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that ends before it reads shows in its status.
         let _ = stdin.write_all(server.as_bytes());
@@ -240,14 +256,18 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     // Something it left running may hold its stdout open.
     let bytes = answer
         .recv_timeout(end.saturating_duration_since(Instant::now()))
-        .map_err(|_| Error::failed(format!("'{program}' ended but its answer did not")))?
+        .map_err(|_| {
+            Error::failed(format!("'{program}' ended but its answer did not")).hint(HELPER)
+        })?
         .with_context(|| format!("cannot read what '{program}' said"))?;
     let text = fields::text(&bytes);
     let read = || -> Result<(String, String)> {
         let answer = Fields::read(&text, &["Username", "Secret"])?;
         Ok((answer.text("Username")?, answer.text("Secret")?))
     };
-    let (user, secret) = read().with_context(|| format!("cannot read what '{program}' said"))?;
+    let (user, secret) = read()
+        .with_context(|| format!("cannot read what '{program}' said"))
+        .map_err(|error| error.hint(HELPER))?;
     Ok(Some(if user == "<token>" {
         Credentials::Identity(secret)
     } else {
@@ -366,8 +386,19 @@ mod tests {
             assert_eq!(credentials(&json, "h.example", "x"), basic, "{more}");
         }
         assert_eq!(credentials(r#"{"auths": null}"#, "h.example", "x"), None);
-        let error = File::read(r#"{"auths": {"h": {"auth": 5}}}"#).err().unwrap();
-        assert_eq!(error.chain(), "the field 'auth' cannot be used: it is not text");
+        // An entry that is broken matters only to its own registry.
+        for odd in [r#"{"auth": 5}"#, r#"{"auth": "%%"}"#, "7", "[]", r#""x""#] {
+            let json = format!(
+                r#"{{"auths": {{"odd.example": {odd}, "h.example": {{"auth": "dTox"}}}}}}"#
+            );
+            assert_eq!(credentials(&json, "h.example", "x"), basic, "{odd}");
+            assert_eq!(credentials(&json, "other.example", "x"), None, "{odd}");
+            let file = File::read(&json).unwrap();
+            let error = lookup(&file, "odd.example", "x", Path::new("c.json")).err().unwrap();
+            let words = "cannot read the credentials for 'odd.example' in 'c.json': ";
+            assert!(error.chain().starts_with(words), "{}", error.chain());
+            assert_eq!(error.hint_text(), Some("'docker login odd.example' writes them anew"));
+        }
     }
 
     #[test]
@@ -379,7 +410,8 @@ mod tests {
             "cannot read the credentials for 'h.example' in 'c.json': the field 'auth' is not base64"
         );
         let file = File::read(r#"{"credsStore":"../x"}"#).unwrap();
-        assert!(lookup(&file, "h.example", "x", Path::new("c.json")).is_err());
+        let error = lookup(&file, "h.example", "x", Path::new("c.json")).err().unwrap();
+        assert!(error.hint_text().unwrap().starts_with("'credsStore' or "), "{error}");
     }
 
     proptest! {

@@ -8,10 +8,14 @@ use crate::digest::shown;
 use banger_doc::{Error, Result};
 use serde::{
     Deserialize,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{error::Category, value::RawValue};
 use std::{borrow::Cow, fmt};
+
+/// The most entries of an object whose names are anybody's, and of a list without a bound of its
+/// own.
+pub(crate) const MANY: usize = 1 << 16;
 
 /// A document, whose bytes that are no text were replaced, as builders' own readers do.
 pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
@@ -60,21 +64,24 @@ impl<'a> Fields<'a> {
             .map_err(|error| about(name, &error))
     }
 
-    /// Returns the items of a list, as JSON.
-    pub(crate) fn list(&self, name: &str) -> Result<Vec<&'a str>> {
-        self.raw(name).map_or(Ok(Vec::new()), list).map_err(|error| about(name, &error))
+    /// Returns the items of a list, as JSON; a list of more than `most` is refused.
+    pub(crate) fn list(&self, name: &str, most: usize) -> Result<Vec<&'a str>> {
+        self.raw(name)
+            .map_or(Ok(Vec::new()), |raw| list(raw, most))
+            .map_err(|error| about(name, &error))
     }
 
-    /// Returns a list of texts.
-    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>> {
-        self.list(name)?
+    /// Returns a list of at most so many texts.
+    pub(crate) fn texts(&self, name: &str, most: usize) -> Result<Vec<String>> {
+        self.list(name, most)?
             .into_iter()
             .map(|raw| if raw == "null" { Ok(String::new()) } else { string(raw) })
             .collect::<Result<_>>()
             .map_err(|error| about(name, &error))
     }
 
-    /// Returns what stands in an object whose names are anybody's, as JSON.
+    /// Returns what stands in an object whose names are anybody's, as JSON. What follows on the
+    /// first 65536 entries is passed over unread.
     pub(crate) fn entries(&self, name: &str) -> Result<Vec<(String, &'a str)>> {
         let mut all = Vec::new();
         if let Some(raw) = self.raw(name) {
@@ -98,11 +105,19 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Returns the items of a list, as JSON.
-pub(crate) fn list(text: &str) -> Result<Vec<&str>> {
-    let items: Vec<&RawValue> =
-        serde_json::from_str(text).map_err(|error| wrong(&error, "a list"))?;
-    Ok(items.into_iter().map(RawValue::get).collect())
+/// Returns the items of a list, as JSON; a list of more than `most` is refused.
+pub(crate) fn list(text: &str, most: usize) -> Result<Vec<&str>> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut items = Items { most, kept: Vec::new(), count: 0 };
+    let read = serde::Deserializer::deserialize_seq(&mut reader, &mut items);
+    read.and_then(|()| reader.end()).map_err(|error| wrong(&error, "a list"))?;
+    if items.count > most {
+        return Err(Error::failed(format!(
+            "it has {} entries; at most {most} are read",
+            items.count
+        )));
+    }
+    Ok(items.kept)
 }
 
 /// Reads one text.
@@ -178,6 +193,34 @@ impl<'a> Visitor<'a> for &mut Seen<'a> {
     }
 }
 
+/// Keeps no more than it may, whatever comes.
+struct Items<'a> {
+    most: usize,
+    kept: Vec<&'a str>,
+    count: usize,
+}
+
+impl<'a> Visitor<'a> for &mut Items<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut all: A) -> Result<(), A::Error> {
+        while self.kept.len() < self.most
+            && let Some(item) = all.next_element::<&RawValue>()?
+        {
+            self.kept.push(item.get());
+        }
+        self.count = self.kept.len();
+        while all.next_element::<IgnoredAny>()?.is_some() {
+            self.count += 1;
+        }
+        Ok(())
+    }
+}
+
 struct Entries<'e, 'a>(&'e mut Vec<(String, &'a str)>);
 
 impl<'a> Visitor<'a> for &mut Entries<'_, 'a> {
@@ -188,9 +231,12 @@ impl<'a> Visitor<'a> for &mut Entries<'_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((Text(key), value)) = map.next_entry::<Text, &RawValue>()? {
+        while self.0.len() < MANY
+            && let Some((Text(key), value)) = map.next_entry::<Text, &RawValue>()?
+        {
             self.0.push((key, value.get()));
         }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }
@@ -213,18 +259,45 @@ mod tests {
             let fields = Fields::read(text, NAMES).unwrap();
             assert_eq!(fields.text("a").unwrap(), "");
             assert_eq!(fields.number("a").unwrap(), 0);
-            assert!(fields.texts("b").unwrap().is_empty());
+            assert!(fields.texts("b", MANY).unwrap().is_empty());
             assert!(fields.object("b", NAMES).unwrap().raw("a").is_none());
             assert!(fields.labels("a").is_empty());
         }
     }
 
     #[test]
+    fn no_more_of_a_list_is_kept_than_may_be() {
+        for (text, most) in [("[]", 0), ("[1, {}]", 2), (" [null,[],{}] ", 3)] {
+            assert_eq!(list(text, most).unwrap().len(), most);
+        }
+        for (text, most, want) in [
+            ("[1, {}, 3]", 2, "it has 3 entries; at most 2 are read"),
+            ("[1, 2, }]", 1, "it is not valid JSON at line 1, column 8"),
+            ("[1, 2", 1, "it is cut off: its JSON does not end"),
+            ("[1, 2] 3", 1, "it is not valid JSON at line 1, column 8"),
+            ("{}", 1, "it is not a list"),
+        ] {
+            assert_eq!(list(text, most).unwrap_err().to_string(), want, "{text}");
+        }
+        let many = format!(
+            r#"{{"a": [0{}], "b": {{"k":null{}}}}}"#,
+            ",0".repeat(MANY),
+            r#","k":null"#.repeat(MANY)
+        );
+        let fields = Fields::read(&many, NAMES).unwrap();
+        assert_eq!(
+            fields.texts("a", MANY).unwrap_err().to_string(),
+            "the field 'a' cannot be used: it has 65537 entries; at most 65536 are read"
+        );
+        assert_eq!(fields.labels("b").len(), MANY);
+    }
+
+    #[test]
     fn what_is_asked_for_is_read_or_refused_by_name() {
         let text = r#"{"a": ["x", null, "\ud800é"], "b": {"a": 3, "k": 5, "n": null, "s": "t"}}"#;
         let fields = Fields::read(text, NAMES).unwrap();
-        assert_eq!(fields.texts("a").unwrap()[..2], ["x", ""]);
-        assert!(fields.texts("a").unwrap()[2].ends_with('é'));
+        assert_eq!(fields.texts("a", MANY).unwrap()[..2], ["x", ""]);
+        assert!(fields.texts("a", MANY).unwrap()[2].ends_with('é'));
         assert_eq!(fields.object("b", NAMES).unwrap().number("a").unwrap(), 3);
         let labels = fields.labels("b");
         assert_eq!(labels, [("n".into(), String::new()), ("s".into(), "t".into())]);

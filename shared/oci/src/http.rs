@@ -21,6 +21,10 @@ use ureq::{
 /// The most redirects that are followed (as many as browsers do).
 const MAX_REDIRECTS: u32 = 10;
 
+/// What helps where a registry, or what stands before it, answers as none should.
+pub(crate) const ITS_FAULT: &str =
+    "check that this is the registry you mean; else tell who runs it";
+
 /// How to speak to registries, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -333,7 +337,7 @@ fn resolve(base: &str, target: &str) -> Option<String> {
 }
 
 fn lasting(url: &str, what: &str) -> Failure {
-    Failure::Lasting(Error::failed(format!("'{}' {what}", shown(&origin(url).1))))
+    Failure::Lasting(Error::failed(format!("'{}' {what}", shown(&origin(url).1))).hint(ITS_FAULT))
 }
 
 fn failure(scheme: &str, authority: &str, error: ureq::Error) -> Failure {

@@ -17,9 +17,11 @@ pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 /// The largest image configuration that is read.
 pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// The most layers an image has. Builders stop at 127.
-const MAX_LAYERS: usize = 512;
+pub(crate) const MAX_LAYERS: usize = 512;
 /// The largest layer, compressed.
 const MAX_BLOB: u64 = 64 << 30;
+/// The most entries of an index, and of an archive's list of images.
+pub(crate) const MAX_ENTRIES: usize = 4096;
 /// The most entries of an index that are looked into, and that an error names.
 const MAX_TRIES: usize = 8;
 const MAX_OFFERED: usize = 12;
@@ -187,7 +189,10 @@ pub(crate) fn parse(bytes: &[u8], told: Option<&str>) -> Result<Manifest> {
         }
     }
     if is_index {
-        let entries = manifest.list("manifests").context("cannot read the index")?;
+        let entries = manifest
+            .list("manifests", MAX_ENTRIES)
+            .context("cannot read the index")
+            .map_err(|error| error.hint(OTHERS))?;
         return Ok(Manifest::Index(entries.into_iter().map(entry).collect()));
     }
     parse_image(&manifest)
@@ -255,13 +260,7 @@ fn parse_image(manifest: &Fields<'_>) -> Result<Manifest> {
             artifact(manifest)
         });
     }
-    let layers = manifest.list("layers").context(context)?;
-    if layers.len() > MAX_LAYERS {
-        return Err(Error::failed(format!(
-            "the image has {} layers; at most {MAX_LAYERS} are read",
-            layers.len()
-        )));
-    }
+    let layers = manifest.list("layers", MAX_LAYERS).context(context)?;
     let layers = layers
         .into_iter()
         .enumerate()
@@ -355,7 +354,8 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize, told: &Platform) -> Resu
         ))
         .hint(OTHERS));
     }
-    let diff_ids = read.object("rootfs", ROOTFS).and_then(|rootfs| rootfs.texts("diff_ids"));
+    let diff_ids =
+        read.object("rootfs", ROOTFS).and_then(|rootfs| rootfs.texts("diff_ids", MAX_LAYERS));
     let diff_ids: Vec<Digest> = diff_ids
         .and_then(|texts| texts.iter().map(|text| text.parse()).collect())
         .context(CONTEXT)?;
@@ -375,12 +375,12 @@ fn read_run(run: &Fields<'_>) -> Result<ImageConfig> {
     // One word alone counts as a list of it (moby's `strslice`).
     let words = |name: &str| match run.raw(name) {
         Some(raw) if raw.starts_with('"') => run.text(name).map(|word| vec![word]),
-        _ => run.texts(name),
+        _ => run.texts(name, fields::MANY),
     };
     Ok(ImageConfig {
         // Docker drops entries that name nothing, too.
         env: run
-            .texts("Env")?
+            .texts("Env", fields::MANY)?
             .into_iter()
             .filter(|entry| !entry.is_empty() && !entry.starts_with('='))
             .collect(),
@@ -515,7 +515,7 @@ mod tests {
             ),
             (change(|v| v["layers"][0]["size"] = json!(-1)), ""),
             (change(|v| v["layers"][0]["size"] = json!(u64::MAX)), "at most"),
-            (change(|v| v["layers"] = json!(vec![descriptor(TAR); 513])), "513 layers"),
+            (change(|v| v["layers"] = json!(vec![descriptor(TAR); 513])), "it has 513 entries"),
             (change(|v| v["mediaType"] = json!(OCI_INDEX)), "does not fit"),
             (change(|v| *v = json!({"schemaVersion": 2})), "names no image"),
             (change(|v| *v = json!([])), "not an object"),
@@ -728,6 +728,21 @@ mod tests {
     }
 
     #[test]
+    fn an_index_of_too_many_entries_is_refused_whatever_they_are() {
+        let read = |entries: usize| {
+            let list = format!("{{}}{}", ",{}".repeat(entries - 1));
+            parse(format!(r#"{{"manifests":[{list}]}}"#).as_bytes(), None)
+        };
+        assert!(matches!(read(MAX_ENTRIES), Ok(Manifest::Index(all)) if all.len() == MAX_ENTRIES));
+        for entries in [MAX_ENTRIES + 1, MAX_MANIFEST as usize / 3 - 10] {
+            let error = read(entries).unwrap_err();
+            let words = format!("it has {entries} entries; at most 4096 are read");
+            assert!(error.chain().ends_with(&words), "{}", error.chain());
+            assert_eq!(error.hint_text(), Some(OTHERS));
+        }
+    }
+
+    #[test]
     fn images_without_a_platform_are_looked_into() {
         let entry = |name: &str, more: Value| {
             let mut value = descriptor(OCI_MANIFEST);
@@ -914,7 +929,7 @@ mod tests {
         };
         let read = |run: Value| config(&base(run), 0);
         assert!(
-            read(json!({"Env": vec!["A=1"; 200_000]})).unwrap_err().to_string().contains("at most")
+            read(json!({"Env": vec!["A=1"; 200_000]})).unwrap_err().chain().contains("at most")
         );
         assert!(read(json!({"Cmd": ["a\u{0}b"]})).unwrap_err().to_string().contains("zero byte"));
         assert!(

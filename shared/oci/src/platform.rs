@@ -36,6 +36,7 @@ impl Platform {
             ("i386", variant) => ("386", variant),
             ("armhf", "") => ("arm", "v7"),
             ("armel", "") => ("arm", "v6"),
+            ("armhf" | "armel", variant) => ("arm", variant),
             other => other,
         };
         let variant = match (architecture, variant) {
@@ -53,8 +54,10 @@ impl Platform {
         let os = if os.is_empty() { &or.os } else { os };
         let architecture = if architecture.is_empty() { &or.architecture } else { architecture };
         let own = Self::new(os, architecture, variant);
-        // Docker leaves the variant out of configurations and names it in the index.
-        if variant.is_empty() && own.architecture == or.architecture {
+        // Docker leaves the variant out of configurations and names it in the index. Some names of
+        // a processor have one in them.
+        let says_none = !["armhf", "armel"].contains(&architecture.to_ascii_lowercase().as_str());
+        if variant.is_empty() && says_none && own.architecture == or.architecture {
             Self { variant: or.variant.clone(), ..own }
         } else {
             own
@@ -131,6 +134,18 @@ mod tests {
         assert_eq!(named("", "aarch64", "v8"), "linux/arm64");
         assert_eq!(named("windows", "", ""), "windows/arm/v6");
         assert_eq!(Platform::new("linux", "armhf", "").to_string(), "linux/arm/v7");
+        // As containerd has them.
+        for or in ["arm/v5", "arm/v6", "arm/v7", "arm64", "amd64"] {
+            let or: Platform = format!("linux/{or}").parse().unwrap();
+            let named = |architecture: &str, variant: &str| {
+                Platform::named("", architecture, variant, &or).to_string()
+            };
+            assert_eq!(named("armhf", ""), "linux/arm/v7");
+            assert_eq!(named("ARMHF", "v7"), "linux/arm/v7");
+            assert_eq!(named("armel", ""), "linux/arm/v6");
+            assert_eq!(named("armel", "5"), "linux/arm/v5");
+            assert_eq!(named("armhf", "v6"), "linux/arm/v6");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::{
     auth::{self, Challenge, Credentials},
     digest::{Digest, shown},
     fields::{self, Fields},
-    http::{Failure, Http, Request, Settings, read_body},
+    http::{Failure, Http, ITS_FAULT, Request, Settings, read_body},
     manifest::{ACCEPT, Blob, MAX_MANIFEST},
     pace::Pace,
     reference::Reference,
@@ -139,7 +139,8 @@ impl Client {
         let media_type = header(&response, "content-type").map(str::to_owned);
         let told = header(&response, "docker-content-digest").map(str::to_owned);
         let bytes = read_body(response.into_body(), MAX_MANIFEST, self.http.pace())
-            .with_context(|| format!("cannot read the manifest of '{reference}'"))?
+            .with_context(|| format!("cannot read the manifest of '{reference}'"))
+            .map_err(|error| error.hint(AGAIN))?
             .ok_or_else(|| {
                 Error::failed(format!(
                     "the manifest of '{reference}' is larger than {MAX_MANIFEST} bytes"
@@ -164,7 +165,8 @@ impl Client {
         let (response, _) = self
             .first_of(reference, |place| self.expect(place, &path, Request::default(), &[200]))?;
         let bytes = read_body(response.into_body(), blob.size, self.http.pace())
-            .with_context(|| format!("cannot read blob '{}' of '{reference}'", blob.digest))?;
+            .with_context(|| format!("cannot read blob '{}' of '{reference}'", blob.digest))
+            .map_err(|error| error.hint(AGAIN))?;
         match bytes {
             Some(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
             _ => Err(Error::failed(format!(
@@ -207,11 +209,12 @@ impl Client {
             attempt += 1;
             let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
             let asked = retry::after(&response).unwrap_or_default();
-            waited = waited.saturating_add(asked);
-            let too_long = asked > retry::LONGEST || waited > retry::ALTOGETHER;
-            if !passing || too_long || attempt >= self.settings().attempts {
+            let sum = retry::wait(asked, waited)
+                .filter(|_| passing && attempt < self.settings().attempts);
+            let Some(sum) = sum else {
                 return Err(refused(reference, path, response, self.http.pace()));
-            }
+            };
+            waited = sum;
             if asked >= Duration::from_secs(1) {
                 self.settings().say.tell(&format!(
                     "registry '{}' asks to wait {} (status {status}); waiting",
@@ -294,6 +297,7 @@ impl Client {
                 "registry '{registry}' sends logins to '{}', {why}",
                 shown(realm)
             ))
+            .hint(ITS_FAULT)
         };
         let (scheme, rest) = realm.split_once("://").ok_or_else(|| bad("which is no address"))?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -338,13 +342,16 @@ impl Client {
             .hint(format!("try again {later}")));
         }
         let reply = read_body(response.into_body(), MAX_TOKEN, self.http.pace())
-            .with_context(|| format!("cannot log in to '{registry}'"))?
+            .with_context(|| format!("cannot log in to '{registry}'"))
+            .map_err(|error| error.hint("try again later"))?
             .ok_or_else(|| {
                 Error::failed(format!("cannot log in to '{registry}': the token is too long"))
+                    .hint(ITS_FAULT)
             })?;
         read_token(&reply)
             .map(|token| format!("Bearer {token}"))
             .with_context(|| format!("cannot log in to '{registry}'"))
+            .map_err(|error| error.hint(ITS_FAULT))
     }
 
     /// Sends a request to where the registry is, by TLS, or without where that may be.
@@ -439,15 +446,16 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
 
 fn plain(failure: Failure) -> Error {
     match failure {
-        Failure::NoTls => Error::failed("the token server does not speak TLS"),
+        Failure::NoTls => Error::failed("the token server does not speak TLS").hint(ITS_FAULT),
         Failure::Passing(error) | Failure::Lasting(error) | Failure::Distrust(error) => error,
     }
 }
 
-/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as was asked for.
+/// Waits before another attempt: 0.2 s, 0.4 s ... or as long as was asked for and [`retry::wait`]
+/// allows.
 pub(crate) fn pause(attempt: u32, asked: Duration) {
     let usual = Duration::from_millis(100 << attempt.min(6));
-    thread::sleep(if asked.is_zero() { usual } else { asked.min(retry::LONGEST) });
+    thread::sleep(if asked.is_zero() { usual } else { asked });
 }
 
 /// Turns an unwanted answer into an error, with the registry's own words.
@@ -490,7 +498,7 @@ fn reason(body: &[u8]) -> String {
     let text = fields::text(body);
     let first = || -> Result<String> {
         let refusal = Fields::read(&text, &["errors"])?;
-        let errors = refusal.list("errors")?;
+        let errors = refusal.list("errors", fields::MANY)?;
         let first = Fields::read(errors.first().unwrap_or(&"{}"), &["code", "message"])?;
         let parts = ["code", "message"].map(|name| shown(&first.text(name).unwrap_or_default()));
         Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))

@@ -4,8 +4,15 @@ use std::time::{Duration, SystemTime};
 use ureq::{Body, http::Response};
 
 /// The longest wait that a registry may ask for, and the longest for one answer in all.
-pub(crate) const LONGEST: Duration = Duration::from_secs(30);
-pub(crate) const ALTOGETHER: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_secs(30);
+const ALTOGETHER: Duration = Duration::from_mins(1);
+
+/// Returns how long will have been waited for one answer once the wait that is asked for is over;
+/// `None` if that is not waited for.
+pub(crate) fn wait(asked: Duration, waited: Duration) -> Option<Duration> {
+    let sum = waited.checked_add(asked)?;
+    (asked <= LONGEST && sum <= ALTOGETHER).then_some(sum)
+}
 
 /// Returns how long the sender of an answer asks to wait, as seconds or as a date by its own clock.
 pub(crate) fn after(response: &Response<Body>) -> Option<Duration> {
@@ -99,6 +106,28 @@ mod tests {
         assert_eq!(date("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
         // By this machine's clock where the sender has none.
         assert_eq!(read("Thu, 01 Jan 1970 00:00:00 GMT", None), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn each_wait_has_a_bound_and_all_together_have_one() {
+        for (asked, waited, sum) in [
+            (0, 0, Some(0)),
+            (1, 0, Some(1)),
+            (30, 0, Some(30)),
+            (31, 0, None),
+            (30, 30, Some(60)),
+            (30, 31, None),
+            (1, 60, None),
+            (0, 60, Some(60)),
+            (20, 40, Some(60)),
+            (21, 40, None),
+            (u64::MAX, 0, None),
+            (u64::MAX, u64::MAX, None),
+        ] {
+            let [asked, waited] = [asked, waited].map(Duration::from_secs);
+            let found = wait(asked, waited).map(|sum| sum.as_secs());
+            assert_eq!(found, sum, "{asked:?} after {waited:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where an image comes from, and how that becomes layers and a configuration.
 
 use crate::{
-    archive::{Archive, Layout, Room, STDIN},
+    archive::{Archive, Layout, Room, STDIN, Wanted},
     cache::Cache,
     digest::{Digest, shown},
     fields::{self, Fields},
@@ -11,7 +11,7 @@ use crate::{
     reference::Reference,
     registry::{Client, Fetched},
 };
-use banger_doc::{Context, Error, ImageConfig, Name, Result};
+use banger_doc::{Context, Error, ImageConfig, Kind, Name, Result, visible};
 use banger_layer::{Limits, Progress};
 use oci_spec::image::MediaType;
 use std::{
@@ -251,10 +251,14 @@ impl Puller {
             Source::Layout { path, tag } => {
                 self.in_layout(source, &Layout::open(path)?, tag.as_deref())
             }
-            Source::LayoutArchive { path, tag } => {
-                self.in_layout(source, &Layout::within(self.archive(path)?)?, tag.as_deref())
+            Source::LayoutArchive { path, tag } => self.in_layout(
+                source,
+                &Layout::within(self.archive(path, Wanted::Layout)?)?,
+                tag.as_deref(),
+            ),
+            Source::Archive { path, tag } => {
+                self.in_archive(&self.archive(path, Wanted::Saved)?, tag.as_deref())
             }
-            Source::Archive { path, tag } => self.in_archive(&self.archive(path)?, tag.as_deref()),
         }
     }
 
@@ -289,10 +293,10 @@ impl Puller {
         Ok((now == Some(blob.digest)).then_some((blob, bytes)))
     }
 
-    fn archive(&self, path: &Path) -> Result<Archive> {
+    fn archive(&self, path: &Path, kind: Wanted) -> Result<Archive> {
         let room =
             Room { dir: self.cache.scratch(), limits: &self.limits, progress: &self.unpacked };
-        Archive::open(path, &room)
+        Archive::open(path, kind, &room)
     }
 
     fn in_layout(&self, source: &Source, layout: &Layout, tag: Option<&str>) -> Result<Found> {
@@ -323,6 +327,7 @@ impl Puller {
         if chosen.is_empty() {
             let mut names: Vec<String> =
                 entries.iter().filter_map(|e| e.name.as_deref()).map(shown).collect();
+            names.sort();
             names.dedup();
             names.truncate(20);
             let sentence = match tag {
@@ -362,23 +367,28 @@ impl Puller {
         }
     }
 
-    /// Returns the first of several entries of an index that is an image for the platform.
+    /// Returns the first of several entries of an index that is an image for the platform. If none
+    /// is, the error says why not of each.
     fn first_of(&self, place: &Place<'_>, entries: Vec<&Entry>, depth: u32) -> Result<Found, Miss> {
-        let mut missed = None;
+        let mut missed = Vec::new();
         for entry in entries {
-            let found = entry.blob().map_err(Miss::Other).and_then(|blob| {
-                let bytes = place.manifest(&blob).map_err(Miss::Broken)?;
+            let blob = entry.blob();
+            let name = blob.as_ref().map_or("one without an address".into(), |blob| {
+                format!("'{}'", blob.digest.short())
+            });
+            let found = blob.map_err(Miss::Other).and_then(|blob| {
+                let bytes = place.manifest(&blob)?;
                 let parsed =
                     manifest::parse(&bytes, Some(&entry.media_type)).map_err(Miss::Other)?;
                 let told = entry.platform.as_ref().unwrap_or(&self.platform);
                 self.follow(place, blob, parsed, told, depth)
             });
             match found {
-                Err(Miss::Other(error)) => missed = missed.or(Some(error)),
+                Err(Miss::Other(error)) => missed.push((name, error)),
                 found => return found,
             }
         }
-        Err(Miss::Other(missed.unwrap_or_else(|| Error::failed("the index is empty"))))
+        Err(Miss::Other(none_of(missed)))
     }
 
     fn image(
@@ -395,7 +405,7 @@ impl Puller {
                 config.size
             ))));
         }
-        let bytes = place.small(&config).map_err(Miss::Broken)?;
+        let bytes = place.small(&config)?;
         let Config { platform, diff_ids, run: config } =
             manifest::parse_config(&bytes, layers.len(), told).map_err(Miss::Other)?;
         self.check(&platform).map_err(Miss::Other)?;
@@ -408,7 +418,7 @@ impl Puller {
                 Ok(Layer::new(blob.digest.to_string(), blob.size, diff_id, origin))
             })
             .collect::<Result<_>>()
-            .map_err(Miss::Broken)?;
+            .map_err(Miss::Other)?;
         Layer::join(&mut layers);
         Ok(Found { digest: manifest.digest, platform, config, layers })
     }
@@ -446,9 +456,9 @@ impl Puller {
 
 /// Why something in an index is not the image.
 enum Miss {
-    /// It is something else; another entry may be.
+    /// It is something else, too large, or not there; another entry may be the image.
     Other(Error),
-    /// It cannot be fetched, or is damaged.
+    /// It cannot be fetched now, or is damaged.
     Broken(Error),
 }
 
@@ -460,6 +470,26 @@ impl Miss {
     }
 }
 
+/// Makes one error of why each of several is not the image.
+fn none_of(mut missed: Vec<(String, Error)>) -> Error {
+    if missed.len() < 2 {
+        return missed
+            .pop()
+            .map_or_else(|| Error::failed("the index is empty").hint(OTHERS), |(_, error)| error);
+    }
+    // Each is to be seen, and the end of its reason.
+    let room = (380 / missed.len()).saturating_sub(20);
+    let words: Vec<String> = missed
+        .iter()
+        .map(|(name, error)| format!("{name}: {}", visible(&error.chain(), room)))
+        .collect();
+    let all_missing = missed.iter().all(|(_, error)| error.kind() == Kind::NotFound);
+    let kind = if all_missing { Kind::NotFound } else { Kind::Failed };
+    Error::new(kind, "the index leads to no image of use")
+        .because(Error::new(kind, words.join("; ")))
+        .hint(OTHERS)
+}
+
 /// Where blobs lie.
 enum Place<'a> {
     Registry(&'a Puller, &'a Reference),
@@ -468,42 +498,50 @@ enum Place<'a> {
 
 impl Place<'_> {
     /// Returns a manifest, checked.
-    fn manifest(&self, blob: &Blob) -> Result<Vec<u8>> {
+    fn manifest(&self, blob: &Blob) -> Result<Vec<u8>, Miss> {
         if blob.size > MAX_MANIFEST {
-            return Err(Error::failed(format!(
+            return Err(Miss::Other(Error::failed(format!(
                 "the manifest '{}' has {} bytes; at most {MAX_MANIFEST} are read",
                 blob.digest, blob.size
-            )));
+            ))));
         }
-        match self {
-            Self::Layout(layout) => layout.small(blob, MAX_MANIFEST),
-            Self::Registry(puller, reference) => {
-                if let Some(bytes) = puller.cache.small(blob) {
-                    return Ok(bytes);
-                }
-                let fetched = puller.client.manifest(reference, &blob.digest.to_string())?;
-                if fetched.blob != *blob {
-                    return Err(Error::failed(format!(
-                        "the manifest '{}' has {} bytes, not {}",
-                        blob.digest, fetched.blob.size, blob.size
-                    )));
-                }
-                puller.cache.keep(blob, &fetched.bytes)?;
-                Ok(fetched.bytes)
+        let fetch = |puller: &Puller, reference: &Reference| {
+            let fetched = puller.client.manifest(reference, &blob.digest.to_string())?;
+            if fetched.blob != *blob {
+                return Err(Error::failed(format!(
+                    "the manifest '{}' has {} bytes, not {}",
+                    blob.digest, fetched.blob.size, blob.size
+                )));
             }
-        }
+            Ok(fetched.bytes)
+        };
+        self.read(blob, MAX_MANIFEST, fetch)
     }
 
     /// Returns a small blob, checked.
-    fn small(&self, blob: &Blob) -> Result<Vec<u8>> {
+    fn small(&self, blob: &Blob) -> Result<Vec<u8>, Miss> {
+        self.read(blob, MAX_CONFIG, |puller, reference| puller.client.small_blob(reference, blob))
+    }
+
+    fn read(
+        &self,
+        blob: &Blob,
+        most: u64,
+        fetch: impl FnOnce(&Puller, &Reference) -> Result<Vec<u8>>,
+    ) -> Result<Vec<u8>, Miss> {
         match self {
-            Self::Layout(layout) => layout.small(blob, MAX_CONFIG),
+            Self::Layout(layout) => layout.small(blob, most).map_err(|error| {
+                if layout.has(blob) { Miss::Broken(error) } else { Miss::Other(error) }
+            }),
             Self::Registry(puller, reference) => {
                 if let Some(bytes) = puller.cache.small(blob) {
                     return Ok(bytes);
                 }
-                let bytes = puller.client.small_blob(reference, blob)?;
-                puller.cache.keep(blob, &bytes)?;
+                let bytes = fetch(puller, reference).map_err(|error| match error.kind() {
+                    Kind::NotFound => Miss::Other(error),
+                    _ => Miss::Broken(error),
+                })?;
+                puller.cache.keep(blob, &bytes).map_err(Miss::Broken)?;
                 Ok(bytes)
             }
         }
@@ -556,6 +594,30 @@ mod tests {
         assert_eq!(read("oci-archive:-").default_name(), None);
         assert!("oci:-".parse::<Source>().is_err());
         assert_eq!(read("docker-archive:/no/a.tar.xz").default_name().unwrap().as_str(), "a");
+    }
+
+    #[test]
+    fn each_of_several_that_are_no_image_is_named() {
+        let of = |count: usize, kind: Kind| {
+            let missed = (0..count)
+                .map(|n| {
+                    let error = Error::new(kind, "a manifest, ".repeat(20) + &format!("end {n}"));
+                    (format!("'{n:012}'"), error)
+                })
+                .collect();
+            none_of(missed)
+        };
+        for count in 2..=8 {
+            let words = of(count, Kind::NotFound).chain();
+            for n in 0..count {
+                assert!(words.contains(&format!("'{n:012}': ")), "{words}");
+                assert!(words.contains(&format!("end {n}")), "{words}");
+            }
+        }
+        assert_eq!(of(3, Kind::NotFound).kind(), Kind::NotFound);
+        assert_eq!(of(3, Kind::Failed).kind(), Kind::Failed);
+        assert!(of(1, Kind::NotFound).chain().starts_with("a manifest, "));
+        assert!(of(0, Kind::Failed).chain().starts_with("the index is empty"));
     }
 
     #[test]

@@ -161,6 +161,7 @@ fn a_guest_ends_itself(host: &Host, who: Who) {
     for (how, reason) in [
         ("reboot -f", "guest-shutdown"),
         ("poweroff -f", "guest-shutdown"),
+        ("halt -f", "guest-shutdown"),
         ("echo b > /proc/sysrq-trigger", "guest-shutdown"),
         ("echo c > /proc/sysrq-trigger", "vmm-ended"),
     ] {

@@ -94,12 +94,14 @@ fn figures(bench: &mut Bench, bare: &Path, nested: bool) -> Result {
     let small = ["--image", "busybox", "--vcpu", "1", "--memory", "256M"];
     let create = ["--no-start", "--name", NAME, "--vmm", "firecracker", "--net", "none"];
     time(&mut bench.program("banger-vm-create", &[&create[..], &small].concat()))?;
-    let (mut theirs, mut ours, mut steps) = (Vec::new(), Vec::new(), String::new());
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let (mut steps, mut stages) = (String::new(), String::new());
     for _ in 0..rounds {
         theirs.push(bare_boot(&bench.dir, &kernel, &initramfs)?);
         ours.push(time(&mut bench.program("banger-vm-start", &["--wait", "agent", NAME]))?);
         let log = bench.state().join("vms").join(NAME).join("supervise.log");
         steps = fs::read_to_string(log).unwrap_or_default();
+        stages = guest_stages(bench)?;
         time(&mut bench.program("banger-vm-kill", &[NAME]))?;
     }
     time(&mut bench.program("banger-vm-delete", &["--force", NAME]))?;
@@ -107,7 +109,7 @@ fn figures(bench: &mut Bench, bare: &Path, nested: bool) -> Result {
     bench.figure("bare Firecracker to its guest's call", theirs, "ms", None);
     bench.figure("vm start to the agent's answer", ours, "ms", None);
     bench.figure("ratio", ours / theirs, "", Some(1.3));
-    for line in last_run(&steps) {
+    for line in last_run(&steps).into_iter().chain([stages.trim()]) {
         run::say(&format!("    {line}"));
     }
     let whole = (!nested).then_some(1.8);
@@ -175,6 +177,14 @@ fn run_whole(
 fn last_run(log: &str) -> Vec<&str> {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("after")).collect();
     lines[lines.len().saturating_sub(4)..].to_vec()
+}
+
+/// Returns when each stage of the guest's boot ended.
+fn guest_stages(bench: &Bench) -> Result<String> {
+    let script = ["sh", "-c", "until grep stages: /run/banger/boot.log; do sleep 0.1; done"];
+    let mut exec = bench.program("banger-vm-exec", &[&[NAME, "--"][..], &script].concat());
+    let said = exec.output().map_err(|error| format!("cannot ask the guest: {error}"))?;
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
 /// Writes the part of an initramfs with an init that calls the host.
