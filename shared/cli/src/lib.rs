@@ -20,7 +20,10 @@ pub use page::Page;
 pub use paint::{Colour, paint};
 
 use banger_doc::{Document, Error, Kind, Result};
-use clap::{Arg, ArgAction, Parser, error::{ContextKind, ContextValue}};
+use clap::{
+    Arg, ArgAction, Parser,
+    error::{ContextKind, ContextValue},
+};
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
