@@ -138,7 +138,7 @@ pub(crate) fn push_images(registry: &str) {
     push(&scratch, registry, "scratch:1");
 }
 
-fn push(layout: &Path, registry: &str, name: &str) {
+pub(crate) fn push(layout: &Path, registry: &str, name: &str) {
     let mut skopeo = Command::new("skopeo");
     skopeo
         .args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"])

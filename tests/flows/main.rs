@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod debian;
 mod disks;
+mod first_day;
 mod fixture;
 mod guest;
 mod images;

@@ -31,7 +31,8 @@ impl Registry {
         Self::serving(&storage)
     }
 
-    fn serving(storage: &std::path::Path) -> Self {
+    /// Starts one that keeps what it has in a folder.
+    pub(crate) fn serving(storage: &std::path::Path) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let config = dir.path().join("config.yml");
         let text = format!(

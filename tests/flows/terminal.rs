@@ -1,36 +1,48 @@
 //! What a person sees: programs typed into a real terminal (tmux), narrow and wide.
 
 use crate::{fixture, registry::Registry};
-use banger_tests::{Sandbox, have, program};
+use banger_tests::{Sandbox, have};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 /// A terminal with a shell in which the programs are found.
-struct Terminal<'a> {
+pub(crate) struct Terminal<'a> {
     sandbox: &'a Sandbox,
     socket: PathBuf,
     columns: usize,
+    prompt: &'static str,
 }
 
 impl<'a> Terminal<'a> {
     fn open(sandbox: &'a Sandbox, columns: usize) -> Self {
+        Self::sized(sandbox, (columns, 50), ">", &sandbox.dir())
+    }
+
+    /// Opens one of so many columns and lines, with a shell in a folder.
+    pub(crate) fn sized(
+        sandbox: &'a Sandbox,
+        (columns, lines): (usize, usize),
+        prompt: &'static str,
+        dir: &Path,
+    ) -> Self {
         let socket = sandbox.dir().join(format!("tmux-{columns}"));
-        let terminal = Self { sandbox, socket, columns };
-        let width = columns.to_string();
-        let shell = "env PS1='> ' bash --norc --noprofile";
-        terminal.tmux(&["new-session", "-d", "-x", &width, "-y", "50", shell]);
-        terminal.wait("a prompt", |screen| screen.trim() == ">");
+        let terminal = Self { sandbox, socket, columns, prompt };
+        let (width, height) = (columns.to_string(), lines.to_string());
+        let shell = format!("env PS1='{prompt} ' bash --norc --noprofile");
+        let dir = dir.to_str().expect("text");
+        let words = ["new-session", "-d", "-x", &width, "-y", &height, "-c", dir, &shell];
+        terminal.tmux(&words);
+        terminal.wait("a prompt", |screen| screen.trim() == prompt);
         terminal
     }
 
-    fn tmux(&self, words: &[&str]) -> String {
+    pub(crate) fn tmux(&self, words: &[&str]) -> String {
         let mut all = vec!["-S", self.socket.to_str().expect("text"), "-f", "/dev/null"];
         all.extend(words);
-        let beside = program("banger");
-        let beside = beside.parent().expect("a folder").display().to_string();
+        let beside = self.sandbox.programs().display().to_string();
         let answer = self.sandbox.raw_with("/usr/bin/tmux", &all, |command| {
             command.env("PATH", format!("{beside}:{}", banger_tests::SYSTEM_PATH));
             command.env("SHELL", "/bin/sh").env("TERM", "xterm");
@@ -39,7 +51,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Returns what is on the screen, without the blanks at ends.
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         let text = self.tmux(&["capture-pane", "-p", "-t", "0"]);
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         let screen = lines.join("\n").trim_end().to_owned();
@@ -47,7 +59,7 @@ impl<'a> Terminal<'a> {
         screen
     }
 
-    fn wait(&self, what: &str, done: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, done: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + Duration::from_mins(3);
         loop {
             let screen = self.screen();
@@ -60,10 +72,10 @@ impl<'a> Terminal<'a> {
     }
 
     /// Types a line into an empty screen.
-    fn begin(&self, line: &str) {
+    pub(crate) fn begin(&self, line: &str) {
         self.tmux(&["send-keys", "-R"]);
         self.tmux(&["send-keys", "Enter"]);
-        self.wait("an empty screen", |screen| screen.trim() == ">");
+        self.wait("an empty screen", |screen| screen.trim() == self.prompt);
         self.tmux(&["send-keys", "-l", line]);
         self.tmux(&["send-keys", "Enter"]);
     }

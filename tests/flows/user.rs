@@ -70,7 +70,7 @@ impl World {
 }
 
 /// Returns a program of this machine with the libraries it needs.
-fn with_libraries(program: &str) -> Vec<Entry> {
+pub(crate) fn with_libraries(program: &str) -> Vec<Entry> {
     let listed = fixture::tool(Command::new("ldd").arg(program), Duration::from_secs(20));
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
     let files = libraries.chain([program]).map(|path| {

@@ -13,7 +13,7 @@ mod tiny;
 
 pub use answer::Answer;
 pub use guest::Running;
-pub use page::{Page, pages};
+pub use page::{How, Page, Script, pages};
 pub use process::{Ended, run_bounded};
 pub use stage::{copy_program, write_program};
 pub use tiny::{GREETING, Then, pvh_kernel, tiny_kernel};

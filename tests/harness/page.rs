@@ -23,6 +23,28 @@ pub fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// A block of lines for a shell.
+#[derive(Debug)]
+pub struct Script {
+    /// Where it is, `FILE:LINE`.
+    pub place: String,
+    /// What the comment before it says of how it is run; none without one.
+    pub how: Option<How>,
+    /// Its lines.
+    pub lines: Vec<String>,
+}
+
+/// How a block of a page is run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum How {
+    /// `<!-- runs: alone -->`: it makes the VMs it needs.
+    Alone,
+    /// `<!-- runs: in web -->`: a VM of that name runs.
+    InWeb,
+    /// `<!-- not run: WHY -->`.
+    Not(String),
+}
+
 /// A page, line by line, and what was wrong in it.
 #[derive(Debug)]
 pub struct Page {
@@ -55,6 +77,35 @@ impl Page {
     pub fn has(&self, sort: &str) -> bool {
         let fence = format!("```{sort}");
         self.lines.contains(&fence)
+    }
+
+    /// Returns every block that begins with ` ```sh `, with the comment in the line before it.
+    pub fn scripts(&self) -> Vec<Script> {
+        let mut scripts = Vec::new();
+        let mut at = 0;
+        while at < self.lines.len() {
+            if self.lines[at].starts_with("```") {
+                let end = self.end_of_block(at + 1);
+                if self.lines[at] == "```sh" {
+                    let before = at.checked_sub(1).map_or("", |before| &self.lines[before]);
+                    scripts.push(Script {
+                        place: format!("{}:{}", self.path.display(), at + 1),
+                        how: how(before),
+                        lines: self.lines[at + 1..end].to_vec(),
+                    });
+                }
+                at = end;
+            }
+            at += 1;
+        }
+        scripts
+    }
+
+    /// Returns the sorts of blocks that nothing is known of: neither run, nor shown as they are.
+    pub fn odd_blocks(&self) -> Vec<String> {
+        let known = ["", "console", "console vm", "sh", "text", "json", "toml"];
+        let fences = self.lines.iter().filter_map(|line| line.strip_prefix("```"));
+        fences.filter(|sort| !known.contains(sort)).map(str::to_owned).collect()
     }
 
     /// Runs every block of a sort (`console`, `console vm`) and the comments before them; returns
@@ -172,6 +223,15 @@ impl Page {
     }
 }
 
+fn how(line: &str) -> Option<How> {
+    match (comment(line, "runs:").as_deref(), comment(line, "not run:")) {
+        (Some("alone"), _) => Some(How::Alone),
+        (Some("in web"), _) => Some(How::InWeb),
+        (None, Some(why)) if why.len() > 5 => Some(How::Not(why)),
+        _ => None,
+    }
+}
+
 fn comment(line: &str, word: &str) -> Option<String> {
     let words = line.trim().strip_prefix("<!-- ")?.strip_suffix("-->")?.strip_prefix(word)?;
     Some(words.trim().to_owned())
@@ -231,6 +291,21 @@ mod tests {
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_comment_says_how_a_block_is_run() {
+        assert_eq!(how("<!-- runs: alone -->"), Some(How::Alone));
+        assert_eq!(how("<!-- runs: in web -->"), Some(How::InWeb));
+        assert_eq!(
+            how("<!-- not run: it needs docker -->"),
+            Some(How::Not("it needs docker".into()))
+        );
+        for none in
+            ["", "<!-- not run: -->", "<!-- runs: -->", "<!-- runs: elsewhere -->", "runs: alone"]
+        {
+            assert_eq!(how(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ struct Record {
     words: String,
     schema: Option<String>,
     is_enum: bool,
+    /// Whether the words of its values are joined by `_`, not `-`.
+    is_snake: bool,
     fields: Vec<Field>,
 }
 
@@ -53,7 +55,11 @@ fn records(text: &str) -> Vec<Record> {
             let (name, rest) = name.split_at(end.unwrap_or(name.len()));
             if !name.is_empty() && !inside.starts_with("//") {
                 record.fields.push(Field {
-                    name: if record.is_enum { kebab(name) } else { name.to_owned() },
+                    name: match (record.is_enum, record.is_snake) {
+                        (true, true) => kebab(name).replace('-', "_"),
+                        (true, false) => kebab(name),
+                        (false, _) => name.to_owned(),
+                    },
                     words: words.clone(),
                     kind: rest.trim_start_matches([':', ' ']).trim_end_matches(',').to_owned(),
                     attributes: attributes.clone(),
@@ -63,7 +69,9 @@ fn records(text: &str) -> Vec<Record> {
             let head = line.trim_start_matches("pub ");
             let is_enum = head.starts_with("enum ");
             let name = head.split([' ', '<']).nth(1).unwrap_or("").to_owned();
-            current = Some(Record { name, words: words.clone(), is_enum, ..Record::default() });
+            let is_snake = attributes.contains("\"snake_case\"");
+            let words = words.clone();
+            current = Some(Record { name, words, is_enum, is_snake, ..Record::default() });
         }
         words.clear();
         attributes.clear();

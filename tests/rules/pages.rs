@@ -1,6 +1,7 @@
 //! Pages that say what the code says.
 
 use crate::{ending, files, none, read, root};
+use banger_tests::{Page, Script, pages};
 
 /// Returns the string literals between two lines of a source file.
 fn literals(text: &str, from: &str, to: &str) -> Vec<String> {
@@ -42,6 +43,20 @@ fn links_between_pages_lead_somewhere() {
         }
     }
     none(complaints);
+}
+
+#[test]
+fn every_block_for_a_shell_is_run_or_says_why_not() {
+    let pages: Vec<Page> = pages().iter().map(|path| Page::open(path)).collect();
+    let scripts: Vec<Script> = pages.iter().flat_map(Page::scripts).collect();
+    assert!(scripts.len() > 20, "the pages were not understood");
+    let bare = scripts.iter().filter(|script| script.how.is_none());
+    let bare = bare.map(|script| {
+        format!("{}: say how it is run in the line before (docs/contributing.md)", script.place)
+    });
+    let odd = pages.iter().flat_map(Page::odd_blocks);
+    let odd = odd.map(|sort| format!("nothing runs blocks that begin with '```{sort}'"));
+    none(bare.chain(odd).collect());
 }
 
 #[test]

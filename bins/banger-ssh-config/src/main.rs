@@ -9,7 +9,7 @@ mod target;
 
 use banger_cli::{Out, find};
 use banger_doc::{Error, Result};
-use banger_ssh::{FIRMLY, Programs, SUFFIX, ensure_user_key, ssh_words};
+use banger_ssh::{FIRMLY, KNOWN_TERMINALS, Programs, STAND_IN, SUFFIX, ensure_user_key, ssh_words};
 use banger_state::{State, place, replace};
 use std::{env, fmt::Write, path::PathBuf, process::ExitCode};
 use target::Target;
@@ -90,5 +90,10 @@ fn lines(state: &State) -> Result<String> {
     for (key, value) in ssh_words(state, &programs).into_iter().chain(firmly) {
         let _ = writeln!(text, "    {key} {value}");
     }
+    // A terminal the guest may not know goes by a name that it knows.
+    let _ = writeln!(
+        text,
+        "Match host *{SUFFIX} exec \"sh -c 'case ${{TERM:-dumb}} in {KNOWN_TERMINALS}) exit 1;; esac'\"\n    SetEnv TERM={STAND_IN}"
+    );
     Ok(text)
 }

@@ -39,6 +39,30 @@ fn the_lines_are_what_ssh_understands() {
 }
 
 #[test]
+fn a_terminal_that_guests_may_not_know_goes_by_another_name() {
+    let Some(sandbox) = sandbox() else { return };
+    let file = sandbox.dir().join("lines");
+    fs::write(&file, &sandbox.raw(PROGRAM, &[]).ok().stdout).unwrap();
+    let told = |term: &str, host: &str| {
+        let words = ["-G", "-F", file.to_str().unwrap(), host];
+        let shown = sandbox.raw_with("/usr/bin/ssh", &words, |command| {
+            command.env("TERM", term).env("SHELL", "/bin/bash");
+        });
+        String::from_utf8_lossy(&shown.ok().stdout).contains("setenv TERM=xterm-256color\n")
+    };
+    for (term, host, is_told) in [
+        ("xterm-kitty", "web.vm", true),
+        ("alacritty", "root@web.vm", true),
+        ("xterm-kitty", "elsewhere", false),
+        ("xterm-256color", "web.vm", false),
+        ("vt220", "web.vm", false),
+        ("", "web.vm", false),
+    ] {
+        assert_eq!(told(term, host), is_told, "{term} {host}");
+    }
+}
+
+#[test]
 fn each_vm_has_its_own_user_and_all_others_have_root() {
     let Some(sandbox) = sandbox() else { return };
     sandbox.plant_vm("web", "alpine", "generic-6.12");

@@ -79,9 +79,6 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     for entry in &args.env {
         env.extend(variable(entry)?);
     }
-    if let (true, Ok(term)) = (tty, std::env::var("TERM")) {
-        env.insert(0, format!("TERM={term}"));
-    }
     let folder = State::open()?.vm(&args.vm)?;
     folder.must_run()?;
     if let Some(words) = folder.boots_on() {
@@ -103,6 +100,7 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         cwd: args.workdir.clone().or_else(|| workspace::dir(&folder, out)),
         user: args.user,
         tty: tty.then(terminal::window),
+        term: std::env::var("TERM").ok().filter(|term| tty && !term.is_empty()),
     };
 
     let (_dir, channel) = folder.short_path(place::VM_CHANNEL)?;

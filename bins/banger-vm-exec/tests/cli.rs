@@ -486,6 +486,14 @@ fn a_terminal_has_a_size_and_one_stream() {
         text.contains(" 97") && text.contains("xterm") && text.trim_end().ends_with('6'),
         "{text}"
     );
+    // One that nobody knows is called by a name that is known; a name that was asked for stays.
+    for (words, wanted) in [("", "xterm-256color"), ("-e TERM=odd-terminal", "odd-terminal")] {
+        let line = format!("TERM=odd-terminal {EXEC} {words} -t web sh -c 'echo is $TERM'");
+        let said = guest.sandbox.terminal(&line, 97, |command| {
+            command.stdin(Stdio::null());
+        });
+        assert_eq!(said.text().trim(), format!("is {wanted}"));
+    }
     // Not from a terminal, on demand; end-of-file is typed.
     let answer =
         guest.feed(&["--tty", "web", "--", "sh", "-c", "stty -echo; stty size; cat"], b"typed\n");

@@ -46,6 +46,9 @@ fn own_failures_end_with_125() {
     answer.fails(125, "has no log of that boot");
     assert!(answer.stdout.is_empty());
     sandbox.raw(LOGS, &["nobody"]).fails(125, "no VM 'nobody'");
+    let unnamed = sandbox.raw(LOGS, &[]);
+    unnamed.fails(2, "VM is missing");
+    assert!(unnamed.stderr.contains("'banger vm list' shows what is there"), "{}", unnamed.all());
     sandbox.raw(LOGS, &["web", "--boot", "2"]).fails(2, "--boot");
     sandbox.raw(LOGS, &["web", "-f", "--boot", "1"]).fails(2, "only the last boot");
 }

@@ -12,7 +12,8 @@ use banger_cli::{Out, find, runs_on};
 use banger_config::Config;
 use banger_doc::{Error, Name, Result};
 use banger_ssh::{
-    LIMIT, Programs, ensure_user_key, host_name, known_host, late, reach_until, ssh_words,
+    LIMIT, Programs, STAND_IN, ensure_user_key, host_name, is_known_terminal, known_host, late,
+    reach_until, ssh_words,
 };
 use banger_stages::{Line, Stages};
 use banger_state::{State, VmFolder};
@@ -115,6 +116,10 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     }
     for (asked, option) in [(args.tty, "-t"), (args.forward_agent, "-A"), (args.no_stdin, "-n")] {
         command.args(asked.then_some(option));
+    }
+    // The guest may not know the user's terminal, and then nothing works that moves the cursor.
+    if std::env::var("TERM").is_ok_and(|term| !is_known_terminal(&term)) {
+        command.env("TERM", STAND_IN);
     }
     command.args(["-F", "none", "-o", "LogLevel=ERROR", "-l", user]);
     command.arg(host_name(&args.vm)).args(for_shell(&args.command));

@@ -4,7 +4,7 @@
 //! `vms/NAME/workspace/`; with `--record` it writes what it found there, as `vm-stop` has it do.
 
 use banger_cli::Out;
-use banger_doc::{Change, Error, Name, Result, WorkspaceStatus};
+use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
 use banger_workspace::{at_stop, files_of, read, record_stop, stake, status};
 use std::{fmt::Write as _, process::ExitCode};
@@ -75,7 +75,7 @@ fn said(found: &WorkspaceStatus) -> String {
     } else if found.unexported.is_empty() {
         text.push_str("nothing in the guest would be lost");
     } else {
-        let _ = write!(text, "not exported: {}", found.unexported.join(", "));
+        let _ = write!(text, "not exported: {}", Work::list(&found.unexported));
     }
     text
 }

@@ -11,7 +11,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -39,12 +39,10 @@ fn main() -> ExitCode {
         }
         Some("help") => return become_program(&words[1..], &["--help".into()]),
         Some("--completion-words") if words.len() == 1 => {
-            complete();
-            return ExitCode::SUCCESS;
+            return complete();
         }
         Some("--version" | "-V" | "version") if words.len() == 1 => {
-            let _ = writeln!(std::io::stdout(), "banger {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
+            return print(&format!("banger {}\n", env!("CARGO_PKG_VERSION")));
         }
         Some(_) => {}
     }
@@ -53,7 +51,7 @@ fn main() -> ExitCode {
 
 /// Prints the commands for the scripts of the shells, then what else may be typed, with a TAB and the
 /// command it stands for.
-fn complete() {
+fn complete() -> ExitCode {
     let programs = programs();
     let mut text = String::new();
     for words in programs.keys() {
@@ -72,7 +70,18 @@ fn complete() {
             text = text + &typed + "\t" + &meant + "\n";
         }
     }
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)
+}
+
+/// Prints text. A reader that went away is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(1, &format!("cannot write to stdout: {error}"), None)
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Becomes the program that the longest run of leading words names, as they are typed or as banger
@@ -201,8 +210,7 @@ fn first_page() -> ExitCode {
     }
     text += "\n'banger help COMMAND' explains one, 'banger help all' lists all of them\n";
     text += "start with: banger vm run\n";
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    print(&text)
 }
 
 /// Returns the commands that are not banger's own, as many as a line has room for.
@@ -241,8 +249,7 @@ fn overview(group: &str) -> ExitCode {
     let text = format!(
         "usage: banger {begin}COMMAND; 'banger help {begin}COMMAND' explains one\n\n{people}{plumbing}"
     );
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    print(&text)
 }
 
 /// Says whether a program lies where this one does.

@@ -17,6 +17,18 @@ fn the_longest_run_of_words_names_the_program() {
     assert_eq!(said(&["vm-list"]), "beside banger-vm-list 0\n");
 }
 
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let sandbox = installed(&[]);
+    for words in ["", "help", "help all", "--help", "--version", "--completion-words"] {
+        let line = format!("$BANGER {words} >/dev/full");
+        let answer = sandbox.raw_with("/bin/sh", &["-c", &line], |command| {
+            command.env("BANGER", sandbox.dir().join("bin/banger"));
+        });
+        answer.fails(1, "cannot write to stdout");
+    }
+}
+
 /// What people type who know other tools, and the program that runs with which words.
 const TYPED: &[(&[&str], &str)] = &[
     (&["run", "-d", "./repo"], "vm-run 2 -d ./repo"),

@@ -3,6 +3,7 @@
 use crate::{
     account,
     group::{self, Group},
+    term,
 };
 use banger_channel::exec::{Failure, Request, Why, Window};
 use banger_doc::ImageConfig;
@@ -277,7 +278,14 @@ fn environment(request: &Request, config: &ImageConfig, user: &User, place: &str
     if request.tty.is_some() {
         set("TERM=xterm".to_owned());
     }
-    config.env.iter().chain(&request.env).cloned().for_each(set);
+    config.env.iter().cloned().for_each(&mut set);
+    if let (Some(_), Some(name)) = (request.tty, &request.term) {
+        // What the image says of places counts; what it says of a terminal that is not the user's does not.
+        let home = format!("HOME={}", user.home);
+        let around: Vec<String> = [home].into_iter().chain(config.env.iter().cloned()).collect();
+        set(format!("TERM={}", term::known(Path::new("/"), &around, name)));
+    }
+    request.env.iter().cloned().for_each(set);
     for entry in &mut env {
         if entry.starts_with("PATH=") && !entry.split(['=', ':']).any(|dir| dir == place::BIN) {
             if !entry.ends_with([':', '=']) {

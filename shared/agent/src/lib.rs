@@ -13,6 +13,7 @@ mod group;
 mod listen;
 mod ports;
 mod stats;
+mod term;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Channel, Context, Document, Guest, Result};

@@ -28,6 +28,9 @@ pub struct Request {
     /// The terminal it gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<Window>,
+    /// What sort of terminal it is, as `TERM` says; where the guest does not know it, one that it knows stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<String>,
 }
 
 /// The size of a terminal, in characters.

@@ -20,7 +20,10 @@ pub use page::Page;
 pub use paint::{Colour, paint};
 
 use banger_doc::{Document, Error, Kind, Result};
-use clap::{Arg, ArgAction, Parser, error::ContextKind};
+use clap::{
+    Arg, ArgAction, Parser,
+    error::{ContextKind, ContextValue},
+};
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
@@ -90,8 +93,10 @@ fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool
         Ok((_, Err(error))) => return fail(&program, &error, &out, raw),
         Err(error) if !error.use_stderr() => {
             // `--help` and `--version` are answers, not errors.
-            let _ = write!(std::io::stdout(), "{error}");
-            return ExitCode::SUCCESS;
+            return match out.bytes(error.to_string().as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&program, &error, &out, raw),
+            };
         }
         Err(error) => return fail(&program, &usage(&error, &command, &words), &out, raw),
     };
@@ -159,10 +164,39 @@ fn usage(error: &clap::Error, command: &clap::Command, words: &[OsString]) -> Er
         return Error::usage(format!("{sentence}; {taken}")).hint(hint);
     }
     let help = format!("'{} --help' shows how to call it", spelled(command.get_name()));
+    if let Some(missing) = missing(error) {
+        let there = LISTS.iter().find(|(name, _)| missing.iter().any(|one| one == name));
+        let hint = there.map(|(_, list)| format!("{list} shows what is there; {help}"));
+        let are = if missing.len() == 1 { "is" } else { "are" };
+        return Error::usage(format!("{} {are} missing", missing.join(", ")))
+            .hint(hint.unwrap_or(help));
+    }
     let of_others = foreign::answer(error, command);
     // That advice of clap's is for a value that looks like an option, which is seldom meant.
     let tip = tip.filter(|tip| !tip.starts_with("to pass '"));
     Error::usage(sentence).hint(of_others.or(tip).unwrap_or(help))
+}
+
+/// What lists the names that stand for an argument.
+const LISTS: &[(&str, &str)] = &[
+    ("VM", "'banger vm list'"),
+    ("IMAGE", "'banger image list'"),
+    ("KERNEL", "'banger kernel list'"),
+];
+
+/// Returns the arguments that have to be there and are not, as the help names them.
+fn missing(error: &clap::Error) -> Option<Vec<String>> {
+    let is_missing = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+    let Some(ContextValue::Strings(names)) =
+        error.get(ContextKind::InvalidArg).filter(|_| is_missing)
+    else {
+        return None;
+    };
+    let plain = |name: &String| match name.strip_prefix('<') {
+        Some(word) => word.trim_end_matches("...").trim_end_matches('>').to_owned(),
+        None => name.clone(),
+    };
+    Some(names.iter().map(plain).collect())
 }
 
 /// Says what a word was taken for that may be the first one of a command, and where that belongs, if

@@ -37,8 +37,8 @@ pub use usage::Usage;
 pub use visible::{console_line, visible};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
-    AtStop, Change, Exported, Position, Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan,
-    WorkspaceStatus,
+    AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
+    WorkspacePlan, WorkspaceStatus,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

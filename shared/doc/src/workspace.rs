@@ -120,11 +120,86 @@ pub struct Exported {
     pub unix_ms: u64,
 }
 
+/// Work in a guest that is nowhere else.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Work {
+    /// What sort of work it is.
+    pub kind: WorkKind,
+    /// Where it lies, below the workspace, or absolute if it lies elsewhere; the first place if there are several.
+    /// Bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The reference that leads to it, as `refs/heads/main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// How many there are of it, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// The same in words.
+    pub words: String,
+}
+
+/// What sort of work it is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkKind {
+    /// Files that were added, modified or deleted; `guest_changes` lists them.
+    Changes,
+    /// HEAD is at another branch or commit.
+    Head,
+    /// Commits that a branch, a tag or a stash leads to.
+    Commits,
+    /// Versions of files that are in the index alone, or an index that could not be read.
+    Index,
+    /// Files that left the index and lie there still, though no rule ignores them.
+    Untracked,
+    /// A repository inside the workspace, or one that the guest made of it.
+    Repository,
+    /// A linked work tree, or commits of one that is gone.
+    WorkTree,
+    /// Changes to files of submodules, or commits and branches of one.
+    Submodule,
+    /// A place that could not be looked into, or a path that git refuses.
+    Unreadable,
+    /// More than is listed.
+    More,
+}
+
+impl Work {
+    /// Returns work of a sort, with its words.
+    pub fn new(kind: WorkKind, words: impl Into<String>) -> Self {
+        Self { kind, path: None, reference: None, count: None, words: words.into() }
+    }
+
+    /// Says where it lies.
+    #[must_use]
+    pub fn at(self, path: impl Into<String>) -> Self {
+        Self { path: Some(path.into()), ..self }
+    }
+
+    /// Says which reference leads to it.
+    #[must_use]
+    pub fn of(self, reference: impl Into<String>) -> Self {
+        Self { reference: Some(reference.into()), ..self }
+    }
+
+    /// Says how many there are of it.
+    #[must_use]
+    pub fn times(self, count: usize) -> Self {
+        Self { count: Some(count as u64), ..self }
+    }
+
+    /// Returns the words of several.
+    pub fn list(all: &[Self]) -> String {
+        all.iter().map(|work| work.words.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What was found right before a VM was stopped.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct AtStop {
-    /// What would be lost, in words; empty if nothing.
-    pub unexported: Vec<String>,
+    /// What would be lost; empty if nothing.
+    pub unexported: Vec<Work>,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -198,8 +273,8 @@ pub struct WorkspaceStatus {
     pub is_live: bool,
     /// Whether it is known what the guest holds.
     pub is_known: bool,
-    /// What would be lost with the VM, in words; empty if nothing.
-    pub unexported: Vec<String>,
+    /// What would be lost with the VM; empty if nothing.
+    pub unexported: Vec<Work>,
     /// What the guest changed since it was prepared; listed only with `is_live`.
     pub guest_changes: Vec<Change>,
     /// The commit that is HEAD in the guest.

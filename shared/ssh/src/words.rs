@@ -4,6 +4,21 @@ use crate::user_key;
 use banger_state::State;
 use std::path::{Path, PathBuf};
 
+/// Terminals that every distribution knows, as a pattern of the shell: ssh tells a guest the name of the
+/// user's before anybody can ask what it knows.
+pub const KNOWN_TERMINALS: &str = "ansi|dumb|linux|rxvt|rxvt-unicode|rxvt-unicode-256color|screen|\
+screen-256color|tmux|tmux-256color|vt[0-9]*|xterm|xterm-256color|xterm-color|xterm-mono";
+/// What another terminal is called in a guest.
+pub const STAND_IN: &str = "xterm-256color";
+
+/// Says whether every distribution knows a terminal.
+pub fn is_known_terminal(name: &str) -> bool {
+    let numbered = |rest: &str| rest.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
+    name.is_empty()
+        || name.strip_prefix("vt").is_some_and(numbered)
+        || KNOWN_TERMINALS.split('|').any(|known| known == name && !known.contains('['))
+}
+
 /// The programs ssh runs.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -84,6 +99,16 @@ fn shell_quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terminals_of_every_distribution_are_known() {
+        for known in ["", "xterm", "xterm-256color", "screen", "tmux-256color", "vt220", "linux"] {
+            assert!(is_known_terminal(known), "{known}");
+        }
+        for odd in ["xterm-kitty", "xterm-ghostty", "alacritty", "vte", "vt[0-9]*", "xterm|ansi"] {
+            assert!(!is_known_terminal(odd), "{odd}");
+        }
+    }
 
     #[test]
     fn odd_paths_are_quoted_for_whoever_reads_them() {

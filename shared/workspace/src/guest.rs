@@ -11,7 +11,7 @@ use crate::{
     store::Store,
 };
 use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
-use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
+use banger_doc::{Context, Error, Kind, Position, Result, Work, WorkKind, Workspace};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
@@ -80,8 +80,8 @@ pub(crate) struct Look {
     index: Listing,
     /// Places of the guest that no look reached the content of.
     closed: BTreeSet<Vec<u8>>,
-    /// What no patch holds, in words.
-    pub(crate) left: Vec<String>,
+    /// What no patch holds.
+    pub(crate) left: Vec<Work>,
     /// Whether any of that lies where a prepare writes, so that it could be overwritten.
     pub(crate) is_in_the_way: bool,
     /// What the user is to know.
@@ -200,7 +200,8 @@ pub(crate) fn look(
     if is_repository {
         rules = read_position(files, root, &mut look, store.oid_len)?;
     } else if has_git_dir {
-        look.left.push("commits of a repository that the guest made".into());
+        let words = "commits of a repository that the guest made";
+        look.left.push(Work::new(WorkKind::Repository, words).at("."));
     }
     let places = set_apart(&mut look, given, &inner_repositories, is_repository);
     compare(files, root, &mut look, given, next, keeps_mode)?;
@@ -241,13 +242,13 @@ pub(crate) fn look(
     left_out(&mut look, given, next);
     if kept > 0 {
         let s = if kept == 1 { "" } else { "s" };
-        look.left
-            .push(format!("the removal of {kept} file{s} from the index, which no rule ignores"));
+        let words = format!("the removal of {kept} file{s} from the index, which no rule ignores");
+        look.left.push(Work::new(WorkKind::Untracked, words).times(kept));
     }
-    for (dir, words) in &places {
+    for (dir, work) in &places {
         if !ignored.contains(dir) {
             look.is_in_the_way = true;
-            look.left.push(words.clone());
+            look.left.push(work.clone());
         }
     }
     if is_repository {
@@ -258,14 +259,17 @@ pub(crate) fn look(
         look.changes.keys().filter(|path| !is_safe(path)).cloned().collect();
     for path in refused {
         look.changes.remove(&path);
-        look.left.push(format!("'{}', which git refuses as a path", shown(&path)));
+        let path = shown(&path);
+        let words = format!("'{path}', which git refuses as a path");
+        look.left.push(Work::new(WorkKind::Unreadable, words).at(path));
     }
     let count = look.left.len();
     if count > MAX_LEFT {
         look.left.truncate(MAX_LEFT);
-        look.left.push(format!("{} more such places", count - MAX_LEFT));
+        let more = count - MAX_LEFT;
+        look.left.push(Work::new(WorkKind::More, format!("{more} more such places")).times(more));
     }
-    look.notes.extend(look.left.iter().map(|words| format!("not in a patch: {words}")));
+    look.notes.extend(look.left.iter().map(|work| format!("not in a patch: {}", work.words)));
     Ok(look)
 }
 
@@ -277,7 +281,7 @@ fn set_apart(
     given: &Tree,
     inner_repositories: &[Vec<u8>],
     is_repository: bool,
-) -> Vec<(Vec<u8>, String)> {
+) -> Vec<(Vec<u8>, Work)> {
     let mut places = Vec::new();
     let links = look.index.modules.keys();
     let links: BTreeSet<Vec<u8>> = links
@@ -306,12 +310,14 @@ fn set_apart(
     }
     for dir in inner_repositories {
         let dir = dir.strip_suffix(b"/").unwrap_or(dir);
-        places
-            .push((dir.to_vec(), format!("the repository '{}' inside the workspace", shown(dir))));
+        let path = shown(dir);
+        let words = format!("the repository '{path}' inside the workspace");
+        places.push((dir.to_vec(), Work::new(WorkKind::Repository, words).at(path)));
     }
     for path in &look.closed {
-        let words = format!("'{}', which could not be looked into", shown(path));
-        places.push((path.clone(), words));
+        let place = shown(path);
+        let words = format!("'{place}', which could not be looked into");
+        places.push((path.clone(), Work::new(WorkKind::Unreadable, words).at(place)));
     }
     places
 }
@@ -373,12 +379,13 @@ fn left_out(look: &mut Look, given: &Tree, next: Option<&Tree>) {
         staged.filter(|(path, staged)| !is_given(path, staged)).map(|(path, _)| path).collect();
     if let Some(path) = changed.first() {
         let path = shown(path);
-        look.left.push(match changed.len() {
+        let words = match changed.len() {
             1 => format!("a version of '{path}', which is absent on purpose"),
             count => {
                 format!("versions of {count} files that are absent on purpose, as of '{path}'")
             }
-        });
+        };
+        look.left.push(Work::new(WorkKind::Index, words).at(path).times(changed.len()));
     }
 }
 
@@ -393,7 +400,7 @@ fn linked_work_trees(
     files: &Files<'_>,
     root: &str,
     look: &mut Look,
-    places: &[(Vec<u8>, String)],
+    places: &[(Vec<u8>, Work)],
     ignored: &BTreeSet<Vec<u8>>,
 ) -> Result<()> {
     let dir = format!("{root}/.git/worktrees");
@@ -414,7 +421,7 @@ fn linked_work_trees(
         other => other?,
     }
     if has_more {
-        look.left.push("more linked work trees".into());
+        look.left.push(Work::new(WorkKind::More, "more linked work trees"));
     }
     let of = |file: &[u8]| names.iter().map(|name| [name, file].concat()).collect::<Vec<_>>();
     let (places_of, heads_of) = (of(b"/gitdir"), of(b"/HEAD"));
@@ -449,9 +456,12 @@ fn linked_work_trees(
         let is_known =
             head.starts_with("ref: ") || look.position.head == head || known.contains(&head);
         if !is_gone {
-            look.left.push(format!("the work tree '{}'", shown(&place)));
+            let place = shown(&place);
+            let words = format!("the work tree '{place}'");
+            look.left.push(Work::new(WorkKind::WorkTree, words).at(place));
         } else if !is_known {
-            look.left.push(format!("commits of the work tree '{}', which is gone", shown(name)));
+            let words = format!("commits of the work tree '{}', which is gone", shown(name));
+            look.left.push(Work::new(WorkKind::WorkTree, words));
         }
     }
     Ok(())
@@ -515,14 +525,13 @@ fn moved_modules(
     let others: Vec<&Vec<u8>> = modules.iter().filter(|module| !moved.contains(*module)).collect();
     let staged = staged_in_modules(files, root, store, &others)?;
     look.is_in_the_way |= !moved.is_empty() || !staged.is_empty();
-    look.left.extend(
-        moved.iter().map(|name| format!("commits or branches of the submodule '{}'", shown(name))),
-    );
-    look.left.extend(
-        staged
-            .iter()
-            .map(|name| format!("what is in the index of the submodule '{}'", shown(name))),
-    );
+    let commits = moved.iter().map(|name| (name.as_slice(), "commits or branches of"));
+    let indexes = staged.iter().map(|name| (name.as_slice(), "what is in the index of"));
+    look.left.extend(commits.chain(indexes).map(|(name, what)| {
+        let name = shown(name);
+        let words = format!("{what} the submodule '{name}'");
+        Work::new(WorkKind::Submodule, words).at(name)
+    }));
     Ok(())
 }
 
@@ -733,7 +742,7 @@ fn read_position(
     let branch = look.position.head.strip_prefix("ref: ");
     if branch.is_some_and(|branch| !is_ref_name(branch)) {
         // So it is where they lie in tables.
-        look.left.push("branches in a form that is not read".into());
+        look.left.push(Work::new(WorkKind::Commits, "branches in a form that is not read"));
     }
     let asked: Vec<&[u8]> = loose.iter().map(Vec::as_slice).collect();
     if !asked.is_empty() {
@@ -776,10 +785,10 @@ fn read_position(
                     look.index.tracked.insert(entry.path);
                 }
                 if index.is_partial {
-                    look.left.push("a split or sparse index".into());
+                    look.left.push(Work::new(WorkKind::Index, "a split or sparse index"));
                 }
             }
-            Err(_) => look.left.push("an index that cannot be read".into()),
+            Err(_) => look.left.push(Work::new(WorkKind::Index, "an index that cannot be read")),
         }
     }
     Ok(rules)

@@ -13,7 +13,7 @@ use crate::{
     unit::units,
 };
 use banger_channel::files::Files;
-use banger_doc::{Context, Error, Result, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_doc::{Context, Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::clock_ms;
 use std::{
     collections::BTreeSet,
@@ -311,11 +311,11 @@ fn refuse_to_overwrite(
     }
     let store = Store::open(folder.path(), &before.object_format)?;
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
-    let mut words = lost;
+    let mut work = lost;
     let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";
-    if words.is_empty() {
+    if work.is_empty() {
         // Exported, but still the only copy that is in use.
-        words = crate::status::words(look, &moved);
+        work = crate::status::differs(look, &moved);
         if before.exported.is_some() {
             next = "it was exported; '--force' overwrites it";
         }
@@ -323,7 +323,7 @@ fn refuse_to_overwrite(
     Err(Error::conflict(format!(
         "'{}' in the guest has work of its own: {}",
         before.guest_path,
-        words.join(", ")
+        Work::list(&work)
     ))
     .hint(next))
 }

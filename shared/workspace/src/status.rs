@@ -14,8 +14,8 @@ use crate::{
 };
 use banger_channel::files::Files;
 use banger_doc::{
-    AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Workspace,
-    WorkspaceStatus,
+    AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Work, WorkKind,
+    Workspace, WorkspaceStatus,
 };
 use banger_state::{VmFolder, clock_ms, place};
 use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
@@ -46,8 +46,8 @@ pub fn place_of(vm: &VmFolder, user: Option<&str>) -> Result<String> {
 pub enum Stake {
     /// It holds no work that is not on the host too.
     Nothing,
-    /// It holds work that nobody exported, in words.
-    Work(Vec<String>),
+    /// It holds work that nobody exported.
+    Work(Vec<Work>),
     /// It has a workspace, and it is not known what is in it; why.
     Unknown(String),
 }
@@ -57,8 +57,8 @@ impl Stake {
     pub fn refuse(&self, vm: &str) -> Result<()> {
         let (message, next) = match self {
             Self::Nothing => return Ok(()),
-            Self::Work(words) => (
-                format!("VM '{vm}' holds work that was not exported: {}", words.join(", ")),
+            Self::Work(work) => (
+                format!("VM '{vm}' holds work that was not exported: {}", Work::list(work)),
                 format!(
                     "'banger workspace export {vm} --output FILE' brings out what a patch can hold, \
                      'banger vm cp' the rest"
@@ -270,57 +270,61 @@ fn head_commit(position: &Position) -> Option<String> {
     }
 }
 
-/// Returns what moved in the guest's repository since it was prepared, in words.
-pub(crate) fn moved(record: &Workspace, position: &Position) -> Vec<String> {
+/// Returns what moved in the guest's repository since it was prepared.
+pub(crate) fn moved(record: &Workspace, position: &Position) -> Vec<Work> {
     let known: Vec<&Position> =
         [Some(&record.given), record.next.as_ref()].into_iter().flatten().collect();
-    let mut words = moved_from(record, &known, position);
+    let mut moved = moved_from(record, &known, position);
     if record.is_repository
         && !known.iter().any(|known| known.index_sha256 == position.index_sha256)
     {
-        words.push("another index".into());
+        moved.push(Work::new(WorkKind::Index, "another index"));
     }
-    words
+    moved
 }
 
-fn moved_from(record: &Workspace, known: &[&Position], position: &Position) -> Vec<String> {
-    let mut words = Vec::new();
+fn moved_from(record: &Workspace, known: &[&Position], position: &Position) -> Vec<Work> {
+    let mut moved = Vec::new();
     if !record.is_repository {
-        return words;
+        return moved;
     }
     if position.head.is_empty() {
-        words.push("no '.git' that can be read".into());
-        return words;
+        moved.push(Work::new(WorkKind::Unreadable, "no '.git' that can be read").at(".git"));
+        return moved;
     }
     if !known.iter().any(|known| known.head == position.head) {
-        let head = position.head.trim_start_matches("ref: refs/heads/");
-        words.push(format!("HEAD at '{}'", head.escape_debug()));
+        let reference = position.head.trim_start_matches("ref: ");
+        let head = reference.trim_start_matches("refs/heads/");
+        let words = format!("HEAD at '{}'", head.escape_debug());
+        moved.push(Work::new(WorkKind::Head, words).of(reference));
     }
     for (name, oid) in &position.refs {
         if !known.iter().any(|known| known.refs.get(name) == Some(oid)) {
             let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/");
-            words.push(format!("commits on '{}'", short.escape_debug()));
+            let words = format!("commits on '{}'", short.escape_debug());
+            moved.push(Work::new(WorkKind::Commits, words).of(name));
         }
     }
-    words
+    moved
 }
 
-/// Says in words what differs.
-pub(crate) fn words(look: &Look, moved: &[String]) -> Vec<String> {
-    let mut words = Vec::new();
+/// Returns what differs: changed files, and what moved.
+pub(crate) fn differs(look: &Look, moved: &[Work]) -> Vec<Work> {
+    let mut work = Vec::new();
     let count = look.changes.len();
     if let Some(first) = look.changes.keys().next() {
         let first = shown(first);
-        words.push(match count {
+        let words = match count {
             1 => format!("a change to '{}'", first.escape_debug()),
             _ => format!("changes to {count} files, as '{}'", first.escape_debug()),
-        });
+        };
+        work.push(Work::new(WorkKind::Changes, words).at(first).times(count));
     }
-    words.extend_from_slice(moved);
-    words
+    work.extend_from_slice(moved);
+    work
 }
 
-/// Returns what would be lost with the guest, in words.
+/// Returns what would be lost with the guest.
 pub(crate) fn unexported(
     files: &Files<'_>,
     record: &Workspace,
@@ -328,7 +332,7 @@ pub(crate) fn unexported(
     given: &Tree,
     look: &Look,
     keeps_mode: bool,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Work>> {
     if !look.is_there {
         // What is gone cannot be lost again.
         return Ok(Vec::new());
@@ -370,18 +374,20 @@ pub(crate) fn unexported(
     }
     if let Some(path) = staged.keys().next() {
         let path = shown(path);
-        moved.push(match staged.len() {
+        let words = match staged.len() {
             1 => format!("a version of '{path}' that is in the index alone"),
             count => {
                 format!("versions of {count} files that are in the index alone, as of '{path}'")
             }
-        });
+        };
+        moved.push(Work::new(WorkKind::Index, words).at(path).times(staged.len()));
     }
     let inner = inner_changes(given, look);
     if is_same && inner > 0 {
-        moved.push(format!("changes to {inner} files of submodules"));
+        let words = format!("changes to {inner} files of submodules");
+        moved.push(Work::new(WorkKind::Submodule, words).times(inner));
     }
-    if is_same { Ok(moved) } else { Ok(words(look, &moved)) }
+    if is_same { Ok(moved) } else { Ok(differs(look, &moved)) }
 }
 
 /// Splits a line of `git ls-tree -z` into its path and its object.

@@ -4,7 +4,7 @@
 
 mod world;
 
-use banger_doc::{Context, WorkspaceMode};
+use banger_doc::{Context, WorkKind, WorkspaceMode};
 use std::{
     fs,
     os::unix::net::UnixStream,
@@ -40,6 +40,39 @@ fn applied(world: &World) -> String {
 fn counts(world: &World, words: &str) {
     let found = world.unexported();
     assert!(found.iter().any(|found| found.contains(words)), "{found:?}");
+}
+
+#[test]
+fn a_program_counts_on_kinds_paths_and_references() {
+    let world = worked(
+        ONE,
+        "echo w >>a; echo w >b; git rm -q --cached app/src/i.js; \
+         git init -q inner; echo w >inner/w; git worktree add -q -b side $TOP/elsewhere; \
+         git tag mark; git checkout -q -b work; git commit -q --allow-empty -m two; \
+         echo only >c; git add c; rm c",
+    );
+    let work = world.work();
+    let find = |kind, path: Option<&str>, reference: Option<&str>| {
+        let found = work.iter().find(|work| {
+            work.kind == kind
+                && work.path.as_deref() == path
+                && work.reference.as_deref() == reference
+        });
+        found.unwrap_or_else(|| panic!("{kind:?} {path:?} {reference:?}: {work:#?}")).count
+    };
+    assert_eq!(find(WorkKind::Changes, Some("a"), None), Some(2));
+    assert_eq!(find(WorkKind::Head, None, Some("refs/heads/work")), None);
+    for reference in ["refs/heads/work", "refs/heads/side", "refs/tags/mark"] {
+        find(WorkKind::Commits, None, Some(reference));
+    }
+    assert_eq!(find(WorkKind::Index, Some("c"), None), Some(1));
+    assert_eq!(find(WorkKind::Untracked, None, None), Some(1));
+    find(WorkKind::Repository, Some("inner"), None);
+    let elsewhere = world.path().join("elsewhere").display().to_string();
+    find(WorkKind::WorkTree, Some(&elsewhere), None);
+    let said = serde_json::to_value(&work[0]).unwrap();
+    assert_eq!(said["kind"], "changes");
+    assert_eq!(said["words"], "changes to 2 files, as 'a'");
 }
 
 #[test]
@@ -111,6 +144,7 @@ fn many_linked_work_trees_are_asked_of_at_once() {
     });
     let found = banger_workspace::status(&world.vm(), Some(&files), None).unwrap().unexported;
     assert_eq!(found.len(), 1, "{found:?}");
+    let found: Vec<String> = found.into_iter().map(|work| work.words).collect();
     assert!(found[0].contains("the work tree '") && found[0].contains("elsewhere"), "{found:?}");
     let count = streams.load(Ordering::Relaxed);
     assert!(count < 20, "{count} streams");

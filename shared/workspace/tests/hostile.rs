@@ -379,7 +379,7 @@ fn no_escape_reaches_a_terminal() {
         file(".git/refs/heads/\u{1b}x", &"f".repeat(40)),
     ]));
     let found = status(&world.vm(), Some(&files), None).unwrap();
-    let said = found.unexported.iter().chain(&found.notes);
+    let said = found.unexported.iter().map(|work| &work.words).chain(&found.notes);
     assert!(!found.unexported.is_empty());
     for words in said {
         assert!(!words.contains(char::is_control), "{words:?}");

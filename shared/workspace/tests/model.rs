@@ -53,7 +53,10 @@ impl Bed for Near {
 
     fn unexported(&self) -> Result<Vec<String>, String> {
         let found = banger_workspace::status(&self.0.vm(), Some(&self.0.files()), None);
-        found.map(|found| found.unexported).map_err(|error| error.chain())
+        let words = |work: banger_doc::Work| work.words;
+        found
+            .map(|found| found.unexported.into_iter().map(words).collect())
+            .map_err(|error| error.chain())
     }
 
     fn export(&self) -> Result<Vec<u8>, String> {

@@ -10,7 +10,7 @@
 )]
 
 use banger_channel::files::{Files, serve};
-use banger_doc::{Context, Workspace, WorkspaceMode};
+use banger_doc::{Context, Work, Workspace, WorkspaceMode};
 use banger_workspace::{Export, Want, Wish};
 use std::{
     collections::BTreeMap,
@@ -115,7 +115,12 @@ impl World {
         patch
     }
 
+    /// Says what would be lost with the guest, in words.
     pub fn unexported(&self) -> Vec<String> {
+        self.work().into_iter().map(|work| work.words).collect()
+    }
+
+    pub fn work(&self) -> Vec<Work> {
         banger_workspace::status(&self.vm(), Some(&self.files()), None).unwrap().unexported
     }
 }
