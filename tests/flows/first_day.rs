@@ -52,6 +52,7 @@ const SAME: &[&str] = &[
     // How long a thing took.
     r"s/[0-9]+(\.[0-9]+)? ?(ms|s|min)\b/N s/g",
     r"s/( N s in all:).*/\1 .../",
+    r"s/  [^ ]+( [^ ]+)? ago$/  N s ago/",
     // How large this host is, and its programs.
     r"s/[0-9.]+ [KMG]iB (free|used|in)\b/N \1/",
     r"s/in [0-9]+ files/in N files/",

@@ -19,7 +19,7 @@ fn the_longest_run_of_words_names_the_program() {
 
 #[test]
 fn what_cannot_be_written_is_a_failure() {
-    let sandbox = installed(&[]);
+    let sandbox = installed(&["banger-vm-list"]);
     for words in ["", "help", "help all", "--help", "--version", "--completion-words"] {
         let line = format!("$BANGER {words} >/dev/full");
         let answer = sandbox.raw_with("/bin/sh", &["-c", &line], |command| {
