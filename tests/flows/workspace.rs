@@ -285,7 +285,7 @@ impl random::Bed for Far<'_> {
             return Err(answer.all());
         }
         let found = answer.document()["unexported"].as_array().expect("a list");
-        Ok(found.iter().map(|words| words.as_str().expect("words").to_owned()).collect())
+        Ok(found.iter().map(|work| work["words"].as_str().expect("words").to_owned()).collect())
     }
 
     fn export(&self) -> Result<Vec<u8>, String> {
