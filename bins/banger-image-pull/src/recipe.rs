@@ -204,7 +204,7 @@ impl Maker {
             || words.contains("unshare")
             || words.contains("subuid")
         {
-            "an ordinary user needs namespaces, 'newuidmap' and numbers in /etc/subuid for it: 'banger doctor' says what is missing, and what to type"
+            "an ordinary user needs namespaces, numbers in /etc/subuid and 'newuidmap' ('sudo apt install uidmap') for it: 'banger doctor' says what is missing"
         } else {
             "look at what mmdebstrap said, and whether the mirror can be reached"
         };

@@ -30,5 +30,5 @@ fn several_are_shown_in_the_order_they_are_named() {
 fn a_wrong_name_and_none_are_usage() {
     let sandbox = Sandbox::new();
     sandbox.run(PROGRAM, &["../x"]).fails(2, "is not a name");
-    sandbox.run(PROGRAM, &[]).fails(2, "required");
+    sandbox.run(PROGRAM, &[]).fails(2, "is missing");
 }

@@ -21,6 +21,6 @@ fn what_is_not_there_is_not_found_and_does_not_hide_the_others() {
     let answer = sandbox.run(PROGRAM, &["x", "mine"]);
     answer.fails(3, "no kernel 'x'");
     assert_eq!(answer.documents[0]["name"], "mine");
-    sandbox.run(PROGRAM, &[]).fails(2, "required");
+    sandbox.run(PROGRAM, &[]).fails(2, "is missing");
     sandbox.run(PROGRAM, &["../x"]).fails(2, "is not a name");
 }
