@@ -26,5 +26,5 @@ fn a_vm_that_does_not_run_is_a_conflict() {
 fn what_is_no_name_is_a_usage_error() {
     let sandbox = planted();
     sandbox.run(PROGRAM, &["../x"]).fails(2, "../x");
-    sandbox.run(PROGRAM, &[]).fails(2, "required");
+    sandbox.run(PROGRAM, &[]).fails(2, "is missing");
 }

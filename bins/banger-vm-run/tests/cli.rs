@@ -263,7 +263,7 @@ fn user_place_and_variables_are_passed_on() {
     stage.run(&["-e", "=x", "--", "true"]).fails(2, "'=x' names no variable");
     stage.run(&["-d", "-e", "A=b"]).fails(2, "nothing is run that could get 'A'");
     stage.run(&["-u", "a:b:c", "--", "true"]).fails(2, "'a:b:c' is none of user");
-    stage.run(&["--guest-path", "/srv", "--", "true"]).fails(2, "required");
+    stage.run(&["--guest-path", "/srv", "--", "true"]).fails(2, "is missing");
     assert_eq!(stage.log(), "");
 }
 
@@ -275,8 +275,8 @@ fn a_repository_that_cannot_go_in_is_refused_before_anything_is_made() {
     stage.program("banger-workspace-prepare", &format!("cat <<'X'\n{report}\nX\nexit 2"));
     stage.run(&["/h", "--", "true"]).fails(2, "bare repository");
     assert!(!stage.log().contains("create"), "{}", stage.log());
-    stage.run(&["--branch", "b", "--", "true"]).fails(2, "required");
-    stage.run(&["--from", "b", "/h", "--", "true"]).fails(2, "required");
+    stage.run(&["--branch", "b", "--", "true"]).fails(2, "is missing");
+    stage.run(&["--from", "b", "/h", "--", "true"]).fails(2, "is missing");
 }
 
 #[test]

@@ -137,6 +137,10 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let source = Source::open(&wish.path)?;
     let folder = Folder::open(dir)?;
     let before = folder.record()?;
+    if before.is_none() {
+        // What lies there without a record is what a killed prepare had begun to make or to remove.
+        folder.forget()?;
+    }
     let host_path = source.root().to_path_buf();
     let is_repository = matches!(source, Source::Repository(_));
     let format = format_of(&source).to_owned();

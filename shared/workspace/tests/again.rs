@@ -43,6 +43,22 @@ fn a_second_prepare_sends_what_changed() {
 }
 
 #[test]
+fn what_a_killed_prepare_left_of_a_store_is_made_anew() {
+    let world = World::new(BASIC);
+    world.prepare(&world.wish()).unwrap();
+    // A kill while the record and the store of a repository are removed.
+    world.shell(
+        &world.vm(),
+        "rm -f workspace.json record.json; find . -name 'pack-*.pack' -delete",
+    );
+    assert!(banger_workspace::read(&world.vm()).unwrap().is_none());
+    world.shell(world.path(), "rm -rf guest/root/repo");
+    world.prepare(&world.wish()).unwrap();
+    same_files(&world);
+    world.shell(&world.guest(), "git fsck --no-dangling");
+}
+
+#[test]
 fn an_unfinished_merge_ends_in_the_guest_when_it_ends_on_the_host() {
     let world = World::new(
         "git init -q; echo a >a; git add a; git commit -qm one; git checkout -qb o; echo o >a; git commit -qam o; \
