@@ -117,7 +117,7 @@ fn paths_are_no_names() {
 fn sizes_of_nothing_below_nothing_and_beyond_all() {
     let sandbox = planted();
     for (option, size, part) in [
-        ("--memory", "0", "it is zero"),
+        ("--memory", "0", "cannot do without memory"),
         ("--memory", "-1G", "not a size"),
         ("--memory", "1M", "cannot have 1 MiB"),
         ("--memory", "900T", "MiB of memory"),
