@@ -47,10 +47,8 @@ fn what_a_killed_prepare_left_of_a_store_is_made_anew() {
     let world = World::new(BASIC);
     world.prepare(&world.wish()).unwrap();
     // A kill while the record and the store of a repository are removed.
-    world.shell(
-        &world.vm(),
-        "rm -f workspace.json record.json; find . -name 'pack-*.pack' -delete",
-    );
+    world
+        .shell(&world.vm(), "rm -f workspace.json record.json; find . -name 'pack-*.pack' -delete");
     assert!(banger_workspace::read(&world.vm()).unwrap().is_none());
     world.shell(world.path(), "rm -rf guest/root/repo");
     world.prepare(&world.wish()).unwrap();
