@@ -102,6 +102,16 @@ fn a_broken_record_is_said_and_the_others_are_listed() {
 }
 
 #[test]
+fn a_vm_that_cannot_be_looked_at_is_said_and_the_others_are_listed() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    std::os::unix::fs::symlink("loop", sandbox.state().join("vms/loop")).unwrap();
+    let answer = sandbox.run(LIST, &[]);
+    answer.fails(1, "vms/loop");
+    assert_eq!(answer.documents[0]["name"], "web", "{}", answer.all());
+}
+
+#[test]
 fn folders_that_are_no_vms_are_not_listed() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("a", "alpine", "generic-6.12");

@@ -37,9 +37,13 @@ impl<D: Document> Shelf<D> {
         self.dir.join(name.as_str())
     }
 
-    /// Says whether the object is there.
+    /// Says whether the object is there. One that cannot be looked at is, and reading it says why.
     pub fn has(&self, name: &Name) -> bool {
-        self.folder(name).join(self.document).exists()
+        let found = fs::metadata(self.folder(name).join(self.document));
+        let is_absent = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        };
+        !found.is_err_and(|error| is_absent(&error))
     }
 
     /// Returns the names of all objects, sorted.
