@@ -90,7 +90,7 @@ impl Processor {
 }
 
 fn kvm_check(kvm: Kvm, processor: &Processor) -> Check {
-    let slow = "guests run in software, about ten times slower";
+    let slow = "guests run in software, much slower";
     let no_flag = "the processor shows neither vmx nor svm";
     match (kvm, processor.module) {
         (Kvm::Works, _) => pass("kvm", "/dev/kvm opens and the processor has virtualization"),

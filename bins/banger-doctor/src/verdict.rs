@@ -20,10 +20,8 @@ pub(crate) fn of(checks: &[Check]) -> (Outcome, String) {
         (count > 0).then(|| format!("; {count} {what}{s}: {}", names.join(", ")))
     };
     let outcome_of = |name: &str| checks.iter().find(|check| check.name == name);
-    let is_lacking = |name: &&str| {
-        outcome_of(name).is_some_and(|check| check.outcome == Outcome::Fail)
-            || name.starts_with("binaries.")
-    };
+    let is_lacking =
+        |name: &&str| outcome_of(name).is_some_and(|check| check.outcome == Outcome::Fail);
     let failures = named(Outcome::Fail, "failure");
     let warnings = named(Outcome::Warn, "warning");
     let has_kvm = outcome_of("kvm").is_some_and(|check| check.outcome == Outcome::Pass);
@@ -32,7 +30,7 @@ pub(crate) fn of(checks: &[Check]) -> (Outcome, String) {
     } else if has_kvm {
         "VMs run here, with KVM"
     } else {
-        "VMs run here, emulated in software: about ten times slower than with KVM"
+        "VMs run here, emulated in software: much slower than with KVM"
     };
     let worst = match (&failures, &warnings) {
         (Some(_), _) => Outcome::Fail,
@@ -60,7 +58,7 @@ mod tests {
         assert_eq!(good, (Outcome::Pass, "VMs run here, with KVM; nothing is missing".to_owned()));
         let (worst, words) = says(&[qemu, warn("kvm", "x", "y"), warn("tun", "x", "y")]);
         assert_eq!(worst, Outcome::Warn);
-        assert!(words.starts_with("VMs run here, emulated in software: about ten times slower"));
+        assert!(words.starts_with("VMs run here, emulated in software: much slower"));
         assert!(words.ends_with("; 2 warnings: kvm, tun"), "{words}");
         let lost = fail("state", "x", "y");
         let (worst, words) = says(&[kvm.clone(), lost.clone(), lost]);

@@ -55,7 +55,7 @@ fn a_page_is_aligned_and_stays_so_where_it_is_narrow() {
             "addresses": ["172.30.255.2/24", "fd00::2/64"],
             "ports": {"publish": [], "auto": true, "loopback": "127.68.72.75"},
             "forwards": [forward(8080), forward(8443)],
-            "notes": ["no KVM: emulated in software, about ten times slower than with it"],
+            "notes": ["no KVM: emulated in software, much slower than with it"],
         }),
     );
     for columns in [60, 80, 200] {

@@ -138,10 +138,9 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     running.addresses = addresses;
     running.notes = notes;
     if machine.accelerator() == Accelerator::Tcg {
-        running.notes.push(
-            "no KVM: emulated in software, about ten times slower ('banger doctor' tells why)"
-                .into(),
-        );
+        running
+            .notes
+            .push("no KVM: emulated in software, much slower ('banger doctor' tells why)".into());
     }
     let output = banger_machine::output()?;
     let output_end = File::options()

@@ -94,7 +94,7 @@ pub struct Disk {
 pub enum Accelerator {
     /// The processor itself.
     Kvm,
-    /// QEMU's translator, some ten times slower.
+    /// QEMU's translator, which is much slower.
     Tcg,
 }
 

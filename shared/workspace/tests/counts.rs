@@ -10,37 +10,10 @@ use std::{
     os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use world::World;
+use world::{World, applied, counts, worked};
 
 const ONE: &str = "git init -q; mkdir -p app/src; echo p >app/package.json; echo i >app/src/i.js; \
                    echo '*.o' >app/.gitignore; echo a >a; git add -A; git commit -qm one";
-
-/// Prepares the repository that `setup` makes, and works in the guest.
-fn worked(setup: &str, work: &str) -> World {
-    let world = World::new(setup);
-    let wish = banger_workspace::Wish { mode: WorkspaceMode::FullCopy, ..world.wish() };
-    world.prepare(&wish).unwrap();
-    assert_eq!(world.unexported(), [""; 0], "nothing to lose yet");
-    world.shell(&world.guest(), work);
-    world
-}
-
-/// Exports, applies the patch to the host's repository and returns what `git status` says there.
-fn applied(world: &World) -> String {
-    let patch = world.export();
-    fs::write(world.path().join("patch"), &patch).unwrap();
-    world.shell(
-        &world.host(),
-        "if [ -s $TOP/patch ]; then git apply --index --binary $TOP/patch; fi; \
-         git status --short --ignore-submodules=dirty",
-    )
-}
-
-#[track_caller]
-fn counts(world: &World, words: &str) {
-    let found = world.unexported();
-    assert!(found.iter().any(|found| found.contains(words)), "{found:?}");
-}
 
 #[test]
 fn a_program_counts_on_kinds_paths_and_references() {

@@ -4,36 +4,11 @@
 
 mod world;
 
-use banger_doc::WorkspaceMode;
-use std::fs;
-use world::World;
+use world::{applied, counts, worked};
 
 const ONE: &str = "git init -q; mkdir d; echo a >a; echo f >d/f; echo '*.o' >.gitignore; git add -A; git commit -qm one";
 const MODULE: &str = "git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1); \
                       git init -q; echo a >a; git add a; git submodule -q add $TOP/s lib; git commit -qm one";
-
-fn worked(setup: &str, work: &str) -> World {
-    let world = World::new(setup);
-    let wish = banger_workspace::Wish { mode: WorkspaceMode::FullCopy, ..world.wish() };
-    world.prepare(&wish).unwrap();
-    assert_eq!(world.unexported(), [""; 0], "nothing to lose yet");
-    world.shell(&world.guest(), work);
-    world
-}
-
-fn applied(world: &World) -> String {
-    fs::write(world.path().join("patch"), world.export()).unwrap();
-    world.shell(
-        &world.host(),
-        "git apply --index --binary --allow-empty $TOP/patch; git status --short --ignore-submodules=dirty",
-    )
-}
-
-#[track_caller]
-fn counts(world: &World, words: &str) {
-    let found = world.unexported();
-    assert!(found.iter().any(|found| found.contains(words)), "{found:?}");
-}
 
 #[test]
 fn what_is_in_the_index_of_a_submodule_alone_is_work() {

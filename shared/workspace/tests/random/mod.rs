@@ -15,9 +15,8 @@ mod work;
 
 use judge::{Clean, View};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -332,32 +331,4 @@ impl Random {
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
-}
-
-/// Every path below a directory with type, mode, time and content.
-pub fn fingerprint(dir: &Path) -> String {
-    use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
-    let mut seen = BTreeMap::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap();
-            let content = if meta.is_symlink() {
-                fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
-            } else if meta.is_file() {
-                fs::read(&path).unwrap()
-            } else {
-                Vec::new()
-            };
-            if meta.is_dir() {
-                waiting.push(path.clone());
-            }
-            let line =
-                (meta.mode(), meta.mtime(), meta.mtime_nsec(), content.escape_ascii().to_string());
-            seen.insert(path, format!("{line:?}"));
-        }
-    }
-    seen.iter()
-        .fold(String::new(), |text, (path, line)| format!("{text}{} {line}\n", path.display()))
 }

@@ -125,6 +125,32 @@ impl World {
     }
 }
 
+/// Prepares the repository that `setup` makes, whole, and works in the guest.
+pub fn worked(setup: &str, work: &str) -> World {
+    let world = World::new(setup);
+    let wish = Wish { mode: WorkspaceMode::FullCopy, ..world.wish() };
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.unexported(), [""; 0], "nothing to lose yet");
+    world.shell(&world.guest(), work);
+    world
+}
+
+/// Exports, applies the patch to the host's repository and returns what `git status` says there.
+pub fn applied(world: &World) -> String {
+    fs::write(world.path().join("patch"), world.export()).unwrap();
+    world.shell(
+        &world.host(),
+        "git apply --index --binary --allow-empty $TOP/patch; git status --short --ignore-submodules=dirty",
+    )
+}
+
+/// Some of what would be lost is said with these words.
+#[track_caller]
+pub fn counts(world: &World, words: &str) {
+    let found = world.unexported();
+    assert!(found.iter().any(|found| found.contains(words)), "{found:?}");
+}
+
 /// Every path below a directory with its type, mode, content and modification time.
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut seen = BTreeMap::new();
