@@ -95,10 +95,10 @@ fn contents(state: &State) -> Vec<Check> {
         checks.push(pass(
             "state",
             format!(
-                "{} images, {} kernels and {} VMs at '{}', all valid",
-                images.len(),
-                kernels.len(),
-                vms.len(),
+                "{}, {} and {} at '{}', all valid",
+                count(images.len(), "image"),
+                count(kernels.len(), "kernel"),
+                count(vms.len(), "VM"),
                 state.root().display()
             ),
         ));
@@ -166,4 +166,9 @@ fn ready(state: &State) -> Vec<Check> {
         say("image-ready", image.is_some_and(|name| state.images().has(&name))),
         say("kernel-ready", kernel.is_some_and(|name| state.kernels().has(&name))),
     ]
+}
+
+fn count(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
 }
