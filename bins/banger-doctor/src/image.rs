@@ -94,7 +94,7 @@ fn numbers(user: Option<&str>, subuid: &str, subgid: &str) -> Check {
     let taken = entries(subuid).chain(entries(subgid));
     let begin = taken.map(|(_, first, count)| first.saturating_add(count)).max();
     let begin = begin.unwrap_or(FIRST).max(FIRST);
-    let end = begin + NUMBERS - 1;
+    let end = begin.saturating_add(NUMBERS - 1);
     let options = files.iter().map(|file| match *file {
         "/etc/subuid" => format!(" --add-subuids {begin}-{end}"),
         _ => format!(" --add-subgids {begin}-{end}"),
@@ -154,6 +154,8 @@ mod tests {
             remedy("nonsense\n:::\nevelyn:100000:65536\n", "eve:1:99999999999\n"),
             "sudo usermod --add-subuids 100000000000-100000065535 eve"
         );
+        let all = format!("ann:0:{}\n", u64::MAX);
+        assert!(remedy(&all, &all).starts_with("sudo usermod"));
         assert_eq!(numbers(None, both, both).outcome, Outcome::Warn);
     }
 }

@@ -29,6 +29,8 @@ use std::{
 
 /// The largest list of what to ignore, or of attributes.
 const MAX_RULES: u64 = 1 << 20;
+/// How much of such lists is read from the index, where their files are absent on purpose.
+const MAX_ALL_RULES: u64 = 64 << 20;
 /// How many places that are in no patch are named.
 const MAX_LEFT: usize = 50;
 /// How many linked work trees are looked at.
@@ -881,19 +883,25 @@ fn write_rules(
         })
         .map(|(path, _)| path.as_slice())
         .collect();
-    for path in &look.index.skipped {
-        // Git reads those from the index.
-        let is_named = path.rsplit(|byte| *byte == b'/').next() == Some(name) && is_safe(path);
-        if let Some((_, oid)) = look.index.staged.get(path).filter(|_| is_named)
-            && !look.entries.contains_key(path)
-        {
-            let git = store.git_writing_to(&store.local);
-            let ended = git.attempt(["cat-file", "blob", oid], b"")?;
-            let dir = path.strip_suffix(name).unwrap_or_default();
-            if ended.answer.len() as u64 <= MAX_RULES {
-                scratch.write(&[dir, new_name].concat(), false, &mut ended.answer.as_slice())?;
-            }
-        }
+    // Git reads those that are absent on purpose from the index.
+    let absent = look.index.skipped.iter().filter(|path| {
+        path.rsplit(|byte| *byte == b'/').next() == Some(name)
+            && is_safe(path)
+            && !look.entries.contains_key(*path)
+    });
+    let absent: Vec<_> =
+        absent.filter_map(|path| Some((path, &look.index.staged.get(path)?.1))).collect();
+    let oids = absent.iter().map(|(_, oid)| *oid).collect();
+    let blobs = store.blobs(&oids, MAX_RULES, MAX_ALL_RULES)?;
+    let mut left = MAX_ALL_RULES;
+    for (path, oid) in absent {
+        // The guest's index may name one a million times.
+        let Some(rules) = blobs.get(oid).filter(|rules| rules.len() as u64 <= left) else {
+            continue;
+        };
+        left -= rules.len() as u64;
+        let dir = path.strip_suffix(name).unwrap_or_default();
+        scratch.write(&[dir, new_name].concat(), false, &mut rules.as_slice())?;
     }
     if rules.is_empty() {
         return Ok(());

@@ -113,6 +113,42 @@ impl Store {
             .collect())
     }
 
+    /// Reads blobs: those that are there, of at most `most` bytes each, and so many as have together at
+    /// most `all`.
+    pub(crate) fn blobs(
+        &self,
+        oids: &BTreeSet<&String>,
+        most: u64,
+        all: u64,
+    ) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut found = BTreeMap::new();
+        if oids.is_empty() {
+            return Ok(found);
+        }
+        let git = self.git_writing_to(&self.local);
+        let answer =
+            git.run(["cat-file", "--batch-check"], lines(oids.iter().copied()).as_bytes())?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let mut sum = 0;
+        let small = answer.lines().filter_map(|line| {
+            let (oid, size) = line.split_once(" blob ")?;
+            size.parse::<u64>().ok().filter(|size| *size <= most).map(|size| (oid, size))
+        });
+        let asked: Vec<String> = small
+            .map_while(|(oid, size)| {
+                sum += size;
+                (sum <= all).then(|| oid.to_owned())
+            })
+            .collect();
+        if !asked.is_empty() {
+            let answer = git.run(["cat-file", "--batch"], lines(&asked).as_bytes())?;
+            each_object(&answer, |oid, _, body| {
+                found.insert(oid.to_owned(), body.to_owned());
+            })?;
+        }
+        Ok(found)
+    }
+
     /// Returns the names of the packs, without an ending.
     pub(crate) fn packs(&self) -> Result<BTreeSet<String>> {
         let dir = self.dir.join("objects/pack");
@@ -328,10 +364,26 @@ fn parents(git: &Git, commits: &[String]) -> Result<Vec<(String, Vec<String>)>> 
     if commits.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = lines(commits);
-    let answer = git.run(["cat-file", "--batch"], asked.as_bytes())?;
-    let mut rest = answer.as_slice();
+    let answer = git.run(["cat-file", "--batch"], lines(commits).as_bytes())?;
     let mut found = Vec::new();
+    each_object(&answer, |oid, sort, body| {
+        if sort != "commit" {
+            return;
+        }
+        let lines = body.split(|byte| *byte == b'\n').skip(1);
+        let parents = lines
+            .map_while(|line| line.strip_prefix(b"parent "))
+            .filter_map(|oid| std::str::from_utf8(oid).ok().filter(|oid| is_oid(oid)))
+            .map(ToOwned::to_owned)
+            .collect();
+        found.push((oid.to_owned(), parents));
+    })?;
+    Ok(found)
+}
+
+/// Reads what `git cat-file --batch` says: name, sort and content of each object.
+fn each_object(answer: &[u8], mut take: impl FnMut(&str, &str, &[u8])) -> Result<()> {
+    let mut rest = answer;
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
         let head = String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -342,18 +394,37 @@ fn parents(git: &Git, commits: &[String]) -> Result<Vec<(String, Vec<String>)>> 
                 .hint("'git fsck' says what is damaged"));
         };
         let size: usize = size.parse().context("git answered no size")?;
-        let body = rest.get(..size).unwrap_or_default();
+        take(oid, sort, rest.get(..size).unwrap_or_default());
         rest = rest.get(size + 1..).unwrap_or_default();
-        if sort != "commit" {
-            continue;
-        }
-        let lines = body.split(|byte| *byte == b'\n').skip(1);
-        let parents = lines
-            .map_while(|line| line.strip_prefix(b"parent "))
-            .filter_map(|oid| std::str::from_utf8(oid).ok().filter(|oid| is_oid(oid)))
-            .map(ToOwned::to_owned)
-            .collect();
-        found.push((oid.to_owned(), parents));
     }
-    Ok(found)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_are_read_within_bounds() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "sha1").unwrap();
+        let write = |content: &[u8]| {
+            let git = store.git_writing_to(&store.local);
+            let said = git.run(["hash-object", "-w", "--stdin"], content).unwrap();
+            String::from_utf8(said).unwrap().trim().to_owned()
+        };
+        let (a, b, large) = (write(b"a\n\nb"), write(b"bb\n"), write(&[b'x'; 1000]));
+        let absent = "0".repeat(40);
+        let read = |oids: &[&String], most, all| {
+            let found = store.blobs(&oids.iter().copied().collect(), most, all).unwrap();
+            found.into_values().collect::<Vec<_>>()
+        };
+        let all = [&a, &b, &large, &absent];
+        let mut found = read(&all, 100, 1 << 20);
+        found.sort();
+        assert_eq!(found, [b"a\n\nb".to_vec(), b"bb\n".to_vec()]);
+        assert_eq!(read(&all, 1000, 1 << 20).len(), 3);
+        assert_eq!(read(&[&a, &b], 100, 5).len(), 1);
+        assert!(read(&[&absent], 100, 100).is_empty() && read(&[], 100, 100).is_empty());
+    }
 }
