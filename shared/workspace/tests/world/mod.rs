@@ -16,10 +16,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Read,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        net::UnixStream,
-    },
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -164,10 +161,14 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
                 Vec::new()
             } else if meta.is_symlink() {
                 fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
-            } else {
+            } else if meta.is_file() {
                 fs::read(&path).unwrap()
+            } else {
+                // A pipe would be waited for.
+                Vec::new()
             };
-            let mode = meta.permissions().mode();
+            // With the type.
+            let mode = meta.mode();
             let mtime = (meta.mtime(), meta.mtime_nsec());
             seen.insert(path, format!("{mode:o} {mtime:?} {}", content.escape_ascii()));
         }
