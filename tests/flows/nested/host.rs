@@ -143,12 +143,13 @@ impl Host {
         answer.text()
     }
 
-    /// Runs other tests of this binary there, as root; everybody may use KVM meanwhile.
+    /// Runs other tests of this binary there, as root; everybody may use KVM meanwhile. What fails says so
+    /// at once, since the time may be over before the end.
     pub(crate) fn flow(&self, name: &str, seconds: u32) {
         let exe = std::env::current_exe().expect("the path of the test");
         let script = format!(
-            "chmod 666 /dev/kvm; export CI=true; timeout {seconds} {} {name} --test-threads 1; status=$?; \
-             chmod 660 /dev/kvm; exit $status",
+            "chmod 666 /dev/kvm; export CI=true; timeout {seconds} {} {name} --test-threads 1 --nocapture; \
+             status=$?; chmod 660 /dev/kvm; exit $status",
             exe.display()
         );
         self.outer.sandbox.set_limit(Duration::from_secs(u64::from(seconds) + 60));
