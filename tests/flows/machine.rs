@@ -512,11 +512,11 @@ fn confined(host: &Host, view: &Value) {
     assert!(core.is_some_and(|line| line.contains(" 0 ")), "{limits}");
     let root = proc.join("root");
     match host.vmm {
-        Firecracker => firecracker_sees(host, &root),
+        Firecracker => firecracker_sees(host, &root, view["kernel"].as_str().expect("a kernel")),
         Qemu => qemu_sees(host.who, &proc, &host.sandbox.vm("web"), view["spec"]["net"] != "none"),
     }
     if (host.who, host.vmm) == (As::Root, Firecracker) {
-        limited(host, &proc);
+        limited(host, &proc, view["spec"]["memory_mib"].as_u64().expect("a number"));
     }
 }
 
@@ -570,13 +570,16 @@ fn qemu_sees(who: As, proc: &Path, folder: &Path, tap: bool) {
 }
 
 /// Firecracker sees the VM's files, each in its place.
-fn firecracker_sees(host: &Host, root: &Path) {
+fn firecracker_sees(host: &Host, root: &Path, kernel: &str) {
     let run = ["api.sock", "channel.sock", "initramfs", "jail", "metrics", "output"];
     let run = set(&[&run[..], &["vsock.sock", "vsock.sock_1024"]].concat());
     assert_eq!(names(root.join("run")), run);
     let mut files = set(&["base", "dev", "firecracker", "kernel", "overlay", "run", "work"]);
     if host.who == As::Root {
         files.extend(set(&["firecracker.pid"]));
+    }
+    if host.sandbox.state().join("kernels").join(kernel).join("modules.ext4").exists() {
+        files.extend(set(&["modules"]));
     }
     assert_eq!(names(root), files);
     assert_eq!(names(root.join("dev/net")), set(&["tun"]));
@@ -589,8 +592,8 @@ fn firecracker_sees(host: &Host, root: &Path) {
     assert!(beyond.is_empty(), "{beyond:?}");
 }
 
-/// What its jailer gives a VM: control groups of its own.
-fn limited(host: &Host, proc: &Path) {
+/// What its jailer gives a VM: control groups of its own, with its memory and some more.
+fn limited(host: &Host, proc: &Path, memory_mib: u64) {
     let groups = groups(&host.sandbox_id("web"));
     let cgroups = fs::read_to_string(proc.join("cgroup")).expect("its groups");
     assert_eq!(groups.is_empty(), !cgroups.contains("/banger/"), "{cgroups}");
@@ -598,7 +601,7 @@ fn limited(host: &Host, proc: &Path) {
         let limit = |name: &str| fs::read_to_string(group.join(name)).ok();
         let memory = limit("memory.limit_in_bytes").or_else(|| limit("memory.max"));
         if let Some(memory) = memory {
-            assert_eq!(memory.trim(), ((64_u64 + 256) << 20).to_string());
+            assert_eq!(memory.trim(), ((memory_mib + 256) << 20).to_string());
         }
     }
 }
