@@ -6,6 +6,7 @@ mod dependencies;
 mod documents;
 mod pages;
 mod programs;
+mod removal;
 mod words;
 
 use std::{
