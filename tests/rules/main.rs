@@ -1,6 +1,7 @@
 //! Rules of the tree, as tests: who depends on what, what every program has, pages that say what
 //! the code says.
 
+mod budgets;
 mod bugs;
 mod dependencies;
 mod documents;

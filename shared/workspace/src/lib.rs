@@ -26,4 +26,4 @@ mod unit;
 pub use export::{Export, Want};
 pub use prepare::{GUEST_PATH, Wish, dry_run, prepare, usual_path};
 pub use record::read;
-pub use status::{Stake, at_stop, files_of, place_of, record_stop, stake, status};
+pub use status::{Stake, at_stop, budget, files_of, place_of, record_stop, stake, status};

@@ -136,7 +136,7 @@ fn format_of(source: &Source) -> &str {
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path)?;
-    let folder = Folder::open(dir)?;
+    let folder = Folder::open(dir, files.budget().left()?)?;
     let before = folder.record()?;
     if before.is_none() {
         // What lies there without a record is what a killed prepare had begun to make or to remove.
@@ -155,7 +155,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let mut seen = None;
     let mut is_replaced = false;
     if let Some(before) = &before {
-        let store = Store::open(dir, &before.object_format)?;
+        let store = Store::open(dir, &before.object_format)?.until(files.budget().end());
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
@@ -314,7 +314,7 @@ fn refuse_to_overwrite(
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
-    let store = Store::open(folder.path(), &before.object_format)?;
+    let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
     let mut work = lost;
     let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";

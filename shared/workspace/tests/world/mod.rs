@@ -92,7 +92,7 @@ impl World {
     }
 
     pub fn files(&self) -> Files<'static> {
-        Files::new(|| {
+        Files::new(banger_channel::files::Budget::new(std::time::Duration::from_mins(10)), || {
             let (here, there) = UnixStream::pair().context("no pair")?;
             thread::spawn(move || serve(there));
             Ok(here)
