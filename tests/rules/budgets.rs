@@ -5,7 +5,16 @@ use std::fs;
 
 /// Where a budget is made, and where the bounds of layers meet what the user chose.
 const MAKERS: &[(&str, &[&str])] = &[
-    ("Budget::new(", &["shared/channel/src/files/budget.rs", "shared/workspace/src/status.rs"]),
+    (
+        "Budget::new(",
+        &[
+            "shared/channel/src/files/budget.rs",
+            "shared/workspace/src/status.rs",
+            // Of a tree of modules: a type of its own.
+            "shared/kernel/src/bring.rs",
+            "shared/kernel/src/tree.rs",
+        ],
+    ),
     ("Budget::of(", &["shared/channel/src/files/budget.rs", "bins/banger-vm-cp/src/guest.rs"]),
     ("Limits::default()", &["shared/image/src/disk.rs"]),
 ];
