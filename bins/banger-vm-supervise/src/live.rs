@@ -569,15 +569,10 @@ impl Live<'_> {
         self.enter_if(Phase::Preparing, Phase::Booting);
         // A pause that was asked for before.
         self.obey();
-        let name = self.start.folder.name().clone();
         self.help("ready", move |over| {
             let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
-            let channel = Path::new(place::VM_CHANNEL);
-            control::wait_ready(channel, forever, gone).ok()?;
-            // Whoever waits for the guest may log in next; without an answer ssh takes root.
-            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
-            Some(READY)
+            control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
         });
     }
 
@@ -661,12 +656,16 @@ impl Live<'_> {
     fn await_boot(&mut self) {
         let heard = Arc::clone(&self.boot);
         let Ok(news) = self.news_end.try_clone() else { return };
+        let name = self.start.folder.name().clone();
         self.help("boot", move |over| {
+            // Whoever waits for the boot may log in next; without an answer ssh takes root.
+            let channel = Path::new(place::VM_CHANNEL);
+            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
             let mut wait = FIRST_WORD;
             while !over.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 // A guest that is paused answers later.
-                if let Ok(boot) = control::boot(Path::new(place::VM_CHANNEL), wait, BOOT_ANSWER) {
+                if let Ok(boot) = control::boot(channel, wait, BOOT_ANSWER) {
                     let is_over = boot.booted.is_over();
                     *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot);
                     let _ = nix::unistd::write(&news, &[BOOT]);
