@@ -4,6 +4,7 @@
 mod bugs;
 mod dependencies;
 mod documents;
+mod hints;
 mod jailed;
 mod pages;
 mod programs;

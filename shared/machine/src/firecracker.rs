@@ -8,7 +8,7 @@ use crate::{
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
-use banger_doc::{Channel, Context, Desire, Document, Error, Report, Result, Vmm};
+use banger_doc::{Channel, Context, Desire, Document, Error, Report, Result, Vmm, shell_word};
 use banger_jail::{
     End, JAIL, Jail, Seen, User, is_dynamic, is_elf, libraries, own_user, weak_root,
 };
@@ -525,7 +525,7 @@ fn version_of(program: &Path, until: Instant) -> Result<String> {
             let _ = child.wait();
             return Err(Error::unavailable(format!(
                 "'{} --version' does not end",
-                program.display()
+                shell_word(program)
             )));
         }
         thread::sleep(Duration::from_micros(300));
