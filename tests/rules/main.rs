@@ -8,6 +8,7 @@ mod hints;
 mod jailed;
 mod pages;
 mod programs;
+mod removal;
 mod words;
 
 use std::{

@@ -20,6 +20,7 @@ use banger_machine::{Accelerator, Event, Machine};
 use banger_state::{
     State, VmFolder, Watch, clock_ms, place, process_of, replace_fleeting, write_fleeting,
 };
+use banger_tree::remove_tree_if_there;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -32,7 +33,6 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::ErrorKind,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixListener},
@@ -829,12 +829,7 @@ fn serve_channel(device: bridge::Device) -> Result<()> {
 
 /// Removes what a run left in `run/`.
 pub(crate) fn clear_run() -> Result<()> {
-    match fs::remove_dir_all(place::VM_RUN) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).context("cannot clear 'run'")
-        }
-        _ => Ok(()),
-    }
+    remove_tree_if_there(Path::new(place::VM_RUN)).context("cannot clear 'run'")
 }
 
 fn this_process() -> Result<Process> {
