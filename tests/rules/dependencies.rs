@@ -16,7 +16,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("httparse", &["banger-machine"]),
     ("indicatif", &["banger-image", "banger-stages", "banger-vm-cp"]),
     ("inotify", &["banger-state", "banger-vm-*"]),
-    ("landlock", &["banger-machine"]),
+    ("landlock", &["banger-jail"]),
     ("liblzma", &["banger-guest", "banger-kernel", "banger-layer"]),
     ("memchr", &["banger-channel"]),
     ("netlink-packet-core", &["banger-net"]),

@@ -5,6 +5,8 @@ mod budgets;
 mod bugs;
 mod dependencies;
 mod documents;
+mod hints;
+mod jailed;
 mod pages;
 mod programs;
 mod removal;

@@ -8,7 +8,7 @@ use crate::{
 };
 use banger_channel::files::{Files, MARK, Take, Taken, Tar, relay};
 use banger_cli::Out;
-use banger_doc::{Context, Copy, Error, Result};
+use banger_doc::{Context, Copy, Error, Result, shell_word};
 use banger_tree::remove_tree_if_there;
 use nix::sys::statvfs::statvfs;
 use std::{
@@ -36,7 +36,7 @@ pub(crate) fn files(
         many,
     };
     let (path, how) = decide(&source, to, look)
-        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", to.display())))?;
+        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", shell_word(to))))?;
     let signals = Signals::watch()?;
     let taken = take(guest, &real, &path, how, archive, out, &signals)
         .inspect_err(|_| signals.obey())
@@ -44,8 +44,8 @@ pub(crate) fn files(
         .map_err(|error| {
             error.or_hint(format!(
                 "'banger vm cp {} - | tar -tv' shows what the guest sends, 'df -h {}' what room there is",
-                guest.said(Path::new(from)),
-                path.parent().unwrap_or(&path).display()
+                shell_word(guest.said(Path::new(from))),
+                shell_word(path.parent().unwrap_or(&path))
             ))
         })?;
     for skipped in &taken.first_skipped {
@@ -141,7 +141,7 @@ fn look(path: &Path) -> Result<(PathBuf, Kind)> {
             let parent = parent.unwrap_or(Path::new("."));
             if !parent.is_dir() {
                 return Err(Error::not_found(format!("no directory '{}'", parent.display()))
-                    .hint(format!("'mkdir -p {}' makes it", parent.display())));
+                    .hint(format!("'mkdir -p {}' makes it", shell_word(parent))));
             }
             let name = whole.file_name().ok_or_else(|| Error::usage("a path without a name"))?;
             Ok((fs::canonicalize(parent).with_context(said)?.join(name), Kind::Missing))

@@ -162,7 +162,7 @@ fn undo() -> MutexGuard<'static, Undo> {
         let _ = stderr.write_all(b"\r\x1b[K");
     }
     if let Some(words) = &undo.words {
-        let _ = writeln!(stderr, "{words}");
+        let _ = writeln!(stderr, "{}", banger_doc::visible_text(words));
     }
     undo
 }

@@ -102,8 +102,7 @@ impl Cache {
             fs::read_dir(dir).with_context(|| format!("cannot list '{}'", dir.display()))?;
         for (number, entry) in entries.filter_map(std::io::Result::ok).enumerate() {
             let aside = dir.join(format!(".old-{}-{number}", process::id()));
-            if let Err(error) =
-                fs::rename(entry.path(), &aside).and_then(|()| remove_tree(&aside))
+            if let Err(error) = fs::rename(entry.path(), &aside).and_then(|()| remove_tree(&aside))
             {
                 failures.push(format!("{}: {error}", entry.path().display()));
             }
