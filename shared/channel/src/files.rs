@@ -16,7 +16,7 @@ mod wire;
 
 pub use link::append_link;
 pub use owner::Owner;
-pub use relay::relay;
+pub use relay::{Whom, relay};
 pub use serve::{serve, serve_for};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
