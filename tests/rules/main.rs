@@ -6,6 +6,7 @@ mod dependencies;
 mod documents;
 mod pages;
 mod programs;
+mod tars;
 mod words;
 
 use std::{
