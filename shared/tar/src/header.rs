@@ -56,6 +56,13 @@ impl<'a> Header<'a> {
             // Some read this as POSIX has it and some as it was before.
             _ => return Err(Error::failed("a header is of a kind that is not known")),
         };
+        // What stands there is a prefix to some, and a map of holes to others.
+        if matches!(dialect, Dialect::Old | Dialect::Gnu)
+            && bytes[156] != b'S'
+            && bytes[345..500].iter().any(|byte| *byte != 0)
+        {
+            return Err(Error::failed("a header has what is a prefix to some and none to others"));
+        }
         Ok(Self { bytes, dialect })
     }
 
@@ -81,14 +88,7 @@ impl<'a> Header<'a> {
             Dialect::Star => Some(text(&self.bytes[345..476]))
                 .filter(|prefix| prefix.len() < 131)
                 .ok_or_else(|| Error::failed("a header has a prefix without an end"))?,
-            // What GNU tar writes there for such a file is no prefix to anybody.
-            Dialect::Gnu if self.kind() == b'S' => &[],
-            Dialect::Old | Dialect::Gnu if self.bytes[345] == 0 => &[],
-            Dialect::Old | Dialect::Gnu => {
-                return Err(Error::failed(
-                    "a header has what is a prefix to some and none to others",
-                ));
-            }
+            Dialect::Old | Dialect::Gnu => &[],
         };
         if !prefix.is_empty() {
             into.extend_from_slice(prefix);

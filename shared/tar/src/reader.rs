@@ -245,7 +245,13 @@ impl<I: Input> Reader<I> {
         let slash = entry.path.ends_with(b"/");
         entry.kind = match header.kind() {
             // Before there were directories in archives, a slash told them apart.
-            0 if slash && stored == 0 && header.short_name().ends_with(b"/") => Kind::Directory,
+            0 if slash
+                && stored == 0
+                && header.dialect() == Dialect::Old
+                && header.short_name().ends_with(b"/") =>
+            {
+                Kind::Directory
+            }
             0 | b'0' | b'7' | b'S' if slash => {
                 return Err(Error::failed("a file's name ends with a slash"));
             }

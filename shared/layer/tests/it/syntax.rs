@@ -382,9 +382,11 @@ mod only_files_have_content {
 }
 
 #[test]
-fn a_slash_makes_a_directory_of_an_empty_file() {
-    let head = Head { kind: 0, ..head("d/", 0) };
+fn a_slash_makes_a_directory_of_an_empty_file_of_before_there_were_any() {
+    let head = Head { kind: 0, magic: [0; 8], ..head("d/", 0) };
     assert_eq!(built(vec![Tar::new().raw(&head, b"").end()]).paths(), "d/");
+    let head = Head { magic: *b"ustar\x0000", ..head };
+    refused(vec![Tar::new().raw(&head, b"").end()], "ends with a slash");
 }
 
 #[test]
