@@ -217,6 +217,46 @@ mod tests {
         assert!(error.chain().contains("through a link"), "{}", error.chain());
     }
 
+    /// A header and what follows it, in whole blocks.
+    fn block(path: &str, kind: tar::EntryType, link: &str, content: &[u8]) -> Vec<u8> {
+        let header = header(path, kind, link, content.len() as u64);
+        let mut bytes = [header.as_bytes(), content].concat();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    }
+
+    #[test]
+    fn what_other_programs_read_otherwise_does_not_pass() {
+        use tar::EntryType::{
+            Directory, GNULongName, Link, Regular, Symlink, XGlobalHeader, XHeader,
+        };
+        let file = block("good", Regular, "", b"");
+        let evil = block("../evil", Regular, "", b"");
+        let all = |body: &[u8]| [block("g", XGlobalHeader, "", body), file.clone()].concat();
+        let own = |body: &[u8]| block("x", XHeader, "", body);
+        let long = |name: &[u8]| block("././@LongLink", GNULongName, "", name);
+        for (what, bytes) in [
+            ("a path for all", all(b"16 path=../evil\n")),
+            ("a size for all", all(b"12 size=512\n")),
+            ("two paths", [own(b"13 path=good\n16 path=../evil\n"), file.clone()].concat()),
+            ("two names", [long(b"../evil\0"), own(b"13 path=good\n"), file.clone()].concat()),
+            ("a hard link's content", [file.clone(), block("h", Link, "good", &evil)].concat()),
+            ("a directory's content", block("d", Directory, "", &evil)),
+            ("a link's content", block("l", Symlink, "good", &evil)),
+        ] {
+            for whom in [Whom::Agent, Whom::Anybody] {
+                let mut passed = Vec::new();
+                let done = relay(
+                    &mut [bytes.as_slice(), &[0; 1024]].concat().as_slice(),
+                    &mut passed,
+                    whom,
+                );
+                assert!(done.is_err(), "{what} passed");
+                assert!(!String::from_utf8_lossy(&passed).contains("evil"), "{what}");
+            }
+        }
+    }
+
     #[test]
     fn a_stream_without_an_end_is_bounded() {
         let long = header("././@LongLink", tar::EntryType::GNULongName, "", 1 << 40);

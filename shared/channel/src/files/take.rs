@@ -21,6 +21,8 @@ use std::{
 
 /// The most that all files may say to hold. The stream's length does not bound files with holes.
 const MOST_BYTES: u64 = 1 << 40;
+/// The most bytes of directories' paths: they are kept until all is there.
+const MOST_NAMES: u64 = 64 << 20;
 /// How many of those that were left out are named.
 const NAMED: usize = 20;
 
@@ -76,6 +78,7 @@ impl Take<'_> {
         let mut taken = Taken::default();
         let mut dirs = Vec::new();
         let mut made = Made::default();
+        let mut names = 0;
         while reader.advance().context("cannot read the guest's stream")? {
             let entry = reader.entry();
             let below = self.below(&entry.path)?;
@@ -104,6 +107,14 @@ impl Take<'_> {
                 made.note(&path);
             } else {
                 made.forget(&path);
+            }
+            if entry.kind == Kind::Directory {
+                names += path.len() as u64;
+                if names > MOST_NAMES {
+                    return Err(Error::failed(format!(
+                        "the guest's directories have more than {MOST_NAMES} bytes of names"
+                    )));
+                }
             }
             let link = entry.link.clone();
             let item = Item {

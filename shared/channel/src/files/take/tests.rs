@@ -276,6 +276,27 @@ fn what_does_not_end_is_cut_off() {
     let error = stopped.unpack(&mut bytes.as_slice(), &fresh).unwrap_err();
     assert!(error.chain().ends_with("interrupted"), "{}", error.chain());
 
+    // Directories are remembered until the end; their names take no more than they may.
+    let path = format!("t/{}", ["d"; 15].map(|name| name.repeat(250)).join("/"));
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(Directory);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    let mut one = tar::Builder::new(Vec::new());
+    one.append_data(&mut header, &path, std::io::empty()).unwrap();
+    let one = one.get_ref().clone();
+    let mut all: Box<dyn Read> = Box::new(std::io::empty());
+    for _ in 0..20 {
+        all = Box::new(all.chain(std::io::Cursor::new(one.repeat(1000))));
+    }
+    let many = Take { entries: 1_000_000, ..take("t", ".") };
+    let error = many.unpack(&mut all, &fresh).unwrap_err().chain();
+    assert!(error.contains("bytes of names"), "{error}");
+    fs::remove_dir_all(fresh.join("d".repeat(250))).unwrap();
+
     let cut = stream(&[("t/a", Regular, "0123456789")]);
     assert!(!unpack(&mut &cut[..515]).is_empty());
     assert_eq!(fs::read_dir(&fresh).unwrap().count(), 0, "a file is there whole or not at all");
