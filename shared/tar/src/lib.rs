@@ -16,7 +16,3 @@ pub use writer::{Holes, Writer};
 
 /// Offsets and lengths of the stretches of a file that hold data.
 pub type Pieces = Vec<(u64, u64)>;
-
-/// The most directories that a path may go through where it becomes one of the host. Whatever
-/// walks or removes a tree can count on it.
-pub const MAX_DEPTH: usize = 200;
