@@ -10,6 +10,7 @@ mod jailed;
 mod pages;
 mod programs;
 mod removal;
+mod tars;
 mod words;
 
 use std::{
