@@ -3,6 +3,7 @@
 
 mod bugs;
 mod dependencies;
+mod dial;
 mod documents;
 mod hints;
 mod pages;
