@@ -6,8 +6,10 @@ mod dependencies;
 mod dial;
 mod documents;
 mod hints;
+mod jailed;
 mod pages;
 mod programs;
+mod removal;
 mod words;
 
 use std::{

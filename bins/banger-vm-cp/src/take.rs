@@ -9,6 +9,7 @@ use crate::{
 use banger_channel::files::{Files, Limits, MARK, Take, Taken, Tar, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result, shell_word};
+use banger_tree::remove_tree_if_there;
 use nix::sys::statvfs::statvfs;
 use std::{
     ffi::OsStr,
@@ -192,10 +193,12 @@ fn take(
                 renamed.with_context(|| format!("cannot make '{}'", to.display()))?;
                 Ok(taken)
             });
-            if done.is_err() {
-                let _ = fs::remove_dir_all(&new);
-            }
-            return done;
+            return done.or_else(|error| match remove_tree_if_there(&new) {
+                Ok(()) => Err(error),
+                Err(left) => {
+                    Err(error).context(format!("cannot remove '{}' ({left})", new.display()))
+                }
+            });
         }
     };
     unpack(take, tar, &root, out)

@@ -129,6 +129,13 @@ impl Out {
         }
     }
 
+    /// Says what to type next to a person who has just seen what stdout said; no script is told.
+    pub fn suggest(&self, text: &str) {
+        if !self.json && std::io::stdout().is_terminal() {
+            self.note(text);
+        }
+    }
+
     /// Says whether somebody still reads stdout: what goes on and on may end otherwise.
     pub fn is_heard(&self) -> bool {
         !self.broken

@@ -1,8 +1,9 @@
 //! A strict reader of tar archives: v7, POSIX with extended headers, GNU with long names and
 //! sparse files, numbers in octal or binary. What could be read in two ways is refused.
 
-use crate::header::{BLOCK, Header, Pieces, more_sparse, text};
-use crate::limits::{Limits, over, shown};
+use crate::Pieces;
+use crate::header::{BLOCK, Header, more_sparse, text};
+use crate::limits::{Limits, shown};
 use crate::pax;
 use banger_doc::{Context, Error, Result};
 
@@ -10,7 +11,7 @@ use banger_doc::{Context, Error, Result};
 const MAX_PIECES: usize = 1 << 18;
 
 /// Where bytes come from, as many at a time as there happen to be.
-pub(crate) trait Input {
+pub trait Input {
     /// Returns the bytes that are at hand, none at the end.
     fn fill(&mut self) -> Result<&[u8]>;
     /// Passes over that many of them.
@@ -42,33 +43,50 @@ impl Input for &[u8] {
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file, the only one that has content.
     File,
+    /// One more name of what came before.
     Hardlink,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Character,
+    /// A block device.
     Block,
+    /// A directory.
     Directory,
+    /// A named pipe.
     Fifo,
 }
 
 /// An entry, but for its content.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u16,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) seconds: i64,
-    pub(crate) nanos: u32,
-    pub(crate) device: (u64, u64),
-    /// The size of the file.
-    pub(crate) size: u64,
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The path as it was written: hostile.
+    pub path: Vec<u8>,
+    /// Where a link leads, as it was written.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u16,
+    /// Who owns it.
+    pub uid: u32,
+    /// The group that owns it.
+    pub gid: u32,
+    /// When its content changed, in seconds since 1970.
+    pub seconds: i64,
+    /// Nanoseconds above that.
+    pub nanos: u32,
+    /// A device's numbers, major and minor.
+    pub device: (u64, u64),
+    /// The size of the file, holes included, in bytes.
+    pub size: u64,
     /// Where in the file the content lies; nothing when it is all there.
-    pub(crate) pieces: Option<Pieces>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub pieces: Option<Pieces>,
+    /// Extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Default for Entry {
@@ -116,9 +134,9 @@ struct Sparse {
 }
 
 /// Reads an archive, entry after entry.
-pub(crate) struct Reader<'l, I> {
+pub struct Reader<I> {
     input: I,
-    limits: &'l Limits,
+    limits: Limits,
     /// Content of the entry in hand that was not read, and the padding after it.
     left: u64,
     padding: u64,
@@ -127,23 +145,24 @@ pub(crate) struct Reader<'l, I> {
     done: bool,
 }
 
-impl<'l, I: Input> Reader<'l, I> {
-    pub(crate) fn new(input: I, limits: &'l Limits) -> Self {
+impl<I: Input> Reader<I> {
+    /// Reads from where the input stands.
+    pub fn new(input: I, limits: Limits) -> Self {
         Self { input, limits, left: 0, padding: 0, entry: Entry::default(), done: false }
     }
 
     /// Returns the entry in hand.
-    pub(crate) fn entry(&self) -> &Entry {
+    pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
     /// Returns where the entry's content comes from next.
-    pub(crate) fn input(&self) -> &I {
+    pub fn input(&self) -> &I {
         &self.input
     }
 
     /// Goes to the next entry; says whether there is one.
-    pub(crate) fn next(&mut self) -> Result<bool> {
+    pub fn advance(&mut self) -> Result<bool> {
         if self.done {
             return Ok(false);
         }
@@ -171,7 +190,7 @@ impl<'l, I: Input> Reader<'l, I> {
                 b'K' if long_link.is_some() => return twice("long link targets"),
                 b'x' => {
                     let body = self.small(header.size()?)?;
-                    extended = Some(Extended::read(&body, self.limits.xattrs)?);
+                    extended = Some(Extended::read(&body, &self.limits)?);
                 }
                 // What holds for all entries is a comment, in practice; all others pass over it too.
                 b'g' => {
@@ -189,7 +208,7 @@ impl<'l, I: Input> Reader<'l, I> {
     }
 
     /// Hands on the content of the entry in hand, in pieces as they come.
-    pub(crate) fn content(&mut self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub fn content(&mut self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         while self.left > 0 {
             let bytes = self.input.fill()?;
             if bytes.is_empty() {
@@ -204,7 +223,7 @@ impl<'l, I: Input> Reader<'l, I> {
     }
 
     /// Passes over everything to the end of the input.
-    pub(crate) fn drain(mut self) -> Result<I> {
+    pub fn drain(mut self) -> Result<I> {
         loop {
             let count = self.input.fill()?.len();
             if count == 0 {
@@ -390,7 +409,7 @@ impl<'l, I: Input> Reader<'l, I> {
     /// Reads the body of a header that announces something, with its padding.
     fn small(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > self.limits.header_bytes {
-            return Err(over(format!(
+            return Err(self.limits.over(format!(
                 "an extended header has {size} bytes, more than the limit of {}",
                 self.limits.header_bytes
             )));
@@ -435,15 +454,18 @@ impl<'l, I: Input> Reader<'l, I> {
 }
 
 impl Extended {
-    fn read(body: &[u8], xattrs: usize) -> Result<Self> {
+    fn read(body: &[u8], limits: &Limits) -> Result<Self> {
         let mut found = Self::default();
         pax::records(body, |key, value| {
             found
                 .record(key, value)
                 .with_context(|| format!("the extended header's '{}' is wrong", shown(key)))?;
             // At once: each is compared with all before it.
-            if found.xattrs.len() > xattrs {
-                return Err(over(format!("an entry has more than {xattrs} extended attributes")));
+            if found.xattrs.len() > limits.xattrs {
+                return Err(limits.over(format!(
+                    "an entry has more than {} extended attributes",
+                    limits.xattrs
+                )));
             }
             Ok(())
         })?;

@@ -1,5 +1,6 @@
 //! The 512 bytes before every entry of a tar.
 
+use crate::Pieces;
 use banger_doc::{Error, Result};
 
 /// Bytes in a header, and in the blocks everything is padded to.
@@ -7,8 +8,6 @@ pub(crate) const BLOCK: usize = 512;
 
 /// The size of a sparse file, where its content lies in it, and whether more of that follows.
 pub(crate) type Map = (u64, Pieces, bool);
-/// Offsets and lengths.
-pub(crate) type Pieces = Vec<(u64, u64)>;
 
 /// One header, whose checksum was right.
 pub(crate) struct Header<'a>(&'a [u8; BLOCK]);
