@@ -4,6 +4,7 @@
 mod budgets;
 mod bugs;
 mod dependencies;
+mod dial;
 mod documents;
 mod hints;
 mod jailed;
