@@ -4,6 +4,7 @@
 mod bugs;
 mod dependencies;
 mod documents;
+mod git;
 mod pages;
 mod programs;
 mod words;
