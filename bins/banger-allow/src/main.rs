@@ -52,12 +52,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let allowed = allow(&State::open()?, &root, &files)?;
     out.put(&allowed, |allowed| {
-        let mut text: String = files.iter().map(shown).collect();
-        text += &format!(
-            "'{}' may have these tools installed in a guest",
-            visible(&allowed.path, 4096)
-        );
-        text
+        let files: String = files.iter().map(shown).collect();
+        let path = visible(&allowed.path, 4096);
+        format!("{files}'{path}' may have these tools installed in a guest")
     })
 }
 

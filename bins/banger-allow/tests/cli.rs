@@ -1,7 +1,5 @@
 //! What `banger-allow` shows and remembers.
 
-#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
-
 use banger_tests::Sandbox;
 use serde_json::json;
 use std::{fs, os::unix::fs::symlink};

@@ -367,6 +367,7 @@ fn bounded(mut command: Command) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_doc::Outcome;
     use std::io::Error;
 
     #[test]

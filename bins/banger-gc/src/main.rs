@@ -48,8 +48,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         sweep.keys(&state),
         sweep.ended_runs(&state),
         sweep.leases(&state),
-        sweep.allowed(&state),
     ];
+    sweep.allowed(&state);
     for path in state.abandoned_files() {
         sweep.remove("litter", &path);
     }
@@ -135,7 +135,7 @@ impl Sweep {
     }
 
     /// Forgets what was allowed to repositories that are gone.
-    fn allowed(&mut self, state: &State) -> Result<()> {
+    fn allowed(&mut self, state: &State) {
         for path in children(&state.path(place::ALLOWED)) {
             if let Ok(allowed) = read_document::<Allowed>(&path)
                 && matches!(fs::symlink_metadata(&allowed.path), Err(error) if error.kind() == ErrorKind::NotFound)
@@ -143,7 +143,6 @@ impl Sweep {
                 self.remove("allowed", &path);
             }
         }
-        Ok(())
     }
 
     /// Removes a key that was not finished.

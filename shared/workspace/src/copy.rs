@@ -8,7 +8,8 @@ use crate::{
 };
 use banger_doc::{Context, Error, Result};
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
+    fmt::Write as _,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -134,7 +135,7 @@ impl Settings {
                 None => section.to_owned(),
             };
             let name = rest.rsplit_once('.').map_or(rest, |(_, name)| name);
-            text += &format!("[{section}]\n\t{name} = {}\n", crate::ready::quoted(value));
+            let _ = write!(text, "[{section}]\n\t{name} = {}\n", crate::ready::quoted(value));
         }
         text
     }
@@ -261,14 +262,14 @@ fn copy_refs(host: &HostGit, to: &Path, left: &mut u64) -> Result<()> {
             format!("{MAX_REFS} may go, of {MAX_REF_BYTES} bytes; 'git pack-refs --all' and 'git remote prune' help"),
         )
     };
-    let mut seen = BTreeMap::<String, ()>::new();
+    let mut seen = BTreeSet::new();
     let mut waiting = vec!["refs".to_owned()];
     while let Some(at) = waiting.pop() {
         for (name, sort) in host.list_in(&host.common, at.as_bytes(), MAX_REFS)? {
             // One that git does not take is none, and one that is not UTF-8 cannot be named in a document.
             let Ok(name) = String::from_utf8(name) else { continue };
             let path = format!("{at}/{name}");
-            if path != "refs" && !is_ref_name(&path) || seen.insert(path.clone(), ()).is_some() {
+            if path != "refs" && !is_ref_name(&path) || !seen.insert(path.clone()) {
                 continue;
             }
             if seen.len() > MAX_REFS {
