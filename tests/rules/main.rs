@@ -6,6 +6,7 @@ mod bugs;
 mod dependencies;
 mod dial;
 mod documents;
+mod git;
 mod hints;
 mod jailed;
 mod pages;

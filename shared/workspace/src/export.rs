@@ -175,7 +175,9 @@ fn find_commit(
     if ended.status.success() && crate::git::is_oid(&oid) {
         return Ok((oid, None));
     }
-    if let Ok(Source::Repository(repository)) = Source::open(Path::new(&record.host_path)) {
+    if let Ok(Source::Repository(repository)) =
+        Source::open(Path::new(&record.host_path), &crate::record::trusted(record))
+    {
         let oid = repository.resolve(asked)?;
         return Ok((oid, Some(store.all_objects(Some(&repository)))));
     }

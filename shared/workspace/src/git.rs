@@ -33,6 +33,19 @@ const SWITCHES: &[&str] = &[
     "core.untrackedCache=false",
     "core.pager=cat",
     "protocol.allow=never",
+    // A setting of one protocol would count before that.
+    "protocol.ext.allow=never",
+    "protocol.fd.allow=never",
+    "protocol.file.allow=never",
+    "protocol.ftp.allow=never",
+    "protocol.ftps.allow=never",
+    "protocol.git.allow=never",
+    "protocol.http.allow=never",
+    "protocol.https.allow=never",
+    "protocol.ssh.allow=never",
+    "safe.bareRepository=explicit",
+    "core.excludesFile=/dev/null",
+    "core.attributesFile=/dev/null",
     "credential.helper=",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -68,16 +81,21 @@ impl Git {
         Self::at(git_dir).env("GIT_DIR", git_dir)
     }
 
-    /// Calls in a repository of the user, without the user's and the system's configuration.
+    /// Calls in a directory, without the user's and the system's configuration.
     pub(crate) fn at(dir: &Path) -> Self {
         let switches = SWITCHES.iter().map(ToString::to_string).collect();
         Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false, end: None }
     }
 
-    /// Calls in a repository of the user as the user would, to read what is configured and to
-    /// learn whether git trusts it.
+    /// Calls as the user would, to read what the user configured and to learn whether git trusts a
+    /// repository.
     pub(crate) fn as_user(dir: &Path) -> Self {
-        let switches = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat"];
+        let switches = [
+            "core.fsmonitor=false",
+            "core.hooksPath=/dev/null",
+            "core.pager=cat",
+            "safe.bareRepository=explicit",
+        ];
         let switches = switches.iter().map(ToString::to_string).collect();
         Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true, end: None }
     }
@@ -129,6 +147,9 @@ impl Git {
                 ("GIT_CONFIG_NOSYSTEM", "1"),
                 ("GIT_CONFIG_GLOBAL", "/dev/null"),
                 ("GIT_ATTR_NOSYSTEM", "1"),
+                // Nothing can lie below it.
+                ("HOME", "/dev/null"),
+                ("GIT_ALLOW_PROTOCOL", "none"),
             ]);
         }
         command.envs([
@@ -198,9 +219,23 @@ impl Git {
 fn failure<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>, ended: &Ended) -> Error {
     let verb = words.into_iter().next();
     let verb = verb.map_or(String::new(), |verb| verb.as_ref().to_string_lossy().into_owned());
-    let said = ended.words.trim().lines().next_back().unwrap_or("").to_owned();
-    let said = if said.is_empty() { ended.status.to_string() } else { said };
-    Error::failed(format!("'git {verb}' failed: {}", said.escape_debug()))
+    Error::failed(format!("'git {verb}' failed: {}", said(ended)))
+}
+
+/// Returns git's own words of why it failed, in one line.
+pub(crate) fn said(ended: &Ended) -> String {
+    let lines: Vec<&str> = ended.words.trim().lines().collect();
+    let is_why = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ");
+    let at = lines.iter().rposition(is_why).unwrap_or(lines.len().saturating_sub(1));
+    let mut said = lines.get(at).map_or_else(|| ended.status.to_string(), ToString::to_string);
+    // What it is about may stand below.
+    for line in lines.iter().skip(at + 1).take_while(|line| line.starts_with(['\t', ' '])) {
+        said = format!("{said} {}", line.trim());
+    }
+    // Git quotes names as people do; only what a terminal would obey is to be shown otherwise.
+    said.chars()
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect()
 }
 
 /// Runs a command to its end, or kills it when its time is over.

@@ -564,7 +564,7 @@ fn staged_in_modules<'a>(
     let mut listed: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
     let mut staged: BTreeSet<usize> = BTreeSet::new();
     for (at, bytes) in small_files(files, root, &asked, u64::MAX)? {
-        match index::parse_or_empty(&bytes, store.oid_len) {
+        match index::parse_or_empty(&bytes, store.oid_len, index::MOST_OF_GUEST) {
             Ok(index) if !index.is_partial => {
                 files.budget().take_names(index.entries.len() as u64, 0)?;
                 let plain =
@@ -789,7 +789,7 @@ fn read_position(
     look.position.refs.retain(|name, _| !name.starts_with("refs/remotes/"));
     let bytes = read.remove(&2).unwrap_or_default();
     if !bytes.is_empty() {
-        match index::parse(&bytes, oid_len) {
+        match index::parse(&bytes, oid_len, index::MOST_OF_GUEST) {
             Ok(index) => {
                 look.position.index_sha256 = index_sum(&index);
                 look.index.is_whole = !index.is_partial;

@@ -147,3 +147,8 @@ pub fn read(folder: &Path) -> Result<Option<Workspace>> {
     let path = folder.join(document());
     if path.exists() { read_document(&path).map(Some) } else { Ok(None) }
 }
+
+/// Returns the directories of git's that a workspace's repository may lead to, as far as they are there.
+pub(crate) fn trusted(record: &Workspace) -> Vec<PathBuf> {
+    record.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()).collect()
+}

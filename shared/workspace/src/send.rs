@@ -3,7 +3,7 @@
 use crate::{
     given::{Given, Seen, Tree},
     guest::{How, Look},
-    load::{Content, Load, Piece, REMOTE_REFS, is_remote, open_file},
+    load::{Content, Load, Piece, REMOTE_REFS, is_remote},
     plan::{self, DIR, LINK},
     prepare::Wish,
     record::Folder,
@@ -361,17 +361,16 @@ fn append_piece(
             append(builder, &mut header, &piece.path, bytes.as_slice())?;
             Ok(None)
         }
-        Content::Disk(disk, seen) => {
-            let said = || format!("cannot read '{}'", disk.display());
-            let file = open_file(disk).with_context(said)?;
+        Content::Disk(root, path, seen) => {
+            let said = || format!("cannot read '{}'", root.join(path).display());
+            // A link or a pipe that took its place is not opened.
+            let file = root.file(path).map_err(|error| {
+                let disk = root.join(path);
+                Error::conflict(format!("'{}' changed while it was read", disk.display()))
+                    .because(error)
+                    .hint("try again")
+            })?;
             let now = file.metadata().with_context(said)?;
-            if !now.is_file() {
-                return Err(Error::conflict(format!(
-                    "'{}' changed while it was read",
-                    disk.display()
-                ))
-                .hint("try again"));
-            }
             let size = now.len();
             let mode = if piece.mode == LINK { 0o644 } else { mode };
             let mut header = header(mode, tar::EntryType::Regular, size, mtime);

@@ -20,7 +20,7 @@ use banger_doc::{
 };
 use banger_state::{VmFolder, clock_ms, place};
 use nix::sys::statvfs::statvfs;
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -217,27 +217,27 @@ fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
 
 /// Returns what the host changed since it was prepared.
 fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
-    let source = Source::open(Path::new(&record.host_path))?;
+    let source = Source::open(Path::new(&record.host_path), &record::trusted(record))?;
     let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
     let (plan, commit) = match &source {
-        Source::Repository(repository) => {
-            (plan::of_repository(repository, true)?, repository.head.commit.clone())
-        }
+        Source::Repository(repository) => (
+            plan::of_repository(repository, !repository.has_own_excludes)?,
+            repository.head.commit.clone(),
+        ),
         Source::Directory(root) => {
             let store = Store::open(scratch.path(), "sha1")?;
             (plan::of_directory(root, &store.git())?, None)
         }
     };
     for (path, item) in &plan.items {
-        let disk = plan.root.join(OsStr::from_bytes(path));
         match given.get(path) {
             None => {
                 changes.insert(path.clone(), How::Added);
             }
             Some(given) if given.host == Some(item.seen) => {}
             Some(given) => {
-                let sum = read_item(item, &disk).map(|(sum, _)| sum).unwrap_or_default();
+                let sum = read_item(item, &plan.root, path).map(|(sum, _)| sum).unwrap_or_default();
                 if sum != given.sum || item.mode != given.mode {
                     changes.insert(path.clone(), How::Modified);
                 }

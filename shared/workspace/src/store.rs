@@ -90,7 +90,7 @@ impl Store {
         places.push(quoted(&self.local));
         if let Some(source) = source {
             places.push(":");
-            places.push(quoted(&source.objects()));
+            places.push(quoted(source.objects()));
         }
         places
     }
@@ -349,7 +349,7 @@ impl Store {
 
     /// Returns a way to call git on the store that reads the objects of a repository too.
     pub(crate) fn reading(&self, source: &Repository) -> Git {
-        self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&source.objects()))
+        self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(source.objects()))
     }
 }
 
