@@ -59,6 +59,8 @@ const DEVICES: &str = r#"
 who=$1 user=$2 bin=$3 vmm=$4 to=$5; shift 5
 mount -t tmpfs banger /mnt
 mknod -m 666 /mnt/kvm c 10 232; mknod -m 666 /mnt/tun c 10 200; chmod 666 /mnt/kvm /mnt/tun
+# Root's network has a device of its own.
+if [ "$who" = root ]; then chmod 600 /mnt/tun; fi
 if [ -e /dev/kvm ]; then mount --bind /mnt/kvm /dev/kvm; fi
 mount --bind /mnt/tun /dev/net/tun; umount -l /mnt
 # Something below the system's libraries, as some hosts have it.
@@ -699,12 +701,19 @@ fn refused(host: &Host) {
     host.run("vm-kill", &["web"]).ok();
     host.nothing_remains("web");
 
-    // A host that has no tap to give: QEMU does without, aloud; Firecracker has no other way.
+    // A host that has no tap to give: QEMU does without for whom that opens the host to its guest with
+    // leave, aloud; Firecracker has no other way.
     host.create("net", "user");
     let config = host.sandbox.home().join(".config/banger/config.toml");
     let with = format!("{}pasta = '/nowhere/pasta'\n", text.unwrap_or("[binaries]\n".into()));
     fs::write(&config, with).expect("the config");
     if host.vmm == Qemu {
+        let answer = host.run("vm-start", &["net"]);
+        answer.fails(5, "no network that keeps the guest from services on this host's loopback");
+        assert!(answer.stderr.contains("there is no '/nowhere/pasta'"), "{}", answer.all());
+        assert!(answer.stderr.contains("'--allow-host'"), "{}", answer.all());
+        host.nothing_remains("net");
+        host.run("vm-set", &["net", "--allow-host"]).ok();
         let view = host.start("net");
         let notes = view["running"]["notes"].to_string();
         assert!(notes.contains("QEMU's own, since there is no '/nowhere/pasta'"), "{notes}");
@@ -724,6 +733,9 @@ fn refused(host: &Host) {
 fn a_host_that_gives_no_namespaces_has_no_jail_and_says_so() {
     let Some(host) = Host::new(As::Shut, Qemu, Then::Halts) else { return };
     host.create("web", "user");
+    let answer = host.run("vm-start", &["web"]);
+    answer.fails(5, "no network that keeps the guest from services on this host's loopback");
+    host.run("vm-set", &["web", "--allow-host"]).ok();
     let view = host.start("web");
     let notes = view["running"]["notes"].to_string();
     for note in ["the VMM runs without its jail", "no PID namespace", "network: QEMU's own"] {

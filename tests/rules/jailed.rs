@@ -44,3 +44,23 @@ fn programs_that_parse_a_disk_run_in_the_jail_alone() {
     }
     none(complaints);
 }
+
+#[test]
+fn git_on_what_a_guest_wrote_runs_in_the_jail_alone() {
+    let mut complaints = Vec::new();
+    for path in ["export.rs", "guest.rs", "status.rs"].map(|n| format!("shared/workspace/src/{n}"))
+    {
+        let code = code(&path);
+        for (number, line) in (1..).zip(code.lines()) {
+            // The host's own files are what this one is about.
+            let is_hosts = line.contains("plan::of_directory(");
+            let is_other = ["Git::", ".git()", "git_writing_to(", ".reading("]
+                .iter()
+                .any(|call| line.contains(call));
+            if is_other && !is_hosts {
+                complaints.push(format!("{path}:{number} calls git without Store::git_for_guest"));
+            }
+        }
+    }
+    none(complaints);
+}

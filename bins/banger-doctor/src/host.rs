@@ -43,13 +43,13 @@ pub(crate) fn checks() -> Vec<Check> {
             "pasta",
             config.binaries.pasta.clone(),
             &remedy::PASST,
-            "guests reach the network through QEMU's own user network instead",
+            "guests need '--net none', or '--allow-host' for QEMU's own user network",
         ),
         tool(
             "nft",
             None,
             &remedy::NFTABLES,
-            "guests reach the network through QEMU's own user network instead",
+            "guests need '--net none', or '--allow-host' for QEMU's own user network",
         ),
         needed("e2fsck", &remedy::E2FSPROGS),
         needed("resize2fs", &remedy::E2FSPROGS),
@@ -190,15 +190,15 @@ fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
 
 fn tun(config: &Config) -> Check {
     let path = "/dev/net/tun";
-    let instead = "guests use QEMU's own user network";
+    let instead = "guests need '--net none', or '--allow-host' for QEMU's own user network";
     let user = banger_net::RunAs::needed(config.run_as.as_deref());
     let error = match OpenOptions::new().read(true).write(true).open(path) {
-        // Root's guests have a network of another user.
+        // A root of a user namespace cannot give its network's user a device.
         Ok(_) if user.is_ok_and(|user| !banger_net::may_open_tun(user)) => {
             let name = config.run_as.as_deref().unwrap_or("nobody");
             return warn(
                 "tun",
-                format!("{path} is not for '{name}', as whom root's network runs: {instead}"),
+                format!("{path} is not for '{name}', as whom this root's network runs: {instead}"),
                 OPEN_TUN,
             );
         }

@@ -48,21 +48,24 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     let config = Config::load()?;
     let addresses = banger_net::Plan::new();
     let mut notes = Vec::new();
-    let network = match spec.net {
-        NetMode::User => match wish(&spec, &config, &addresses) {
-            Ok(wish) => Some(wish),
-            Err(why) => {
-                notes.push(weaker_network(&addresses, &why));
-                None
-            }
-        },
-        NetMode::None => None,
-    };
+    let (mut network, mut without) = (None, None);
+    if spec.net == NetMode::User {
+        match wish(&spec, &config, &addresses) {
+            Ok(wish) => network = Some(wish),
+            Err(why) => without = Some(why),
+        }
+    }
     let mut plan = plan(state, &vm, &spec, &image, &kernel, until)?;
     plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
     let (machine, note) = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
+    if let Some(why) = without {
+        if !spec.allow_host {
+            return Err(refuse_network(&why));
+        }
+        notes.push(weaker_network(&addresses, &why));
+    }
     notes.extend(note);
     let mut guest = guest(&vm, &spec, &image, &kernel, &addresses, machine.guest_channel());
     let mut contents = Vec::new();
@@ -189,6 +192,16 @@ fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, S
     let tools = Tools::find(run_as, config.binaries.pasta.as_deref())?;
     let options = Options { run_as, allow_host: spec.allow_host, by_name: true };
     Ok(Wish { tools, plan: plan.clone(), options })
+}
+
+/// Refuses QEMU's own network, which opens the host's loopback to the guest, to whom did not allow that.
+pub(crate) fn refuse_network(why: &str) -> Error {
+    Error::unavailable("no network that keeps the guest from services on this host's loopback")
+        .because(why.to_owned())
+        .hint(
+            "'banger doctor' says what is missing; '--net none' does without a network, '--allow-host' \
+             opens them ('banger vm set' takes both)",
+        )
 }
 
 /// What the user is to know of a VM behind QEMU's own network.

@@ -1,6 +1,7 @@
 //! The stub: PID 1 of a PID namespace that the VMM runs in, so that however the supervisor dies,
 //! the kernel ends everything (pid_namespaces(7)).
 
+use crate::prepare::refuse_network;
 use banger_doc::{Context, Error, Result};
 use banger_machine::{BUSY, Launch, Way};
 use banger_net::{Network, Options, Tools};
@@ -61,7 +62,8 @@ pub(crate) struct Stub {
     pub(crate) vmm: Pid,
     /// What the user is to know of fences that are not there.
     pub(crate) weaker: Vec<String>,
-    /// Why there is no network namespace, if one was asked for and is not there.
+    /// Why there is no network namespace, if one was asked for and is not there: QEMU's own network stands
+    /// in, which the user allowed.
     pub(crate) no_network: Option<String>,
     /// Whether it was waited for.
     gone: Cell<bool>,
@@ -95,6 +97,8 @@ pub(crate) struct Wish {
 enum First {
     Begun(Pid),
     Failed(String),
+    /// There is no network that the user allowed.
+    Refused(String),
     NoNamespace(String),
     NoNetwork(String),
 }
@@ -255,6 +259,10 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
                 reap(pid, REAP_LIMIT);
                 return Ok(Err(why));
             }
+            First::Refused(why) => {
+                reap(pid, REAP_LIMIT);
+                return Err(refuse_network(&why));
+            }
             First::Failed(why) => {
                 let _ = kill(pid, Signal::SIGKILL);
                 reap(pid, REAP_LIMIT);
@@ -292,6 +300,7 @@ fn first(report: &OwnedFd, until: Instant) -> Result<First> {
     Ok(match (bytes.first(), sender) {
         (Some(b'V'), Some(pid)) if size > 0 => First::Begun(pid),
         (Some(b'E'), _) if size > 0 => First::Failed(text()),
+        (Some(b'U'), _) if size > 0 => First::Refused(text()),
         (Some(b'N'), _) if size > 0 => First::NoNamespace(text()),
         (Some(b'W'), _) if size > 0 => First::NoNetwork(text()),
         _ => First::Failed("its stub ended".into()),
@@ -335,6 +344,11 @@ fn be_stub(
     let network = vmm.network.map(|wish| wish.grant(vmm.stderr, vmm.until)).transpose();
     let (network, plan, jail) = match (network, &vmm.way.without_tap) {
         (Ok(network), _) => (network, &vmm.way.command, &vmm.way.jail),
+        (Err(error), Some(_)) if !vmm.network.is_some_and(|wish| wish.options.allow_host) => {
+            let words = error.chain();
+            say(b'U', &words.as_bytes()[..words.len().min(WORDS)]);
+            return 1;
+        }
         (Err(error), Some((without_tap, jail))) => {
             let words = error.chain();
             say(b'W', &words.as_bytes()[..words.len().min(WORDS)]);

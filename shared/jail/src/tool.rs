@@ -104,7 +104,7 @@ impl Tool {
         Ok(Self { program, seen: Vec::new(), limits })
     }
 
-    /// Has it see a file or a folder where it lies, an absolute path without links.
+    /// Has it see a file or a folder where it lies, an absolute path.
     #[must_use]
     pub fn sees(mut self, path: impl Into<PathBuf>, writable: bool) -> Self {
         self.seen.push((path.into(), writable));

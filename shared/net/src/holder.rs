@@ -325,7 +325,8 @@ fn build(
 ) -> Result<(u32, Vec<OwnedFd>)> {
     if let Some(user) = options.run_as {
         pasta::become_user(user).context("cannot become the user of the network")?;
-        // A change of user hides a process from its own kind, which `pasta` is.
+        // A change of user hides a process from its own kind, which `pasta` is, now and whenever it is started
+        // again; nothing else of the host is this user.
         prctl::set_dumpable(true).context("cannot become visible")?;
     }
     // After the change of user, which takes this wish back.

@@ -1,8 +1,9 @@
 //! What a namespace of one's own takes, and why it is not to be had.
 
+use banger_jail::{User as Kind, own_user, weak_root};
 use nix::unistd::{AccessFlags, Gid, Uid, User, access, geteuid};
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -20,9 +21,19 @@ pub struct RunAs {
 }
 
 impl RunAs {
-    /// Returns whom this process needs: nobody else, unless it is root.
+    /// Returns whom this process needs: nobody else, unless it is root. Without a name it is a user that
+    /// nothing else of the host has; a root of a user namespace has none to give.
     pub fn needed(name: Option<&str>) -> Result<Option<Self>, String> {
-        if geteuid().is_root() { Self::named(name.unwrap_or("nobody")).map(Some) } else { Ok(None) }
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        match name {
+            None if weak_root().is_ok() => {
+                let uid = own_user(Kind::Network);
+                Ok(Some(Self { uid, gid: Gid::from_raw(uid.as_raw()) }))
+            }
+            name => Self::named(name.unwrap_or("nobody")).map(Some),
+        }
     }
 
     /// Looks a user up by name or number; a number needs no entry and is its own group then.
@@ -89,10 +100,12 @@ pub fn user_namespaces(other: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Says whether the user of a network can make taps.
+/// Says whether the user of a network can make taps: root gives one that cannot a device of its own.
 pub fn may_open_tun(run_as: Option<RunAs>) -> bool {
+    let opens = || OpenOptions::new().read(true).write(true).open(TUN).is_ok();
     match run_as {
         None => access(TUN, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
+        Some(_) if weak_root().is_ok() && opens() => true,
         Some(user) => fs::metadata(TUN).is_ok_and(|meta| {
             let shift = if meta.uid() == user.uid.as_raw() {
                 6
@@ -129,6 +142,17 @@ mod tests {
         assert!(RunAs::named("0").is_err());
         assert!(RunAs::named("no such user").is_err());
         assert_eq!(RunAs::named("4294900000").unwrap().gid.as_raw(), 4_294_900_000);
+    }
+
+    #[test]
+    fn what_leads_a_network_out_shares_its_user_with_nothing() {
+        if weak_root().is_err() {
+            return;
+        }
+        let user = RunAs::needed(None).unwrap().unwrap();
+        assert!(User::from_uid(user.uid).unwrap().is_none(), "{user:?}");
+        assert!(user.uid != own_user(Kind::Vmm) && user.uid != own_user(Kind::Tool));
+        assert_eq!(RunAs::needed(Some("nobody")).unwrap(), Some(RunAs::named("nobody").unwrap()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     guest::{self, Changes, How, Scratch},
     record::Folder,
     source::Source,
-    status::{changes, inner_changes, keeps_mode, look, no_workspace},
+    status::{changes, inner_changes, look, no_workspace},
     store::Store,
 };
 use banger_channel::files::Files;
@@ -65,17 +65,13 @@ impl Export {
                 .hint("somebody removed it there"));
         }
         let scratch = Scratch::new(&store)?;
-        let keeps = keeps_mode(&store);
+        let keeps = store.keeps_mode();
         let tree =
             guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
-        let mut git = store.git_writing_to(&scratch.objects());
+        let git = store.git_for_guest(Some(&scratch));
         let mut base_commit = record.base_commit.clone();
         if let Some(asked) = &want.base_commit {
-            let (commit, more) = find_commit(&store, &record, asked)?;
-            if let Some(more) = more {
-                git = git.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", more);
-            }
-            base_commit = Some(commit);
+            base_commit = Some(find_commit(&store, &record, &scratch, asked)?);
         }
         let base = match &base_commit {
             Some(commit) => commit.clone(),
@@ -161,25 +157,27 @@ pub(crate) fn differences(git: &Git, base: &str, tree: &str) -> Result<Changes> 
     Ok(changes)
 }
 
-/// Finds a commit in what the guest was given, else in the host's repository, whose objects are
-/// then to be read too.
+/// Finds a commit in what the guest was given, else in the host's repository, of which the scratch then has
+/// it.
 fn find_commit(
     store: &Store,
     record: &Workspace,
+    scratch: &Scratch,
     asked: &str,
-) -> Result<(String, Option<std::ffi::OsString>)> {
+) -> Result<String> {
     let full = format!("{asked}^{{commit}}");
     let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &full];
-    let ended = store.git().attempt(words, b"")?;
+    let ended = store.git_for_guest(None).attempt(words, b"")?;
     let oid = String::from_utf8_lossy(&ended.answer).trim().to_owned();
     if ended.status.success() && crate::git::is_oid(&oid) {
-        return Ok((oid, None));
+        return Ok(oid);
     }
     if let Ok(Source::Repository(repository)) =
         Source::open(Path::new(&record.host_path), &crate::record::trusted(record))
     {
         let oid = repository.resolve(asked)?;
-        return Ok((oid, Some(store.all_objects(Some(&repository)))));
+        store.bring(&repository, &oid, scratch)?;
+        return Ok(oid);
     }
     Err(Error::not_found(format!("no commit '{}' on the host", asked.escape_debug()))
         .hint("give one that the guest was given or that the host's repository has"))

@@ -1,6 +1,7 @@
 //! Running the host's `git`: direct words, a scrubbed environment, every wait and size bounded.
 
 use banger_doc::{Context, Error, Result};
+use banger_jail::{Limits, Tool};
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -25,6 +26,10 @@ const LIMIT: Duration = Duration::from_mins(20);
 const MAX_ANSWER: u64 = 1 << 30;
 /// The most bytes kept of what a call says on stderr.
 const MAX_WORDS: u64 = 64 << 10;
+/// What a call on a guest's files may use of the host. Packs are mapped, in parts that are let go of.
+const JAILED: Limits = Limits { memory: 4 << 30, mapped: 4 << 30, file: 64 << 30, time: LIMIT };
+/// Keeps what is mapped of packs within that.
+const MAPPED: &[&str] = &["core.packedGitWindowSize=64m", "core.packedGitLimit=1g"];
 
 /// Nothing that a repository or a user configures runs: no hook, no monitor, no pager, no remote.
 const SWITCHES: &[&str] = &[
@@ -62,6 +67,8 @@ pub(crate) struct Git {
     switches: Vec<String>,
     as_user: bool,
     end: Option<Instant>,
+    /// What it sees in a jail, and whether it may write there; none, it runs as the user does.
+    jail: Option<Vec<(PathBuf, bool)>>,
 }
 
 /// What a call ended with.
@@ -84,7 +91,7 @@ impl Git {
     /// Calls in a directory, without the user's and the system's configuration.
     pub(crate) fn at(dir: &Path) -> Self {
         let switches = SWITCHES.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false, end: None }
+        Self::new(dir, switches, false)
     }
 
     /// Calls as the user would, to read what the user configured and to learn whether git trusts a
@@ -97,7 +104,11 @@ impl Git {
             "safe.bareRepository=explicit",
         ];
         let switches = switches.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true, end: None }
+        Self::new(dir, switches, true)
+    }
+
+    fn new(dir: &Path, switches: Vec<String>, as_user: bool) -> Self {
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user, end: None, jail: None }
     }
 
     /// Has calls end by then, if it is sooner than they have to anyway.
@@ -130,8 +141,36 @@ impl Git {
         self.env("GIT_WORK_TREE", dir)
     }
 
-    fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new("git");
+    /// Has calls run in a jail that shows these folders, to read, and `written`: for what parses a guest's
+    /// bytes.
+    pub(crate) fn jailed(
+        mut self,
+        read: impl IntoIterator<Item = PathBuf>,
+        written: Option<&Path>,
+    ) -> Self {
+        let read = read.into_iter().map(|dir| (dir, false));
+        self.jail = Some(read.chain(written.map(|dir| (dir.to_owned(), true))).collect());
+        self.switches.extend(MAPPED.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Returns the jail to run in, if there is to be one.
+    fn tool(&self) -> Result<Option<Tool>> {
+        let Some(folders) = &self.jail else { return Ok(None) };
+        let mut tool = Tool::new(&find()?, JAILED)?;
+        for (dir, written) in folders {
+            let dir = std::path::absolute(dir).context("a folder has no path")?;
+            tool = tool.sees(dir, *written);
+        }
+        Ok(Some(tool))
+    }
+
+    fn command<S: AsRef<OsStr>>(
+        &self,
+        tool: Option<&Tool>,
+        words: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = tool.map_or_else(|| Command::new("git"), Tool::command);
         if self.as_user {
             for (name, _) in std::env::vars_os() {
                 if name.as_encoded_bytes().starts_with(b"GIT_") {
@@ -198,9 +237,11 @@ impl Git {
         words: impl IntoIterator<Item = S>,
         input: &[u8],
     ) -> Result<Ended> {
-        let mut command = self.command(words);
+        let tool = self.tool()?;
+        let mut command = self.command(tool.as_ref(), words);
         command.stdout(Stdio::piped());
-        bounded(command, input, self.limit())
+        let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
+        bounded(command, input, self.limit(), jail)
     }
 
     /// Calls git with its answer going to a file.
@@ -209,9 +250,11 @@ impl Git {
         words: impl IntoIterator<Item = S> + Clone,
         file: File,
     ) -> Result<()> {
-        let mut command = self.command(words.clone());
+        let tool = self.tool()?;
+        let mut command = self.command(tool.as_ref(), words.clone());
         command.stdout(file);
-        let ended = bounded(command, b"", self.limit())?;
+        let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
+        let ended = bounded(command, b"", self.limit(), jail)?;
         if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
     }
 }
@@ -238,17 +281,40 @@ pub(crate) fn said(ended: &Ended) -> String {
         .collect()
 }
 
-/// Runs a command to its end, or kills it when its time is over.
-fn bounded(mut command: Command, input: &[u8], limit: Duration) -> Result<Ended> {
+/// Finds git as a jail has to know it.
+fn find() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join("git"))
+        .find(|git| git.is_file())
+        .ok_or_else(absent)
+}
+
+fn absent() -> Error {
+    Error::unavailable("cannot find the program 'git'").hint("install git on this host")
+}
+
+/// Runs a command to its end, or kills it when its time is over; in a jail, in this folder, if there is to
+/// be one.
+fn bounded(
+    mut command: Command,
+    input: &[u8],
+    limit: Duration,
+    jail: Option<(&Tool, &Path)>,
+) -> Result<Ended> {
     command.stderr(Stdio::piped());
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
-    let mut child = command.spawn().map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
-            Error::unavailable("cannot find the program 'git'").hint("install git on this host")
-        } else {
-            Error::failed("cannot run 'git'").because(error)
-        }
-    })?;
+    let started = match jail {
+        Some((tool, dir)) => tool.spawn(command, dir),
+        None => command.spawn().map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                absent()
+            } else {
+                Error::failed("cannot run 'git'").because(error)
+            }
+        }),
+    };
+    let mut child = started?;
     let pid = Pid::from_raw(child.id() as i32);
     let stdin = child.stdin.take();
     let stdout = child.stdout.take();

@@ -370,7 +370,8 @@ fn left_the_index(
     let Some(commit) = record.base_commit.as_ref().filter(|_| !lying.is_empty()) else {
         return Ok(Vec::new());
     };
-    let listed = store.git().run(["ls-tree", "-r", "-z", "--name-only", commit], b"")?;
+    let git = store.git_for_guest(None);
+    let listed = git.run(["ls-tree", "-r", "-z", "--name-only", commit], b"")?;
     let listed: BTreeSet<&[u8]> = split_zero(&listed).collect();
     lying.retain(|path| listed.contains(path.as_slice()));
     Ok(lying)
@@ -608,7 +609,7 @@ pub(crate) fn staged_only(store: &Store, look: &Look) -> Result<BTreeMap<Vec<u8>
     if oids.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let git = store.git_writing_to(&store.local);
+    let git = store.git_for_guest(None);
     let answer = git.run(["cat-file", "--batch-check"], crate::git::lines(oids).as_bytes())?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let missing: BTreeSet<&str> =
@@ -630,7 +631,7 @@ pub(crate) fn index_is_committed(
     }
     // Apart from all else, since what lies there under that name is the guest's word.
     let scratch = Scratch::new(store)?;
-    let git = store.git_writing_to(&scratch.objects()).env("GIT_INDEX_FILE", scratch.index());
+    let git = store.git_for_guest(Some(&scratch));
     let path = format!(".git/objects/{}/{}", &head[..2], &head[2..]);
     if let Some(object) = small_files(files, root, &[path.as_bytes()], 64 << 10)?.remove(&0) {
         let dir = scratch.objects().join(&head[..2]);
@@ -871,9 +872,8 @@ fn ignored(
         input.push(0);
     }
     let git = store
-        .git()
+        .git_for_guest(Some(&scratch))
         .work_tree(&scratch.tree())
-        .env("GIT_INDEX_FILE", scratch.index())
         .set(format!("core.excludesFile={}", excludes.display()));
     let ended = git.attempt(["check-ignore", "-z", "--stdin", "--no-index"], &input)?;
     if ended.status.code().is_none_or(|code| code > 1) {
@@ -1048,9 +1048,8 @@ pub(crate) fn tree_of(
     keeps_mode: bool,
 ) -> Result<String> {
     let git = store
-        .git_writing_to(&scratch.objects())
+        .git_for_guest(Some(scratch))
         .work_tree(&scratch.tree())
-        .env("GIT_INDEX_FILE", scratch.index())
         .set("core.protectHFS=true")
         .set("core.protectNTFS=true")
         .set("core.safecrlf=false")

@@ -170,7 +170,7 @@ pub fn status(
         let end = files.budget().end();
         let store = Store::open(dir, &record.object_format)?.until(end);
         let look = look(files, &record, &store, &given, next.as_ref())?;
-        status.unexported = unexported(files, &record, &store, &given, &look, keeps_mode(&store))?;
+        status.unexported = unexported(files, &record, &store, &given, &look, store.keeps_mode())?;
         status.guest_changes = changes(&look.changes);
         status.guest_commit = head_commit(&look.position);
         status.notes.extend(look.notes);
@@ -204,7 +204,7 @@ pub fn status(
 fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let store = Store::open(dir, &record.object_format)?;
-    let git = store.git_writing_to(&store.local);
+    let git = store.git_for_guest(None);
     let edits = differences(&git, base, &record.prepared_tree)?;
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
@@ -258,11 +258,6 @@ pub(crate) fn no_workspace() -> Error {
         .hint("'banger workspace prepare' puts a repository into it")
 }
 
-pub(crate) fn keeps_mode(store: &Store) -> bool {
-    let said = store.git().attempt(["config", "--get", "core.filemode"], b"");
-    said.is_ok_and(|said| said.answer.starts_with(b"false"))
-}
-
 pub(crate) fn look(
     files: &Files<'_>,
     record: &Workspace,
@@ -270,7 +265,7 @@ pub(crate) fn look(
     given: &Tree,
     next: Option<&Tree>,
 ) -> Result<Look> {
-    let keeps = keeps_mode(store);
+    let keeps = store.keeps_mode();
     guest::look(files, record, store, given, next, keeps)
 }
 
@@ -371,7 +366,7 @@ pub(crate) fn unexported(
         let tree =
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
         is_same |= exported.is_some_and(|exported| tree == exported.tree);
-        let git = store.git_writing_to(&scratch.objects());
+        let git = store.git_for_guest(Some(&scratch));
         let listed = git.run(["ls-tree", "-r", "-z", &tree], b"")?;
         let listed: BTreeMap<&[u8], &[u8]> = split_zero(&listed).filter_map(path_and_oid).collect();
         // Once an export saw this very index, an earlier version of a file that is in the patch is part

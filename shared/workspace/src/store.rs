@@ -3,6 +3,7 @@
 
 use crate::{
     git::{Git, is_oid, lines},
+    guest::Scratch,
     remotes::{self, Ways},
     source::{Ref, Repository},
 };
@@ -80,18 +81,26 @@ impl Store {
     pub(crate) fn git_writing_to(&self, new: &Path) -> Git {
         self.git()
             .env("GIT_OBJECT_DIRECTORY", new)
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.all_objects(None))
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.all_objects())
     }
 
-    /// Returns the list of all places of objects, with those of a repository if one is given.
-    pub(crate) fn all_objects(&self, source: Option<&Repository>) -> OsString {
+    /// Returns a way to call git on what a guest wrote or names: in a jail, which shows what banger gave the
+    /// guest and, to write, the scratch alone.
+    pub(crate) fn git_for_guest(&self, scratch: Option<&Scratch>) -> Git {
+        let git = match scratch {
+            Some(scratch) => {
+                self.git_writing_to(&scratch.objects()).env("GIT_INDEX_FILE", scratch.index())
+            }
+            None => self.git_writing_to(&self.local),
+        };
+        git.jailed([self.dir.clone(), self.local.clone()], scratch.map(Scratch::path))
+    }
+
+    /// Returns the list of all places of objects.
+    fn all_objects(&self) -> OsString {
         let mut places = quoted(&self.dir.join("objects"));
         places.push(":");
         places.push(quoted(&self.local));
-        if let Some(source) = source {
-            places.push(":");
-            places.push(quoted(source.objects()));
-        }
         places
     }
 
@@ -112,7 +121,10 @@ impl Store {
             places.push(quoted(&entry.path().join("local")));
             places.push(":");
         }
+        // Only names of the guest's are read here, and objects of the host's alone.
         let git = self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", places);
+        let folders = [self.dir.clone(), beside.join("modules")];
+        let git = git.jailed(folders.into_iter().filter(|dir| dir.is_dir()), None);
         let answer = git.run(["cat-file", "--batch-check"], lines(oids).as_bytes())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         Ok(answer
@@ -134,7 +146,7 @@ impl Store {
         if oids.is_empty() {
             return Ok(found);
         }
-        let git = self.git_writing_to(&self.local);
+        let git = self.git_for_guest(None);
         let answer =
             git.run(["cat-file", "--batch-check"], lines(oids.iter().copied()).as_bytes())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -318,6 +330,25 @@ impl Store {
         self.remember(history)
     }
 
+    /// Brings a commit of a repository without its history into a scratch, where a jail shows it.
+    pub(crate) fn bring(&self, source: &Repository, commit: &str, scratch: &Scratch) -> Result<()> {
+        let dir = scratch.objects().join("pack");
+        fs::create_dir_all(&dir).context("cannot make a scratch directory")?;
+        let base = dir.join("pack").into_os_string();
+        let words = ["pack-objects", "--revs", "--shallow", "--delta-base-offset", "-q"];
+        let words = words.iter().map(OsString::from).chain([base]);
+        let commits = format!("--shallow {commit}\n{commit}\n");
+        self.reading(source).run(words, commits.as_bytes()).map(drop).with_context(|| {
+            format!("cannot read the commit '{commit}' of '{}'", source.root.display())
+        })
+    }
+
+    /// Says whether modes of files are kept as they were given.
+    pub(crate) fn keeps_mode(&self) -> bool {
+        let said = self.git().attempt(["config", "--get", "core.filemode"], b"");
+        said.is_ok_and(|said| said.answer.starts_with(b"false"))
+    }
+
     /// Writes down what history the store has.
     fn remember(&self, history: &History) -> Result<()> {
         let lines = lines(&history.shallow);
@@ -412,6 +443,40 @@ fn each_object(answer: &[u8], mut take: impl FnMut(&str, &str, &[u8])) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn git_on_what_a_guest_wrote_sees_that_and_the_store_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "sha1").unwrap();
+        let scratch = Scratch::new(&store).unwrap();
+        let (inside, outside) = (scratch.tree().join("file"), dir.path().join("outside"));
+        for file in [&inside, &outside] {
+            fs::write(file, "words\n").unwrap();
+        }
+        let hash = |git: Git, file: &Path| {
+            let words = ["hash-object", "-w", "--no-filters", file.to_str().unwrap()];
+            git.attempt(words, b"").unwrap()
+        };
+        let jailed = || store.git_for_guest(Some(&scratch)).work_tree(&scratch.tree());
+        let known = hash(jailed(), &inside);
+        assert!(known.status.success(), "{}", known.words);
+        let oid = String::from_utf8(known.answer).unwrap();
+        let oid = oid.trim();
+        let object = scratch.objects().join(&oid[..2]).join(&oid[2..]);
+        assert!(object.is_file());
+        let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+        assert_eq!(owner(&object), owner(&inside));
+        // Without the jail it reads whatever it is led to.
+        assert!(hash(store.git_writing_to(&scratch.objects()), &outside).status.success());
+        for file in [outside.as_path(), Path::new("/etc/passwd")] {
+            let said = hash(jailed(), file);
+            assert!(said.words.contains("No such file or directory"), "{}", said.words);
+        }
+        // Where nothing is to be written, nothing can.
+        let read = store.git_for_guest(None).attempt(["hash-object", "-w", "--stdin"], b"new");
+        assert!(!read.unwrap().status.success());
+        assert!(banger_jail::weaker().is_none());
+    }
 
     #[test]
     fn blobs_are_read_within_bounds() {
