@@ -1,6 +1,6 @@
 //! What a guest or an archive may take is decided once, where a command begins.
 
-use crate::{files, none, root};
+use crate::{ending, files, none, root};
 use std::fs;
 
 /// Where a budget is made, and where the bounds of layers meet what the user chose.
@@ -22,10 +22,9 @@ const MAKERS: &[(&str, &[&str])] = &[
 #[test]
 fn budgets_are_made_where_commands_begin() {
     let mut complaints = Vec::new();
-    for path in files() {
+    for path in ending("rs", files()) {
         let is_source = ["bins/", "shared/"].iter().any(|top| path.starts_with(top))
             && path.contains("/src/")
-            && path.ends_with(".rs")
             && !path.ends_with("/tests.rs");
         if !is_source {
             continue;
