@@ -4,12 +4,14 @@
 mod budgets;
 mod bugs;
 mod dependencies;
+mod dial;
 mod documents;
 mod hints;
 mod jailed;
 mod pages;
 mod programs;
 mod removal;
+mod tars;
 mod words;
 
 use std::{

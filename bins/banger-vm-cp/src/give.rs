@@ -5,7 +5,7 @@ use crate::{
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
 };
-use banger_channel::files::{Put, Whole, append_link, relay};
+use banger_channel::files::{Put, Whole, Whom, append_link, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result, shell_word};
 use indicatif::ProgressBar;
@@ -94,7 +94,7 @@ pub(crate) fn stream(guest: &Guest, to: &str, archive: bool) -> Result<Copy> {
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
     let done = guest.writer(archive).put(text(&path)?, Put::Into, |writer| {
         let mut counted = Measured { to: writer, size: 0 };
-        copy.entries = relay(&mut stdin, &mut counted)?;
+        copy.entries = relay(&mut stdin, &mut counted, Whom::Agent)?;
         copy.size_bytes = counted.size;
         Ok(())
     });

@@ -6,7 +6,7 @@ use crate::{
     progress::{Counted, bar},
     signals::Signals,
 };
-use banger_channel::files::{Files, MARK, Take, Taken, Tar, relay};
+use banger_channel::files::{Files, MARK, Take, Taken, Tar, Whom, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result, shell_word};
 use banger_tree::remove_tree_if_there;
@@ -74,7 +74,7 @@ pub(crate) fn stream(guest: &Guest, from: &str) -> Result<()> {
         _ => guest.files().tar(text(&real)?, &[]),
     }?;
     let mut stdout = Outlet { to: std::io::stdout().lock(), is_closed: false };
-    let done = relay(&mut tar, &mut stdout);
+    let done = relay(&mut tar, &mut stdout, Whom::Anybody);
     if stdout.is_closed {
         return Ok(());
     }

@@ -18,7 +18,7 @@ mod wire;
 pub use budget::Budget;
 pub use link::append_link;
 pub use owner::Owner;
-pub use relay::relay;
+pub use relay::{Whom, relay};
 pub use serve::{serve, serve_for};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;

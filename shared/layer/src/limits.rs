@@ -48,6 +48,7 @@ impl Limits {
         banger_tar::Limits {
             header_bytes: self.header_bytes,
             xattrs: self.xattrs,
+            idle_sizes: true,
             raise: Some(RAISE),
         }
     }

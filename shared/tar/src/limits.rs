@@ -9,6 +9,9 @@ pub struct Limits {
     pub header_bytes: u64,
     /// Extended attributes of one entry.
     pub xattrs: usize,
+    /// Whether what has no content may tell a size. Some builders of layers have links tell that of
+    /// the file, and whoever unpacks layers passes over it; others take what follows for content.
+    pub idle_sizes: bool,
     /// What to type to raise them, where that can be.
     pub raise: Option<&'static str>,
 }
@@ -26,7 +29,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_bytes: 1 << 20, xattrs: 256, raise: None }
+        Self { header_bytes: 1 << 20, xattrs: 256, idle_sizes: false, raise: None }
     }
 }
 
