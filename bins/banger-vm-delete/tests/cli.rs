@@ -1,4 +1,5 @@
 //! The contract of `banger-vm-delete`.
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_doc::HostPorts;
 use banger_lease::Leases;

@@ -84,7 +84,7 @@ fn play(foul: Foul, stream: &mut BufReader<UnixStream>) -> Result<()> {
                 if is_fat {
                     write!(out, "f 644 {}\0", 480u64 << 20)?;
                     let piece =
-                        [b"DIRC\0\0\0\x02\0\xff\xff\xff".as_slice(), &[b'x'; 1 << 16]].concat();
+                        [b"DIRC\0\0\0\x02\0\xff\xff\xff".as_slice(), &[b'x'; 8192]].concat();
                     loop {
                         out.write_all(&piece)?;
                     }

@@ -83,7 +83,7 @@ pub struct Workspace {
     pub untracked_left: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
-    /// What was found right before the VM was last stopped.
+    /// What was found right before the VM was last stopped; gone once it is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_stop: Option<AtStop>,
     /// Directories of git's outside the repository that it may lead to.

@@ -442,7 +442,7 @@ fn linked_work_trees(
     let counted: BTreeSet<&[u8]> = places
         .iter()
         .map(|(dir, _)| dir.as_slice())
-        .filter(|dir| !ignored.contains(*dir))
+        .filter(|dir| !ignored.contains(dir))
         .collect();
     let mut trees = Vec::new();
     for (at, name) in names.iter().enumerate() {
@@ -746,7 +746,7 @@ fn read_position(
     look.position.head = String::from_utf8_lossy(&head).trim().chars().take(1100).collect();
     let packed = read.remove(&1).unwrap_or_default();
     let budget = files.budget();
-    let lines = packed.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+    let lines = packed.split(|byte| *byte == b'\n').count() as u64;
     budget.take_names(lines, packed.len() as u64)?;
     look.position.refs = parse_packed_refs(&packed);
     let mut loose: Vec<Vec<u8>> = Vec::new();
