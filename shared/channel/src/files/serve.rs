@@ -262,6 +262,8 @@ pub(super) struct Tree {
     pub(super) plain: bool,
     /// What is made belongs to who makes it, whatever a stream says.
     pub(super) own: bool,
+    /// Permission bits that nothing gets, whatever a stream says.
+    pub(super) masked: u32,
     /// Permission bits of directories until a stream has filled them.
     pub(super) unfinished: u32,
     /// Set by somebody who wants no more of a stream.
@@ -282,6 +284,7 @@ impl Tree {
                 keeps: false,
                 plain: false,
                 own: false,
+                masked: 0,
                 unfinished: 0o755,
                 stop: Arc::default(),
                 last: RefCell::new(None),
@@ -581,7 +584,7 @@ impl Tree {
         dirs: &mut Vec<Finish>,
     ) -> std::io::Result<()> {
         let header = entry.header();
-        let mode = header.mode()? & if self.plain { 0o1777 } else { 0o7777 };
+        let mode = header.mode()? & if self.plain { 0o1777 } else { 0o7777 } & !self.masked;
         let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
         let mtime_s = match header.mtime()? {
             PRESENT => present_s(self.youngest_s.get()),
