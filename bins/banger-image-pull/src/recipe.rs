@@ -6,10 +6,15 @@ use banger_doc::{Context, Error, Result, shows};
 use banger_image::{interrupt, progress};
 use banger_layer::{Layer, Progress, Summary};
 use banger_state::{Staged, State};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use serde::Deserialize;
 use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, Read},
+    os::fd::AsFd,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
@@ -17,7 +22,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
+
+/// How long the tool may take: it fetches a few hundred MiB, and may run in an emulated machine.
+const LIMIT: Duration = Duration::from_hours(3);
+/// How long it may take to clean up once it is told to end.
+const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// How many lines of the tool's words are kept for an error.
 const KEPT_LINES: usize = 12;
@@ -146,7 +157,7 @@ pub(crate) fn write(
     let at = Arc::clone(&said.step);
     let stdout = child.stdout.take().expect("because it was asked for");
     let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
-    let stream = Stream { stdout, maker: Arc::clone(&maker) };
+    let stream = Stream { stdout, maker: Arc::clone(&maker), until: Instant::now() + LIMIT };
     let layer = Layer {
         name: "mmdebstrap".into(),
         diff_id: None,
@@ -187,7 +198,7 @@ impl Maker {
                 let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             }
-            let status = self.child.wait().context("cannot wait for mmdebstrap")?;
+            let status = self.wait(stop)?;
             // Its number may be another program's from now on.
             interrupt::end(None);
             status
@@ -212,14 +223,54 @@ impl Maker {
     }
 }
 
+impl Maker {
+    /// Waits for the tool, which may be cleaning up after it was told to end; then it is killed.
+    fn wait(&mut self, told: bool) -> Result<std::process::ExitStatus> {
+        let end = Instant::now() + END_LIMIT;
+        loop {
+            let ended = self.child.try_wait().context("cannot wait for mmdebstrap")?;
+            if let Some(status) = ended {
+                return Ok(status);
+            }
+            if told && Instant::now() > end {
+                let _ = self.child.kill();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 /// The tool's tar, whose end counts only if the tool ended well.
 struct Stream {
     stdout: ChildStdout,
     maker: Arc<Mutex<Maker>>,
+    /// When it has to have come.
+    until: Instant,
+}
+
+impl Stream {
+    /// Waits until there is something to read.
+    fn wait(&self) -> io::Result<()> {
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let hours = LIMIT.as_secs() / 3600;
+                let words = format!("mmdebstrap did not end within {hours} hours");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait()?;
         let n = self.stdout.read(buffer)?;
         if n == 0 && !buffer.is_empty() {
             let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
@@ -370,6 +421,26 @@ mod tests {
         let long = format!("I: creating tarball...\n{}", "Setting up x\n".repeat(KEPT_LINES + 1));
         assert_eq!(said(&long), last);
         assert_eq!(said("I: creating tarball...\nI: downloading packages with apt...\n"), last);
+    }
+
+    #[test]
+    fn a_tool_that_does_not_end_is_ended() {
+        let mut child = Command::new("sh")
+            .args(["-c", "while :; do echo x; sleep 0.05; done"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Said::listen(child.stderr.take().unwrap());
+        let stdout = child.stdout.take().unwrap();
+        let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
+        let until = Instant::now() + Duration::from_millis(300);
+        let mut stream = Stream { stdout, maker: Arc::clone(&maker), until };
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("did not end within"), "{error}");
+        maker.lock().unwrap().end(true).unwrap();
+        assert!(maker.lock().unwrap().ended.is_some());
     }
 
     #[test]

@@ -260,6 +260,8 @@ pub(super) struct Tree {
     pub(super) plain: bool,
     /// What is made belongs to who makes it, whatever a stream says.
     pub(super) own: bool,
+    /// Permission bits that nothing gets, whatever a stream says.
+    pub(super) masked: u32,
     /// Permission bits of directories until a stream has filled them.
     pub(super) unfinished: u32,
     /// The directory that was written to last: a stream has many files of one in a row.
@@ -278,6 +280,7 @@ impl Tree {
                 keeps: false,
                 plain: false,
                 own: false,
+                masked: 0,
                 unfinished: 0o755,
                 last: RefCell::new(None),
                 youngest_s: Cell::new(0),
@@ -589,7 +592,7 @@ impl Tree {
         replace: bool,
         dirs: &mut Vec<Finish>,
     ) -> std::io::Result<()> {
-        let mode = item.mode & if self.plain { 0o1777 } else { 0o7777 };
+        let mode = item.mode & if self.plain { 0o1777 } else { 0o7777 } & !self.masked;
         let (uid, gid) = (item.uid, item.gid);
         let mtime_s = if item.mtime_s as u64 == PRESENT {
             present_s(self.youngest_s.get())

@@ -65,6 +65,14 @@ pub struct Taken {
     pub first_skipped: Vec<Skipped>,
 }
 
+/// Returns the bits that the user wants no new file to have (umask(2)), which can only be asked for by
+/// changing it otherwise. Where that cannot be told, nobody else may write.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0o022)
+}
+
 impl Take<'_> {
     /// Makes what `stream` describes below the directory `root`, each file whole or not at all. No
     /// link is followed, a directory that is there keeps its mode, and nothing is made that nobody
@@ -73,6 +81,8 @@ impl Take<'_> {
         let mut tree = Tree::open(root)?;
         tree.keeps = true;
         tree.plain = !self.archive;
+        // The guest chose the modes; who may read and write here is the user's to say.
+        tree.masked = if self.archive { 0 } else { umask() };
         tree.unfinished = 0o700;
         let mut reader = Reader::new(Buffered::new(&mut *stream), Limits::default());
         let mut taken = Taken::default();

@@ -301,3 +301,30 @@ fn what_does_not_end_is_cut_off() {
     assert!(!unpack(&mut &cut[..515]).is_empty());
     assert_eq!(fs::read_dir(&fresh).unwrap().count(), 0, "a file is there whole or not at all");
 }
+
+#[test]
+fn nobody_else_may_write_what_a_guest_made_writable_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, kind, mode) in [("tree", Directory, 0o777), ("tree/file", Regular, 0o4666)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(0);
+        tar.append_data(&mut header, path, std::io::empty()).unwrap();
+    }
+    let stream = tar.into_inner().unwrap();
+    let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
+    let mask = umask();
+    take("tree", "plain").unpack(&mut stream.as_slice(), dir.path()).unwrap();
+    assert_eq!(mode("plain"), 0o777 & !mask);
+    assert_eq!(mode("plain/file"), 0o666 & !mask);
+    // As with tar -p, for who asks for all of it.
+    let all = Take { archive: true, ..take("tree", "archive") };
+    all.unpack(&mut stream.as_slice(), dir.path()).unwrap();
+    assert_eq!(mode("archive"), 0o777);
+    assert_eq!(mode("archive/file"), 0o4666);
+}
