@@ -4,8 +4,11 @@
 mod bugs;
 mod dependencies;
 mod documents;
+mod hints;
+mod jailed;
 mod pages;
 mod programs;
+mod removal;
 mod tars;
 mod words;
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use banger_channel::files::{Put, Whole, Whom, append_link, relay};
 use banger_cli::Out;
-use banger_doc::{Context, Copy, Error, Result};
+use banger_doc::{Context, Copy, Error, Result, shell_word};
 use indicatif::ProgressBar;
 use std::{
     collections::HashMap,
@@ -70,7 +70,7 @@ pub(crate) fn files(
             "'--user root' writes where the user may not, 'banger vm exec {} -- df -h {root}' shows what \
              room there is; no file is there half",
             guest.name(),
-            root = root.display()
+            root = shell_word(root)
         ))
     })?;
     Ok(sent.copy)
@@ -154,7 +154,7 @@ fn weigh(path: &Path) -> Result<u64> {
 
 /// Returns how one sees who may read something.
 fn ls(path: &Path) -> String {
-    format!("'ls -ld {}' shows who may read it", path.display())
+    format!("'ls -ld {}' shows who may read it", shell_word(path))
 }
 
 /// What was sent so far.

@@ -7,7 +7,7 @@ use banger_channel::{
     files::{Files, Limits, What, is_inside},
     port,
 };
-use banger_doc::{Context, Error, Name, Result};
+use banger_doc::{Context, Error, Name, Result, shell_word};
 use banger_state::{State, VmFolder, place};
 use std::{
     cell::{Cell, OnceCell},
@@ -142,12 +142,16 @@ impl Guest {
 
     /// Returns how a directory is made.
     pub(crate) fn mkdir(&self, dir: &Path) -> String {
-        format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), dir.display())
+        format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), shell_word(dir))
     }
 
     /// Returns how one sees what is at a place.
     pub(crate) fn ls(&self, path: &Path) -> String {
-        format!("'banger vm exec {} -- ls -la {}' shows what is there", self.name(), path.display())
+        format!(
+            "'banger vm exec {} -- ls -la {}' shows what is there",
+            self.name(),
+            shell_word(path)
+        )
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
 };
 use banger_channel::files::{Files, Limits, MARK, Take, Taken, Tar, Whom, relay};
 use banger_cli::Out;
-use banger_doc::{Context, Copy, Error, Result};
+use banger_doc::{Context, Copy, Error, Result, shell_word};
+use banger_tree::remove_tree_if_there;
 use nix::sys::statvfs::statvfs;
 use std::{
     ffi::OsStr,
@@ -35,7 +36,7 @@ pub(crate) fn files(
         many,
     };
     let (path, how) = decide(&source, to, look)
-        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", to.display())))?;
+        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", shell_word(to))))?;
     let signals = Signals::watch()?;
     let taken = take(guest, &real, &path, how, archive, out, &signals)
         .inspect_err(|_| signals.obey())
@@ -43,8 +44,8 @@ pub(crate) fn files(
         .map_err(|error| {
             error.or_hint(format!(
                 "'banger vm cp {} - | tar -tv' shows what the guest sends, 'df -h {}' what room there is",
-                guest.said(Path::new(from)),
-                path.parent().unwrap_or(&path).display()
+                shell_word(guest.said(Path::new(from))),
+                shell_word(path.parent().unwrap_or(&path))
             ))
         })?;
     for skipped in &taken.first_skipped {
@@ -140,7 +141,7 @@ fn look(path: &Path) -> Result<(PathBuf, Kind)> {
             let parent = parent.unwrap_or(Path::new("."));
             if !parent.is_dir() {
                 return Err(Error::not_found(format!("no directory '{}'", parent.display()))
-                    .hint(format!("'mkdir -p {}' makes it", parent.display())));
+                    .hint(format!("'mkdir -p {}' makes it", shell_word(parent))));
             }
             let name = whole.file_name().ok_or_else(|| Error::usage("a path without a name"))?;
             Ok((fs::canonicalize(parent).with_context(said)?.join(name), Kind::Missing))
@@ -192,10 +193,12 @@ fn take(
                 renamed.with_context(|| format!("cannot make '{}'", to.display()))?;
                 Ok(taken)
             });
-            if done.is_err() {
-                let _ = fs::remove_dir_all(&new);
-            }
-            return done;
+            return done.or_else(|error| match remove_tree_if_there(&new) {
+                Ok(()) => Err(error),
+                Err(left) => {
+                    Err(error).context(format!("cannot remove '{}' ({left})", new.display()))
+                }
+            });
         }
     };
     unpack(take, tar, &root, out)

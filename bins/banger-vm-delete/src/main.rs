@@ -58,10 +58,16 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
         // What a killed supervisor left of a root's VM; an empty group keeps no VM from going.
         let _ = banger_machine::forget(&vm.id);
     }
-    let id = folder.vm().map(|vm| vm.id);
-    state.vms().remove(name, |_| Ok(()))?;
-    // After it: another VM may have its ports and its address only once it is gone.
-    id.map_or(Ok(()), |id| banger_lease::release(state, &id))?;
+    let id = folder.vm().ok().map(|vm| vm.id);
+    let removed = state.vms().remove(name, |_| Ok(()));
+    // After it: another VM may have its ports and its address only once it is gone. It is where its name
+    // is gone, also if some of its files could not be removed.
+    let is_there = |id: &String| state.vms().get(name).is_ok_and(|vm| vm.id == *id);
+    let released = match id.filter(|id| removed.is_ok() || !is_there(id)) {
+        Some(id) => banger_lease::release(state, &id),
+        None => Ok(()),
+    };
+    removed.and(released)?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }
 

@@ -127,7 +127,10 @@ impl Words {
         if words.starts_with(['.', '/', '~']) {
             return error;
         }
-        error.hint(format!("PATH is a repository; an image is given with '--image {words}'"))
+        error.hint(format!(
+            "PATH is a repository; an image is given with '--image {}'",
+            banger_doc::shell_word(path)
+        ))
     }
 
     /// Brings the repository into the VM and returns where it is.

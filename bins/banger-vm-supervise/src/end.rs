@@ -1,12 +1,13 @@
 //! How a run ended, and writing it down.
 
-use crate::{disks::Disks, live::clear_run, log::CappedLog, stub::VmmEnd};
-use banger_doc::{Error, Exit, Reason, Vmm};
+use crate::{disks::Disks, log::CappedLog, stub::VmmEnd};
+use banger_doc::{Context, Error, Exit, Reason, Result, Vmm};
 use banger_guest::place::MARK;
 use banger_machine::{Event, Kvm};
 use banger_state::{VmFolder, clock_s, place, write_document};
+use banger_tree::remove_tree_if_there;
 use nix::sys::signal::Signal;
-use std::{fs, io::ErrorKind, time::Duration};
+use std::{fs, io::ErrorKind, path::Path, time::Duration};
 
 /// Lines of the console that the record keeps.
 const TAIL_LINES: usize = 20;
@@ -109,6 +110,11 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
         Err(error) if error.kind() != ErrorKind::NotFound => log.say(&error.to_string()),
         _ => {}
     }
+}
+
+/// Removes what a run left in `run/`.
+pub(crate) fn clear_run() -> Result<()> {
+    remove_tree_if_there(Path::new(place::VM_RUN)).context("cannot clear 'run'")
 }
 
 /// Puts the end into a reason and a sentence.

@@ -4,7 +4,7 @@
 //! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
-use banger_cli::{Out, note};
+use banger_cli::{Out, Screen, note};
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
 use banger_state::{State, place};
 use banger_workspace::{Export, Want, files_of};
@@ -53,7 +53,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     let Some(output) = args.output else {
         let mut stdout = std::io::stdout().lock();
-        let copied = std::io::copy(&mut export.patch, &mut stdout).and_then(|_| stdout.flush());
+        let copied =
+            Screen::of_text().copy(&mut export.patch, &mut stdout).and_then(|()| stdout.flush());
         copied.context("cannot write the patch to stdout")?;
         if args.mark {
             return export.done();

@@ -22,7 +22,7 @@ pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
 pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
 
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shows};
 use serde::Serialize;
 use std::{
     fmt,
@@ -511,7 +511,7 @@ impl Read for Tar {
 
 /// Bounds what a guest says: the middle goes, since the reason is at the end.
 fn shortened(words: &str) -> String {
-    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let plain = |c: char| if shows(c) { c } else { '?' };
     let count = words.chars().count();
     if count <= 500 {
         return words.chars().map(plain).collect();

@@ -1,6 +1,7 @@
 //! What a layer may ask for.
 
 use banger_doc::Error;
+use banger_tree::MAX_DEPTH;
 
 /// The bounds that keep a hostile image from filling the disk, the memory or the day.
 ///
@@ -59,7 +60,7 @@ impl Default for Limits {
             layers: 512,
             entries: 1_000_000,
             path_bytes: 4096,
-            depth: 255,
+            depth: MAX_DEPTH,
             name_bytes: 64 << 20,
             header_bytes: 1 << 20,
             xattrs: 256,

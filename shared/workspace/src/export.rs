@@ -105,6 +105,7 @@ impl Export {
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
         let changed = changes(&differences(&git, &base, &tree)?);
+        scratch.remove()?;
         let exported = (!want.stat).then(|| {
             // Other branches are not in a patch, so they stay as they were given.
             let mut position = record.given.clone();

@@ -9,6 +9,7 @@ use crate::{
     ready::parse_packed_refs,
     source::{is_absent, is_ref_name},
     store::Store,
+    temporary::Temporary,
 };
 use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
 use banger_doc::{Context, Error, Kind, Position, Result, Work, WorkKind, Workspace};
@@ -857,6 +858,7 @@ fn ignored(
         return Err(Error::failed("cannot tell what the guest ignores")
             .because(said.escape_debug().to_string()));
     }
+    scratch.remove()?;
     let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
     Ok(ignored.map(<[u8]>::to_vec).collect())
 }
@@ -919,15 +921,12 @@ fn write_rules(
 
 /// A directory of work in progress beside the store, gone with its value. A killed program's is
 /// removed by the next one.
-pub(crate) struct Scratch(tempfile::TempDir);
+pub(crate) struct Scratch(Temporary);
 
 impl Scratch {
     pub(crate) fn new(store: &Store) -> Result<Self> {
         let beside = store.dir.parent().expect("because a store lies in a VM's folder");
-        let dir = tempfile::Builder::new()
-            .prefix(".tmp-")
-            .tempdir_in(beside)
-            .with_context(|| format!("cannot make a directory in '{}'", beside.display()))?;
+        let dir = Temporary::beside(beside)?;
         for part in ["tree", "objects", "links"] {
             fs::create_dir(dir.path().join(part)).context("cannot make a scratch directory")?;
         }
@@ -936,6 +935,11 @@ impl Scratch {
 
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Removes it, and says why it cannot be.
+    pub(crate) fn remove(self) -> Result<()> {
+        self.0.remove()
     }
 
     pub(crate) fn tree(&self) -> std::path::PathBuf {

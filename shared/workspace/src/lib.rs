@@ -20,6 +20,7 @@ mod send;
 mod source;
 mod status;
 mod store;
+mod temporary;
 mod unit;
 
 pub use export::{Export, Want};

@@ -11,6 +11,7 @@ use crate::{
     remotes::{self, Ways, tracking},
     source::Ref,
     store::{DEPTH, History, Store},
+    temporary::Temporary,
     unit::{Unit, carrying},
 };
 use banger_doc::{Context, Position, Result, WorkspaceMode};
@@ -76,7 +77,7 @@ pub(crate) struct Load {
     pub(crate) files: u64,
     pub(crate) notes: Vec<String>,
     /// Files that were made for this alone.
-    pub(crate) scratch: Vec<tempfile::TempDir>,
+    pub(crate) scratch: Vec<Temporary>,
 }
 
 impl Load {

@@ -10,10 +10,11 @@ use crate::{
     send::send,
     source::Source,
     store::Store,
+    temporary::Temporary,
     unit::units,
 };
 use banger_channel::files::Files;
-use banger_doc::{Context, Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_doc::{Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::clock_ms;
 use std::{
     collections::BTreeSet,
@@ -69,7 +70,7 @@ fn check_guest_path(path: &str) -> Result<()> {
 pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path)?;
-    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let scratch = Temporary::new()?;
     let store = Store::open(scratch.path(), format_of(&source))?;
     let mut files = Vec::new();
     let mut notes = Vec::new();
@@ -173,7 +174,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     // What begins anew is made apart, so that a repository that is refused changes nothing.
     let is_new = before.is_some() && same.is_none();
     let apart = is_new.then(|| folder.scratch()).transpose()?;
-    let place = apart.as_ref().map_or(dir, tempfile::TempDir::path);
+    let place = apart.as_ref().map_or(dir, Temporary::path);
     let store = Store::open(place, &format)?;
     let given = seen
         .as_ref()

@@ -1,6 +1,9 @@
 //! The record of a workspace in a VM's folder.
 
-use crate::given::{self, Tree};
+use crate::{
+    given::{self, Tree},
+    temporary::{Temporary, remove},
+};
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
 use std::{
@@ -36,7 +39,7 @@ impl Folder {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
             if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
-                let _ = fs::remove_dir_all(entry.path());
+                remove(&entry.path())?;
             }
         }
         Ok(folder)
@@ -89,9 +92,8 @@ impl Folder {
     }
 
     /// Makes a place for a store beside the one that is in use.
-    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir> {
-        let made = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&self.path);
-        made.with_context(|| format!("cannot make a directory in '{}'", self.path.display()))
+    pub(crate) fn scratch(&self) -> Result<Temporary> {
+        Temporary::beside(&self.path)
     }
 
     /// Removes all that is known of the workspace, and takes the store that was made in `new`.
@@ -119,7 +121,7 @@ impl Folder {
             _ => {}
         }
         for name in STORES {
-            let _ = fs::remove_dir_all(self.path.join(name));
+            remove(&self.path.join(name))?;
         }
         self.tidy("");
         Ok(())

@@ -5,7 +5,7 @@ use crate::{
     index::{self, Index},
     remotes::remote_of,
 };
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shell_word};
 use banger_state::read_limited;
 use std::{
     collections::BTreeMap,
@@ -107,7 +107,10 @@ impl Source {
             let said = ended.words.trim().lines().next().unwrap_or("git refuses it").to_owned();
             return Err(Error::failed(format!("cannot use '{}'", path.display()))
                 .because(said.escape_debug().to_string())
-                .hint(format!("'git -C {} status' shows what git thinks of it", path.display())));
+                .hint(format!(
+                    "'git -C {} status' shows what git thinks of it",
+                    shell_word(&path)
+                )));
         }
         match ended.answer.split(|byte| *byte == b'\n').next() {
             Some(b"true") => {
@@ -161,8 +164,9 @@ impl Repository {
                 root.display()
             ))
             .hint(format!(
-                "'git fetch --refetch --no-filter {remote}' and \
-                 'git config unset remote.{remote}.promisor' make it a whole one"
+                "'git fetch --refetch --no-filter {}' and 'git config unset {}' make it a whole one",
+                shell_word(remote),
+                shell_word(key)
             )));
         }
         let careful = Git::at(&root);

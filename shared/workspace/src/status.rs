@@ -11,6 +11,7 @@ use crate::{
     record::{self, Folder},
     source::Source,
     store::Store,
+    temporary::Temporary,
 };
 use banger_channel::files::Files;
 use banger_doc::{
@@ -203,7 +204,7 @@ fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
 /// Returns what the host changed since it was prepared.
 fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
     let source = Source::open(Path::new(&record.host_path))?;
-    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
     let (plan, commit) = match &source {
         Source::Repository(repository) => {
@@ -365,6 +366,7 @@ pub(crate) fn unexported(
         staged.retain(|path, oid| {
             listed.get(path.as_slice()).is_none_or(|at| !is_summed && *at != oid.as_bytes())
         });
+        scratch.remove()?;
     }
     if !staged.is_empty()
         && let Some(head) = head_commit(&look.position)

@@ -179,6 +179,21 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn a_tree_deeper_than_any_may_be_is_refused_and_nothing_of_it_stays() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 200, hard).unwrap();
+    for (depth, is_taken) in [(255, true), (256, false), (2000, false)] {
+        let path = format!("{}f", "d/".repeat(depth - 1));
+        let (_, answer) = export(with(vec![file(&path, "x\n"), file(".gitignore", "y\n")]));
+        match answer {
+            Ok(patch) => assert!(is_taken && patch.contains("+x"), "{depth}: {patch}"),
+            Err(error) => assert!(!is_taken && error.contains("answered"), "{depth}: {error}"),
+        }
+    }
+}
+
+#[test]
 fn links_are_text() {
     let (world, answer) = export(with(vec![
         link("d", "/etc"),

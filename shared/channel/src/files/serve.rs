@@ -9,6 +9,7 @@ use super::whole::Whole;
 use super::wire::{MARK, MAX_PATH, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use banger_tar::Kind as Sort;
+use banger_tree::{MAX_DEPTH, remove_tree_if_there};
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -46,8 +47,6 @@ use std::{
 const MAX_HEAD: u64 = 64 << 10;
 /// The longest list of paths.
 const MAX_LIST: u64 = 256 << 20;
-/// Directories deeper than this are not entered.
-const MAX_DEPTH: usize = 200;
 
 /// Tells the user of a request.
 type Users<'a> = &'a dyn Fn(&str) -> Result<Owner>;
@@ -203,7 +202,7 @@ fn put_whole<S: Read>(
     }
     let mut new = parent.join(MARK);
     new.as_mut_os_string().push(name);
-    let _ = fs::remove_dir_all(&new);
+    remove_tree_if_there(&new).with_context(|| format!("cannot remove '{}'", new.display()))?;
     fs::create_dir(&new).with_context(|| format!("cannot make '{}'", new.display()))?;
     if let Some(owner) = owner.as_ref().filter(|_| lacks_rights) {
         lchown(&new, Some(owner.uid), Some(owner.gid))
@@ -231,9 +230,10 @@ fn put_whole<S: Read>(
         }
         .with_context(|| format!("cannot sync '{}'", parent.display()))
     });
-    if done.is_err() {
-        let _ = fs::remove_dir_all(&new);
-    }
+    let done = done.or_else(|error| match remove_tree_if_there(&new) {
+        Ok(()) => Err(error),
+        Err(left) => Err(error).context(format!("cannot remove '{}' ({left})", new.display())),
+    });
     drop(acting);
     done
 }
@@ -904,7 +904,7 @@ fn scan_dir(
         let mut below = None;
         if sort == SFlag::S_IFDIR && bytes != b".git" {
             // The longest name below it still has to make a path.
-            let is_near = depth < MAX_DEPTH && prefix.len() + 257 < MAX_PATH;
+            let is_near = depth + 1 < MAX_DEPTH && prefix.len() + 257 < MAX_PATH;
             let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             match Dir::openat(&fd, name.as_c_str(), flags, Mode::empty()).and_then(list) {
                 Ok(dir) if is_near => below = Some(dir),
