@@ -149,7 +149,9 @@ fn somebody_with_a_home(world: &World) {
 }
 
 fn somebody_without_a_name(world: &World) {
-    world.typed("banger vm run -d --name app --image nameless --memory 256M ./repo").ok();
+    world
+        .typed("banger vm run -d --bootstrap --name app --image nameless --memory 256M ./repo")
+        .ok();
     let script = "touch y; id -u; pwd; echo $HOME $XDG_CACHE_HOME; stat -c %a,%u /workspace y; \
                   cat /workspace/.cache/banger/mise.log; cat /workspace/.config/rc; \
                   find /workspace ! -user 10001";

@@ -546,7 +546,10 @@ fn a_vm_runs_with_a_repository() {
     );
     fs::write(sandbox.home().join("rc"), "from the host\n").expect("a file");
 
-    typed("banger vm run -d --name web --image tools --memory 256M ./linked").ok();
+    typed(
+        "banger allow ./linked && banger vm run -d --name web --image tools --memory 256M ./linked",
+    )
+    .ok();
     // Detached, the tools were waited for.
     let log = typed("banger vm exec web -- cat /root/.cache/banger/mise.log").ok().text();
     assert_eq!(log, "mise install in /root/repo\n");

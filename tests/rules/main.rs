@@ -1,9 +1,12 @@
 //! Rules of the tree, as tests: who depends on what, what every program has, pages that say what
 //! the code says.
 
+mod budgets;
 mod bugs;
 mod dependencies;
+mod dial;
 mod documents;
+mod git;
 mod hints;
 mod jailed;
 mod pages;

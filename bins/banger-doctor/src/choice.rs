@@ -123,7 +123,10 @@ pub(crate) fn settings() -> Vec<Check> {
     let paths: Vec<String> =
         config.catalogs.iter().map(|path| path.display().to_string()).collect();
     let synced: Vec<String> = config.file_sync.iter().map(|entry| entry.host.clone()).collect();
+    let trusted: Vec<String> =
+        config.trusted_git_dirs.iter().map(|path| path.display().to_string()).collect();
     for (name, items) in [
+        ("trusted-git-dirs", &trusted),
         ("insecure-registries", &config.insecure_registries),
         ("catalogs", &paths),
         ("file-sync", &synced),

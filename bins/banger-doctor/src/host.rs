@@ -23,6 +23,12 @@ const EPERM: i32 = nix::errno::Errno::EPERM as i32;
 const LIMIT: Duration = Duration::from_secs(10);
 /// The oldest QEMU with all that banger asks of one.
 const OLDEST_QEMU: (u32, u32) = (5, 2);
+/// From here on git follows no link in the place of a list of rules or attributes.
+const OLDEST_GIT: (u32, u32) = (2, 32);
+/// The first of each line of git that a repository cannot have fetch by itself what it lacks, which could
+/// run a command; lines after them were born with it.
+const CAREFUL_GIT: &[(u32, u32, u32)] =
+    &[(2, 39, 4), (2, 40, 2), (2, 41, 1), (2, 42, 2), (2, 43, 4), (2, 44, 1)];
 
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
@@ -47,7 +53,7 @@ pub(crate) fn checks() -> Vec<Check> {
         ),
         needed("e2fsck", &remedy::E2FSPROGS),
         needed("resize2fs", &remedy::E2FSPROGS),
-        tool("git", None, &remedy::GIT, "workspaces need it"),
+        git(),
         tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
     ]);
     checks
@@ -266,6 +272,44 @@ fn tool(name: &str, chosen: Option<PathBuf>, package: &remedy::Package, without:
     }
 }
 
+/// Looks at git, which reads repositories that somebody else may have written.
+fn git() -> Check {
+    let name = "git";
+    let Some(path) = locate(name, None) else {
+        return tool(name, None, &remedy::GIT, "workspaces need it");
+    };
+    match version(&path) {
+        Ok(line) => git_check(line),
+        Err(reason) => fail(name, reason, remedy::install(&remedy::GIT)),
+    }
+}
+
+fn git_check(line: String) -> Check {
+    let name = "git";
+    let mut parts = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let mut part = || parts.next().and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    let (major, minor, patch) = (part(), part(), part());
+    let is_careful = CAREFUL_GIT
+        .iter()
+        .any(|careful| (major, minor) == (careful.0, careful.1) && patch >= careful.2)
+        || (major, minor) > (2, 44);
+    if (major, minor) < OLDEST_GIT {
+        let (major, minor) = OLDEST_GIT;
+        let reason = format!("{line} is older than {major}.{minor}");
+        fail(name, reason, remedy::install(&remedy::GIT))
+    } else if is_careful {
+        pass(name, line)
+    } else {
+        warn(
+            name,
+            format!(
+                "{line} lacks a fence against hostile repositories (GIT_NO_LAZY_FETCH), unless its packager put it in"
+            ),
+            "2.39.4, 2.45 and later have it; banger's other fences hold without it",
+        )
+    }
+}
+
 fn needed(name: &str, package: &remedy::Package) -> Check {
     match locate(name, None) {
         Some(path) => pass(name, path.display().to_string()),
@@ -323,7 +367,27 @@ fn bounded(mut command: Command) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_doc::Outcome;
     use std::io::Error;
+
+    #[test]
+    fn a_git_that_is_too_old_is_told() {
+        let outcome = |line: &str| git_check(format!("git version {line} (/usr/bin/git)")).outcome;
+        for (version, expected) in [
+            ("2.25.1", Outcome::Fail),
+            ("2.31.9", Outcome::Fail),
+            ("2.34.1", Outcome::Warn),
+            ("2.39.3", Outcome::Warn),
+            ("2.39.4", Outcome::Pass),
+            ("2.39.5 (Apple Git-154)", Outcome::Pass),
+            ("2.44.0", Outcome::Warn),
+            ("2.45.0", Outcome::Pass),
+            ("2.47.3", Outcome::Pass),
+            ("3.0.0", Outcome::Pass),
+        ] {
+            assert_eq!(outcome(version), expected, "{version}");
+        }
+    }
 
     #[test]
     fn no_remedy_is_named_that_cannot_help() {

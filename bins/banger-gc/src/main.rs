@@ -7,8 +7,8 @@ mod process;
 mod runs;
 
 use banger_cli::{Out, human_bytes, note};
-use banger_doc::{Context, Document, Error, Removed, Result};
-use banger_state::{Lock, Room, Shelf, State, place};
+use banger_doc::{Allowed, Context, Document, Error, Removed, Result};
+use banger_state::{Lock, Room, Shelf, State, place, read_document};
 use banger_tree::remove_tree;
 use std::{
     fs,
@@ -50,6 +50,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         sweep.ended_runs(&state),
         sweep.leases(&state),
     ];
+    sweep.allowed(&state);
     for path in state.abandoned_files() {
         sweep.remove("litter", &path);
     }
@@ -73,6 +74,8 @@ fn words(removed: &Removed) -> String {
         ("process", false) => format!("ended the process {name}"),
         ("lease", true) => format!("would take back {name}, which is no VM's"),
         ("lease", false) => format!("took back {name}, which is no VM's"),
+        ("allowed", true) => format!("would forget '{name}', whose repository is gone"),
+        ("allowed", false) => format!("forgot '{name}', whose repository is gone"),
         ("control group", true) => format!("would remove the control group {name}"),
         ("control group", false) => format!("removed the control group {name}"),
         (what, dry_run) => {
@@ -130,6 +133,17 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+
+    /// Forgets what was allowed to repositories that are gone.
+    fn allowed(&mut self, state: &State) {
+        for path in children(&state.path(place::ALLOWED)) {
+            if let Ok(allowed) = read_document::<Allowed>(&path)
+                && matches!(fs::symlink_metadata(&allowed.path), Err(error) if error.kind() == ErrorKind::NotFound)
+            {
+                self.remove("allowed", &path);
+            }
+        }
     }
 
     /// Removes a key that was not finished.

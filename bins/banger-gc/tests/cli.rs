@@ -42,6 +42,25 @@ fn half_made_folders_go_and_objects_stay() {
 }
 
 #[test]
+fn what_was_allowed_to_a_repository_that_is_gone_is_forgotten() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.state().join("allowed");
+    fs::create_dir_all(&dir).unwrap();
+    let here = sandbox.dir().to_str().unwrap().to_owned();
+    for (name, path) in [("here", here.as_str()), ("gone", "/nowhere/at/all")] {
+        let text = format!(
+            r#"{{"schema":"banger.allowed/1","path":"{path}","files":[],"allowed_unix_ms":1}}"#
+        );
+        fs::write(dir.join(format!("{name}.json")), text).unwrap();
+    }
+    fs::write(dir.join("odd.json"), "{}").unwrap();
+    let removed = sandbox.run(GC, &[]);
+    assert_eq!(removed.ok().documents.len(), 1, "{removed:?}");
+    assert_eq!(removed.documents[0]["what"], "allowed");
+    assert!(dir.join("here.json").exists() && !dir.join("gone.json").exists());
+}
+
+#[test]
 fn what_a_living_program_holds_stays() {
     let sandbox = Sandbox::new();
     sandbox.plant_image("alpine");

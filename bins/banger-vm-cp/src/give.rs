@@ -1,7 +1,7 @@
 //! From the host into a guest.
 
 use crate::{
-    guest::{Guest, LIMITS, text},
+    guest::{Guest, text},
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
 };
@@ -59,7 +59,7 @@ pub(crate) fn files(
             Put::Into,
         ),
     };
-    let done = guest.writer(archive).put_as(text(root)?, put, !archive, LIMITS, |writer| {
+    let done = guest.writer(archive).put_as(text(root)?, put, !archive, |writer| {
         let mut builder = tar::Builder::new(writer);
         sent.add(&mut builder, &real, Path::new(name))?;
         builder.finish().context("cannot write to the guest's agent")
@@ -92,7 +92,7 @@ pub(crate) fn stream(guest: &Guest, to: &str, archive: bool) -> Result<Copy> {
     }
     let mut copy = empty(guest, Path::new("-"), &path);
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
-    let done = guest.writer(archive).put(text(&path)?, Put::Into, LIMITS, |writer| {
+    let done = guest.writer(archive).put(text(&path)?, Put::Into, |writer| {
         let mut counted = Measured { to: writer, size: 0 };
         copy.entries = relay(&mut stdin, &mut counted, Whom::Agent)?;
         copy.size_bytes = counted.size;

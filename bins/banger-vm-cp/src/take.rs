@@ -1,12 +1,12 @@
 //! From a guest to the host.
 
 use crate::{
-    guest::{Guest, LIMITS, text},
+    guest::{ENTRIES, Guest, text},
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
     signals::Signals,
 };
-use banger_channel::files::{Files, Limits, MARK, Take, Taken, Tar, Whom, relay};
+use banger_channel::files::{Files, MARK, Take, Taken, Tar, Whom, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result, shell_word};
 use banger_tree::remove_tree_if_there;
@@ -70,8 +70,8 @@ pub(crate) fn stream(guest: &Guest, from: &str) -> Result<()> {
     let (real, is_dir) = existing(guest, from)?;
     let named = real.file_name().filter(|_| !(is_dir && is_contents(from.as_bytes())));
     let mut tar = match (real.parent(), named) {
-        (Some(dir), Some(name)) => guest.files().tar(text(dir)?, &[name.as_bytes()], LIMITS),
-        _ => guest.files().tar(text(&real)?, &[], LIMITS),
+        (Some(dir), Some(name)) => guest.files().tar(text(dir)?, &[name.as_bytes()]),
+        _ => guest.files().tar(text(&real)?, &[]),
     }?;
     let mut stdout = Outlet { to: std::io::stdout().lock(), is_closed: false };
     let done = relay(&mut tar, &mut stdout, Whom::Anybody);
@@ -160,15 +160,15 @@ fn take(
     signals: &Signals,
 ) -> Result<Taken> {
     let parent = to.parent().unwrap_or(Path::new("/"));
-    let files = Files::new(|| signals.guard(guest.stream()?));
-    let limits = Limits { bytes: room(parent)?, ..LIMITS };
+    let budget = guest.budget().bytes(room(parent)?);
+    let files = Files::new(budget, || signals.guard(guest.stream()?));
     let name = from.file_name().unwrap_or_default().as_bytes();
     let mut take = Take {
         asked: b".",
         name: b".",
         fresh: false,
         archive,
-        entries: LIMITS.entries,
+        entries: ENTRIES,
         stop: signals.came.clone(),
     };
     let (tar, root) = match how {
@@ -176,11 +176,11 @@ fn take(
             take.asked = name;
             take.name = to.file_name().unwrap_or_default().as_bytes();
             let dir = from.parent().unwrap_or(Path::new("/"));
-            (files.tar(text(dir)?, &[name], limits)?, parent.to_owned())
+            (files.tar(text(dir)?, &[name])?, parent.to_owned())
         }
-        How::Merge => (files.tar(text(from)?, &[], limits)?, to.to_owned()),
+        How::Merge => (files.tar(text(from)?, &[])?, to.to_owned()),
         How::Fresh => {
-            let tar = files.tar(text(from)?, &[], limits)?;
+            let tar = files.tar(text(from)?, &[])?;
             let new = parent.join(format!("{MARK}{}", std::process::id()));
             DirBuilder::new()
                 .mode(0o700)

@@ -9,6 +9,8 @@ use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
 use banger_state::{Lock, Room, State, VmFolder, Watch, place};
 use std::{process::ExitCode, time::Duration};
 
+/// How long a guest may take to say what it holds; what is not known then may be work.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long a killed VM may take to end; its disks are checked in that time.
 const END: Duration = Duration::from_secs(170);
 
@@ -49,7 +51,11 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
             return Err(runs(&folder));
         }
         let status = Program::new("banger-workspace-status")?;
-        status.args(["--quiet", "--check", name.as_str()]).documents::<Removed>()?;
+        let seconds = LOOK.as_secs().to_string();
+        status
+            .args(["--quiet", "--check", "--timeout", &seconds, name.as_str()])
+            .limit(LOOK + Duration::from_secs(5))
+            .documents::<Removed>()?;
     }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;

@@ -3,7 +3,11 @@
 use banger_cli::Out;
 use banger_doc::Workspace;
 use banger_state::{VmFolder, place, read_document};
-use std::{fs, path::Path};
+use banger_workspace::head_of;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Returns where a command starts, and says if the host's repository has moved on since.
 pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
@@ -18,7 +22,8 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
         return None;
     }
     let before = workspace.host_commit.as_deref();
-    let now = head(Path::new(&workspace.host_path));
+    let trusted: Vec<PathBuf> = workspace.trusted_git_dirs.iter().map(PathBuf::from).collect();
+    let now = head_of(Path::new(&workspace.host_path), &trusted);
     if let (Some(before), Some(now)) = (before, now)
         && before != now
         && is_news(&folder.join(place::VM_WORKSPACE_TOLD), &now, out)
@@ -42,62 +47,6 @@ fn is_news(told: &Path, commit: &str, out: &Out) -> bool {
     true
 }
 
-/// Reads the commit that HEAD is, where that takes a few small files (gitrepository-layout(5)).
-fn head(root: &Path) -> Option<String> {
-    let mut git = root.join(".git");
-    if git.is_file() {
-        // A linked work tree, or a submodule.
-        git = root.join(read(&git)?.strip_prefix("gitdir: ")?);
-    }
-    let common = read(&git.join("commondir")).map_or_else(|| git.clone(), |dir| git.join(dir));
-    let head = read(&git.join("HEAD"))?;
-    let Some(name) = head.strip_prefix("ref: ") else { return Some(head) };
-    if let Some(commit) = read(&common.join(name)) {
-        return Some(commit);
-    }
-    let packed = fs::read_to_string(common.join("packed-refs")).ok()?;
-    let line = packed.lines().find(|line| line.split_once(' ').is_some_and(|(_, n)| n == name))?;
-    line.split_once(' ').map(|(commit, _)| commit.to_owned())
-}
-
 fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    #[test]
-    fn head_is_found_wherever_it_lies() {
-        let dir = tempfile::tempdir().unwrap();
-        let git = |at: &str, words: &str| {
-            let output = Command::new("git")
-                .args(["-c", "user.name=A", "-c", "user.email=a@b"])
-                .args(words.split(' '))
-                .env("HOME", dir.path())
-                .current_dir(dir.path().join(at))
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{words}: {output:?}");
-            Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
-        };
-        let found = |at: &str| head(&dir.path().join(at));
-        fs::create_dir(dir.path().join("main")).unwrap();
-        git("main", "init -q -b trunk");
-        assert_eq!(found("main"), None);
-        git("main", "commit -q --allow-empty -m one");
-        assert_eq!(found("main"), git("main", "rev-parse HEAD"));
-        git("main", "worktree add -q -b side ../linked");
-        git("linked", "commit -q --allow-empty -m two");
-        assert_ne!(found("linked"), found("main"));
-        assert_eq!(found("linked"), git("linked", "rev-parse HEAD"));
-        git("main", "pack-refs --all");
-        assert_eq!(found("linked"), git("linked", "rev-parse HEAD"));
-        assert_eq!(found("main"), git("main", "rev-parse HEAD"));
-        git("main", "checkout -q --detach side");
-        assert_eq!(found("main"), found("linked"));
-        assert_eq!(found("nowhere"), None);
-    }
 }

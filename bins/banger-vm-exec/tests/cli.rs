@@ -448,23 +448,24 @@ fn that_the_host_has_moved_on_is_said_once() {
     let guest = Guest::new("{}");
     let host = guest.sandbox.dir().join("repo");
     fs::create_dir_all(host.join(".git")).unwrap();
-    let head = |commit: &str| fs::write(host.join(".git/HEAD"), commit).unwrap();
+    let commit = |digit: &str| digit.repeat(40);
+    let head = |digit: &str| fs::write(host.join(".git/HEAD"), commit(digit)).unwrap();
     let record = json!({
         "schema": "banger.workspace/1", "guest_path": "/", "host_path": host, "is_repository": true,
         "object_format": "sha1", "prepared_tree": "t", "given": {"head": "x"}, "tree_file": "t",
-        "files": 1, "prepared_unix_ms": 1, "host_commit": "one",
+        "files": 1, "prepared_unix_ms": 1, "host_commit": commit("1"),
     });
     let folder = guest.sandbox.vm("web").join("workspace");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("workspace.json"), record.to_string()).unwrap();
     let says = |words: &[&str]| guest.exec(words).ok().stderr.matches("has moved on").count();
-    head("one");
+    head("1");
     assert_eq!(says(&["web", "true"]), 0);
-    head("two");
+    head("2");
     // Silence tells nobody, so it is still news.
     assert_eq!(says(&["-q", "web", "true"]), 0);
     assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
-    head("three");
+    head("3");
     assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
 }
 

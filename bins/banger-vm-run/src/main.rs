@@ -137,7 +137,9 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let dir = args.workspace.prepare(name, out)?;
     times.part("workspace");
     if let (true, Some(dir)) = (tools, &dir) {
-        workspace::install_tools(name, dir, &args.env, args.detach)?;
+        // A command finds them in place.
+        let waits = args.detach || !args.command.is_empty();
+        workspace::install_tools(name, dir, &args.env, waits)?;
     }
     if !args.rm {
         times.say(name, out);

@@ -1,16 +1,13 @@
 //! A repository on the command line.
 
 use banger_cli::{Out, Program, find};
-use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan};
+use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan, visible};
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Stdio},
 };
-
-/// Files that say which tools a repository needs.
-const TOOL_FILES: [&str; 3] = [".mise.toml", "mise.toml", ".tool-versions"];
 
 /// What the command line says of a repository.
 #[derive(clap::Args)]
@@ -36,9 +33,15 @@ pub(crate) struct Words {
     /// Print what would go, and make nothing
     #[arg(long, requires = "path")]
     pub(crate) dry_run: bool,
+    /// Install the tools that the repository names, though 'banger allow' was not asked to let it
+    #[arg(long, requires = "path", conflicts_with = "no_bootstrap")]
+    bootstrap: bool,
     /// Do not install the tools that the repository names
     #[arg(long, requires = "path")]
     no_bootstrap: bool,
+    /// A directory of git's outside the repository that it may lead to; may be repeated
+    #[arg(long, value_name = "DIR", requires = "path", value_hint = clap::ValueHint::DirPath)]
+    trust_git_dir: Vec<PathBuf>,
 }
 
 impl Words {
@@ -57,6 +60,11 @@ impl Words {
             ("--mode", &self.mode),
         ] {
             words.extend(value.as_ref().map(|value| format!("{option}={value}").into()));
+        }
+        for dir in &self.trust_git_dir {
+            let mut word = OsString::from("--trust-git-dir=");
+            word.push(dir);
+            words.push(word);
         }
         if self.include_untracked {
             words.push("--include-untracked".into());
@@ -106,17 +114,24 @@ impl Words {
         }
         let plan = self.plan(name).map_err(|error| self.or_image(error))?;
         let Some(plan) = plan else { return Ok(false) };
-        let tools = plan.files.iter().find(|file| TOOL_FILES.contains(&file.as_str()));
-        let Some(file) = tools.filter(|_| is_for_a_person && !self.no_bootstrap) else {
+        let is_wanted = self.bootstrap || is_for_a_person && !self.no_bootstrap;
+        let Some(file) = plan.tools.first().filter(|_| is_wanted) else { return Ok(false) };
+        let shown = visible(file, 4096);
+        if !self.bootstrap && !plan.tools_allowed {
+            let path = word(&plan.host_path);
+            out.note(&format!(
+                "note: '{shown}' names tools, which are not installed: whoever wrote it chose what runs; \
+                 'banger allow {path}' lets it, '--bootstrap' this once"
+            ));
             return Ok(false);
-        };
+        }
         if has_no_network {
             return Err(Error::usage(format!(
-                "'{file}' names tools to install, and there is no network"
+                "'{shown}' names tools to install, and there is no network"
             ))
             .hint("'--no-bootstrap' goes on without them; '--net user' lets them be fetched"));
         }
-        out.note(&format!("note: '{file}' names tools; mise installs them if the image has it"));
+        out.note(&format!("note: '{shown}' names tools; mise installs them if the image has it"));
         Ok(true)
     }
 
@@ -145,6 +160,15 @@ impl Words {
             .with_context(|| format!("VM '{vm}' runs, but has no workspace"))?;
         Ok(workspace.into_iter().next().map(|workspace| workspace.guest_path))
     }
+}
+
+/// Writes a path as one word for a shell.
+fn word(path: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,@%=:".contains(c);
+    if path.chars().all(is_plain) {
+        return path.to_owned();
+    }
+    format!("'{}'", visible(path, 8192).replace('\'', "'\\''"))
 }
 
 /// Has the guest's mise, if it has one, install what the repository names: to the end if `waits`,

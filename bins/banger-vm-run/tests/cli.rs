@@ -322,9 +322,10 @@ fn who_forgets_the_dashes_is_told_what_was_taken_for_what() {
 }
 
 #[test]
-fn tools_are_installed_unless_the_network_or_the_user_says_no() {
+fn tools_are_installed_where_the_user_said_yes_and_there_is_a_network() {
+    let allowed = "[\".tool-versions\"],\"tools\":[\".tool-versions\"],\"tools_allowed\":true";
     let stage = Stage::new("exit 0");
-    with_workspace(&stage, "[\".tool-versions\"]");
+    with_workspace(&stage, allowed);
     stage.run(&["/h", "-d", "--net", "none"]).fails(2, "no network");
     assert!(!stage.log().contains("create"), "{}", stage.log());
     stage.sandbox.config("net = 'none'\n");
@@ -333,7 +334,33 @@ fn tools_are_installed_unless_the_network_or_the_user_says_no() {
     stage.run(&["/h", "-d", "--net", "user"]).ok();
     assert!(stage.log().contains("mise install"), "{}", stage.log());
     let stage = Stage::new("exit 0");
-    with_workspace(&stage, "[\".tool-versions\"]");
+    with_workspace(&stage, allowed);
     stage.run(&["/h", "-d", "--net", "none", "--no-bootstrap"]).ok();
     assert!(!stage.log().contains("mise"), "{}", stage.log());
+    stage.run(&["/h", "-d", "--bootstrap", "--no-bootstrap"]).fails(2, "cannot be used with");
+}
+
+#[test]
+fn a_repository_nobody_said_yes_to_starts_nothing_by_itself() {
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\".mise.toml\"],\"tools\":[\".mise.toml\"]");
+    let answer = stage.run(&["/h", "-d"]);
+    answer.ok();
+    assert!(!stage.log().contains("mise"), "{}", stage.log());
+    assert!(answer.stderr.contains("'banger allow /h'"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("'--bootstrap'"), "{}", answer.stderr);
+    // Nor is a network needed for what does not start.
+    stage.run(&["/h", "-d", "--net", "none"]).ok();
+    stage.run(&["/h", "-d", "--net", "none", "--bootstrap"]).fails(2, "no network");
+    assert!(!stage.log().contains("mise"), "{}", stage.log());
+    stage.run(&["/h", "-d", "--bootstrap"]).ok();
+    assert!(stage.log().contains("mise install"), "{}", stage.log());
+    // Before a command it is done to the end.
+    let stage = Stage::new("exit 0");
+    with_workspace(&stage, "[\".mise.toml\"],\"tools\":[\".mise.toml\"]");
+    stage.run(&["/h", "--bootstrap", "--trust-git-dir", "/g", "--", "make"]).ok();
+    let log = stage.log();
+    let (install, make) = (log.find("mise install"), log.find("-- make"));
+    assert!(install.is_some() && install < make && !log.contains("trap"), "{log}");
+    assert!(log.contains("--trust-git-dir=/g"), "{log}");
 }

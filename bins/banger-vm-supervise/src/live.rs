@@ -4,7 +4,7 @@
 use crate::{
     clock::{self, HostClock},
     disks::Disks,
-    end::{End, Stage, clear_run},
+    end::{End, Stage, clear_run, forget_work},
     halt,
     life::{Act, Heard, Life, REAP_LIMIT},
     log::{CONSOLE_LIMIT, CappedLog},
@@ -121,6 +121,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let disks = end.disks.insert(Disks::take()?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
+    forget_work()?;
     fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)

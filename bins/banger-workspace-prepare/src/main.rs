@@ -4,10 +4,16 @@
 //! VM's channel and the record in `vms/NAME/workspace/`.
 
 use banger_cli::Out;
+use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
-use banger_workspace::{GUEST_PATH, Wish, dry_run, files_of, place_of, prepare, usual_path};
-use std::{path::PathBuf, process::ExitCode};
+use banger_workspace::{
+    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of, usual_path,
+};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// How long it may take.
+const TIME: Duration = Duration::from_hours(1);
 
 /// Put a repository or a directory into a running VM
 ///
@@ -48,6 +54,10 @@ struct Args {
     /// Overwrite work of the guest; move files aside that banger did not put there
     #[arg(short, long)]
     force: bool,
+    /// A directory of git's outside the repository that it may lead to: a separate git directory, the target
+    /// of a link, an alternate; may be repeated
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    trust_git_dir: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -58,8 +68,15 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.dry_run {
         let usual = if args.guest_path.is_some() { None } else { usual(&args) };
         let is_known = args.guest_path.is_some() || usual.is_some();
-        let mut plan = dry_run(&wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned())))?;
+        let mut plan = dry_run(&wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?)?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
+        // Files of another commit are not those that lie here.
+        if !plan.tools.is_empty()
+            && args.from.is_none()
+            && let Ok(state) = State::open_read_only()
+        {
+            plan.tools_allowed = is_allowed(&state, &root_of(&args.path)?, &plan.tools);
+        }
         plan.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
         return out.put(&plan, listed);
     }
@@ -70,8 +87,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Some(_) => String::new(),
         None => usual_path(&place_of(&vm, user)?),
     };
-    let files = files_of(&vm).by(user.unwrap_or_default(), false);
-    let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual));
+    let files = files_of(&vm, budget(&vm, TIME)?).by(user.unwrap_or_default(), false);
+    let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual)?);
     let workspace = done.map_err(|error| {
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";
         if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
@@ -81,8 +98,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 }
 
 /// Returns what is wished; `usual` is where it goes if nobody says.
-fn wish(args: &Args, usual: String) -> Wish {
-    Wish {
+fn wish(args: &Args, usual: String) -> Result<Wish> {
+    // What the configuration names may be on a disk that is not there now.
+    let configured = Config::load()?.trusted_git_dirs.into_iter().filter(|dir| dir.is_dir());
+    Ok(Wish {
         path: args.path.clone(),
         guest_path: args.guest_path.clone().unwrap_or(usual),
         mode: args.mode,
@@ -90,7 +109,8 @@ fn wish(args: &Args, usual: String) -> Wish {
         from: args.from.clone(),
         include_untracked: args.include_untracked,
         force: args.force,
-    }
+        trusted: args.trust_git_dir.iter().cloned().chain(configured).collect(),
+    })
 }
 
 /// Returns where it would go, if that can be told: a guest that runs says it, root's home is known.

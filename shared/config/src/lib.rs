@@ -57,6 +57,8 @@ pub struct Config {
     pub catalogs: Vec<PathBuf>,
     /// Files of the host to write into every new VM.
     pub file_sync: Vec<FileSync>,
+    /// Directories of git's that a repository outside them may lead to.
+    pub trusted_git_dirs: Vec<PathBuf>,
 }
 
 /// `[vm_defaults]`.
@@ -135,6 +137,7 @@ pub const KEYS: &[&str] = &[
     "file_sync.host",
     "file_sync.guest",
     "file_sync.mode",
+    "trusted_git_dirs",
 ];
 
 impl Config {
@@ -194,6 +197,12 @@ impl Config {
                     path.display()
                 )));
             }
+        }
+        if let Some(path) = self.trusted_git_dirs.iter().find(|path| !path.is_absolute()) {
+            return Err(Error::usage(format!(
+                "trusted_git_dirs has '{}', not an absolute path",
+                path.display()
+            )));
         }
         self.image_limits.check()?;
         for (i, entry) in self.mirrors.iter().enumerate() {
@@ -324,6 +333,7 @@ mod tests {
             run_as = "nobody"
             insecure_registries = ["registry.lan:5000"]
             catalogs = ["/etc/banger/catalog.json"]
+            trusted_git_dirs = ["/srv/git"]
             [[mirrors]]
             registry = "docker.io"
             mirror = "mirror.lan:5000/hub"
@@ -379,6 +389,7 @@ mod tests {
     fn wrong_values_are_refused() {
         for text in [
             "vmm = 'xen'",
+            "trusted_git_dirs = ['git']",
             "default_kernel = '../x'",
             "[binaries]\nqemu = 'qemu'",
             "[vm_defaults]\nmemory = '-1G'",

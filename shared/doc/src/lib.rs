@@ -4,6 +4,7 @@
 //! to the state directory, so `docs/documents.md` describes both. This crate does no I/O and reads
 //! no environment.
 
+mod allowed;
 mod check;
 mod copy;
 mod error;
@@ -22,6 +23,7 @@ mod visible;
 mod vm;
 mod workspace;
 
+pub use allowed::{Allowed, AllowedFile};
 pub use check::{Check, Outcome, Removed};
 pub use copy::Copy;
 pub use error::{Context, Error, Kind, Report, Result};

@@ -86,6 +86,9 @@ pub struct Workspace {
     /// What was found right before the VM was last stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_stop: Option<AtStop>,
+    /// Directories of git's outside the repository that it may lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_git_dirs: Vec<String>,
     /// What the user is to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -223,6 +226,12 @@ pub struct WorkspacePlan {
     /// The commit that the files are based on; none without commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
+    /// Those of the files that name tools, which a guest would install.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+    /// Whether the user said yes to all of these as they are (`banger allow`).
+    #[serde(default)]
+    pub tools_allowed: bool,
     /// What the user is to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

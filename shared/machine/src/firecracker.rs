@@ -203,7 +203,7 @@ impl Firecracker {
                     "'{}' can be read by its owner alone, and the jailed VMM is another user",
                     path.display()
                 ))
-                .hint(format!("chmod o+r '{}', or '--vmm qemu'", path.display())));
+                .hint(format!("'chmod o+r {}', or '--vmm qemu'", shell_word(path))));
             }
         }
         let file = self.program.file_name().unwrap_or_default();

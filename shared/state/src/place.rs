@@ -15,6 +15,9 @@ pub const PARTIAL: &str = "cache/partial";
 /// Keys and known hosts of ssh.
 pub const SSH: &str = "ssh";
 
+/// What the user said yes to, a document for each repository.
+pub const ALLOWED: &str = "allowed";
+
 /// Banger's own key for ssh.
 pub const SSH_KEY: &str = "ssh/id_ed25519";
 /// The public half of it.
@@ -108,6 +111,7 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
     "leases.db",
+    "allowed/SUM.json",
     "told",
     "dns.lock",
     "dns.users",

@@ -55,10 +55,10 @@ impl Export {
         if crate::read(dir)?.is_none() {
             return Err(no_workspace());
         }
-        let folder = Folder::open(dir)?;
+        let folder = Folder::open(dir, files.budget().left()?)?;
         let record = folder.record()?.ok_or_else(no_workspace)?;
         let (given, _) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?;
+        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
         let look = look(files, &record, &store, &given, None)?;
         if !look.is_there {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
@@ -175,7 +175,9 @@ fn find_commit(
     if ended.status.success() && crate::git::is_oid(&oid) {
         return Ok((oid, None));
     }
-    if let Ok(Source::Repository(repository)) = Source::open(Path::new(&record.host_path)) {
+    if let Ok(Source::Repository(repository)) =
+        Source::open(Path::new(&record.host_path), &crate::record::trusted(record))
+    {
         let oid = repository.resolve(asked)?;
         return Ok((oid, Some(store.all_objects(Some(&repository)))));
     }

@@ -16,7 +16,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long one call may take.
@@ -33,6 +33,19 @@ const SWITCHES: &[&str] = &[
     "core.untrackedCache=false",
     "core.pager=cat",
     "protocol.allow=never",
+    // A setting of one protocol would count before that.
+    "protocol.ext.allow=never",
+    "protocol.fd.allow=never",
+    "protocol.file.allow=never",
+    "protocol.ftp.allow=never",
+    "protocol.ftps.allow=never",
+    "protocol.git.allow=never",
+    "protocol.http.allow=never",
+    "protocol.https.allow=never",
+    "protocol.ssh.allow=never",
+    "safe.bareRepository=explicit",
+    "core.excludesFile=/dev/null",
+    "core.attributesFile=/dev/null",
     "credential.helper=",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -48,6 +61,7 @@ pub(crate) struct Git {
     env: Vec<(OsString, OsString)>,
     switches: Vec<String>,
     as_user: bool,
+    end: Option<Instant>,
 }
 
 /// What a call ended with.
@@ -67,18 +81,35 @@ impl Git {
         Self::at(git_dir).env("GIT_DIR", git_dir)
     }
 
-    /// Calls in a repository of the user, without the user's and the system's configuration.
+    /// Calls in a directory, without the user's and the system's configuration.
     pub(crate) fn at(dir: &Path) -> Self {
         let switches = SWITCHES.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false }
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false, end: None }
     }
 
-    /// Calls in a repository of the user as the user would, to read what is configured and to
-    /// learn whether git trusts it.
+    /// Calls as the user would, to read what the user configured and to learn whether git trusts a
+    /// repository.
     pub(crate) fn as_user(dir: &Path) -> Self {
-        let switches = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat"];
+        let switches = [
+            "core.fsmonitor=false",
+            "core.hooksPath=/dev/null",
+            "core.pager=cat",
+            "safe.bareRepository=explicit",
+        ];
         let switches = switches.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true }
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true, end: None }
+    }
+
+    /// Has calls end by then, if it is sooner than they have to anyway.
+    pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
+        self.end = end;
+        self
+    }
+
+    /// Returns how long a call may take.
+    fn limit(&self) -> Duration {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        left.map_or(LIMIT, |left| left.min(LIMIT))
     }
 
     /// Adds a variable.
@@ -116,6 +147,9 @@ impl Git {
                 ("GIT_CONFIG_NOSYSTEM", "1"),
                 ("GIT_CONFIG_GLOBAL", "/dev/null"),
                 ("GIT_ATTR_NOSYSTEM", "1"),
+                // Nothing can lie below it.
+                ("HOME", "/dev/null"),
+                ("GIT_ALLOW_PROTOCOL", "none"),
             ]);
         }
         command.envs([
@@ -166,7 +200,7 @@ impl Git {
     ) -> Result<Ended> {
         let mut command = self.command(words);
         command.stdout(Stdio::piped());
-        bounded(command, input)
+        bounded(command, input, self.limit())
     }
 
     /// Calls git with its answer going to a file.
@@ -177,7 +211,7 @@ impl Git {
     ) -> Result<()> {
         let mut command = self.command(words.clone());
         command.stdout(file);
-        let ended = bounded(command, b"")?;
+        let ended = bounded(command, b"", self.limit())?;
         if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
     }
 }
@@ -185,13 +219,27 @@ impl Git {
 fn failure<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>, ended: &Ended) -> Error {
     let verb = words.into_iter().next();
     let verb = verb.map_or(String::new(), |verb| verb.as_ref().to_string_lossy().into_owned());
-    let said = ended.words.trim().lines().next_back().unwrap_or("").to_owned();
-    let said = if said.is_empty() { ended.status.to_string() } else { said };
-    Error::failed(format!("'git {verb}' failed: {}", said.escape_debug()))
+    Error::failed(format!("'git {verb}' failed: {}", said(ended)))
+}
+
+/// Returns git's own words of why it failed, in one line.
+pub(crate) fn said(ended: &Ended) -> String {
+    let lines: Vec<&str> = ended.words.trim().lines().collect();
+    let is_why = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ");
+    let at = lines.iter().rposition(is_why).unwrap_or(lines.len().saturating_sub(1));
+    let mut said = lines.get(at).map_or_else(|| ended.status.to_string(), ToString::to_string);
+    // What it is about may stand below.
+    for line in lines.iter().skip(at + 1).take_while(|line| line.starts_with(['\t', ' '])) {
+        said = format!("{said} {}", line.trim());
+    }
+    // Git quotes names as people do; only what a terminal would obey is to be shown otherwise.
+    said.chars()
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect()
 }
 
 /// Runs a command to its end, or kills it when its time is over.
-fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
+fn bounded(mut command: Command, input: &[u8], limit: Duration) -> Result<Ended> {
     command.stderr(Stdio::piped());
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
     let mut child = command.spawn().map_err(|error| {
@@ -211,7 +259,7 @@ fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
     let mut late = false;
     thread::scope(|scope| {
         let watchdog = scope.spawn(move || {
-            let over = wait.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            let over = wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
             if over {
                 let _ = kill(pid, Signal::SIGKILL);
             }
@@ -240,7 +288,7 @@ fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
     });
     let status = child.wait().context("cannot wait for 'git'")?;
     if late {
-        return Err(Error::failed(format!("'git' took longer than {} s", LIMIT.as_secs())));
+        return Err(Error::failed(format!("'git' took longer than {:.1} s", limit.as_secs_f32())));
     }
     if answer.len() as u64 > MAX_ANSWER {
         return Err(Error::failed(format!("'git' answered more than {MAX_ANSWER} bytes")));

@@ -6,6 +6,15 @@ use sha2::{Digest, Sha256};
 
 /// The most entries that are read.
 const MAX_ENTRIES: u32 = 5_000_000;
+/// The most memory that the entries of an index of the host's, or of a guest's, may take, in bytes. An index
+/// may name a path by what it adds to the one before, so that a small file has long paths.
+pub(crate) const MOST_OF_HOST: usize = 1 << 30;
+pub(crate) const MOST_OF_GUEST: usize = 128 << 20;
+/// What an entry takes beside its path: itself, its object's name, and what the allocator adds to both.
+const ENTRY: usize = size_of::<Entry>() + 64 + 32;
+
+/// The longest path.
+const MAX_PATH: usize = 4096;
 
 /// What an index says of a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,21 +52,32 @@ pub(crate) struct Index {
     pub(crate) is_partial: bool,
     /// Whether directories stand for what is in them.
     pub(crate) is_sparse: bool,
+    /// The shared index that a split one builds on, in hexadecimal.
+    pub(crate) shared: Option<String>,
     /// Where the extension with the cached trees begins and ends in the file.
     trees: Option<(usize, usize)>,
 }
 
-/// Reads an index whose objects have names of `oid_len` bytes.
-pub(crate) fn parse(bytes: &[u8], oid_len: usize) -> Result<Index> {
+/// Reads an index whose objects have names of `oid_len` bytes, and whose entries take at most `most` bytes of
+/// memory.
+pub(crate) fn parse(bytes: &[u8], oid_len: usize, most: usize) -> Result<Index> {
     // The sum at the end is no part of what is read.
     let end = bytes.len().checked_sub(oid_len);
-    let index = end.and_then(|end| Parser { bytes: &bytes[..end], at: 0 }.index(oid_len));
+    let mut left = Some(most);
+    let index =
+        end.and_then(|end| Parser { bytes: &bytes[..end], at: 0 }.index(oid_len, &mut left));
+    if left.is_none() {
+        return Err(Error::failed(format!(
+            "the index lists more than {} MiB of paths and objects",
+            most >> 20
+        )));
+    }
     index.ok_or_else(|| Error::failed("the index is damaged"))
 }
 
 /// Reads an index; no bytes are an empty one.
-pub(crate) fn parse_or_empty(bytes: &[u8], oid_len: usize) -> Result<Index> {
-    if bytes.is_empty() { Ok(Index::default()) } else { parse(bytes, oid_len) }
+pub(crate) fn parse_or_empty(bytes: &[u8], oid_len: usize, most: usize) -> Result<Index> {
+    if bytes.is_empty() { Ok(Index::default()) } else { parse(bytes, oid_len, most) }
 }
 
 /// What an index is to say of a file.
@@ -81,7 +101,8 @@ pub(crate) fn fitted(
     oid_len: usize,
     stat: impl Fn(&Entry) -> Option<Stat>,
 ) -> Result<Vec<u8>> {
-    let index = parse(bytes, oid_len)?;
+    // It was read before, or made.
+    let index = parse(bytes, oid_len, MOST_OF_HOST)?;
     let mut new = bytes.to_vec();
     for entry in &index.entries {
         // An intended path has no object that a file could be compared with.
@@ -117,6 +138,18 @@ pub(crate) fn fitted(
     Ok(new)
 }
 
+/// Reads an index as a guest's is read, fits it to other files, and reads that again. Returns how many entries it
+/// has.
+pub fn check_index(bytes: &[u8], oid_len: usize) -> Result<usize> {
+    let index = parse(bytes, oid_len, MOST_OF_GUEST)?;
+    let new = fitted(bytes, oid_len, |_| Some(Stat::Unsure))?;
+    let again = parse(&new, oid_len, MOST_OF_GUEST)?;
+    if index.entries.len() != again.entries.len() {
+        return Err(Error::failed("the index changed by being fitted"));
+    }
+    Ok(index.entries.len())
+}
+
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -144,7 +177,7 @@ impl<'a> Parser<'a> {
         Some(part)
     }
 
-    fn index(mut self, oid_len: usize) -> Option<Index> {
+    fn index(mut self, oid_len: usize, left: &mut Option<usize>) -> Option<Index> {
         if self.take(4)? != b"DIRC" {
             return None;
         }
@@ -154,10 +187,11 @@ impl<'a> Parser<'a> {
             return None;
         }
         let mut index = Index::default();
-        let mut before: Vec<u8> = Vec::new();
         for _ in 0..count {
-            let entry = self.entry(version, oid_len, &before)?;
-            before.clone_from(&entry.path);
+            let before = index.entries.last().map_or(&[][..], |entry| &entry.path);
+            let entry = self.entry(version, oid_len, before)?;
+            *left = left.and_then(|left| left.checked_sub(ENTRY + entry.path.len()));
+            (*left)?;
             index.entries.push(entry);
         }
         while self.at + 8 <= self.bytes.len() {
@@ -167,7 +201,10 @@ impl<'a> Parser<'a> {
             // A lower-case letter marks an extension that has to be understood.
             index.is_partial |= name[0].is_ascii_lowercase();
             index.is_sparse |= name == b"sdir";
-            self.take(size)?;
+            let body = self.take(size)?;
+            if name == b"link" {
+                index.shared = body.get(..oid_len).map(crate::guest::hex);
+            }
             if name == b"TREE" {
                 index.trees = Some((start, self.at));
             }
@@ -190,7 +227,11 @@ impl<'a> Parser<'a> {
         let path = if version == 4 {
             let strip = self.varint()?;
             let keep = before.get(..before.len().checked_sub(strip)?)?;
-            [keep, self.until_zero()?].concat()
+            let more = self.until_zero()?;
+            if keep.len() + more.len() > MAX_PATH {
+                return None;
+            }
+            [keep, more].concat()
         } else {
             let path = self.until_zero()?.to_vec();
             // One to eight zero bytes fill up to a multiple of eight.
@@ -198,7 +239,7 @@ impl<'a> Parser<'a> {
             self.take(size.next_multiple_of(8) - size)?;
             path
         };
-        if path.len() > 4096 {
+        if path.len() > MAX_PATH {
             return None;
         }
         Some(Entry {
@@ -235,11 +276,38 @@ mod tests {
 
     #[test]
     fn damaged_indexes_are_refused() {
-        assert!(parse(b"", 20).is_err());
-        assert!(parse(b"DIRC\0\0\0\x02\xff\xff\xff\xff", 20).is_err());
-        assert!(parse(b"DIRC\0\0\0\x04\0\0\0\x01", 20).is_err());
-        assert!(parse(b"DIRC\0\0\0\x09\0\0\0\0", 20).is_err());
-        assert!(parse(&[&b"DIRC\0\0\0\x02\0\0\0\0"[..], &[0; 20]].concat(), 20).is_ok());
+        assert!(parse(b"", 20, MOST_OF_GUEST).is_err());
+        assert!(parse(b"DIRC\0\0\0\x02\xff\xff\xff\xff", 20, MOST_OF_GUEST).is_err());
+        assert!(parse(b"DIRC\0\0\0\x04\0\0\0\x01", 20, MOST_OF_GUEST).is_err());
+        assert!(parse(b"DIRC\0\0\0\x09\0\0\0\0", 20, MOST_OF_GUEST).is_err());
+        assert!(
+            parse(&[&b"DIRC\0\0\0\x02\0\0\0\0"[..], &[0; 20]].concat(), 20, MOST_OF_GUEST).is_ok()
+        );
+    }
+
+    /// An index of version 4, each of whose paths repeats the one before and adds a byte or nothing.
+    fn index_that_repeats(count: u32) -> Vec<u8> {
+        let mut bytes = b"DIRC\0\0\0\x04".to_vec();
+        bytes.extend(count.to_be_bytes());
+        for number in 0..count {
+            bytes.extend([0; 24]);
+            bytes.extend([0, 0, 0x81, 0xa4]);
+            bytes.extend([0; 12 + 20]);
+            bytes.extend(b"\x0f\xff\0");
+            bytes.extend(if number < 4000 { &b"x\0"[..] } else { &b"\0"[..] });
+        }
+        bytes.extend([0; 20]);
+        bytes
+    }
+
+    #[test]
+    fn a_small_index_that_needs_much_memory_is_refused() {
+        let small = index_that_repeats(4100);
+        assert_eq!(parse(&small, 20, MOST_OF_GUEST).unwrap().entries[4099].path.len(), 4000);
+        let bytes = index_that_repeats(100_000);
+        assert!(bytes.len() < 8 << 20, "it would take 400 MiB");
+        let error = parse(&bytes, 20, MOST_OF_GUEST).unwrap_err();
+        assert!(error.to_string().contains("128 MiB"), "{error}");
     }
 
     /// An index of one file with cached trees that claim to be `size` bytes long.
@@ -263,7 +331,7 @@ mod tests {
             let whole = index_with_trees(oid_len, 4);
             let new = unsure(&whole, oid_len).unwrap();
             assert_eq!(new.len(), whole.len() - 12);
-            assert_eq!(parse(&new, oid_len).unwrap().entries[0].path, b"a");
+            assert_eq!(parse(&new, oid_len, MOST_OF_GUEST).unwrap().entries[0].path, b"a");
             for size in (5..64).chain([u32::MAX]) {
                 assert!(unsure(&index_with_trees(oid_len, size), oid_len).is_err(), "{size}");
             }

@@ -5,10 +5,12 @@
 //! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
+mod copy;
 mod export;
 mod git;
 mod given;
 mod guest;
+mod host;
 mod index;
 mod load;
 mod plan;
@@ -21,9 +23,14 @@ mod source;
 mod status;
 mod store;
 mod temporary;
+mod tools;
 mod unit;
+mod walk;
 
 pub use export::{Export, Want};
+pub use host::head_of;
+pub use index::check_index;
 pub use prepare::{GUEST_PATH, Wish, dry_run, prepare, usual_path};
 pub use record::read;
-pub use status::{Stake, at_stop, files_of, place_of, record_stop, stake, status};
+pub use status::{Stake, at_stop, budget, files_of, place_of, record_stop, stake, status};
+pub use tools::{ToolFile, all_allowed, allow, forget, is_allowed, root_of, tool_files};

@@ -4,6 +4,7 @@ use crate::{
     git::Git,
     given::{Given, Seen, Sort, Tree},
     guest::{Scratch, hex, index_line, index_sum},
+    host::Dir,
     index::{self, Stat},
     plan::{self, DIR, Item, LINK, MODULE, Plan},
     prepare::{Wish, join, text},
@@ -13,15 +14,15 @@ use crate::{
     store::{DEPTH, History, Store},
     temporary::Temporary,
     unit::{Unit, carrying},
+    walk,
 };
 use banger_doc::{Context, Position, Result, WorkspaceMode};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
-    fs::{self, File},
+    fs,
     io::Read,
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -37,7 +38,7 @@ pub(crate) fn is_remote(name: &str) -> bool {
 /// Where the content of something that goes comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    Disk(PathBuf, Seen),
+    Disk(Dir, Vec<u8>, Seen),
     Bytes(Vec<u8>),
     Link(Vec<u8>),
     Dir,
@@ -110,7 +111,7 @@ pub(crate) struct Before<'a> {
 }
 
 pub(crate) fn load_directory(
-    root: &Path,
+    root: &Dir,
     store: &Store,
     before: Option<Before<'_>>,
 ) -> Result<Load> {
@@ -178,7 +179,7 @@ pub(crate) fn load_repository(
         }
         for path in unit.plan.modules.keys() {
             // Git takes a submodule whose directory is missing for a deleted one.
-            let lies = fs::symlink_metadata(unit.plan.root.join(OsStr::from_bytes(path)));
+            let lies = fs::symlink_metadata(unit.plan.root.join(path));
             if lies.is_ok_and(|meta| meta.is_dir()) {
                 let path = join(&unit.at, path);
                 let piece =
@@ -214,8 +215,8 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
     let depth = (mode == WorkspaceMode::Shallow).then_some(DEPTH);
     let before = store.history();
     let cut = if depth.is_some() { before.shallow.clone() } else { BTreeSet::new() };
-    let unfinished = if unit.is_as_it_lies { unfinished_commits(repository) } else { Vec::new() };
-    let index = index::parse_or_empty(&unit.index_bytes, store.oid_len)?;
+    let unfinished = if unit.is_as_it_lies { unfinished_commits(repository)? } else { Vec::new() };
+    let index = index::parse_or_empty(&unit.index_bytes, store.oid_len, index::MOST_OF_HOST)?;
     let listed = || index.entries.iter().filter(|entry| entry.mode != MODULE);
     let bases = if depth.is_some() { remotes::bases(repository) } else { Vec::new() };
     let mut key = Sha256::new();
@@ -258,7 +259,6 @@ fn add_plan(
 ) -> Result<()> {
     for (path, item) in &plan.items {
         let full = join(at, path);
-        let disk = plan.root.join(OsStr::from_bytes(path));
         let sort = match item.mode {
             _ if !is_first || plan::has_git(path) => Sort::Inner,
             DIR => Sort::Dir,
@@ -269,10 +269,10 @@ fn add_plan(
         let known = known.filter(|given| given.host == Some(item.seen) && given.sort == sort);
         let (sum, content) = match known {
             Some(given) if !item.is_link => {
-                (given.sum.clone(), Content::Disk(disk.clone(), item.seen))
+                (given.sum.clone(), Content::Disk(plan.root.clone(), path.clone(), item.seen))
             }
-            _ => read_item(item, &disk)
-                .with_context(|| format!("cannot read '{}'", disk.display()))?,
+            _ => read_item(item, &plan.root, path)
+                .with_context(|| format!("cannot read '{}'", plan.root.join(path).display()))?,
         };
         let oid = item.oid.clone().or_else(|| known.map(|given| given.oid.clone()));
         let given = Given {
@@ -308,7 +308,7 @@ fn hash_plan(
         return Ok(before.prepared_tree.to_owned());
     }
     let scratch = Scratch::new(store)?;
-    let git = git.work_tree(&plan.root).env("GIT_INDEX_FILE", scratch.index());
+    let git = git.work_tree(plan.root.path()).env("GIT_INDEX_FILE", scratch.index());
     let mut lines = Vec::new();
     let mut open = Vec::new();
     for (path, given) in tree.iter() {
@@ -324,6 +324,7 @@ fn hash_plan(
     }
     git.run(["update-index", "-z", "--index-info"], &lines)?;
     if !open.is_empty() {
+        walk::attributes_are_files(&plan.root, crate::git::split_zero(&open))?;
         git.run(["update-index", "--add", "--replace", "-z", "--stdin"], &open)
             .context("cannot read the files that have local edits")?;
     }
@@ -354,7 +355,7 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
     let at = text(&unit.at);
     let work_tree = (!unit.at.is_empty()).then(|| format!("{}{at}", up(&unit.git_at)));
     let small =
-        small_files(repository, history, unit.is_as_it_lies, work_tree.as_deref(), &unit.modules);
+        small_files(repository, history, unit.is_as_it_lies, work_tree.as_deref(), &unit.modules)?;
     let mut inner: Vec<(String, Vec<u8>)> =
         small.into_iter().map(|(name, bytes)| (format!("{}/{name}", unit.git_at), bytes)).collect();
     let head = match (&unit.head.branch, &unit.head.commit) {
@@ -383,7 +384,7 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
         load.position.head = head;
         load.position.refs.clone_from(&history.refs);
         load.position.refs.retain(|name, _| !name.starts_with("refs/remotes/"));
-        let index = index::parse_or_empty(&unit.index_bytes, store.oid_len)?;
+        let index = index::parse_or_empty(&unit.index_bytes, store.oid_len, index::MOST_OF_HOST)?;
         if !unit.index_bytes.is_empty() {
             load.position.index_sha256 = index_sum(&index);
         }
@@ -432,15 +433,20 @@ fn add_small(load: &mut Load, path: Vec<u8>, bytes: Vec<u8>) {
     load.pieces.insert(path.clone(), Piece { path, content, mode: 0o100_644, mtime_s: None });
 }
 
-pub(crate) fn read_item(item: &Item, disk: &Path) -> std::io::Result<(String, Content)> {
+pub(crate) fn read_item(
+    item: &Item,
+    root: &Dir,
+    path: &[u8],
+) -> std::io::Result<(String, Content)> {
     if item.mode == DIR {
         return Ok((String::new(), Content::Dir));
     }
     if item.is_link {
-        let target = fs::read_link(disk)?.as_os_str().as_bytes().to_vec();
+        let target = fs::read_link(root.join(path))?.as_os_str().as_bytes().to_vec();
         return Ok((hex(&Sha256::digest(&target)), Content::Link(target)));
     }
-    let mut file = open_file(disk)?;
+    // A pipe or a link put in the file's place since is not opened.
+    let mut file = root.file(path)?;
     let mut sum = Sha256::new();
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -449,11 +455,5 @@ pub(crate) fn read_item(item: &Item, disk: &Path) -> std::io::Result<(String, Co
             size => sum.update(&buffer[..size]),
         }
     }
-    Ok((hex(&sum.finalize()), Content::Disk(disk.to_owned(), item.seen)))
-}
-
-pub(crate) fn open_file(path: &Path) -> std::io::Result<File> {
-    // A pipe or a link put in the file's place since is not opened.
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    File::options().read(true).custom_flags(flags).open(path)
+    Ok((hex(&sum.finalize()), Content::Disk(root.clone(), path.to_vec(), item.seen)))
 }

@@ -1,10 +1,12 @@
 //! Deciding exactly what goes, path by path.
 
 use crate::{
-    git::{Git, split_zero},
+    git::Git,
     given::Seen,
+    host::Dir,
     index::{self, Index},
     source::Repository,
+    walk,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
@@ -13,7 +15,7 @@ use std::{
     ffi::OsStr,
     fs::{self, Metadata},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// Type of an entry in a tree of git: a link, a submodule.
@@ -36,10 +38,10 @@ pub(crate) struct Item {
 }
 
 /// What goes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Plan {
     /// The directory that the paths are below.
-    pub(crate) root: PathBuf,
+    pub(crate) root: Dir,
     /// What goes, by path.
     pub(crate) items: BTreeMap<Vec<u8>, Item>,
     /// Tracked paths that are left out on purpose: mode and object.
@@ -53,6 +55,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    fn new(root: &Dir) -> Self {
+        Self {
+            root: root.clone(),
+            items: BTreeMap::new(),
+            sparse: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            untracked_left: 0,
+            notes: Vec::new(),
+        }
+    }
+
     /// Returns the size of all files, in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.items.values().map(|item| item.seen.size).sum()
@@ -97,15 +110,23 @@ impl Looker<'_> {
 
 /// Plans a repository's files: what is tracked, as it lies there, and what is untracked if asked.
 pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Result<Plan> {
-    let mut plan =
-        of_index(repository, &repository.root, &repository.index, repository.index_mtime)?;
-    let untracked = repository.untracked()?;
+    if with_untracked && repository.has_own_excludes {
+        return Err(Error::usage(format!(
+            "'core.excludesFile' of the repository '{}' is not read, so it cannot be told which untracked \
+             files it means to keep back",
+            repository.root.display()
+        ))
+        .hint("put its rules into '.gitignore' or '.git/info/exclude', or set it for yourself with '--global'"));
+    }
+    let host = &repository.host.root;
+    let mut plan = of_index(repository, host, &repository.index, repository.index_mtime)?;
+    plan.notes.extend(repository.notes.iter().cloned());
+    let untracked = walk::untracked(repository)?;
+    for dir in untracked.inner {
+        plan.notes.push(format!("the nested repository '{}' stays behind", dir.escape_ascii()));
+    }
     let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
-    for path in untracked {
-        if let Some(dir) = path.strip_suffix(b"/") {
-            plan.notes.push(format!("the nested repository '{}' stays behind", dir.escape_ascii()));
-            continue;
-        }
+    for path in untracked.files {
         if !with_untracked {
             plan.untracked_left += 1;
             continue;
@@ -122,7 +143,7 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
     let busy =
         [("rebase-merge", "rebase"), ("rebase-apply", "rebase"), ("BISECT_LOG", "bisection")];
     for (name, what) in busy {
-        if repository.git_dir.join(name).exists() {
+        if repository.has(name) {
             plan.notes
                 .push(format!("a {what} is going on; the guest gets its files, not the {what}"));
         }
@@ -153,21 +174,22 @@ pub(crate) fn of_commit(
     let bytes = banger_state::read_limited(&index_file, 1 << 30)?;
     let meta = fs::metadata(&index_file).context("cannot look at an index")?;
     let oid_len = if repository.format == "sha256" { 32 } else { 20 };
-    let index = index::parse(&bytes, oid_len)?;
+    let index = index::parse(&bytes, oid_len, index::MOST_OF_HOST)?;
+    let files = Dir::open(&fs::canonicalize(&files).context("cannot make a scratch directory")?)?;
     let plan = of_index(repository, &files, &index, (meta.mtime(), meta.mtime_nsec()))?;
     Ok((plan, bytes))
 }
 
 fn of_index(
     repository: &Repository,
-    root: &Path,
+    root: &Dir,
     index: &Index,
     written: (i64, i64),
 ) -> Result<Plan> {
     let keeps_mode = repository.setting("core.filemode") == Some("false");
     let keeps_links = repository.setting("core.symlinks") == Some("false");
-    let mut plan = Plan { root: root.to_owned(), ..Plan::default() };
-    let mut looker = Looker { root, dirs: HashMap::new() };
+    let mut plan = Plan::new(root);
+    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
     for entry in &index.entries {
         if !is_safe(&entry.path) {
             return Err(Error::failed(format!(
@@ -267,58 +289,30 @@ fn is_git_dir(name: &[u8]) -> bool {
 }
 
 /// Plans a directory without git: all of it but what `.bangerignore` files name.
-pub(crate) fn of_directory(root: &Path, git: &Git) -> Result<Plan> {
-    let mut plan = Plan { root: root.to_owned(), ..Plan::default() };
-    let words = [
-        "ls-files",
-        "-z",
-        "--others",
-        "--ignored",
-        "--directory",
-        "--exclude-per-directory=.bangerignore",
-    ];
-    let answer = git.clone().work_tree(root).run(words, b"").context("cannot list a directory")?;
-    let ignored = split_zero(&answer)
-        .map(|path| path.strip_suffix(b"/").unwrap_or(path).to_vec())
-        .collect::<std::collections::HashSet<_>>();
-    let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(dir) = waiting.pop() {
-        let full = root.join(OsStr::from_bytes(&dir));
-        let said = || format!("cannot list '{}'", full.display());
-        let mut is_empty = true;
-        for entry in fs::read_dir(&full).with_context(said)? {
-            let entry = entry.with_context(said)?;
-            is_empty = false;
-            let name = entry.file_name();
-            let path = match dir.as_slice() {
-                b"" => name.as_bytes().to_vec(),
-                dir => [dir, b"/", name.as_bytes()].concat(),
-            };
-            if ignored.contains(&path) {
-                continue;
-            }
-            if name.as_bytes().eq_ignore_ascii_case(b".git") {
-                // It holds passwords and programs, and more than lies in the directory.
-                plan.notes.push(format!("'{}' stays behind", path.escape_ascii()));
-                continue;
-            }
-            if !is_inside(&path) {
-                return Err(Error::failed(format!("'{}' is too long", path.escape_ascii())));
-            }
-            let meta = entry.metadata().with_context(said)?;
-            if meta.is_dir() {
-                waiting.push(path);
-            } else if meta.is_file() || meta.is_symlink() {
-                let (mode, is_link) = (mode_of(&meta), meta.is_symlink());
-                plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
-            } else {
-                plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii()));
-            }
-        }
-        if is_empty && !dir.is_empty() {
-            let meta = fs::metadata(&full).with_context(said)?;
-            plan.items
-                .insert(dir, Item { mode: DIR, is_link: false, seen: seen(&meta), oid: None });
+pub(crate) fn of_directory(root: &Dir, git: &Git) -> Result<Plan> {
+    let mut plan = Plan::new(root);
+    let found = walk::plain(root, git)?;
+    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
+    for path in found.inner {
+        // It holds passwords and programs, and more than lies in the directory.
+        plan.notes.push(format!("'{}' stays behind", path.escape_ascii()));
+    }
+    for path in found.others {
+        plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii()));
+    }
+    for path in found.files {
+        // What is gone meanwhile was not there.
+        let Some(meta) = looker.look(&path).filter(|meta| meta.is_file() || meta.is_symlink())
+        else {
+            continue;
+        };
+        let (mode, is_link) = (mode_of(&meta), meta.is_symlink());
+        plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+    }
+    for path in found.empty {
+        if let Some(meta) = looker.look(&path).filter(Metadata::is_dir) {
+            let item = Item { mode: DIR, is_link: false, seen: seen(&meta), oid: None };
+            plan.items.insert(path, item);
         }
     }
     Ok(plan)

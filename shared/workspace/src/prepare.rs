@@ -51,6 +51,8 @@ pub struct Wish {
     pub include_untracked: bool,
     /// Whether work of the guest may be overwritten.
     pub force: bool,
+    /// Directories of git's outside the repository that it may lead to.
+    pub trusted: Vec<PathBuf>,
 }
 
 /// Checks where a workspace is to go.
@@ -69,7 +71,7 @@ fn check_guest_path(path: &str) -> Result<()> {
 /// Says exactly what would go, and touches nothing.
 pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     check_guest_path(&wish.guest_path)?;
-    let source = Source::open(&wish.path)?;
+    let source = Source::open(&wish.path, &wish.trusted)?;
     let scratch = Temporary::new()?;
     let store = Store::open(scratch.path(), format_of(&source))?;
     let mut files = Vec::new();
@@ -94,7 +96,10 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
         }
     }
     let host_path = fs::canonicalize(&wish.path).unwrap_or_else(|_| wish.path.clone());
+    let tools = files.iter().filter(|file| crate::tools::is_of_tools(file)).cloned().collect();
     Ok(WorkspacePlan {
+        tools,
+        tools_allowed: false,
         host_path: host_path.display().to_string(),
         guest_path: Some(wish.guest_path.clone()),
         mode: wish.mode,
@@ -135,8 +140,8 @@ fn format_of(source: &Source) -> &str {
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
-    let source = Source::open(&wish.path)?;
-    let folder = Folder::open(dir)?;
+    let source = Source::open(&wish.path, &wish.trusted)?;
+    let folder = Folder::open(dir, files.budget().left()?)?;
     let before = folder.record()?;
     if before.is_none() {
         // What lies there without a record is what a killed prepare had begun to make or to remove.
@@ -155,7 +160,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let mut seen = None;
     let mut is_replaced = false;
     if let Some(before) = &before {
-        let store = Store::open(dir, &before.object_format)?;
+        let store = Store::open(dir, &before.object_format)?.until(files.budget().end());
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
@@ -230,6 +235,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         untracked_left: load.untracked_left,
         prepared_unix_ms: clock_ms(),
         at_stop: None,
+        trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths(),
         notes: load.notes.clone(),
     };
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
@@ -314,7 +320,7 @@ fn refuse_to_overwrite(
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
-    let store = Store::open(folder.path(), &before.object_format)?;
+    let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
     let mut work = lost;
     let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";

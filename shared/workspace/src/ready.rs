@@ -7,6 +7,7 @@ use crate::{
     source::{Repository, lines_of_oids},
     store::History,
 };
+use banger_doc::Result;
 use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Settings that change what files mean, and who commits.
@@ -31,12 +32,14 @@ const UNFINISHED: &[&str] =
 pub(crate) type Small = BTreeMap<String, Vec<u8>>;
 
 /// Returns the commits that an unfinished merge, pick or revert is of.
-pub(crate) fn unfinished_commits(repository: &Repository) -> Vec<String> {
-    ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"]
-        .iter()
-        .filter_map(|name| repository.small_file(name))
-        .flat_map(|bytes| lines_of_oids(&bytes))
-        .collect()
+pub(crate) fn unfinished_commits(repository: &Repository) -> Result<Vec<String>> {
+    let mut commits = Vec::new();
+    for name in ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"] {
+        if let Some(bytes) = repository.own_file(name)? {
+            commits.extend(lines_of_oids(&bytes));
+        }
+    }
+    Ok(commits)
 }
 
 /// Makes the small files but HEAD, references and the index. `unfinished` says whether a merge goes
@@ -47,7 +50,7 @@ pub(crate) fn small_files(
     unfinished: bool,
     work_tree: Option<&str>,
     modules: &[String],
-) -> Small {
+) -> Result<Small> {
     let mut small = Small::new();
     let remotes = remotes::named(repository, history.refs.keys());
     small.insert("config".into(), config(repository, &remotes, work_tree, modules).into_bytes());
@@ -56,7 +59,7 @@ pub(crate) fn small_files(
             small.insert(head.name.clone(), format!("ref: {target}\n").into_bytes());
         }
     }
-    let mut exclude = repository.small_file("info/exclude").unwrap_or_default();
+    let mut exclude = repository.small_file("info/exclude")?.unwrap_or_default();
     let users = repository.excludes_file();
     if let Some(users) = users.and_then(|path| banger_state::read_limited(&path, 1 << 20).ok()) {
         exclude.extend_from_slice(b"\n");
@@ -64,7 +67,7 @@ pub(crate) fn small_files(
     }
     small.insert("info/exclude".into(), exclude);
     for name in ["info/attributes", "info/sparse-checkout"] {
-        if let Some(bytes) = repository.small_file(name) {
+        if let Some(bytes) = repository.small_file(name)? {
             small.insert(name.into(), bytes);
         }
     }
@@ -73,13 +76,12 @@ pub(crate) fn small_files(
     }
     if unfinished {
         for name in UNFINISHED {
-            let own = repository.git_dir.join(name);
-            if let Ok(bytes) = banger_state::read_limited(&own, 16 << 20) {
+            if let Some(bytes) = repository.own_file(name)? {
                 small.insert((*name).into(), bytes);
             }
         }
     }
-    small
+    Ok(small)
 }
 
 /// Makes `packed-refs` (gitrepository-layout(5)).
@@ -154,7 +156,7 @@ fn config(
     text
 }
 
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let mut text = String::from("\"");
     for c in value.chars() {
         match c {

@@ -16,7 +16,7 @@ use std::{
 /// What a store is made of, in the folder of a workspace.
 const STORES: [&str; 3] = ["repo.git", "local", "modules"];
 /// How long another program may work on the same workspace.
-const BUSY: Duration = Duration::from_mins(10);
+pub(crate) const BUSY: Duration = Duration::from_mins(10);
 
 /// The folder of a workspace's record, locked.
 pub(crate) struct Folder {
@@ -25,8 +25,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder, made if missing, and waits until nobody else works on it.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the folder, made if missing, and waits until nobody else works on it, for `limit` at most.
+    pub(crate) fn open(path: &Path, limit: Duration) -> Result<Self> {
         // Alone: the folder of a VM that was deleted meanwhile does not come back.
         match fs::create_dir(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -34,7 +34,7 @@ impl Folder {
             }
             _ => {}
         }
-        let lock = Lock::exclusive_dir(path, BUSY, "the workspace")?;
+        let lock = Lock::exclusive_dir(path, limit.min(BUSY), "the workspace")?;
         let folder = Self { path: path.to_owned(), _lock: lock };
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
@@ -146,4 +146,9 @@ fn document() -> &'static str {
 pub fn read(folder: &Path) -> Result<Option<Workspace>> {
     let path = folder.join(document());
     if path.exists() { read_document(&path).map(Some) } else { Ok(None) }
+}
+
+/// Returns the directories of git's that a workspace's repository may lead to, as far as they are there.
+pub(crate) fn trusted(record: &Workspace) -> Vec<PathBuf> {
+    record.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()).collect()
 }

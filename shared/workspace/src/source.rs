@@ -1,22 +1,25 @@
-//! Looking at what is to go into a VM, without changing a byte of it.
+//! Looking at what is to go into a VM, without changing a byte of it. Whoever wrote it is not trusted.
 
 use crate::{
-    git::{Git, is_oid, split_zero},
+    copy::{Copy, Settings},
+    git::{self, Git, is_oid, split_zero},
+    host::{self, Dir, HostGit, Trusted},
     index::{self, Index},
     remotes::remote_of,
 };
-use banger_doc::{Context, Error, Kind, Result, shell_word};
+use banger_doc::{Context, Error, Kind, Result};
 use banger_state::read_limited;
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// The largest index, list of references or small file of a repository that is read.
+/// The largest index of a repository that is read.
 const MAX_FILE: u64 = 1 << 30;
+/// The largest small file.
+const MAX_SMALL: u64 = 16 << 20;
 
 /// What is to go into a VM.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(crate) enum Source {
     /// A repository with a work tree.
     Repository(Box<Repository>),
     /// A directory without git.
-    Directory(PathBuf),
+    Directory(Dir),
 }
 
 /// Where HEAD is.
@@ -54,10 +57,10 @@ pub(crate) struct Ref {
 pub(crate) struct Repository {
     /// The work tree.
     pub(crate) root: PathBuf,
-    /// What belongs to this work tree.
-    pub(crate) git_dir: PathBuf,
-    /// What all work trees share.
-    pub(crate) common_dir: PathBuf,
+    /// Its directories.
+    pub(crate) host: HostGit,
+    /// What git is asked in its place.
+    copy: Copy,
     /// `sha1` or `sha256`.
     pub(crate) format: String,
     /// Where HEAD is.
@@ -74,13 +77,16 @@ pub(crate) struct Repository {
     pub(crate) index_bytes: Vec<u8>,
     /// When the index was written: seconds and nanoseconds.
     pub(crate) index_mtime: (i64, i64),
-    /// Whether those are not the bytes that lie on the host.
-    is_index_made: bool,
+    /// What the user is to know of its settings.
+    pub(crate) notes: Vec<String>,
+    /// Whether its own settings name a list of what to ignore, which is not read.
+    pub(crate) has_own_excludes: bool,
 }
 
 impl Source {
-    /// Looks at `path`, which may be anywhere inside a work tree.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Looks at `path`, which may be anywhere inside a work tree. `trusted` are directories of git's outside
+    /// that its repository may lead to.
+    pub(crate) fn open(path: &Path, trusted: &[PathBuf]) -> Result<Self> {
         let path = fs::canonicalize(path).map_err(|error| {
             let error_kind = error.kind();
             let said = Error::failed(format!("cannot look at '{}'", path.display()));
@@ -95,58 +101,47 @@ impl Source {
             return Err(Error::usage(format!("'{}' is no directory", path.display()))
                 .hint("a repository or another directory goes in; 'banger vm cp' copies files"));
         }
-        let git = Git::as_user(&path);
-        let words = ["rev-parse", "--is-bare-repository", "--is-inside-work-tree"];
-        let ended = git.attempt(words, b"")?;
-        if !ended.status.success() {
-            if !path.ancestors().any(|dir| fs::symlink_metadata(dir.join(".git")).is_ok())
-                && !is_bare(&path)
-            {
-                return Ok(Self::Directory(path));
+        let trusted = Trusted::open(trusted)?;
+        match host::find(&path)? {
+            Some(root) => {
+                let host = HostGit::open(root, &trusted)?;
+                Ok(Self::Repository(Box::new(Repository::open(host)?)))
             }
-            let said = ended.words.trim().lines().next().unwrap_or("git refuses it").to_owned();
-            return Err(Error::failed(format!("cannot use '{}'", path.display()))
-                .because(said.escape_debug().to_string())
-                .hint(format!(
-                    "'git -C {} status' shows what git thinks of it",
-                    shell_word(&path)
-                )));
+            None => Ok(Self::Directory(Dir::open(&path)?)),
         }
-        match ended.answer.split(|byte| *byte == b'\n').next() {
-            Some(b"true") => {
-                return Err(Error::usage(format!("'{}' is a bare repository", path.display()))
-                    .hint("give a work tree of it: 'git worktree add' or 'git clone' makes one"));
-            }
-            _ if !ended.answer.ends_with(b"true\n") => {
-                return Err(Error::usage(format!("'{}' is not in a work tree", path.display()))
-                    .hint("give the directory that holds the files"));
-            }
-            _ => {}
-        }
-        Repository::open(&git).map(|repository| Self::Repository(Box::new(repository)))
     }
 
     /// Returns the directory that holds the files.
     pub(crate) fn root(&self) -> &Path {
         match self {
             Self::Repository(repository) => &repository.root,
-            Self::Directory(path) => path,
+            Self::Directory(dir) => dir.path(),
         }
     }
 }
 
 impl Repository {
-    fn open(git: &Git) -> Result<Self> {
-        // One by one: a path may hold a line end.
-        let place = |word: &str| -> Result<PathBuf> {
-            let answer = git.run(["rev-parse", "--path-format=absolute", word], b"")?;
-            let bytes = answer.strip_suffix(b"\n").unwrap_or(&answer);
-            Ok(PathBuf::from(OsStr::from_bytes(bytes)))
-        };
-        let root = place("--show-toplevel")?;
-        let git_dir = place("--absolute-git-dir")?;
-        let common_dir = place("--git-common-dir")?;
-        let format = git.text(["rev-parse", "--show-object-format"])?;
+    pub(crate) fn open(host: HostGit) -> Result<Self> {
+        let root = host.root.path().to_owned();
+        let mut settings = Settings::of(&host)?;
+        if let Some(key) = settings.partial() {
+            let remote = key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.'));
+            let remote = host::word(Path::new(remote.map_or("origin", |(name, _)| name)));
+            return Err(Error::usage(format!(
+                "'{}' is a partial clone ('{}'): objects it lacks would have to be fetched",
+                root.display(),
+                key.escape_debug()
+            ))
+            .hint(format!(
+                "'git fetch --refetch --no-filter {remote}' and 'git config --unset-all {}' make it a whole one",
+                host::word(Path::new(key))
+            )));
+        }
+        host.check_work_tree(settings.get("core.worktree"), settings.is_true("core.bare"))?;
+        let files = settings.take_files();
+        let copy = Copy::make(&host, &settings)?;
+        accepted(&host, &copy)?;
+        let format = copy.git().text(["rev-parse", "--show-object-format"])?;
         let oid_len = match format.as_str() {
             "sha1" => 20,
             "sha256" => 32,
@@ -154,44 +149,37 @@ impl Repository {
                 return Err(Error::failed(format!("objects of format '{other}' are not known")));
             }
         };
-        let config = config(&Git::as_user(&root))?;
-        if let Some((key, _)) = config.iter().find(|(key, value)| {
-            key.starts_with("remote.") && key.ends_with(".promisor") && value.as_str() != "false"
-        }) {
-            let remote = key.trim_start_matches("remote.").trim_end_matches(".promisor");
-            return Err(Error::usage(format!(
-                "'{}' is a partial clone: objects it lacks would have to be fetched",
-                root.display()
-            ))
-            .hint(format!(
-                "'git fetch --refetch --no-filter {}' and 'git config unset {}' make it a whole one",
-                shell_word(remote),
-                shell_word(key)
-            )));
-        }
-        let careful = Git::at(&root);
-        let head = head(&careful)?;
-        let refs = refs(&careful)?;
-        let shallow = match read_limited(&common_dir.join("shallow"), MAX_FILE) {
-            Ok(bytes) => lines_of_oids(&bytes),
-            Err(_) => Vec::new(),
-        };
-        let index_path = git_dir.join("index");
+        let config = config(&host, &copy, settings)?;
+        let head = head(&copy.git())?;
+        let refs = refs(&copy.git())?;
+        let shallow = host.read_in(&host.common, b"shallow", MAX_FILE)?;
+        let shallow = shallow.map(|bytes| lines_of_oids(&bytes)).unwrap_or_default();
         let mut index_mtime = (0, 0);
         let mut index_bytes = Vec::new();
-        if let Ok(meta) = fs::metadata(&index_path) {
-            index_mtime = (meta.mtime(), meta.mtime_nsec());
-            index_bytes = read_limited(&index_path, MAX_FILE)?;
-        }
         let mut index = Index::default();
-        if !index_bytes.is_empty() {
-            index = index::parse(&index_bytes, oid_len)
-                .with_context(|| format!("cannot read '{}'", index_path.display()))?;
+        if let Some(file) = host.file_in(&host.git, b"index")? {
+            let path = host.git.join(b"index");
+            let meta =
+                file.metadata().with_context(|| format!("cannot look at '{}'", path.display()))?;
+            index_mtime = (meta.mtime(), meta.mtime_nsec());
+            index_bytes = host::read(&file, MAX_FILE, &path)?;
+            if !index_bytes.is_empty() {
+                index = index::parse(&index_bytes, oid_len, index::MOST_OF_HOST)
+                    .with_context(|| format!("cannot read '{}'", path.display()))?;
+            }
         }
+        let has_own_excludes = files.iter().any(|(key, _)| key == "core.excludesfile");
+        let notes = files.iter().map(|(key, value)| {
+            format!(
+                "'{key}' of the repository names '{}', which is not read; it counts from your own settings",
+                value.escape_debug()
+            )
+        });
         let mut repository = Self {
+            notes: notes.collect(),
             root,
-            git_dir,
-            common_dir,
+            host,
+            copy,
             format,
             head,
             config,
@@ -200,7 +188,7 @@ impl Repository {
             index,
             index_bytes,
             index_mtime,
-            is_index_made: false,
+            has_own_excludes,
         };
         if repository.index.is_partial {
             repository.make_index_whole(oid_len)?;
@@ -225,17 +213,17 @@ impl Repository {
             self.spread_index(&git)?;
         } else {
             fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
-            for entry in fs::read_dir(&self.git_dir).into_iter().flatten().flatten() {
-                if entry.file_name().as_bytes().starts_with(b"sharedindex.") {
-                    let _ = fs::copy(entry.path(), own.join(entry.file_name()));
-                }
+            if let Some(oid) = &self.index.shared {
+                let name = format!("sharedindex.{oid}");
+                let bytes = self.host.read_in(&self.host.git, name.as_bytes(), MAX_FILE)?;
+                fs::write(own.join(name), bytes.unwrap_or_default())
+                    .context("cannot copy the shared index")?;
             }
             let words = ["update-index", "--no-split-index", "--force-write-index"];
             git.run(words, b"").context("cannot make a whole index of a split one")?;
         }
-        self.is_index_made = true;
         self.index_bytes = read_limited(&copy, MAX_FILE)?;
-        self.index = index::parse(&self.index_bytes, oid_len)?;
+        self.index = index::parse(&self.index_bytes, oid_len, index::MOST_OF_HOST)?;
         if self.index.is_partial {
             return Err(Error::failed(format!(
                 "'{}' has an index that cannot be made whole",
@@ -282,18 +270,25 @@ impl Repository {
         if !skipped.is_empty() {
             git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
         }
-        // Files that differ make it say so by its status.
-        git.attempt(["update-index", "-q", "--refresh"], b"").map(drop)
+        let paths = self.index.entries.iter().map(|entry| entry.path.as_slice());
+        crate::walk::attributes_are_files(&self.host.root, paths)?;
+        // Files that differ make it say so by its status. What lies in submodules is none of its business.
+        git.attempt(["update-index", "-q", "--refresh", "--ignore-submodules"], b"").map(drop)
     }
 
-    /// Returns a way to call git on it, with nothing of its configuration running.
+    /// Returns a way to call git on what it says, with nothing of its configuration.
     pub(crate) fn git(&self) -> Git {
-        Git::at(&self.root)
+        self.copy.git()
     }
 
-    /// Returns where its objects lie.
-    pub(crate) fn objects(&self) -> PathBuf {
-        self.common_dir.join("objects")
+    /// Returns where its objects lie, all of which were looked at.
+    pub(crate) fn objects(&self) -> &Path {
+        self.copy.objects()
+    }
+
+    /// Returns a path for a file of work in progress, which goes with this value.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.copy.scratch(name)
     }
 
     /// Returns the value of a setting.
@@ -302,40 +297,37 @@ impl Repository {
     }
 
     /// Reads a small file that belongs to this work tree, or else to all of them.
-    pub(crate) fn small_file(&self, name: &str) -> Option<Vec<u8>> {
-        let own = read_limited(&self.git_dir.join(name), 16 << 20);
-        own.or_else(|_| read_limited(&self.common_dir.join(name), 16 << 20)).ok()
+    pub(crate) fn small_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self.host.read_in(&self.host.git, name.as_bytes(), MAX_SMALL)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.host.read_in(&self.host.common, name.as_bytes(), MAX_SMALL),
+        }
+    }
+
+    /// Reads a small file that belongs to this work tree.
+    pub(crate) fn own_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.host.read_in(&self.host.git, name.as_bytes(), MAX_SMALL)
+    }
+
+    /// Says whether something of this name lies where this work tree's own things do.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.host.git.sort(name.as_bytes()).is_ok_and(|sort| sort.is_some())
     }
 
     /// Returns the commit that `name` means to the user.
     pub(crate) fn resolve(&self, name: &str) -> Result<String> {
-        let git = Git::as_user(&self.root);
+        if name.contains("@{") || name.starts_with("stash") {
+            self.copy.add_logs(&self.host)?;
+        }
         let full = format!("{name}^{{commit}}");
         let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &full];
-        let ended = git.attempt(words, b"")?;
+        let ended = self.git().attempt(words, b"")?;
         let oid = String::from_utf8_lossy(&ended.answer).trim().to_owned();
         if ended.status.success() && is_oid(&oid) {
             return Ok(oid);
         }
         Err(Error::not_found(format!("no commit '{name}' in '{}'", self.root.display()))
             .hint("'git log --all --oneline' shows what is there"))
-    }
-
-    /// Returns the untracked files that no rule ignores.
-    pub(crate) fn untracked(&self) -> Result<Vec<Vec<u8>>> {
-        let mut git = self.git();
-        if let Some(path) = self.excludes_file() {
-            git = git.set(format!("core.excludesFile={}", path.display()));
-        }
-        let copy = tempfile::tempdir().context("cannot make a scratch directory")?;
-        if self.is_index_made {
-            let copy = copy.path().join("index");
-            fs::write(&copy, &self.index_bytes).context("cannot copy the index")?;
-            git = git.env("GIT_INDEX_FILE", copy).set("index.sparse=false");
-        }
-        let words = ["ls-files", "-z", "--others", "--exclude-standard"];
-        let answer = git.run(words, b"").context("cannot list untracked files")?;
-        Ok(split_zero(&answer).map(<[u8]>::to_vec).collect())
     }
 
     /// Returns the user's own list of what to ignore everywhere.
@@ -353,22 +345,42 @@ impl Repository {
     }
 }
 
-/// Says whether a directory looks like the inside of a `.git`, which holds passwords and programs.
-fn is_bare(path: &Path) -> bool {
-    path.join("config").is_file() && path.join("objects").is_dir() && path.join("refs").is_dir()
+/// Fails unless git takes the repository for one, and for one of somebody it trusts.
+fn accepted(host: &HostGit, copy: &Copy) -> Result<()> {
+    let root = host.root.path();
+    // Its settings are not read for that.
+    let mut git = Git::as_user(root)
+        .env("GIT_COMMON_DIR", copy.common())
+        .env("GIT_OBJECT_DIRECTORY", copy.common().join("objects"));
+    if let Some(above) = root.parent() {
+        git = git.env("GIT_CEILING_DIRECTORIES", above);
+    }
+    let ended = git.attempt(["rev-parse", "--absolute-git-dir"], b"")?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    Err(Error::failed(format!("cannot use '{}'", root.display()))
+        .because(git::said(&ended))
+        .hint(format!("'git -C {} status' shows what git thinks of it", host::word(root))))
 }
 
-fn config(git: &Git) -> Result<BTreeMap<String, String>> {
-    let answer = git.run(["config", "--list", "-z"], b"").context("cannot read the settings")?;
+/// Returns what the user and the system set, and then what the repository does.
+fn config(host: &HostGit, copy: &Copy, own: Settings) -> Result<BTreeMap<String, String>> {
+    let git = Git::as_user(host.root.path())
+        .env("GIT_DIR", host.git.path())
+        .env("GIT_COMMON_DIR", copy.common())
+        .env("GIT_OBJECT_DIRECTORY", copy.common().join("objects"));
+    let words = ["config", "--show-scope", "--includes", "--list", "-z"];
+    let answer = git.run(words, b"").context("cannot read your settings")?;
+    let parts: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
+    let users = parts.chunks_exact(2);
+    let users = users.filter(|part| matches!(part[0], b"system" | b"global")).map(|part| part[1]);
     let mut config = BTreeMap::new();
-    for item in split_zero(&answer) {
-        let text = String::from_utf8_lossy(item);
-        // A key without a value means true.
-        let (key, value) = text.split_once('\n').unwrap_or((&text, "true"));
+    for (key, value) in Settings::listed(users).0.into_iter().chain(own.0) {
         // A remote is fetched from its first address; nothing takes those before it back.
-        let is_address = remote_of(key).is_some() && !value.is_empty();
-        if !(is_address && config.get(key).is_some_and(|known: &String| !known.is_empty())) {
-            config.insert(key.to_owned(), value.to_owned());
+        let is_address = remote_of(&key).is_some() && !value.is_empty();
+        if !(is_address && config.get(&key).is_some_and(|known: &String| !known.is_empty())) {
+            config.insert(key, value);
         }
     }
     Ok(config)
@@ -384,7 +396,11 @@ fn head(git: &Git) -> Result<Head> {
     let oid = String::from_utf8_lossy(&commit.answer).trim().to_owned();
     let commit = (commit.status.success() && is_oid(&oid)).then_some(oid);
     if branch.is_none() && commit.is_none() {
-        return Err(Error::failed("HEAD names no commit").hint("'git fsck' says what is damaged"));
+        // This one says why.
+        let why = git.attempt(["rev-list", "-1", "HEAD"], b"")?;
+        return Err(Error::failed("HEAD names no commit")
+            .because(git::said(&why))
+            .hint("'git fsck' says what is damaged"));
     }
     Ok(Head { branch, commit })
 }

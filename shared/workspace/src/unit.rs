@@ -2,14 +2,15 @@
 
 use crate::{
     git::Git,
+    host::{HostGit, Trusted},
     plan::{self, Plan},
-    prepare::{Wish, join, shown, text},
+    prepare::{Wish, join as joined, shown, text},
     source::{Head, Repository, Source},
     store::Store,
     temporary::Temporary,
 };
-use banger_doc::{Error, Result, WorkspaceMode};
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
+use banger_doc::{Context, Error, Result, WorkspaceMode};
+use std::{fs, path::Path};
 
 /// Submodules inside submodules deeper than this are refused.
 const MAX_DEPTH: usize = 20;
@@ -121,30 +122,34 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
     let mut inner = Vec::new();
     let paths: Vec<Vec<u8>> = unit.plan.modules.keys().cloned().collect();
     for path in paths {
-        let dir = unit.plan.root.join(OsStr::from_bytes(&path));
-        let is_real = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir());
-        let source = if is_real { Source::open(&dir).ok() } else { None };
-        let module = match source {
-            Some(Source::Repository(module)) if module.root == dir => module,
-            _ => {
-                unit.plan.notes.push(format!("submodule '{}' is not checked out", shown(&path)));
-                continue;
-            }
-        };
-        let modules_dir = unit.repository.common_dir.join("modules");
-        let name = module.git_dir.strip_prefix(&modules_dir).ok().and_then(Path::to_str);
+        let dir = unit.plan.root.join(&path);
+        let git = joined(&path, b".git");
+        let is_real = fs::canonicalize(&dir).is_ok_and(|real| real == dir);
+        if !is_real
+            || !plan::is_safe(&path)
+            || fs::symlink_metadata(unit.plan.root.join(&git)).is_err()
+        {
+            unit.plan.notes.push(format!("submodule '{}' is not checked out", shown(&path)));
+            continue;
+        }
+        let module = HostGit::open(&dir, &Trusted::open(&wish.trusted)?);
+        let module = module.and_then(Repository::open);
+        let module =
+            module.with_context(|| format!("submodule '{}' cannot go along", shown(&path)))?;
+        let modules_dir = unit.repository.host.common.path().join("modules");
+        let name = module.host.git.path().strip_prefix(&modules_dir).ok().and_then(Path::to_str);
         let name = name.map_or_else(|| text(&path), ToOwned::to_owned);
         if !banger_channel::files::is_inside(name.as_bytes()) {
             return Err(Error::failed(format!("submodule '{}' has no usable name", shown(&path))));
         }
         let plan = plan::of_repository(&module, wish.include_untracked)?;
         inner.push(Unit {
-            at: join(&unit.at, &path),
+            at: joined(&unit.at, &path),
             git_at: format!("{}/modules/{name}", unit.git_at),
             head: module.head.clone(),
             index_bytes: module.index_bytes.clone(),
             plan,
-            repository: *module,
+            repository: module,
             modules: Vec::new(),
             is_as_it_lies: true,
             scratch: None,

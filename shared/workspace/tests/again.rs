@@ -261,8 +261,7 @@ fn settings_travel_without_secrets() {
         "git init -q; echo a >a; git add a; git commit -qm one; git remote add origin https://me:hunter2@example.org/x.git; \
          git config user.email repo@example.org; git config core.hooksPath /tmp/hooks; git config core.fsmonitor evil; \
          git config alias.x '!evil'; git config credential.helper 'store --file=hunter2'; git config branch.main.remote origin; \
-         git config branch.main.merge refs/heads/main; git update-ref refs/remotes/origin/main HEAD; echo '*.tmp' >$TOP/home/ignore; \
-         git config core.excludesFile $TOP/home/ignore; mkdir -p .git/hooks; echo 'echo evil' >.git/hooks/pre-commit; chmod +x .git/hooks/pre-commit",
+         git config branch.main.merge refs/heads/main; git update-ref refs/remotes/origin/main HEAD; echo '*.tmp' >>.git/info/exclude; mkdir -p .git/hooks; echo 'echo evil' >.git/hooks/pre-commit; chmod +x .git/hooks/pre-commit",
     );
     world.prepare(&world.wish()).unwrap();
     let config = fs::read_to_string(world.guest().join(".git/config")).unwrap();

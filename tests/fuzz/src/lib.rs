@@ -10,6 +10,7 @@ use banger_tar::Reader;
 use std::fs::{self, File, Permissions};
 use std::io::{Cursor, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path};
 use std::process::Command;
@@ -192,6 +193,113 @@ pub fn relay(input: &[u8]) {
         }
         let script = "import sys, tarfile\nfor n in tarfile.open(sys.argv[1], 'r:').getnames(): print(n)";
         assert_eq!(list("python3", &["-c", script]), names, "Python");
+    }
+}
+
+/// Feeds a `.git`: what is made of it is read as a repository that is to go in, and another that lies beside
+/// it is not, whatever the first says.
+pub fn repository(input: &[u8]) {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let dir = dir.expect("a directory");
+    let top = fs::canonicalize(dir.path()).expect("a path");
+    let (root, outside) = (top.join("root"), top.join("outside"));
+    for git in [root.join(".git"), outside.join(".git")] {
+        for part in ["objects/info", "objects/pack", "refs/heads", "info", "worktrees/x"] {
+            fs::create_dir_all(git.join(part)).expect("a directory");
+        }
+        fs::write(git.join("HEAD"), "ref: refs/heads/main\n").expect("a file");
+        fs::write(git.join("refs/heads/main"), HERE).expect("a file");
+    }
+    for part in ["refs/heads/main", "HEAD", "packed-refs"] {
+        fs::write(outside.join(".git").join(part), SECRET).expect("a file");
+    }
+    fs::write(root.join("a"), "a").expect("a file");
+    fill(&root, input);
+    let begin = std::time::Instant::now();
+    let head = banger_workspace::head_of(&root, &[]);
+    assert_ne!(head.as_deref(), Some(SECRET), "the other repository was read");
+    // Git takes a thousand times as long as this program does.
+    if input.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 64 == 0 {
+        let wish = banger_workspace::Wish {
+            path: root,
+            guest_path: "/root/repo".into(),
+            mode: banger_doc::WorkspaceMode::Shallow,
+            branch: None,
+            from: None,
+            include_untracked: true,
+            force: false,
+            trusted: Vec::new(),
+        };
+        if let Ok(plan) = banger_workspace::dry_run(&wish) {
+            assert_ne!(plan.base_commit.as_deref(), Some(SECRET), "the other repository was read");
+            let inside = |file: &String| !file.contains(".git/") && !file.contains("outside");
+            assert!(plan.files.iter().all(inside), "{:?}", plan.files);
+        }
+    }
+    assert!(begin.elapsed().as_secs() < 8, "it waited");
+}
+
+/// The commit of a repository, and of the one beside it.
+pub(crate) const HERE: &str = "1111111111111111111111111111111111111111";
+const SECRET: &str = "2222222222222222222222222222222222222222";
+/// What of a `.git` is put in another's place.
+pub(crate) const PARTS: [&str; 24] = [
+    ".git", ".git/HEAD", ".git/config", ".git/index", ".git/refs", ".git/refs/heads", ".git/refs/heads/main",
+    ".git/packed-refs", ".git/objects", ".git/objects/info", ".git/objects/info/alternates", ".git/objects/pack",
+    ".git/objects/11", ".git/info", ".git/info/exclude", ".git/commondir", ".git/gitdir", ".git/shallow",
+    ".git/config.worktree", ".git/MERGE_MSG", ".git/worktrees/x/HEAD", ".git/worktrees/x/gitdir",
+    ".git/worktrees/x/commondir", ".gitignore",
+];
+
+/// Changes a repository as the input says: records that end in two zero bytes, of which the first byte names
+/// a part, the second says what it becomes, and the rest is its content.
+fn fill(root: &Path, input: &[u8]) {
+    let mut rest = input;
+    for _ in 0..16 {
+        let end = rest.windows(2).position(|two| two == [0, 0]).unwrap_or(rest.len());
+        let (record, more) = (&rest[..end], rest.get(end + 2..).unwrap_or_default());
+        let [part, kind, content @ ..] = record else { break };
+        rest = more;
+        let path = root.join(PARTS[usize::from(*part) % PARTS.len()]);
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+        let target = std::ffi::OsStr::from_bytes(content);
+        match kind % 8 {
+            0 => drop(symlink(target, &path)),
+            // What somebody who knows the place would write.
+            1 => drop(symlink(root.with_file_name("outside").join(PARTS[usize::from(*part) % PARTS.len()]), &path)),
+            2 => drop(fs::create_dir(&path)),
+            3 => drop(nix_pipe(&path)),
+            4 => {
+                let git = root.with_file_name("outside/.git");
+                drop(fs::write(&path, [b"gitdir: ", git.as_os_str().as_bytes(), b"\n"].concat()));
+            }
+            5 => {
+                let git = root.with_file_name("outside/.git");
+                drop(fs::write(&path, [git.as_os_str().as_bytes(), content].concat()));
+            }
+            _ => drop(fs::write(&path, content)),
+        }
+    }
+}
+
+fn nix_pipe(path: &Path) -> std::io::Result<()> {
+    let made = Command::new("mkfifo").arg(path).status()?;
+    assert!(made.success() || path.exists() || !path.parent().is_some_and(Path::is_dir));
+    Ok(())
+}
+
+/// Feeds an index: what is read of it takes no more memory than it may, and what is fitted is one again.
+pub fn staged(input: &[u8]) {
+    for oid_len in [20, 32] {
+        let count = match banger_workspace::check_index(input, oid_len) {
+            Ok(count) => count,
+            Err(error) => {
+                assert!(!error.to_string().contains("changed by"), "{error}");
+                continue;
+            }
+        };
+        assert!(count <= input.len());
     }
 }
 

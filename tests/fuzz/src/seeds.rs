@@ -10,12 +10,63 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("packed", packed()),
         ("take", taken()),
         ("relay", taken()),
+        ("repository", repositories()),
+        ("staged", indexes()),
         ("manifest", texts(&[MANIFEST, DOCKER, ODD_MANIFEST])),
         ("index", texts(&[INDEX, ODD_INDEX])),
         ("config", texts(&[CONFIG, ODD_CONFIG])),
         ("reference", references()),
         ("token", texts(&TOKENS)),
     ]
+}
+
+/// Repositories of which each part is each thing once, and some that go together.
+fn repositories() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for part in 0..crate::PARTS.len() as u8 {
+        for kind in 0..8 {
+            all.push([&[part, kind][..], b"../../outside/.git/HEAD"].concat());
+        }
+    }
+    let config = "[core]\n\trepositoryformatversion = 1\n\tworktree = ../../outside\n[extensions]\n\tworktreeConfig\n\
+                  \tpartialClone = x\n[include]\n\tpath = ../../outside/.git/config\n[remote \"x\"]\n\turl = ext::sh\n";
+    for text in [config, "[core]\n\tbare = true\n", "[a \"b\\\\\"]\n\tc = d\n"] {
+        all.push([&[2, 7][..], text.as_bytes(), b"\0\0", &[18, 7], b"[core]\n\tbare\n"].concat());
+    }
+    all.push([&[0, 6][..], b"gitdir: .git/worktrees/x\n"].concat());
+    all.push([&[10, 6][..], b"# x\n../info\n\"quoted\"\n/gone\n"].concat());
+    all.push([&[7, 6][..], b"# pack-refs with: peeled\n", crate::HERE.as_bytes(), b" refs/heads/x\n"].concat());
+    all
+}
+
+/// Indexes of each version, with extensions.
+fn indexes() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for version in 2..=4u8 {
+        let mut bytes = [b"DIRC\0\0\0", &[version][..], b"\0\0\0\x02"].concat();
+        for name in ["a", "a/b"] {
+            let start = bytes.len();
+            bytes.extend([1; 24]);
+            bytes.extend([0, 0, 0x81, 0xa4]);
+            bytes.extend([1; 32]);
+            bytes.extend([0, name.len() as u8]);
+            if version == 4 {
+                bytes.push(0);
+                bytes.extend(if name == "a" { "a" } else { "/b" }.as_bytes());
+                bytes.push(0);
+            } else {
+                bytes.extend(name.as_bytes());
+                let size = bytes.len() - start + 1;
+                bytes.resize(start + size.next_multiple_of(8), 0);
+            }
+        }
+        for extension in [&b"TREE\0\0\0\x04tree"[..], b"link\0\0\0\x14", b"sdir\0\0\0\0"] {
+            bytes.extend(extension);
+        }
+        bytes.extend([3; 40]);
+        all.push(bytes);
+    }
+    all
 }
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7023,"annotations":{"a":"b"}},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":32654,"urls":["https://x"]},{"mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1}],"subject":null,"annotations":{"org.opencontainers.image.created":"2020"}}"#;

@@ -18,8 +18,19 @@ use std::{
 };
 
 /// What is fed; each is a program of `tests/fuzz`. The slowest come first.
-const TARGETS: [&str; 9] =
-    ["layer", "packed", "take", "relay", "config", "manifest", "index", "token", "reference"];
+const TARGETS: [&str; 11] = [
+    "layer",
+    "packed",
+    "take",
+    "relay",
+    "repository",
+    "staged",
+    "config",
+    "manifest",
+    "index",
+    "token",
+    "reference",
+];
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

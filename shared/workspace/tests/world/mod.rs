@@ -88,15 +88,12 @@ impl World {
             from: None,
             include_untracked: false,
             force: false,
+            trusted: Vec::new(),
         }
     }
 
     pub fn files(&self) -> Files<'static> {
-        Files::new(|| {
-            let (here, there) = UnixStream::pair().context("no pair")?;
-            thread::spawn(move || serve(there));
-            Ok(here)
-        })
+        files()
     }
 
     pub fn prepare(&self, wish: &Wish) -> banger_doc::Result<Workspace> {
@@ -120,6 +117,15 @@ impl World {
     pub fn work(&self) -> Vec<Work> {
         banger_workspace::status(&self.vm(), Some(&self.files()), None).unwrap().unexported
     }
+}
+
+/// A guest that is this machine.
+pub fn files() -> Files<'static> {
+    Files::new(banger_channel::files::Budget::new(std::time::Duration::from_mins(10)), || {
+        let (here, there) = UnixStream::pair().context("no pair")?;
+        thread::spawn(move || serve(there));
+        Ok(here)
+    })
 }
 
 /// Prepares the repository that `setup` makes, whole, and works in the guest.

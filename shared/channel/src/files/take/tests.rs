@@ -1,5 +1,5 @@
 use super::*;
-use crate::files::{Files, Limits, serve};
+use crate::files::{Budget, Files, serve};
 use std::{
     fs::{self, File, Permissions},
     io::Write,
@@ -13,7 +13,7 @@ use std::{
 use tar::EntryType::{self, Block, Char, Directory, Fifo, Link, Regular, Symlink};
 
 fn files() -> Files<'static> {
-    Files::new(|| {
+    Files::new(Budget::new(std::time::Duration::from_mins(5)), || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         thread::spawn(move || serve(there));
         Ok(here)
@@ -73,7 +73,7 @@ fn a_tree_comes_out_as_it_is() {
         [(&tree, &[][..], "."), (&dir.path().to_owned(), &[b"tree".as_slice()][..], "tree")]
     {
         fs::create_dir(&to).unwrap();
-        let mut tar = files().tar(root.to_str().unwrap(), paths, Limits::default()).unwrap();
+        let mut tar = files().tar(root.to_str().unwrap(), paths).unwrap();
         let taken = take(asked, ".").unpack(&mut tar, &to).unwrap();
         assert!(tar.failure().is_none());
         assert_eq!((taken.entries, taken.skipped), (11, 0), "{taken:?}");

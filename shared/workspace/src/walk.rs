@@ -1,0 +1,339 @@
+//! Walking a tree of the host's, whoever filled it: directories are listed without following a link, and git
+//! is asked only what its rules say of names. Git itself would look into the repositories that lie in the
+//! tree, and wait for a pipe in the place of a list of rules.
+
+use crate::{
+    git::{Git, said, split_zero},
+    host::{self, Dir, Sort},
+    index::Index,
+    plan::MODULE,
+    source::Repository,
+};
+use banger_channel::files::is_inside;
+use banger_doc::{Context, Error, Result};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+/// The most entries of all directories together.
+const MAX_ENTRIES: usize = 5_000_000;
+/// Directories deeper than this are refused; a guest's agent enters none of them.
+const MAX_DEPTH: usize = 200;
+/// The largest list of rules.
+const MAX_RULES: u64 = 16 << 20;
+
+/// What a walk found, sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Files and links.
+    pub(crate) files: BTreeSet<Vec<u8>>,
+    /// Repositories inside, or, where there is no repository around, each `.git`.
+    pub(crate) inner: BTreeSet<Vec<u8>>,
+    /// Directories with nothing in them.
+    pub(crate) empty: BTreeSet<Vec<u8>>,
+    /// Pipes, sockets and devices.
+    pub(crate) others: BTreeSet<Vec<u8>>,
+}
+
+/// Lists the files of a repository that are neither in its index nor ignored.
+pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
+    let folds = repository.setting("core.ignorecase") == Some("true");
+    let tracked = Tracked::new(&repository.index, folds);
+    let git = repository.git().work_tree(&repository.root);
+    let mut git = git.env("GIT_INDEX_FILE", absent_rules(repository)?);
+    if let Some(path) = repository.excludes_file() {
+        git = git.set(format!("core.excludesFile={}", path.display()));
+    }
+    let mut walk = Walk { root: &repository.host.root, left: MAX_ENTRIES, found: Found::default() };
+    walk.level_by_level(
+        |walk, dir| {
+            let mut asked = Level::default();
+            for (name, sort) in walk.list(dir)? {
+                let path = joined(dir, &name);
+                if name == b".gitignore" && sort == Sort::Other {
+                    return Err(not_a_file(&walk.root.join(&path)));
+                }
+                match sort {
+                    _ if name.eq_ignore_ascii_case(b".git") || !is_inside(&path) => {}
+                    Sort::Dir if !tracked.is_module(&path) => asked.dirs.push(path),
+                    Sort::File | Sort::Link if !tracked.is_file(&path) => asked.files.push(path),
+                    _ => {}
+                }
+            }
+            Ok(asked)
+        },
+        |asked| ignored(&git, asked),
+        |walk, dir| Ok(tracked.has_below(dir) || !walk.is_repository(dir)?),
+    )?;
+    Ok(walk.found)
+}
+
+/// Lists a directory that belongs to no repository: all of it but what `.bangerignore` files in it name.
+pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
+    let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
+    // The rules alone, as git reads them.
+    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let tree = scratch.path().join("tree");
+    fs::create_dir(&tree).context("cannot make a scratch directory")?;
+    let git = git.clone().work_tree(&tree).env("GIT_INDEX_FILE", scratch.path().join("index"));
+    let has_rules = std::cell::Cell::new(false);
+    walk.level_by_level(
+        |walk, dir| {
+            let mut asked = Level::default();
+            let entries = walk.list(dir)?;
+            if entries.is_empty() && !dir.is_empty() {
+                walk.found.empty.insert(dir.to_vec());
+            }
+            for (name, sort) in entries {
+                let path = joined(dir, &name);
+                if name == b".bangerignore" && sort == Sort::File {
+                    let said = || format!("cannot read '{}'", root.join(&path).display());
+                    let file = root.file(&path).with_context(said)?;
+                    let rules = host::read(&file, MAX_RULES, &root.join(&path))?;
+                    let to = tree.join(OsStr::from_bytes(dir));
+                    fs::create_dir_all(&to).context("cannot copy rules")?;
+                    fs::write(to.join(".gitignore"), rules).context("cannot copy rules")?;
+                    has_rules.set(true);
+                }
+                if name.eq_ignore_ascii_case(b".git") {
+                    asked.git.push(path);
+                    continue;
+                }
+                if !is_inside(&path) {
+                    return Err(Error::failed(format!("'{}' is too long", path.escape_ascii())));
+                }
+                match sort {
+                    Sort::Dir => asked.dirs.push(path),
+                    Sort::File | Sort::Link => asked.files.push(path),
+                    Sort::Other => asked.others.push(path),
+                }
+            }
+            Ok(asked)
+        },
+        |asked| {
+            if !has_rules.get() {
+                return Ok(BTreeSet::new());
+            }
+            for dir in &asked.dirs {
+                // Some rules are for directories alone, and git looks whether it is one.
+                fs::create_dir_all(tree.join(OsStr::from_bytes(dir)))
+                    .context("cannot copy rules")?;
+            }
+            ignored(&git, asked)
+        },
+        |_, _| Ok(true),
+    )?;
+    Ok(walk.found)
+}
+
+/// What one step of a walk asks of.
+#[derive(Default)]
+struct Level {
+    files: Vec<Vec<u8>>,
+    dirs: Vec<Vec<u8>>,
+    git: Vec<Vec<u8>>,
+    others: Vec<Vec<u8>>,
+}
+
+impl Level {
+    fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.files.iter().chain(&self.dirs).chain(&self.git).chain(&self.others)
+    }
+}
+
+struct Walk<'a> {
+    root: &'a Dir,
+    left: usize,
+    found: Found,
+}
+
+impl Walk<'_> {
+    /// Goes down level by level, so that git is asked once for each: `look` lists a directory, `ask` says what
+    /// is ignored, and `enter` whether a directory belongs to the tree.
+    fn level_by_level(
+        &mut self,
+        look: impl Fn(&mut Self, &[u8]) -> Result<Level>,
+        ask: impl Fn(&Level) -> Result<BTreeSet<Vec<u8>>>,
+        enter: impl Fn(&Self, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut dirs = vec![Vec::new()];
+        for depth in 0.. {
+            let mut all = Level::default();
+            for dir in &dirs {
+                let level = look(self, dir)?;
+                all.files.extend(level.files);
+                all.dirs.extend(level.dirs);
+                all.git.extend(level.git);
+                all.others.extend(level.others);
+            }
+            let ignored = ask(&all)?;
+            let goes = |path: &Vec<u8>| !ignored.contains(path);
+            self.found.files.extend(all.files.into_iter().filter(goes));
+            self.found.inner.extend(all.git.into_iter().filter(goes));
+            self.found.others.extend(all.others.into_iter().filter(goes));
+            dirs.clear();
+            for dir in all.dirs.into_iter().filter(goes) {
+                if enter(self, &dir)? {
+                    dirs.push(dir);
+                } else {
+                    self.found.inner.insert(dir);
+                }
+            }
+            let Some(first) = dirs.first() else { break };
+            if depth >= MAX_DEPTH {
+                let path = self.root.join(first);
+                return Err(Error::failed(format!(
+                    "'{}' lies deeper than {MAX_DEPTH} directories",
+                    path.display().to_string().escape_debug()
+                ))
+                .hint("a rule that ignores it, or moving it away, helps"));
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, dir: &[u8]) -> Result<Vec<(Vec<u8>, Sort)>> {
+        let said = || format!("cannot list '{}'", self.root.join(dir).display());
+        let entries = self.root.list(dir, self.left).with_context(said)?;
+        self.left -= entries.len();
+        Ok(entries)
+    }
+
+    /// Says whether a directory is a repository of its own, as far as that can be told without reading it.
+    fn is_repository(&self, dir: &[u8]) -> Result<bool> {
+        let sort = |name: &[u8]| {
+            let path = joined(dir, name);
+            self.root
+                .sort(&path)
+                .with_context(|| format!("cannot look at '{}'", self.root.join(&path).display()))
+        };
+        Ok(match sort(b".git")? {
+            None | Some(Sort::Other) => false,
+            Some(Sort::Dir) => sort(b".git/HEAD")?.is_some(),
+            Some(Sort::File | Sort::Link) => true,
+        })
+    }
+}
+
+/// What an index says of paths.
+struct Tracked {
+    files: BTreeSet<Vec<u8>>,
+    modules: BTreeSet<Vec<u8>>,
+    folds: bool,
+}
+
+impl Tracked {
+    fn new(index: &Index, folds: bool) -> Self {
+        let mut tracked = Self { files: BTreeSet::new(), modules: BTreeSet::new(), folds };
+        for entry in &index.entries {
+            let path = tracked.key(&entry.path);
+            let into = if entry.mode == MODULE { &mut tracked.modules } else { &mut tracked.files };
+            into.insert(path);
+        }
+        tracked
+    }
+
+    fn key(&self, path: &[u8]) -> Vec<u8> {
+        if self.folds { path.to_ascii_lowercase() } else { path.to_vec() }
+    }
+
+    fn is_file(&self, path: &[u8]) -> bool {
+        let key = self.key(path);
+        self.files.contains(&key) || self.modules.contains(&key)
+    }
+
+    fn is_module(&self, path: &[u8]) -> bool {
+        self.modules.contains(&self.key(path))
+    }
+
+    fn has_below(&self, dir: &[u8]) -> bool {
+        let start = [&self.key(dir), &b"/"[..]].concat();
+        let has = |set: &BTreeSet<Vec<u8>>| {
+            set.range(start.clone()..).next().is_some_and(|path| path.starts_with(&start))
+        };
+        has(&self.files) || has(&self.modules)
+    }
+}
+
+/// Makes an index of those lists of rules alone that are absent on purpose: git reads them from there.
+fn absent_rules(repository: &Repository) -> Result<PathBuf> {
+    let path = repository.scratch("rules");
+    let is_rules = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next() == Some(b".gitignore");
+    let absent = || {
+        let entries = repository.index.entries.iter();
+        entries.filter(|entry| entry.skip_worktree && entry.stage == 0 && is_rules(&entry.path))
+    };
+    let (mut lines, mut skipped) = (Vec::new(), Vec::new());
+    for entry in absent() {
+        lines.extend_from_slice(format!("{:06o} {} 0\t", entry.mode, entry.oid).as_bytes());
+        for list in [&mut lines, &mut skipped] {
+            list.extend_from_slice(&entry.path);
+            list.push(0);
+        }
+    }
+    if !lines.is_empty() {
+        let git = repository.git().env("GIT_INDEX_FILE", &path);
+        git.run(["update-index", "-z", "--index-info"], &lines)?;
+        git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
+    }
+    Ok(path)
+}
+
+/// Asks git which of these its rules ignore.
+fn ignored(git: &Git, asked: &Level) -> Result<BTreeSet<Vec<u8>>> {
+    let mut input = Vec::new();
+    for path in asked.paths() {
+        // A first ':' would be taken for a pattern's magic.
+        input.extend_from_slice(b"./");
+        input.extend_from_slice(path);
+        input.push(0);
+    }
+    if input.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let ended = git.attempt(["check-ignore", "-z", "--stdin"], &input)?;
+    if ended.status.code().is_none_or(|code| code > 1) {
+        return Err(Error::failed("cannot tell what is ignored").because(said(&ended)));
+    }
+    let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
+    Ok(ignored.map(<[u8]>::to_vec).collect())
+}
+
+/// Fails if git would wait for a pipe in the place of a list of attributes when it reads these files.
+pub(crate) fn attributes_are_files<'a>(
+    root: &Dir,
+    paths: impl Iterator<Item = &'a [u8]>,
+) -> Result<()> {
+    let mut dirs: BTreeSet<&[u8]> = BTreeSet::new();
+    for path in paths {
+        let mut end = path.len();
+        while let Some(at) = path[..end].iter().rposition(|byte| *byte == b'/') {
+            end = at;
+            if !dirs.insert(&path[..end]) {
+                break;
+            }
+        }
+        dirs.insert(b"");
+    }
+    for dir in dirs {
+        let path = joined(dir, b".gitattributes");
+        // What lies behind a link is not read by git either.
+        if root.sort(&path).is_ok_and(|sort| sort == Some(Sort::Other)) {
+            return Err(not_a_file(&root.join(&path)));
+        }
+    }
+    Ok(())
+}
+
+fn not_a_file(path: &Path) -> Error {
+    Error::failed(format!("'{}' is a pipe or another thing that is no file", path.display()))
+        .hint("git would wait for it; remove it")
+}
+
+fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
