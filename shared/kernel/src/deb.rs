@@ -2,7 +2,7 @@
 
 use crate::{image::is_release, inflate, tree};
 use banger_doc::{Context, Error, Result};
-use banger_tar::{Buffered, Input, Kind, Limits, Reader};
+use banger_tar::{Buffered, Input, Kind, Reader};
 use std::{
     fs::File,
     io::{BufReader, Read, Seek, SeekFrom, Write},
@@ -26,7 +26,7 @@ pub(crate) fn unpack(deb: &Path, root: &Path, budget: &mut tree::Budget) -> Resu
     // Padding and files that are passed over count too, so a small package cannot keep us busy.
     let most = budget.plain.min(FREE.max(came.saturating_mul(RATIO)));
     let plain = Inflated { from: inflate::reader(data, &what)?, left: most, most };
-    let mut reader = Reader::new(Buffered::new(plain), Limits::default());
+    let mut reader = Reader::new(Buffered::new(plain));
     let done = take(&mut reader, root, budget, &what);
     budget.plain = budget.plain.saturating_sub(most - reader.input().get_ref().left);
     done

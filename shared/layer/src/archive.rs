@@ -82,7 +82,7 @@ pub fn members(
     let length = archive.metadata().context("it cannot be read")?.len();
     let input =
         Skipping { file: archive, length, base: 0, buffer: vec![0; READ], start: 0, end: 0 };
-    let mut reader = Reader::new(input, limits.of_an_archive());
+    let mut reader = Reader::with(input, limits.of_an_archive());
     let (mut count, mut names) = (0, 0);
     while reader.advance()? {
         let entry = reader.entry();

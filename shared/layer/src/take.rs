@@ -67,7 +67,7 @@ pub(crate) fn take(
         grown: 0,
         counted: (0, 0),
     };
-    let mut reader = Reader::new(stream, shared.limits.of_an_archive());
+    let mut reader = Reader::with(stream, shared.limits.of_an_archive());
     let mut last: Vec<u8> = Vec::new();
     loop {
         let more = reader.advance();

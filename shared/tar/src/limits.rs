@@ -17,6 +17,10 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of a reader that nobody chose others for.
+    pub const USUAL: Self =
+        Self { header_bytes: 1 << 20, xattrs: 256, idle_sizes: false, raise: None };
+
     /// Says that an archive asked for more.
     pub(crate) fn over(&self, sentence: String) -> Error {
         let error = Error::failed(sentence);
@@ -24,12 +28,6 @@ impl Limits {
             Some(hint) => error.hint(hint),
             None => error,
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { header_bytes: 1 << 20, xattrs: 256, idle_sizes: false, raise: None }
     }
 }
 

@@ -123,7 +123,12 @@ pub struct Reader<I> {
 
 impl<I: Input> Reader<I> {
     /// Reads from where the input stands.
-    pub fn new(input: I, limits: Limits) -> Self {
+    pub fn new(input: I) -> Self {
+        Self::with(input, Limits::USUAL)
+    }
+
+    /// Reads from where the input stands, by bounds that somebody chose.
+    pub fn with(input: I, limits: Limits) -> Self {
         Self { input, limits, left: 0, padding: 0, entry: Entry::default(), done: false }
     }
 

@@ -1,7 +1,7 @@
 //! Whatever the strict reader takes, GNU tar, bsdtar, busybox and Python list the same, and so they do
 //! what the writer makes of it. Archives that some read otherwise are refused.
 
-use banger_tar::{Buffered, Holes, Kind, Limits, Reader, Writer};
+use banger_tar::{Buffered, Holes, Kind, Reader, Writer};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ for path in sys.argv[1:]:
 "#;
 
 fn ours(bytes: &[u8]) -> Result<(List, bool), String> {
-    let mut reader = Reader::new(bytes, Limits::default());
+    let mut reader = Reader::new(bytes);
     let (mut list, mut has_holes) = (List::new(), false);
     while reader.advance().map_err(|error| error.chain())? {
         let entry = reader.entry();
@@ -184,7 +184,7 @@ fn compare(cases: &[Case]) {
 
 /// Writes anew what an archive holds.
 fn anew(bytes: &[u8], holes: Holes) -> Vec<u8> {
-    let mut reader = Reader::new(Buffered::new(bytes), Limits::default());
+    let mut reader = Reader::new(Buffered::new(bytes));
     let mut writer = Writer::new(Vec::new(), holes);
     while reader.advance().expect("it was read before") {
         let entry = reader.entry();

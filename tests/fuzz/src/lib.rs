@@ -158,7 +158,7 @@ pub fn relay(input: &[u8]) {
         assert_eq!(pass(&mut &*out, &mut again, whom).expect("it was passed before"), count);
         assert!(out == again, "what was passed on changes");
         let (mut names, mut has_holes) = (Vec::new(), false);
-        let mut reader = Reader::new(out.as_slice(), banger_tar::Limits::default());
+        let mut reader = Reader::new(out.as_slice());
         while reader.advance().expect("it was written here") {
             let entry = reader.entry();
             has_holes |= entry.pieces.is_some();

@@ -2,7 +2,7 @@
 
 use super::{is_inside, serve::plain_path, take::Made};
 use banger_doc::{Context, Error, Result};
-use banger_tar::{Buffered, Entry, Holes, Kind, Limits, Reader, Writer, shown};
+use banger_tar::{Buffered, Entry, Holes, Kind, Reader, Writer, shown};
 use std::io::{Read, Write};
 
 /// The most links of one stream: they are remembered.
@@ -26,7 +26,7 @@ pub fn relay(from: &mut dyn Read, to: &mut dyn Write, whom: Whom) -> Result<u64>
         Whom::Agent => Holes::Gnu,
         Whom::Anybody => Holes::Posix,
     };
-    let mut reader = Reader::new(Buffered::new(&mut *from), Limits::default());
+    let mut reader = Reader::new(Buffered::new(&mut *from));
     let mut writer = Writer::new(to, holes);
     let mut links = Links { made: Made::default(), count: 0, whom };
     let mut count = 0;

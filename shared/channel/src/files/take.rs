@@ -5,7 +5,7 @@ use super::{
     serve::{Item, Tree, plain_path},
 };
 use banger_doc::{Context, Error, Result};
-use banger_tar::{Buffered, Entry, Input, Kind, Limits, Reader, shown};
+use banger_tar::{Buffered, Entry, Input, Kind, Reader, shown};
 use std::{
     collections::HashSet,
     fs::File,
@@ -84,7 +84,7 @@ impl Take<'_> {
         // The guest chose the modes; who may read and write here is the user's to say.
         tree.masked = if self.archive { 0 } else { umask() };
         tree.unfinished = 0o700;
-        let mut reader = Reader::new(Buffered::new(&mut *stream), Limits::default());
+        let mut reader = Reader::new(Buffered::new(&mut *stream));
         let mut taken = Taken::default();
         let mut dirs = Vec::new();
         let mut made = Made::default();
