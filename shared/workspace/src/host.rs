@@ -624,9 +624,12 @@ fn no_object(at: &Path) -> Error {
 /// Reads a file of at most `most` bytes.
 pub(crate) fn read(file: &File, most: u64, at: &Path) -> Result<Vec<u8>> {
     let said = || format!("cannot read '{}'", at.display());
+    let size = file.metadata().with_context(said)?.len();
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).with_context(said)?;
-    if bytes.len() as u64 > most {
+    if size <= most {
+        file.take(most + 1).read_to_end(&mut bytes).with_context(said)?;
+    }
+    if size.max(bytes.len() as u64) > most {
         return Err(Error::failed(format!("'{}' is larger than {most} bytes", at.display())));
     }
     Ok(bytes)

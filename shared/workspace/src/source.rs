@@ -17,7 +17,7 @@ use std::{
 };
 
 /// The largest index of a repository that is read.
-const MAX_FILE: u64 = 1 << 30;
+const MAX_FILE: u64 = 512 << 20;
 /// The largest small file.
 const MAX_SMALL: u64 = 16 << 20;
 
@@ -104,6 +104,7 @@ impl Source {
         let trusted = Trusted::open(trusted)?;
         match host::find(&path)? {
             Some(root) => {
+                must_be_on_one_disk(&path, root)?;
                 let host = HostGit::open(root, &trusted)?;
                 Ok(Self::Repository(Box::new(Repository::open(host)?)))
             }
@@ -343,6 +344,18 @@ impl Repository {
         let base = base.map(PathBuf::from).or_else(|| home.map(|home| home.join(".config")))?;
         Some(base.join("git/ignore"))
     }
+}
+
+/// Fails where git would not look so far up for a repository.
+fn must_be_on_one_disk(path: &Path, root: &Path) -> Result<()> {
+    let disk = |dir: &Path| fs::metadata(dir).map(|meta| meta.dev()).ok();
+    if disk(path) == disk(root) {
+        return Ok(());
+    }
+    let (path, root) = (path.display(), root.display());
+    Err(Error::failed(format!("cannot use '{path}'"))
+        .because(format!("'{root}', which has a '.git', is on another file system"))
+        .hint(format!("give '{root}' itself, or a directory without a '.git' above it")))
 }
 
 /// Fails unless git takes the repository for one, and for one of somebody it trusts.
