@@ -153,8 +153,11 @@ impl Guest {
     /// What stands round a VMM, tried on the guest's kernel, since the host's may lack it: Landlock, and
     /// control groups of version 2 with the real jailer.
     pub(crate) fn fences_hold(&self) {
-        self.put("/tmp/machine", &program("banger").with_file_name("guest-tests").join("machine"));
-        let said = self.says("/tmp/machine confine:: --nocapture 2>&1");
+        for name in ["jail", "machine"] {
+            let tests = program("banger").with_file_name("guest-tests").join(name);
+            self.put(&format!("/tmp/{name}"), &tests);
+        }
+        let said = self.says("/tmp/jail confine:: --nocapture 2>&1");
         assert!(said.contains("Landlock version") && said.contains("1 passed"), "{said}");
         if let Some(vmm) = banger_tests::firecracker() {
             self.says("mkdir -p /tmp/vmm");
@@ -175,7 +178,7 @@ impl Guest {
                 assert!(said.contains("1 passed"), "{said}");
             }
         }
-        self.says("rm -r /tmp/machine /tmp/vmm");
+        self.says("rm -r /tmp/jail /tmp/machine /tmp/vmm");
     }
 
     /// Puts a program into the guest.

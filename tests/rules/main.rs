@@ -1,12 +1,18 @@
 //! Rules of the tree, as tests: who depends on what, what every program has, pages that say what
 //! the code says.
 
+mod budgets;
 mod bugs;
 mod dependencies;
+mod dial;
 mod documents;
 mod git;
+mod hints;
+mod jailed;
 mod pages;
 mod programs;
+mod removal;
+mod tars;
 mod words;
 
 use std::{

@@ -239,7 +239,7 @@ fn user_namespaces() -> Check {
     let read = |path: &str| fs::read_to_string(path).map(|value| value.trim().to_owned()).ok();
     warn(
         name,
-        "cannot be made: no jail round a VMM, no network of a VM's own, no Firecracker",
+        "cannot be made: no jail round a VMM, a weaker one round 'e2fsck' and 'git' on what a guest wrote, no network of a VM's own, no Firecracker",
         namespace_remedy(
             read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref(),
             read("/proc/sys/kernel/unprivileged_userns_clone").as_deref(),

@@ -9,6 +9,7 @@ mod runs;
 use banger_cli::{Out, human_bytes, note};
 use banger_doc::{Allowed, Context, Document, Error, Removed, Result};
 use banger_state::{Lock, Room, Shelf, State, place, read_document};
+use banger_tree::remove_tree;
 use std::{
     fs,
     io::ErrorKind,
@@ -159,11 +160,7 @@ impl Sweep {
     fn remove(&mut self, what: &str, path: &Path) {
         let freed_bytes = Room::of(path).allocated;
         if !self.dry_run {
-            let done = if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
-                fs::remove_dir_all(path)
-            } else {
-                fs::remove_file(path)
-            };
+            let done = remove_tree(path);
             // Its owner may have come back for it at this moment.
             if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
                 return;

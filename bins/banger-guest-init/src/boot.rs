@@ -3,6 +3,7 @@
 use crate::{apply, choose, disks, firstboot, hand, keeper, network, nodes, reach, say, units};
 use banger_doc::{Channel, Context, Document, Error, Guest, Result};
 use banger_guest::{place, process};
+use banger_tree::remove_tree_if_there;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl, open},
@@ -94,7 +95,10 @@ fn boot() -> Result<()> {
     }
     say::stage("network");
     say::or_warn(load(&told.modules, "late", LATE));
-    let _ = fs::remove_dir_all(LATE);
+    // It lies in memory.
+    say::or_warn(
+        remove_tree_if_there(Path::new(LATE)).context("cannot remove modules that were loaded"),
+    );
     nice(0);
     agent.map(|agent| say::or_warn(keeper::start(agent)));
     say::stage("late");

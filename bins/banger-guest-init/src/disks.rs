@@ -3,6 +3,7 @@
 use crate::{copy, grow, home::Home, homes, reach, say};
 use banger_doc::{Context, Error, Guest, Result};
 use banger_guest::place;
+use banger_tree::remove_tree_if_there;
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -328,7 +329,7 @@ fn direct(path: &str, room: Room<'_>) -> Result<()> {
 fn off_the_overlay(place: &Path, room: Room<'_>) -> Result<()> {
     let own = own_directory(place)?;
     seed(place, &own, room).inspect_err(|_| {
-        let _ = fs::remove_dir_all(&own);
+        say::or_warn(remove(&own));
     })?;
     bind(&own.to_string_lossy(), &place.to_string_lossy())
 }
@@ -349,6 +350,10 @@ fn bind(from: &str, to: &str) -> Result<()> {
         .with_context(|| format!("cannot bind '{from}' to '{to}'"))
 }
 
+fn remove(path: &Path) -> Result<()> {
+    remove_tree_if_there(path).with_context(|| format!("cannot remove '{}'", path.display()))
+}
+
 /// Copies what the image has into a directory of a disk of ours, on the first boot only. Killed before
 /// the mark is set, or failed, the next boot begins anew.
 fn seed(from: &Path, to: &Path, room: Room<'_>) -> Result<()> {
@@ -358,10 +363,7 @@ fn seed(from: &Path, to: &Path, room: Room<'_>) -> Result<()> {
     for entry in
         fs::read_dir(to).with_context(|| format!("cannot list '{}'", to.display()))?.flatten()
     {
-        let _ = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
-            _ => fs::remove_file(entry.path()),
-        };
+        say::or_warn(remove(&entry.path()));
     }
     if fill(&from.to_string_lossy(), from, to, &[], room)? > 0 {
         // What was copied is on the disk before the mark is.

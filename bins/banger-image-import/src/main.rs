@@ -3,7 +3,7 @@
 
 use banger_cli::{Out, human_bytes};
 use banger_config::Config;
-use banger_doc::{Context, Error, Image, ImageConfig, Name, Result};
+use banger_doc::{Context, Error, Image, ImageConfig, Name, Result, shell_word};
 use banger_image::{Top, interrupt, limits, progress, publish, write_root};
 use banger_layer::{Layer, Opener, Progress, other_packing};
 use banger_state::{State, place};
@@ -114,8 +114,11 @@ fn judged(top: &Top, archive: &str) -> Result<Option<String>> {
         Top::Saved => ("what 'docker save' wrote", "docker-archive"),
         Top::Layout => ("an OCI image layout", "oci-archive"),
     };
-    let (archive, more) =
-        if archive == "-" { (STDIN, "- --name NAME") } else { (archive, archive) };
+    let (archive, more) = if archive == "-" {
+        (STDIN, "- --name NAME".to_owned())
+    } else {
+        (archive, shell_word(archive))
+    };
     Err(Error::failed(format!("'{archive}' is {what}, no root file system"))
         .hint(format!("'banger image pull {kind}:{more}' takes it")))
 }
@@ -137,7 +140,8 @@ fn open(archive: &str) -> Result<(String, Option<u64>, Opener)> {
     let meta = file.metadata().with_context(|| format!("cannot look at '{archive}'"))?;
     if meta.is_dir() {
         return Err(Error::usage(format!("'{archive}' is a directory")).hint(format!(
-            "'tar -C {archive} -c . | banger image import - --name NAME' takes one"
+            "'tar -C {} -c . | banger image import - --name NAME' takes one",
+            shell_word(archive)
         )));
     }
     let name = archive.to_owned();
@@ -157,7 +161,7 @@ fn plain(name: &str, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn Read + 
         let hint = match other.unpack {
             Some(command) => format!(
                 "'{command} {} | banger image import - --name NAME' takes a tar out of it",
-                if name == STDIN { "FILE" } else { name }
+                shell_word(if name == STDIN { "FILE" } else { name })
             ),
             None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".to_owned(),
         };

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 fn run(_: Args, out: &mut Out) -> Result<()> {
     let shelf = match State::open_read_only() {
         Ok(state) => state.images(),
-        Err(error) if error.kind() == Kind::NotFound => return out.table(&[], HEAD, row),
+        Err(error) if error.kind() == Kind::NotFound => return empty(out),
         Err(error) => return Err(error),
     };
     let mut images = Vec::new();
@@ -34,8 +34,17 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    out.table(&images, HEAD, row)?;
-    failure.map_or(Ok(()), Err)
+    match failure {
+        Some(error) => out.table(&images, HEAD, row).and(Err(error)),
+        None if images.is_empty() => empty(out),
+        None => out.table(&images, HEAD, row),
+    }
+}
+
+fn empty(out: &mut Out) -> Result<()> {
+    out.table(&[], HEAD, row)?;
+    out.suggest("no images; 'banger image pull alpine' brings one");
+    Ok(())
 }
 
 const HEAD: &[&str] = &["NAME", "SIZE", "KERNEL", "MANAGED", "SOURCE"];

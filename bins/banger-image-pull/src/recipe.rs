@@ -2,7 +2,7 @@
 
 use crate::Wish;
 use banger_cli::Out;
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shows};
 use banger_image::{interrupt, progress};
 use banger_layer::{Layer, Progress, Summary};
 use banger_state::{Staged, State};
@@ -246,7 +246,7 @@ impl Said {
         let thread = thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(io::Result::ok) {
                 let text = String::from_utf8_lossy(&line);
-                let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+                let text: String = text.chars().filter(|c| shows(*c)).take(200).collect();
                 if let Some(step) = step_of(&text) {
                     furthest.fetch_max(step, Ordering::Relaxed);
                 }

@@ -9,10 +9,20 @@ mod target;
 
 use banger_cli::{Out, find};
 use banger_doc::{Error, Result};
-use banger_ssh::{FIRMLY, KNOWN_TERMINALS, Programs, STAND_IN, SUFFIX, ensure_user_key, ssh_words};
+use banger_ssh::{
+    FIRMLY, KNOWN_TERMINALS, PATTERN, Programs, STAND_IN, SUFFIX, ensure_user_key, ssh_words,
+};
 use banger_state::{State, place, replace};
-use std::{env, fmt::Write, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
 use target::Target;
+
+/// The most lines of a configuration that are named.
+const MOST: usize = 5;
 
 /// Tell ssh how to reach VMs by name
 ///
@@ -61,7 +71,41 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     } else {
         format!("'{shown}' is as it was: it includes '{included}'")
     });
+    let more = added(target.shown());
+    if !more.is_empty() {
+        out.note(&format!(
+            "note: what '{shown}' says of all hosts counts for VMs too where ssh adds it up: {}; write \
+             'Host * !*{SUFFIX}' above it to leave VMs out",
+            more.join(", ")
+        ));
+    }
     Ok(())
+}
+
+/// Returns what a guest would get by a configuration although banger's lines come first: ssh adds these
+/// up, and nothing takes them back.
+fn added(config: &Path) -> Vec<String> {
+    const ADDED: [&str; 4] = ["sendenv", "remoteforward", "localforward", "dynamicforward"];
+    // The configuration may run commands to find out what counts.
+    let asked = Command::new("timeout")
+        .args(["10", "ssh", "-G", "-F"])
+        .arg(config)
+        .arg(format!("any{SUFFIX}"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let said = asked.map(|asked| asked.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&said)
+        .lines()
+        .filter(|line| {
+            let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+            // The language is no secret.
+            let language = name == "sendenv" && (value == "LANG" || value.starts_with("LC_"));
+            ADDED.contains(&name) && !language
+        })
+        .map(|line| format!("'{line}'"))
+        .take(MOST)
+        .collect()
 }
 
 fn home() -> Result<PathBuf> {
@@ -79,7 +123,7 @@ fn lines(state: &State) -> Result<String> {
         // ssh may run later, from an environment that does not say where the state lies.
         state: told.then(|| state.root().to_owned()),
     };
-    let mut text = format!("# Written by banger ssh-config.\nHost *{SUFFIX}\n");
+    let mut text = format!("# Written by banger ssh-config.\nHost {PATTERN}\n");
     // Each running VM's own user, before the one of all others: ssh takes what it meets first.
     let logins = state.root().join("vms/*").join(place::VM_SSH_LOGIN);
     let root = state.root().to_string_lossy();

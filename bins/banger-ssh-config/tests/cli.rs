@@ -25,7 +25,7 @@ fn the_lines_are_what_ssh_understands() {
     let answer = sandbox.raw(PROGRAM, &[]);
     answer.ok();
     let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-    assert!(text.contains("\nHost *.vm\n"), "{text}");
+    assert!(text.contains("\nHost *.vm !*\\'*\n"), "{text}");
     let file = sandbox.dir().join("lines");
     fs::write(&file, &answer.stdout).unwrap();
     let shown = sandbox.raw("/usr/bin/ssh", &["-G", "-F", file.to_str().unwrap(), "web.vm"]);
@@ -34,7 +34,8 @@ fn the_lines_are_what_ssh_understands() {
     assert!(shown.contains("\nstricthostkeychecking true\n"), "{shown}");
     assert!(shown.contains("\nuser root\n"), "{shown}");
     assert!(
-        shown.contains("banger-ssh-proxy' %h\n") || shown.contains("banger-ssh-proxy' web.vm\n")
+        shown.contains("banger-ssh-proxy' '%h'\n")
+            || shown.contains("banger-ssh-proxy' 'web.vm'\n")
     );
 }
 
@@ -93,7 +94,9 @@ const FOR_ALL: &str = "Host *\n    User me\n    Port 2222\n    HostName %h.corp.
     StrictHostKeyChecking no\n    KnownHostsCommand /bin/false\n    UserKnownHostsFile /dev/null\n    \
     GlobalKnownHostsFile /etc/known\n    CheckHostIP yes\n    UpdateHostKeys yes\n    VerifyHostKeyDNS yes\n    \
     ControlMaster auto\n    ControlPath ~/.ssh/one-for-all\n    ControlPersist 10m\n    RemoteCommand tmux\n    \
-    RequestTTY force\n    ExitOnForwardFailure yes\n    SendEnv *\n    ForwardAgent yes\n    LogLevel ERROR\n";
+    RequestTTY force\n    ExitOnForwardFailure yes\n    SendEnv *\n    ForwardAgent yes\n    \
+    ForwardX11 yes\n    ForwardX11Trusted yes\n    GSSAPIDelegateCredentials yes\n    \
+    PermitLocalCommand yes\n    LocalCommand touch /tmp/%h\n    Tunnel yes\n    LogLevel ERROR\n";
 
 #[test]
 fn what_is_said_of_all_hosts_is_not_said_of_vms() {
@@ -109,7 +112,7 @@ fn what_is_said_of_all_hosts_is_not_said_of_vms() {
     let fence = fs::read_to_string(&config).unwrap();
     // Whatever cannot change where a connection goes, who it is, and what is done with it.
     let harmless = |line: &&str| {
-        let names = ["identityfile", "sendenv", "forwardagent", "loglevel", "controlpersist"];
+        let names = ["identityfile", "sendenv", "localcommand", "loglevel", "controlpersist"];
         let more = ["canonicaldomains", "canonicalizefallbacklocal", "hostkeyalias"];
         let name = line.split(' ').next().unwrap_or_default();
         !names.contains(&name) && !more.contains(&name)
@@ -129,6 +132,39 @@ fn what_is_said_of_all_hosts_is_not_said_of_vms() {
         );
     }
     assert!(shown("elsewhere").contains("\nport 2222\n"), "other hosts keep what is said of them");
+}
+
+#[test]
+fn what_ssh_adds_up_is_said_and_one_host_can_have_what_others_have_not() {
+    let Some(sandbox) = sandbox() else { return };
+    let config = config(&sandbox);
+    let installed = |text: &str| {
+        fs::write(&config, text).unwrap();
+        sandbox.raw(PROGRAM, &["--install"]).ok().stderr.clone()
+    };
+    let shown = |host: &str| {
+        let file = config.to_str().unwrap();
+        sandbox.raw("/usr/bin/ssh", &["-G", "-F", file, host]).ok().text()
+    };
+    let all = "    SendEnv AWS_* LANG LC_*\n    RemoteForward 5432 localhost:5432\n";
+    let said = installed(&format!("Host *\n{all}"));
+    assert!(said.contains("'sendenv AWS_*'") && said.contains("'remoteforward 5432 "), "{said}");
+    assert!(said.contains("'Host * !*.vm'") && !said.contains("LC_"), "{said}");
+    // As it says.
+    let said = installed(&format!("Host * !*.vm\n{all}"));
+    assert!(!said.contains("note: "), "{said}");
+    assert!(!shown("web.vm").contains("AWS_"));
+    assert!(shown("elsewhere").contains("sendenv AWS_*"));
+    // What was said for one host above banger's lines counts for that one.
+    let fence = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("Host web.vm\n    ForwardAgent yes\n    SendEnv TOKEN\n{fence}"))
+        .unwrap();
+    assert!(shown("web.vm").contains("\nforwardagent yes\n"), "{}", shown("web.vm"));
+    assert!(shown("web.vm").contains("sendenv TOKEN"));
+    assert!(shown("db.vm").contains("\nforwardagent no\n"));
+    // No name with a quote is a VM's.
+    let odd = sandbox.raw("/usr/bin/ssh", &["-G", "-F", config.to_str().unwrap(), "x';id;'.vm"]);
+    assert!(!odd.text().contains("banger-ssh-proxy"), "{}", odd.all());
 }
 
 #[test]

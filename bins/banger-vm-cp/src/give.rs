@@ -1,13 +1,13 @@
 //! From the host into a guest.
 
 use crate::{
-    guest::{Guest, LIMITS, text},
+    guest::{Guest, text},
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
 };
-use banger_channel::files::{Put, Whole, append_link, relay};
+use banger_channel::files::{Put, Whole, Whom, append_link, relay};
 use banger_cli::Out;
-use banger_doc::{Context, Copy, Error, Result};
+use banger_doc::{Context, Copy, Error, Result, shell_word};
 use indicatif::ProgressBar;
 use std::{
     collections::HashMap,
@@ -59,7 +59,7 @@ pub(crate) fn files(
             Put::Into,
         ),
     };
-    let done = guest.writer(archive).put_as(text(root)?, put, !archive, LIMITS, |writer| {
+    let done = guest.writer(archive).put_as(text(root)?, put, !archive, |writer| {
         let mut builder = tar::Builder::new(writer);
         sent.add(&mut builder, &real, Path::new(name))?;
         builder.finish().context("cannot write to the guest's agent")
@@ -70,7 +70,7 @@ pub(crate) fn files(
             "'--user root' writes where the user may not, 'banger vm exec {} -- df -h {root}' shows what \
              room there is; no file is there half",
             guest.name(),
-            root = root.display()
+            root = shell_word(root)
         ))
     })?;
     Ok(sent.copy)
@@ -92,9 +92,9 @@ pub(crate) fn stream(guest: &Guest, to: &str, archive: bool) -> Result<Copy> {
     }
     let mut copy = empty(guest, Path::new("-"), &path);
     let mut stdin = Plain { from: std::io::stdin().lock(), began: false };
-    let done = guest.writer(archive).put(text(&path)?, Put::Into, LIMITS, |writer| {
+    let done = guest.writer(archive).put(text(&path)?, Put::Into, |writer| {
         let mut counted = Measured { to: writer, size: 0 };
-        copy.entries = relay(&mut stdin, &mut counted)?;
+        copy.entries = relay(&mut stdin, &mut counted, Whom::Agent)?;
         copy.size_bytes = counted.size;
         Ok(())
     });
@@ -154,7 +154,7 @@ fn weigh(path: &Path) -> Result<u64> {
 
 /// Returns how one sees who may read something.
 fn ls(path: &Path) -> String {
-    format!("'ls -ld {}' shows who may read it", path.display())
+    format!("'ls -ld {}' shows who may read it", shell_word(path))
 }
 
 /// What was sent so far.

@@ -4,10 +4,10 @@ use crate::place::Kind;
 use banger_channel::{
     connect,
     control::account,
-    files::{Files, Limits, What, is_inside},
+    files::{Budget, Files, What, is_inside},
     port,
 };
-use banger_doc::{Context, Error, Name, Result};
+use banger_doc::{Context, Error, Name, Result, shell_word};
 use banger_state::{State, VmFolder, place};
 use std::{
     cell::{Cell, OnceCell},
@@ -22,8 +22,11 @@ const CONNECT: Duration = Duration::from_secs(30);
 const LINKS: usize = 40;
 
 /// What a copy may take. It is silence that ends a wait: how long a copy takes depends on its size.
-pub(crate) const LIMITS: Limits =
-    Limits { entries: 10_000_000, bytes: u64::MAX, time: Duration::from_hours(48) };
+const TIME: Duration = Duration::from_hours(48);
+/// The most entries.
+pub(crate) const ENTRIES: u64 = 10_000_000;
+/// The most memory for names.
+const NAMES: u64 = 64 << 20;
 
 /// A running VM.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Guest {
     home: OnceCell<PathBuf>,
     /// Whether a link was followed to what was looked at.
     followed: Cell<bool>,
+    /// What the copy may take of the host.
+    budget: Budget,
 }
 
 impl Guest {
@@ -42,7 +47,8 @@ impl Guest {
         let folder = state.vm(name)?;
         folder.must_run()?;
         let user = user.map(ToOwned::to_owned);
-        Ok(Self { folder, user, home: OnceCell::new(), followed: Cell::new(false) })
+        let budget = Budget::of(TIME, u64::MAX, NAMES, ENTRIES);
+        Ok(Self { folder, user, home: OnceCell::new(), followed: Cell::new(false), budget })
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -59,7 +65,12 @@ impl Guest {
     }
 
     pub(crate) fn files(&self) -> Files<'_> {
-        Files::new(|| self.stream())
+        Files::new(self.budget.clone(), || self.stream())
+    }
+
+    /// Returns what the copy may take of the host.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Returns the files of the guest for whoever writes there: the user that was named, or the guest's
@@ -100,14 +111,14 @@ impl Guest {
             let (dir, name) = (&bytes[..at.max(1)], &bytes[at + 1..]);
             if !is_inside(name) {
                 // `/`, or a name such as `..`: a directory if it is anything.
-                let there = self.files().stat(text(&path)?, &[], LIMITS);
+                let there = self.files().stat(text(&path)?, &[]);
                 there.map_err(|error| error.or_hint(self.ls(Path::new("/"))))?;
                 return Ok((path, Kind::Dir));
             }
             let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
             let found = self
                 .files()
-                .stat(text(&dir)?, &[name], LIMITS)
+                .stat(text(&dir)?, &[name])
                 .map_err(|error| self.no_directory(&dir, error))?;
             let Some(entry) = found.into_iter().flatten().next() else {
                 return Ok((path, Kind::Missing));
@@ -142,12 +153,16 @@ impl Guest {
 
     /// Returns how a directory is made.
     pub(crate) fn mkdir(&self, dir: &Path) -> String {
-        format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), dir.display())
+        format!("'banger vm exec {} -- mkdir -p {}' makes it", self.name(), shell_word(dir))
     }
 
     /// Returns how one sees what is at a place.
     pub(crate) fn ls(&self, path: &Path) -> String {
-        format!("'banger vm exec {} -- ls -la {}' shows what is there", self.name(), path.display())
+        format!(
+            "'banger vm exec {} -- ls -la {}' shows what is there",
+            self.name(),
+            shell_word(path)
+        )
     }
 }
 

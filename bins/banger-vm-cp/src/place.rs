@@ -1,6 +1,6 @@
 //! What the words of the command line name, and where a copy lands.
 
-use banger_doc::{Error, Name, Result};
+use banger_doc::{Error, Name, Result, shell_word};
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
@@ -47,7 +47,8 @@ impl Side {
                 let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
                 let vm = text(&bytes[..at]).parse::<Name>().map_err(|error| {
                     let file = word.to_string_lossy();
-                    error.hint(format!("'./{file}' is the file '{file}' of this host"))
+                    let typed = shell_word(word);
+                    error.hint(format!("'./{typed}' is the file '{file}' of this host"))
                 })?;
                 let path = std::str::from_utf8(&bytes[at + 1..]).map_err(|_| {
                     Error::usage(format!("the path '{}' is not UTF-8", bytes.escape_ascii()))
@@ -62,12 +63,13 @@ impl Side {
 /// Says why this cannot be copied there.
 pub(crate) fn wrong(from: &Side, to: &Side) -> Error {
     match (from, to) {
-        (Side::Guest { vm: from, path }, Side::Guest { vm: to, path: into }) => Error::usage(
-            "both are in VMs",
-        )
-        .hint(format!(
-            "'banger vm cp {from}:{path} - | banger vm cp - {to}:{into}' copies from one to another"
-        )),
+        (Side::Guest { vm: from, path }, Side::Guest { vm: to, path: into }) => {
+            Error::usage("both are in VMs").hint(format!(
+                "'banger vm cp {from}:{} - | banger vm cp - {to}:{}' copies from one to another",
+                shell_word(path),
+                shell_word(into)
+            ))
+        }
         (Side::Stream, _) | (_, Side::Stream) => Error::usage(
             "'-' stands alone on its side, and the other side is one VM:PATH",
         )

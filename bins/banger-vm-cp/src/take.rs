@@ -1,14 +1,15 @@
 //! From a guest to the host.
 
 use crate::{
-    guest::{Guest, LIMITS, text},
+    guest::{ENTRIES, Guest, text},
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
     signals::Signals,
 };
-use banger_channel::files::{Files, Limits, MARK, Take, Taken, Tar, relay};
+use banger_channel::files::{Files, MARK, Take, Taken, Tar, Whom, relay};
 use banger_cli::Out;
-use banger_doc::{Context, Copy, Error, Result};
+use banger_doc::{Context, Copy, Error, Result, shell_word};
+use banger_tree::remove_tree_if_there;
 use nix::sys::statvfs::statvfs;
 use std::{
     ffi::OsStr,
@@ -35,7 +36,7 @@ pub(crate) fn files(
         many,
     };
     let (path, how) = decide(&source, to, look)
-        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", to.display())))?;
+        .map_err(|error| error.or_hint(format!("'mkdir -p {}' makes it", shell_word(to))))?;
     let signals = Signals::watch()?;
     let taken = take(guest, &real, &path, how, archive, out, &signals)
         .inspect_err(|_| signals.obey())
@@ -43,8 +44,8 @@ pub(crate) fn files(
         .map_err(|error| {
             error.or_hint(format!(
                 "'banger vm cp {} - | tar -tv' shows what the guest sends, 'df -h {}' what room there is",
-                guest.said(Path::new(from)),
-                path.parent().unwrap_or(&path).display()
+                shell_word(guest.said(Path::new(from))),
+                shell_word(path.parent().unwrap_or(&path))
             ))
         })?;
     for skipped in &taken.first_skipped {
@@ -69,11 +70,11 @@ pub(crate) fn stream(guest: &Guest, from: &str) -> Result<()> {
     let (real, is_dir) = existing(guest, from)?;
     let named = real.file_name().filter(|_| !(is_dir && is_contents(from.as_bytes())));
     let mut tar = match (real.parent(), named) {
-        (Some(dir), Some(name)) => guest.files().tar(text(dir)?, &[name.as_bytes()], LIMITS),
-        _ => guest.files().tar(text(&real)?, &[], LIMITS),
+        (Some(dir), Some(name)) => guest.files().tar(text(dir)?, &[name.as_bytes()]),
+        _ => guest.files().tar(text(&real)?, &[]),
     }?;
     let mut stdout = Outlet { to: std::io::stdout().lock(), is_closed: false };
-    let done = relay(&mut tar, &mut stdout);
+    let done = relay(&mut tar, &mut stdout, Whom::Anybody);
     if stdout.is_closed {
         return Ok(());
     }
@@ -140,7 +141,7 @@ fn look(path: &Path) -> Result<(PathBuf, Kind)> {
             let parent = parent.unwrap_or(Path::new("."));
             if !parent.is_dir() {
                 return Err(Error::not_found(format!("no directory '{}'", parent.display()))
-                    .hint(format!("'mkdir -p {}' makes it", parent.display())));
+                    .hint(format!("'mkdir -p {}' makes it", shell_word(parent))));
             }
             let name = whole.file_name().ok_or_else(|| Error::usage("a path without a name"))?;
             Ok((fs::canonicalize(parent).with_context(said)?.join(name), Kind::Missing))
@@ -159,15 +160,15 @@ fn take(
     signals: &Signals,
 ) -> Result<Taken> {
     let parent = to.parent().unwrap_or(Path::new("/"));
-    let files = Files::new(|| signals.guard(guest.stream()?));
-    let limits = Limits { bytes: room(parent)?, ..LIMITS };
+    let budget = guest.budget().bytes(room(parent)?);
+    let files = Files::new(budget, || signals.guard(guest.stream()?));
     let name = from.file_name().unwrap_or_default().as_bytes();
     let mut take = Take {
         asked: b".",
         name: b".",
         fresh: false,
         archive,
-        entries: LIMITS.entries,
+        entries: ENTRIES,
         stop: signals.came.clone(),
     };
     let (tar, root) = match how {
@@ -175,11 +176,11 @@ fn take(
             take.asked = name;
             take.name = to.file_name().unwrap_or_default().as_bytes();
             let dir = from.parent().unwrap_or(Path::new("/"));
-            (files.tar(text(dir)?, &[name], limits)?, parent.to_owned())
+            (files.tar(text(dir)?, &[name])?, parent.to_owned())
         }
-        How::Merge => (files.tar(text(from)?, &[], limits)?, to.to_owned()),
+        How::Merge => (files.tar(text(from)?, &[])?, to.to_owned()),
         How::Fresh => {
-            let tar = files.tar(text(from)?, &[], limits)?;
+            let tar = files.tar(text(from)?, &[])?;
             let new = parent.join(format!("{MARK}{}", std::process::id()));
             DirBuilder::new()
                 .mode(0o700)
@@ -192,10 +193,12 @@ fn take(
                 renamed.with_context(|| format!("cannot make '{}'", to.display()))?;
                 Ok(taken)
             });
-            if done.is_err() {
-                let _ = fs::remove_dir_all(&new);
-            }
-            return done;
+            return done.or_else(|error| match remove_tree_if_there(&new) {
+                Ok(()) => Err(error),
+                Err(left) => {
+                    Err(error).context(format!("cannot remove '{}' ({left})", new.display()))
+                }
+            });
         }
     };
     unpack(take, tar, &root, out)

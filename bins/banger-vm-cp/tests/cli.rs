@@ -450,6 +450,34 @@ fn a_copy_that_is_interrupted_leaves_nothing() {
 }
 
 #[test]
+fn a_name_that_a_guest_chose_does_nothing_where_it_is_shown_or_typed() {
+    let guest = Guest::new();
+    let inside = guest.inside();
+    for (link, target) in [
+        ("shell", "/nowhere;touch$IFS/tmp/own;/x"),
+        ("screen", "/nowhere\u{1b}]0;pwned\u{7}\u{202e}/x"),
+    ] {
+        symlink(target, inside.join(link)).unwrap();
+    }
+    let said = guest.cp(&[&at("web", &inside.join("shell")), "."]).fails(3, "no ").stderr.clone();
+    assert!(said.contains(r"-- mkdir -p /nowhere\;touch\$IFS/tmp/own\;' makes it"), "{said}");
+    let said = guest.cp(&[&at("web", &inside.join("screen")), "."]).fails(3, "no ").stderr.clone();
+    assert!(
+        said.contains(r"mkdir -p $'/nowhere\033\1350\073pwned\007\342\200\256'' makes it"),
+        "{said}"
+    );
+    assert!(
+        said.chars().all(|c| c == '\n' || !c.is_control()) && !said.contains('\u{202e}'),
+        "{said}"
+    );
+    // What one typed oneself is quoted too.
+    let odd = guest.outside().join("my $(files)");
+    let said =
+        guest.cp(&[&at("web", &inside), &format!("{}/x/", text(&odd))]).fails(3, "").stderr.clone();
+    assert!(said.contains(r"/my\ \$\(files\)"), "{said}");
+}
+
+#[test]
 fn progress_is_shown_to_who_watches() {
     if !have("script") {
         return;

@@ -2,7 +2,7 @@
 
 use banger_cli::Program;
 use banger_config::DEFAULT_KERNEL;
-use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result};
+use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result, shell_word};
 use banger_state::State;
 use std::{fmt::Write, fs::File, io::Read, path::Path};
 
@@ -48,10 +48,14 @@ fn of_stdin(wanted: &str) -> Option<&str> {
 
 fn names_no_image(path: &str) -> Error {
     let hint = if Path::new(path).join("oci-layout").is_file() {
-        format!("'banger image pull oci:{path}' takes it in, then '--image' takes the image's name")
+        format!(
+            "'banger image pull oci:{}' takes it in, then '--image' takes the image's name",
+            shell_word(path)
+        )
     } else if Path::new(path).is_dir() {
         format!(
-            "'tar -C {path} -c . | banger image import - --name NAME' takes a root file system in, 'banger image pull oci:PATH' an image's layout"
+            "'tar -C {} -c . | banger image import - --name NAME' takes a root file system in, 'banger image pull oci:PATH' an image's layout",
+            shell_word(path)
         )
     } else {
         "'banger image pull docker-archive:PATH' takes in what 'docker save' wrote, 'banger image import PATH' a tar of a root file system, 'banger image register --name NAME --rootfs PATH' a disk".to_owned()

@@ -9,6 +9,8 @@ use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
 use banger_state::{Lock, Room, State, VmFolder, Watch, place};
 use std::{process::ExitCode, time::Duration};
 
+/// How long a guest may take to say what it holds; what is not known then may be work.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long a killed VM may take to end; its disks are checked in that time.
 const END: Duration = Duration::from_secs(170);
 
@@ -49,7 +51,11 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
             return Err(runs(&folder));
         }
         let status = Program::new("banger-workspace-status")?;
-        status.args(["--quiet", "--check", name.as_str()]).documents::<Removed>()?;
+        let seconds = LOOK.as_secs().to_string();
+        status
+            .args(["--quiet", "--check", "--timeout", &seconds, name.as_str()])
+            .limit(LOOK + Duration::from_secs(5))
+            .documents::<Removed>()?;
     }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;
@@ -58,10 +64,16 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
         // What a killed supervisor left of a root's VM; an empty group keeps no VM from going.
         let _ = banger_machine::forget(&vm.id);
     }
-    let id = folder.vm().map(|vm| vm.id);
-    state.vms().remove(name, |_| Ok(()))?;
-    // After it: another VM may have its ports and its address only once it is gone.
-    id.map_or(Ok(()), |id| banger_lease::release(state, &id))?;
+    let id = folder.vm().ok().map(|vm| vm.id);
+    let removed = state.vms().remove(name, |_| Ok(()));
+    // After it: another VM may have its ports and its address only once it is gone. It is where its name
+    // is gone, also if some of its files could not be removed.
+    let is_there = |id: &String| state.vms().get(name).is_ok_and(|vm| vm.id == *id);
+    let released = match id.filter(|id| removed.is_ok() || !is_there(id)) {
+        Some(id) => banger_lease::release(state, &id),
+        None => Ok(()),
+    };
+    removed.and(released)?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }
 

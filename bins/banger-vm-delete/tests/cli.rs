@@ -1,5 +1,8 @@
 //! The contract of `banger-vm-delete`.
 
+use banger_doc::HostPorts;
+use banger_lease::Leases;
+use banger_state::State;
 use banger_tests::Sandbox;
 use std::fs;
 
@@ -75,4 +78,45 @@ fn force_ends_a_vm_and_gives_no_work_away() {
     sandbox.run(&delete, &["--keep-work", "web"]).fails(2, "--keep-work");
     sandbox.run(&delete, &["--force", "--lose-work", "web"]).ok();
     assert!(!sandbox.vm("web").exists());
+}
+
+/// Gives a VM a port of the host, and returns what is given to VMs now.
+fn leases(sandbox: &Sandbox, give: Option<&str>) -> usize {
+    let state = State::at(sandbox.state().to_owned()).unwrap();
+    let mut leases = Leases::open(&state).unwrap();
+    if let Some(name) = give {
+        let vm = state.vm(&name.parse().unwrap()).unwrap().vm().unwrap();
+        let ports = HostPorts { auto: true, ..HostPorts::default() };
+        leases.take(&vm.name, &vm.id, &ports).unwrap();
+    }
+    leases.list().unwrap().len()
+}
+
+#[test]
+fn a_tree_that_a_guest_nested_goes_with_its_vm() {
+    let sandbox = two();
+    let deep = format!(
+        "cd {} && for i in $(seq 1500); do mkdir d && cd -P d || exit 1; done; : >file",
+        sandbox.vm("web").display()
+    );
+    sandbox.raw("/bin/sh", &["-c", &deep]).ok();
+    sandbox.run("/bin/sh", &["-c", &format!("ulimit -n 200; exec {DELETE} web")]).ok();
+    let left = fs::read_dir(sandbox.state().join("vms")).unwrap();
+    assert_eq!(left.count(), 2, "the other VM and the lock of the shelf");
+}
+
+/// A file system that is mounted in a VM's folder keeps a part of it from going.
+#[test]
+fn what_is_given_to_a_vm_is_free_once_its_name_is() {
+    let sandbox = two();
+    assert!(leases(&sandbox, Some("web")) > 0);
+    let script = format!(
+        "mkdir {0}/held && mount -t tmpfs none {0}/held && exec {DELETE} web",
+        sandbox.vm("web").display()
+    );
+    let answer =
+        sandbox.run("unshare", &["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    answer.fails(1, "cannot remove");
+    assert!(!sandbox.vm("web").exists(), "its name is free");
+    assert_eq!(leases(&sandbox, None), 0);
 }

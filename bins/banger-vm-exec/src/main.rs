@@ -13,7 +13,7 @@ use banger_channel::{
     port, write_line,
 };
 use banger_cli::{Out, is_called, is_shell, note, runs_on};
-use banger_doc::{Context, Error, Name, Result};
+use banger_doc::{Context, Error, Name, Result, visible};
 use banger_state::{State, place};
 use carry::{Ended, carry};
 use nix::unistd::dup2_stdin;
@@ -170,7 +170,7 @@ fn variable(entry: &str) -> Result<Option<String>> {
 
 /// Says why the command did not start, in the statuses that shells use.
 fn not_started(failure: Failure, hint: Option<&str>) -> Result<ExitCode> {
-    let message: String = failure.message.chars().filter(|c| !c.is_control()).take(1000).collect();
+    let message = visible(&failure.message, 1000);
     let status = match failure.kind {
         Why::NotFound => 127,
         Why::NotExecutable => 126,

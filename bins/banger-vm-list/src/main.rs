@@ -22,15 +22,15 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let state = match State::open_read_only() {
-        Ok(state) => state,
+    let answers = match State::open_read_only() {
+        Ok(state) => looked_at(&state, &state.vms().names()?),
         // Nothing was ever made here, so there is nothing to list.
-        Err(error) if error.kind() == Kind::NotFound => return table(out, &[]),
+        Err(error) if error.kind() == Kind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     let mut views = Vec::new();
     let mut failure = None;
-    for answer in looked_at(&state, &state.vms().names()?) {
+    for answer in answers {
         match answer {
             Ok(view) => views.push(view),
             // Deleted a moment ago.
@@ -43,7 +43,17 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     views.retain(|view| !args.running || view.status.is_live());
     table(out, &views)?;
-    failure.map_or(Ok(()), Err)
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if views.is_empty() {
+        out.suggest(if args.running {
+            "no VM runs; 'banger vm list' lists all"
+        } else {
+            "no VMs; 'banger vm run' makes one"
+        });
+    }
+    Ok(())
 }
 
 /// Looks at every VM, on as many processors as there are: a thousand take files enough.

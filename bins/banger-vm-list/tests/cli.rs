@@ -119,3 +119,21 @@ fn folders_that_are_no_vms_are_not_listed() {
     fs::create_dir(sandbox.state().join("vms/half")).unwrap();
     assert_eq!(sandbox.run(LIST, &[]).ok().documents.len(), 1);
 }
+
+#[test]
+fn a_person_who_has_no_vm_is_told_how_to_get_one() {
+    let sandbox = Sandbox::new();
+    let on_terminal =
+        |words: &str| sandbox.terminal(&format!("'{LIST}' {words}"), 100, |_| {}).ok().all();
+    for _ in 0..2 {
+        let said = on_terminal("");
+        assert!(said.contains("no VMs; 'banger vm run' makes one\n"), "{said}");
+        assert!(!on_terminal("--quiet").contains("makes one"));
+        assert!(!on_terminal("--json").contains("makes one"));
+        assert!(!sandbox.run(LIST, &[]).ok().all().contains("makes one"));
+        sandbox.plant_vm("web", "alpine", "generic-6.12");
+        assert!(!on_terminal("").contains("makes one"));
+        assert!(on_terminal("--running").contains("'banger vm list' lists all"));
+        fs::remove_dir_all(sandbox.vm("web")).unwrap();
+    }
+}

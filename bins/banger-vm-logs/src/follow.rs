@@ -1,6 +1,6 @@
 //! Going on with a log that grows, is shortened, or is begun anew by another boot.
 
-use banger_cli::Out;
+use banger_cli::{Out, Screen};
 use banger_doc::{Context, Result};
 use banger_state::{VmFolder, place};
 use nix::{
@@ -19,7 +19,12 @@ use std::{
 const LOOK_AGAIN_MS: u16 = 500;
 
 /// Prints the log until the VM has ended and all of it is printed, or nobody reads any more.
-pub(crate) fn follow(folder: &VmFolder, lines: u64, out: &mut Out) -> Result<()> {
+pub(crate) fn follow(
+    folder: &VmFolder,
+    lines: u64,
+    mut screen: Screen,
+    out: &mut Out,
+) -> Result<()> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
         .context("cannot watch for changes")?;
     inotify
@@ -32,9 +37,9 @@ pub(crate) fn follow(folder: &VmFolder, lines: u64, out: &mut Out) -> Result<()>
     loop {
         // Asked before the last read, so that nothing written before the end is missed.
         let live = folder.is_live()?;
-        log.copy(&mut |bytes| out.bytes(bytes))?;
+        log.copy(&mut |bytes| out.bytes(&screen.shown(bytes)))?;
         if !live || reader_is_gone() {
-            return Ok(());
+            return out.bytes(&screen.rest());
         }
         let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::from(LOOK_AGAIN_MS)) {

@@ -1,8 +1,8 @@
-//! Prints a VM's serial console, as bytes. Reads only.
+//! Prints a VM's serial console, as bytes; on a terminal what acts on one is visible. Reads only.
 
 mod follow;
 
-use banger_cli::Out;
+use banger_cli::{Out, Screen};
 use banger_doc::{Context, Error, Name, Result};
 use banger_state::{State, place};
 use std::{
@@ -30,6 +30,10 @@ struct Args {
     /// Which boot: 0 is the last one, 1 the one before
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     boot: u8,
+    /// Print to a terminal what the guest wrote as it is; it may clear it, name its window, fill its
+    /// clipboard
+    #[arg(long)]
+    raw: bool,
 }
 
 fn main() -> ExitCode {
@@ -38,12 +42,13 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let folder = State::open_read_only()?.vm(&args.vm)?;
+    let mut screen = if args.raw { Screen::raw() } else { Screen::of_console() };
     if args.follow {
         if args.boot != 0 {
             return Err(Error::usage("only the last boot can be followed")
                 .hint("leave out '--follow' or '--boot'"));
         }
-        return follow::follow(&folder, args.tail, out);
+        return follow::follow(&folder, args.tail, screen, out);
     }
     let place =
         if args.boot == 0 { place::VM_CONSOLE.into() } else { format!("{}.1", place::VM_CONSOLE) };
@@ -63,10 +68,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     loop {
         match file.read(&mut buffer).with_context(|| format!("cannot read '{}'", path.display()))? {
             0 => break,
-            n => out.bytes(&buffer[..n])?,
+            n => out.bytes(&screen.shown(&buffer[..n]))?,
         }
         is_empty = false;
     }
+    out.bytes(&screen.rest())?;
     if is_empty {
         let vm = &args.vm;
         out.note(&format!(

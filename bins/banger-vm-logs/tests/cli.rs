@@ -24,6 +24,28 @@ fn the_log_comes_as_it_is() {
 }
 
 #[test]
+fn what_acts_on_a_terminal_is_visible_there_unless_it_is_wanted_raw() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let bytes =
+        "\u{1b}[0;32mOK\u{1b}[0m \u{1b}]52;c;cm0gLXJm\u{7}\u{1b}[2Jx\ry\u{202e}\u{200b} é世\r\n";
+    fs::write(sandbox.vm("web").join("console.log"), bytes).unwrap();
+    let on_terminal = |words: &[&str]| {
+        let line = format!("'{LOGS}' {}", words.join(" "));
+        sandbox.terminal(&line, 100, |_| {}).ok().text()
+    };
+    let seen = on_terminal(&["web"]);
+    let wanted = "OK \\u{1b}]52;c;cm0gLXJm\\u{7}\\u{1b}[2Jx\\ry\\u{202e}\\u{200b} é世";
+    assert_eq!(seen.trim_end(), wanted);
+    assert_eq!(on_terminal(&["web", "-f"]).trim_end(), wanted);
+    for words in [&["--raw", "web"][..], &["web", "--raw", "--follow"]] {
+        assert_eq!(on_terminal(words).trim_end(), bytes.trim_end());
+    }
+    assert_eq!(sandbox.raw(LOGS, &["web"]).ok().stdout, bytes.as_bytes());
+    assert_eq!(sandbox.raw(LOGS, &["web", "--raw"]).ok().stdout, bytes.as_bytes());
+}
+
+#[test]
 fn an_empty_console_is_said_to_be_so() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");

@@ -3,7 +3,7 @@
 
 use banger_channel::control;
 use banger_cli::{Out, note};
-use banger_doc::{Context, Document, Error, Forward, Kind, Name, Port, Result};
+use banger_doc::{Context, Document, Error, Forward, Kind, Name, Port, Result, shows};
 use banger_state::{State, place};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -128,7 +128,7 @@ fn lead(ports: &mut Vec<Port>, vm: &Name, forward: Forward) {
 }
 
 fn checked(vm: &Name, said: control::Port) -> Option<Port> {
-    let clean = |text: String| text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
+    let clean = |text: String| text.chars().filter(|c| shows(*c)).take(NAME_CHARS).collect();
     Some(Port {
         vm: vm.clone(),
         protocol: Some(said.protocol).filter(|protocol| ["tcp", "udp"].contains(&&**protocol))?,

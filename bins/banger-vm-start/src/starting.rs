@@ -1,7 +1,7 @@
 //! Starting one VM and waiting for its guest.
 
 use crate::told::Told;
-use banger_cli::find;
+use banger_cli::{Screen, find};
 use banger_doc::{
     Context, Desire, Document, Error, Exit, IN_GUEST, Mark, Name, Phase, Report, Result, Running,
     View, Wanted, console_line,
@@ -171,14 +171,16 @@ fn wait(
 struct Follow {
     path: PathBuf,
     file: Option<File>,
+    screen: Screen,
 }
 
 impl Follow {
     fn new(folder: &VmFolder) -> Self {
-        Self { path: folder.join(place::VM_CONSOLE), file: None }
+        let screen = Screen::of_console().always();
+        Self { path: folder.join(place::VM_CONSOLE), file: None, screen }
     }
 
-    /// Copies what is new, without what would move a terminal's cursor. A console that cannot be read
+    /// Copies what is new; what would act on a terminal is visible. A console that cannot be read
     /// is none.
     fn copy(&mut self) {
         if self.file.is_none() {
@@ -187,10 +189,7 @@ impl Follow {
         let mut bytes = Vec::new();
         let Some(file) = &mut self.file else { return };
         let _ = file.take(1 << 20).read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        let plain: String =
-            text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect();
-        let _ = io::stderr().lock().write_all(plain.as_bytes());
+        let _ = io::stderr().lock().write_all(&self.screen.shown(&bytes));
     }
 }
 

@@ -3,7 +3,7 @@
 use banger_channel::control;
 use banger_doc::{
     DiskUse, GuestDisk, GuestUse, HostUse, Name, NetworkUse, Process, Result, Running, Stats,
-    Status,
+    Status, shows,
 };
 use banger_state::{Room, State, VmFolder, clock_ms, place, process_of};
 use nix::unistd::{SysconfVar, sysconf};
@@ -89,7 +89,7 @@ fn ask(folder: &VmFolder) -> Option<control::Stats> {
 /// What a guest says is cut to what can be shown.
 fn guest(said: &control::Stats) -> GuestUse {
     let disks = said.disks.iter().take(MOST_DISKS).map(|disk| GuestDisk {
-        path: disk.path.chars().filter(|c| !c.is_control()).take(PATH_CHARS).collect(),
+        path: disk.path.chars().filter(|c| shows(*c)).take(PATH_CHARS).collect(),
         total_bytes: disk.total_bytes,
         used_bytes: disk.total_bytes.saturating_sub(disk.free_bytes),
     });

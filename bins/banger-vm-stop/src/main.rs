@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
+/// How long a guest may take to say what it holds, if it has as long to shut down.
+const LOOK: Duration = Duration::from_secs(30);
 /// What comes after the guest's own time: the last insistence, and checking the disks.
 const AFTER: Duration = Duration::from_secs(200);
 
 /// Stop VMs in order
 ///
-/// A VM that does not run is left as it is. A guest that does not shut down in time is killed.
+/// A VM that does not run is left as it is. A guest that does not shut down in time is killed. One that
+/// does not say within that time, and 30 seconds, what work it holds is asked to shut down all the same.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-stop", version)]
 struct Args {
@@ -78,7 +81,7 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
         return Ok((folder.view()?, None));
     }
     let line = stages.line(folder.name());
-    write_down_work(folder, &line);
+    write_down_work(folder, &line, grace.min(LOOK));
     let grace_ms = grace.as_millis() as u64;
     folder.ask(&Wanted { grace_ms, ..Wanted::new(Desire::Stopped) })?;
     line.enter("shutting down");
@@ -108,19 +111,24 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
     Ok((view, Some(line.took())))
 }
 
-/// Has it written down what the guest holds that was not exported. A guest that cannot be asked is
-/// stopped all the same; then deleting it takes `--lose-work`.
-fn write_down_work(folder: &VmFolder, line: &Line) {
+/// Has it written down what the guest holds that was not exported. A guest that cannot be asked, or does not
+/// answer within `limit`, is stopped all the same; then deleting it takes `--lose-work`.
+fn write_down_work(folder: &VmFolder, line: &Line, limit: Duration) {
     let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
     if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
         return;
     }
     line.enter("asking what it holds");
     let written = Program::new("banger-workspace-status").and_then(|program| {
-        program.args(["--record", folder.name().as_str()]).documents::<WorkspaceStatus>()
+        // It ends by itself, and leaves nothing; if it does not, it is ended.
+        let seconds = format!("{:.2}", limit.mul_f32(0.75).as_secs_f32());
+        program
+            .args(["--record", "--timeout", &seconds, folder.name().as_str()])
+            .limit(limit.mul_f32(0.9))
+            .documents::<WorkspaceStatus>()
     });
     if let Err(error) = written {
-        line.note(&format!("cannot tell what it holds: {}", error.chain()));
+        line.note(&format!("its work was not looked at: {}", error.chain()));
     }
 }
 

@@ -1,7 +1,8 @@
 //! The VM's writable disks: who writes them, and how they were left.
 
-use crate::{log::CappedLog, stub::end_with_parent};
+use crate::log::CappedLog;
 use banger_doc::{Context, Error, Result};
+use banger_jail::{Limits, Tool};
 use banger_state::place;
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -17,8 +18,8 @@ use std::{
             process::CommandExt,
         },
     },
-    path::PathBuf,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +30,11 @@ const VANISH_LIMIT: Duration = Duration::from_secs(20);
 const CORRECTED: i32 = 1;
 /// How long checking one disk may take.
 const CHECK_LIMIT: Duration = Duration::from_mins(2);
+/// What e2fsck may have of memory, in bytes: so much, and a part of the disk's size for its maps of it.
+const CHECK_MEMORY: u64 = 1 << 30;
+const CHECK_PART: u64 = 512;
+/// What it may have of libraries and the like besides.
+const CHECK_MAPPED: u64 = 256 << 20;
 
 /// Both disks, while nobody else writes them.
 ///
@@ -107,9 +113,12 @@ impl Disks {
                 }
                 Err(error) => {
                     good = false;
-                    log.say(&format!("e2fsck of '{disk}': {error}"));
+                    log.say(&format!("e2fsck of '{disk}': {}", error.chain()));
                 }
             }
+        }
+        if let Some(why) = banger_jail::weaker() {
+            log.say(&format!("e2fsck ran without namespaces of its own: {why}"));
         }
         good
     }
@@ -140,42 +149,51 @@ fn find_e2fsck() -> Option<PathBuf> {
     })
 }
 
-/// Starts a check, which holds the lock of the disks as long as it runs.
-fn check(e2fsck: &PathBuf, disk: &str, lock: RawFd) -> std::io::Result<std::process::Child> {
-    let mut command = Command::new(e2fsck);
+/// Starts a check in a jail, in which the disk is all that it sees. It holds the lock of the disks as long
+/// as it runs.
+fn check(e2fsck: &Path, disk: &str, lock: RawFd) -> Result<std::process::Child> {
+    let disk = std::env::current_dir().context("cannot tell where the disk lies")?.join(disk);
+    let size = disk.metadata().context("cannot look at it")?.len();
+    let limits = Limits {
+        memory: CHECK_MEMORY + size / CHECK_PART,
+        mapped: CHECK_MAPPED,
+        file: size,
+        time: CHECK_LIMIT,
+    };
+    let tool = Tool::new(e2fsck, limits)?.sees(&disk, true);
+    let mut command = tool.command();
     command
-        .args(["-fp", "-E", "discard", disk])
-        .env_clear()
+        .args(["-fp", "-E", "discard"])
+        .arg(&disk)
         .envs(std::env::var_os(place::MARK).map(|mark| (place::MARK, mark)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut die = end_with_parent(std::process::id());
-    let begin = move || {
-        die()?;
+    let keep = move || {
         // SAFETY: the descriptor is open; only its close-on-exec flag changes.
         nix::errno::Errno::result(unsafe { libc::fcntl(lock, libc::F_SETFD, 0) })?;
         Ok(())
     };
-    // SAFETY: the closure makes only system calls.
-    unsafe { command.pre_exec(begin) };
-    command.spawn()
+    // SAFETY: the closure makes only a system call.
+    unsafe { command.pre_exec(keep) };
+    tool.spawn(command, Path::new("/"))
 }
 
 /// Waits for a check. One that takes too long is asked to stop, which e2fsck does between two
 /// changes.
-fn finish(mut child: std::process::Child, end: Instant) -> std::io::Result<Option<i32>> {
+fn finish(mut child: std::process::Child, end: Instant) -> Result<Option<i32>> {
+    let said = "cannot wait for it";
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.try_wait().context(said)? {
             return Ok(status.code());
         }
         if Instant::now() >= end {
             let pid = nix::unistd::Pid::from_raw(child.id() as i32);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             thread::sleep(Duration::from_secs(2));
-            child.kill()?;
-            return Ok(child.wait()?.code());
+            child.kill().context("cannot end it")?;
+            return Ok(child.wait().context(said)?.code());
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -186,7 +204,7 @@ fn finish(mut child: std::process::Child, end: Instant) -> std::io::Result<Optio
 mod tests {
     use super::*;
     use crate::log::SUPERVISE_LIMIT;
-    use std::os::unix::fs::MetadataExt;
+    use std::{os::unix::fs::MetadataExt, process::Command};
 
     fn run(program: &str, words: &[&str]) {
         let output = Command::new(program).args(words).output().unwrap();

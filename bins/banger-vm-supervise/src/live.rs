@@ -1,10 +1,12 @@
-//! A run, from the start of the VMM to its end: one loop over all that can happen.
+//! A run, from the start of the VMM to its end: one loop over all that can happen. What follows from what
+//! is [`Life`]'s to say; here it is heard and done.
 
 use crate::{
     clock::{self, HostClock},
     disks::Disks,
-    end::{End, Stage, Why},
+    end::{End, Stage, clear_run, forget_work},
     halt,
+    life::{Act, Heard, Life, REAP_LIMIT},
     log::{CONSOLE_LIMIT, CappedLog},
     names::Share,
     ports::{self, HostSide},
@@ -32,7 +34,6 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::ErrorKind,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixListener},
@@ -46,8 +47,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long ended processes may take to be gone.
-const REAP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a VMM whose socket is closed may take to end.
 const END_LIMIT: Duration = Duration::from_millis(500);
 /// How long a guest whose agent never answered may take to react to its power button.
@@ -122,6 +121,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let disks = end.disks.insert(Disks::take()?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
+    forget_work()?;
     fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
@@ -186,14 +186,9 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         follows: false,
         turn: Arc::default(),
         name: None,
-        stop: None,
-        clock_is_behind: false,
-        last_words: halt::Console::default(),
-        halted: &mut end.halted,
-        stage: &mut end.stage,
-        why: &mut end.why,
+        life: Life::new(),
     };
-    live.say_how()?;
+    live.write_down()?;
     live.be_named();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     live.log.say(&format!(
@@ -203,6 +198,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     ));
     let vmm_end = live.watch_over(&signals, &watch, &news);
     live.over.store(true, Ordering::Relaxed);
+    (end.stage, end.why, end.halted) = live.life.end();
     end.vmm = Some(vmm_end?);
     Ok(())
 }
@@ -214,14 +210,6 @@ fn limit(folder: &VmFolder) -> Duration {
     let usual = Wanted::new(Desire::Running).limit(emulated);
     let wanted = folder.wanted().ok().flatten();
     wanted.map_or(usual, |wanted| wanted.limit(emulated).max(usual))
-}
-
-/// A stop that was asked for.
-struct Stop {
-    deadline: Instant,
-    given: Duration,
-    /// Since when it is enforced.
-    forced: Option<Instant>,
 }
 
 struct Live<'a> {
@@ -250,13 +238,7 @@ struct Live<'a> {
     turn: Arc<AtomicUsize>,
     /// The share in `banger-dns`, while the VM's name leads somewhere.
     name: Option<Share>,
-    stop: Option<Stop>,
-    /// Whether the guest may have been told a time that is wrong since, before it could be asked.
-    clock_is_behind: bool,
-    last_words: halt::Console,
-    halted: &'a mut bool,
-    stage: &'a mut Stage,
-    why: &'a mut Why,
+    life: Life,
 }
 
 impl Live<'_> {
@@ -267,8 +249,7 @@ impl Live<'_> {
         // What was asked before anybody listened.
         self.obey();
         loop {
-            let timeout = self.stop.as_ref().map_or(PollTimeout::NONE, |stop| {
-                let until = stop.forced.map_or(stop.deadline, |at| at + REAP_LIMIT);
+            let timeout = self.life.deadline().map_or(PollTimeout::NONE, |until| {
                 let left = until.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
@@ -305,8 +286,7 @@ impl Live<'_> {
             }
             if ended {
                 let end = self.stub.end(REAP_LIMIT);
-                // What comes now, checking the disks, takes a moment.
-                self.enter(Phase::Stopping);
+                self.hear(Heard::Ended);
                 self.copy_console();
                 self.copy_output();
                 if self.control_open {
@@ -319,7 +299,7 @@ impl Live<'_> {
             }
             if let (true, Some(host)) = (jumped, &mut host_clock) {
                 match host.heard() {
-                    Ok(words) => self.set_guest_clock(&words),
+                    Ok(words) => self.hear(Heard::ClockJumped(words)),
                     Err(error) => {
                         self.log.say(&error.chain());
                         host_clock = None;
@@ -331,10 +311,55 @@ impl Live<'_> {
                 self.obey();
             }
             if signalled && matches!(signals.read_signal(), Ok(Some(_))) {
-                self.log.say("asked to end by a signal");
-                self.begin_stop(Duration::from_secs(30));
+                self.hear(Heard::Signal);
             }
-            self.enforce()?;
+            self.hear(Heard::Time);
+            if self.life.is_stuck(Instant::now()) {
+                return Err(Error::failed("the VMM was killed but does not end"));
+            }
+        }
+    }
+
+    /// Hears what happened, and does what follows.
+    fn hear(&mut self, heard: Heard) {
+        let acts = self.life.hear(heard, Instant::now());
+        self.act(acts);
+    }
+
+    fn act(&mut self, acts: Vec<Act>) {
+        for act in acts {
+            match act {
+                Act::Tell => self.say_how(),
+                Act::Log(words) => self.log.say(&words),
+                Act::Obey => self.obey(),
+                Act::Pause => {
+                    let asked = self.machine.pause();
+                    self.answer(Desire::Paused, asked);
+                }
+                Act::Resume { asked } => match self.machine.resume() {
+                    done if asked => self.answer(Desire::Running, done),
+                    Err(error) => {
+                        self.log.say(&format!("cannot resume the machine: {}", error.chain()));
+                    }
+                    Ok(()) => {}
+                },
+                Act::PressPower => {
+                    let limit = self.press_power();
+                    self.hear(Heard::Button(limit));
+                }
+                Act::ShutDown(grace) => self.shut_down(grace),
+                Act::Kill => self.stub.kill(),
+                Act::AwaitAgent => self.await_agent(),
+                Act::AwaitBoot => self.await_boot(),
+                Act::AskHalted => self.help("halted", |over| {
+                    let is_silent = halt::is_silent(Path::new(place::VM_CHANNEL), over);
+                    Some(if is_silent { HALTED } else { ALIVE })
+                }),
+                Act::SetClock => {
+                    self.help("clock", |over| clock::set_guest(over).is_err().then_some(CLOCK));
+                }
+                Act::Follow => self.follow_guest(),
+            }
         }
     }
 
@@ -346,22 +371,7 @@ impl Live<'_> {
             Err(error) => return self.log.say(&format!("cannot read what is wanted: {error}")),
         };
         self.lead(wanted.ports);
-        match (wanted.desire, self.running.phase) {
-            (Desire::Stopped, _) => self.begin_stop(Duration::from_millis(wanted.grace_ms)),
-            (Desire::Killed, _) => {
-                *self.why = Why::Killed;
-                self.kill();
-            }
-            (Desire::Paused, Phase::Booting | Phase::Ready) => {
-                let asked = self.machine.pause();
-                self.answer(Desire::Paused, asked);
-            }
-            (Desire::Running, Phase::Paused) => {
-                let asked = self.machine.resume();
-                self.answer(Desire::Running, asked);
-            }
-            _ => {}
-        }
+        self.hear(Heard::Wanted(wanted.desire, Duration::from_millis(wanted.grace_ms)));
     }
 
     /// Tells whoever asked for something that it is not done, if so.
@@ -369,9 +379,7 @@ impl Live<'_> {
         let Err(error) = done else { return };
         self.log.say(&format!("refused: {}", error.chain()));
         self.running.refused = Some(Refused::new(desire, &error, clock_ms()));
-        if let Err(error) = self.say_how() {
-            self.log.say(&error.chain());
-        }
+        self.say_how();
     }
 
     /// Makes the ports of the host that are wanted, closes those that are not.
@@ -393,9 +401,7 @@ impl Live<'_> {
     fn say_ports(&mut self) {
         self.running.ports = self.ports.wanted().clone();
         self.running.forwards = self.ports.forwards();
-        if let Err(error) = self.say_how() {
-            self.log.say(&error.chain());
-        }
+        self.say_how();
     }
 
     /// Has the VM's name lead to its loopback address, if it has one.
@@ -412,7 +418,7 @@ impl Live<'_> {
 
     /// Begins to hear what listens in the guest, if that is wanted and its agent is there.
     fn follow_guest(&mut self) {
-        let wanted = self.ports.wanted().auto && *self.stage == Stage::Ready;
+        let wanted = self.ports.wanted().auto && self.life.stage() == Stage::Ready;
         if wanted == self.follows {
             return;
         }
@@ -435,74 +441,15 @@ impl Live<'_> {
         });
     }
 
-    /// Begins to shut the guest down, or shortens the time it has.
-    fn begin_stop(&mut self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        if let Some(stop) = &mut self.stop {
-            if deadline < stop.deadline {
-                stop.deadline = deadline;
-                stop.given = grace;
-            }
-            return;
-        }
-        if *self.why == Why::Unasked {
-            *self.why = Why::Stopped;
-        }
-        self.log.say(&format!("shutting the guest down, within {} ms", grace.as_millis()));
-        if self.running.phase == Phase::Paused {
-            self.tell("resume", |machine| machine.resume());
-        }
-        let answered = *self.stage == Stage::Ready;
-        let deadline = if answered {
-            deadline
-        } else {
-            // Nobody inside can be asked, so all there is is the power button.
-            deadline.min(Instant::now() + self.press_power())
-        };
-        let given = deadline.saturating_duration_since(Instant::now());
-        self.stop = Some(Stop { deadline, given, forced: None });
-        self.enter(Phase::Stopping);
-        if answered {
-            // What the agent has left is for bringing the disks to rest.
-            let agent_grace = grace * 4 / 5;
-            self.help("shutdown", move |_| {
-                let limit = grace.clamp(Duration::from_secs(1), Duration::from_secs(30));
-                match control::shutdown(Path::new(place::VM_CHANNEL), agent_grace, limit) {
-                    Ok(()) => None,
-                    Err(_) => Some(DEAF),
-                }
-            });
-        }
-    }
-
-    /// Ends a guest whose time is over, and gives up on a VMM that does not die.
-    fn enforce(&mut self) -> Result<()> {
-        let now = Instant::now();
-        match &self.stop {
-            Some(Stop { forced: Some(at), .. }) if now >= *at + REAP_LIMIT => {
-                Err(Error::failed("the VMM was killed but does not end"))
-            }
-            Some(Stop { forced: None, deadline, given }) if now >= *deadline => {
-                if *self.why == Why::Stopped {
-                    *self.why = Why::TooSlow(*given);
-                }
-                self.kill();
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn kill(&mut self) {
-        let now = Instant::now();
-        let stop =
-            self.stop.get_or_insert(Stop { deadline: now, given: Duration::ZERO, forced: None });
-        if stop.forced.is_none() {
-            stop.forced = Some(now);
-            self.log.say("killing the VMM");
-            self.stub.kill();
-            self.enter(Phase::Stopping);
-        }
+    /// Has the agent shut the guest down.
+    fn shut_down(&mut self, grace: Duration) {
+        // What the agent has left is for bringing the disks to rest.
+        let agent_grace = grace * 4 / 5;
+        self.help("shutdown", move |_| {
+            let limit = grace.clamp(Duration::from_secs(1), Duration::from_secs(30));
+            let asked = control::shutdown(Path::new(place::VM_CHANNEL), agent_grace, limit);
+            asked.is_err().then_some(DEAF)
+        });
     }
 
     /// Hears what the machine tells. An error is why its guest cannot run.
@@ -515,7 +462,7 @@ impl Live<'_> {
             }
             Err(error) => {
                 self.control_open = false;
-                let fails = *self.stage == Stage::Preparing && self.stop.is_none();
+                let fails = self.life.stage() == Stage::Preparing && !self.life.is_stopping();
                 if fails && !self.ends_soon() {
                     return Err(error);
                 }
@@ -525,30 +472,16 @@ impl Live<'_> {
         };
         for event in events {
             match event {
-                Event::Launched if self.running.launched_ms.is_none() => self.launched(),
-                Event::Launched => {}
-                Event::Paused => {
-                    if matches!(self.running.phase, Phase::Booting | Phase::Ready) {
-                        self.enter(Phase::Paused);
-                    }
-                }
-                Event::Resumed => {
-                    let ready = self.running.agent_ms.is_some();
-                    if self.running.phase == Phase::Paused {
-                        self.enter(if ready { Phase::Ready } else { Phase::Booting });
-                        self.set_guest_clock("the guest was paused");
-                        self.last_words.doubt();
-                        self.ask_halted();
-                    }
-                }
-                Event::GuestShutdown | Event::GuestReset | Event::GuestPanic => {
-                    self.log.say(&format!("the VMM says {event:?}"));
-                    if *self.why == Why::Unasked {
-                        *self.why = Why::Guest(event);
-                    }
-                }
                 Event::Refused(desire, words) => self.answer(desire, Err(Error::failed(words))),
                 Event::Note(words) => self.log.say(&words),
+                event => {
+                    if event == Event::Launched && self.running.launched_ms.is_none() {
+                        let took = self.took();
+                        self.running.launched_ms = Some(took);
+                        self.log.say(&format!("the guest runs after {took} ms"));
+                    }
+                    self.hear(Heard::Machine(event));
+                }
             }
         }
         Ok(())
@@ -560,24 +493,11 @@ impl Live<'_> {
         poll(&mut fds, END_LIMIT.as_millis() as u16).is_ok_and(|count| count > 0)
     }
 
-    /// The guest runs: wait for its agent.
-    fn launched(&mut self) {
-        let took = self.start.begun.elapsed().as_millis() as u64;
-        self.running.launched_ms = Some(took);
-        *self.stage = Stage::Launched;
-        self.log.say(&format!("the guest runs after {took} ms"));
-        self.enter_if(Phase::Preparing, Phase::Booting);
-        // A pause that was asked for before.
-        self.obey();
-        let name = self.start.folder.name().clone();
+    fn await_agent(&mut self) {
         self.help("ready", move |over| {
             let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
-            let channel = Path::new(place::VM_CHANNEL);
-            control::wait_ready(channel, forever, gone).ok()?;
-            // Whoever waits for the guest may log in next; without an answer ssh takes root.
-            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
-            Some(READY)
+            control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
         });
     }
 
@@ -587,20 +507,11 @@ impl Live<'_> {
         for tag in &tags[..n] {
             match *tag {
                 READY => {
-                    let took = self.start.begun.elapsed().as_millis() as u64;
+                    let took = self.took();
                     self.log.say(&format!("the agent answers after {took} ms"));
                     self.running.agent_ms = Some(took);
-                    *self.stage = Stage::Ready;
                     self.host_notes = self.running.notes.len();
-                    self.await_boot();
-                    self.enter_if(Phase::Booting, Phase::Ready);
-                    let _ = self.say_how();
-                    if std::mem::take(&mut self.clock_is_behind) {
-                        self.set_guest_clock("the clock may have jumped while the guest booted");
-                    }
-                    self.follow_guest();
-                    // A pause that was asked for while the guest booted.
-                    self.obey();
+                    self.hear(Heard::Agent);
                 }
                 CLOCK => self.log.say("cannot set the guest's clock: its agent does not answer"),
                 PORTS => {
@@ -616,57 +527,28 @@ impl Live<'_> {
                         self.hear_boot(boot);
                     }
                 }
-                DEAF => {
-                    self.log.say("the agent does not answer: pressing the power button");
-                    let limit = self.press_power();
-                    if let Some(stop) = &mut self.stop {
-                        stop.deadline = stop.deadline.min(Instant::now() + limit);
-                    }
-                }
-                HALTED => self.has_halted(),
-                ALIVE => {
-                    self.last_words.answered();
-                    self.ask_halted();
-                }
+                DEAF => self.hear(Heard::Deaf),
+                HALTED => self.hear(Heard::Silent),
+                ALIVE => self.hear(Heard::Alive),
                 _ => {}
             }
         }
-    }
-
-    /// Finds out whether a guest that says that it has halted has done so.
-    fn ask_halted(&mut self) {
-        if self.last_words.ask() {
-            self.help("halted", |over| {
-                let is_silent = halt::is_silent(Path::new(place::VM_CHANNEL), over);
-                Some(if is_silent { HALTED } else { ALIVE })
-            });
-        }
-    }
-
-    fn has_halted(&mut self) {
-        self.last_words.answered();
-        // A guest that is paused cannot answer; it is asked when it goes on.
-        if !self.last_words.says_so() || self.running.phase == Phase::Paused {
-            return;
-        }
-        self.log.say("the guest has halted");
-        if *self.why == Why::Unasked {
-            *self.why = Why::Guest(Event::GuestShutdown);
-        }
-        *self.halted = true;
-        self.kill();
     }
 
     /// Waits for the image's init, and hears meanwhile what it is at.
     fn await_boot(&mut self) {
         let heard = Arc::clone(&self.boot);
         let Ok(news) = self.news_end.try_clone() else { return };
+        let name = self.start.folder.name().clone();
         self.help("boot", move |over| {
+            // Whoever waits for the boot may log in next; without an answer ssh takes root.
+            let channel = Path::new(place::VM_CHANNEL);
+            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
             let mut wait = FIRST_WORD;
             while !over.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 // A guest that is paused answers later.
-                if let Ok(boot) = control::boot(Path::new(place::VM_CHANNEL), wait, BOOT_ANSWER) {
+                if let Ok(boot) = control::boot(channel, wait, BOOT_ANSWER) {
                     let is_over = boot.booted.is_over();
                     *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot);
                     let _ = nix::unistd::write(&news, &[BOOT]);
@@ -688,26 +570,11 @@ impl Live<'_> {
         self.running.waits_for = boot.waits_for;
         self.running.booted = boot.booted;
         if boot.booted.is_over() {
-            let took = self.start.begun.elapsed().as_millis() as u64;
+            let took = self.took();
             self.running.booted_ms = Some(took);
             self.log.say(&format!("booted after {took} ms: {}", boot.booted.word()));
         }
-        if let Err(error) = self.say_how() {
-            self.log.say(&error.chain());
-        }
-    }
-
-    /// Sets the guest's clock to the host's, as soon as there is somebody who can.
-    fn set_guest_clock(&mut self, why: &str) {
-        match self.running.phase {
-            Phase::Ready => {
-                self.log.say(&format!("{why}: setting the guest's clock"));
-                self.help("clock", |over| clock::set_guest(over).is_err().then_some(CLOCK));
-            }
-            // Whatever runs on later is set then.
-            Phase::Preparing | Phase::Booting => self.clock_is_behind = true,
-            Phase::Paused | Phase::Stopping => {}
-        }
+        self.say_how();
     }
 
     /// Runs something that waits for the guest in a thread of its own.
@@ -725,12 +592,6 @@ impl Live<'_> {
         }
     }
 
-    fn tell(&mut self, what: &str, order: impl FnOnce(&mut dyn Machine) -> Result<()>) {
-        if let Err(error) = order(&mut *self.machine) {
-            self.log.say(&format!("cannot {what} the machine: {}", error.chain()));
-        }
-    }
-
     /// Presses the power button; returns how long the guest may take to react to it.
     fn press_power(&mut self) -> Duration {
         match self.machine.press_power() {
@@ -743,21 +604,21 @@ impl Live<'_> {
         }
     }
 
-    fn enter_if(&mut self, from: Phase, to: Phase) {
-        if self.running.phase == from {
-            self.enter(to);
-        }
+    /// Writes down how the VM stands.
+    fn write_down(&mut self) -> Result<()> {
+        self.running.phase = self.life.phase();
+        write_fleeting(&self.start.folder.join(place::VM_RUNNING), &self.running)
     }
 
-    fn enter(&mut self, phase: Phase) {
-        self.running.phase = phase;
-        if let Err(error) = self.say_how() {
+    fn say_how(&mut self) {
+        if let Err(error) = self.write_down() {
             self.log.say(&error.chain());
         }
     }
 
-    fn say_how(&self) -> Result<()> {
-        write_fleeting(&self.start.folder.join(place::VM_RUNNING), &self.running)
+    /// Returns how long this run has taken, in milliseconds.
+    fn took(&self) -> u64 {
+        self.start.begun.elapsed().as_millis() as u64
     }
 
     fn copy_console(&mut self) {
@@ -768,8 +629,8 @@ impl Live<'_> {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
                     self.console.write(&buffer[..n]);
-                    self.last_words.hear(&buffer[..n]);
-                    self.ask_halted();
+                    let acts = self.life.hear_console(&buffer[..n]);
+                    self.act(acts);
                 }
             }
         }
@@ -826,16 +687,6 @@ fn serve_channel(device: bridge::Device) -> Result<()> {
         .spawn(move || bridge::run(listener, device))
         .context("cannot start a thread")?;
     Ok(())
-}
-
-/// Removes what a run left in `run/`.
-pub(crate) fn clear_run() -> Result<()> {
-    match fs::remove_dir_all(place::VM_RUN) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).context("cannot clear 'run'")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn this_process() -> Result<Process> {

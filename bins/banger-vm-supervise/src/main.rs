@@ -9,6 +9,7 @@ mod disks;
 mod end;
 mod file_sync;
 mod halt;
+mod life;
 mod live;
 mod log;
 mod names;

@@ -359,7 +359,7 @@ fn be_stub(
     let begin = move || {
         let fenced = match &jail {
             Some(jail) => jail.enter(),
-            None => banger_machine::plain(),
+            None => banger_jail::plain(),
         };
         if let Err(error) = fenced {
             let words = error.chain();
@@ -426,7 +426,7 @@ fn map_user((uid, gid): (Uid, Gid)) -> io::Result<()> {
 }
 
 /// Returns what a child does before its program begins, so that it ends with its parent.
-pub(crate) fn end_with_parent(parent: u32) -> impl FnMut() -> io::Result<()> + Send + Sync {
+fn end_with_parent(parent: u32) -> impl FnMut() -> io::Result<()> + Send + Sync {
     move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid().as_raw() as u32 == parent {

@@ -2,7 +2,7 @@
 
 use banger_tests::Sandbox;
 use serde_json::Value;
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 const SUPERVISE: &str = env!("CARGO_BIN_EXE_banger-vm-supervise");
 
@@ -55,6 +55,31 @@ fn a_run_that_cannot_begin_is_written_down_and_leaves_nothing() {
 }
 
 #[test]
+fn a_start_forgets_what_the_last_stop_found() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let path = sandbox.vm("web").join("workspace/workspace.json");
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let record = |more: &str| {
+        format!(
+            r#"{{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/x","is_repository":false,
+                "object_format":"sha1","prepared_tree":"","given":{{}},"tree_file":"tree-1.jsonl","files":1,
+                "prepared_unix_ms":1,"newer":7{more}}}"#
+        )
+    };
+    fs::write(&path, record(r#","at_stop":{"unexported":[],"unix_ms":1}"#)).unwrap();
+    sandbox.run(SUPERVISE, &["web"]).ok();
+    let now: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(now.get("at_stop").is_none() && now["newer"] == 7, "{now}");
+    assert_eq!(now["tree_file"], "tree-1.jsonl");
+    for other in [record(""), "damaged".into()] {
+        fs::write(&path, &other).unwrap();
+        sandbox.run(SUPERVISE, &["web"]).ok();
+        assert_eq!(fs::read_to_string(&path).unwrap(), other, "nothing was to forget");
+    }
+}
+
+#[test]
 fn a_kernel_that_is_none_ends_as_a_start_that_failed() {
     let sandbox = Sandbox::new();
     if !banger_tests::have("qemu-system-x86_64") {
@@ -75,4 +100,77 @@ fn a_kernel_that_is_none_ends_as_a_start_that_failed() {
     assert_eq!(exit["vmm_status"], 1, "{exit}");
     assert!(exit["message"].as_str().unwrap().contains("kernel"), "{exit}");
     assert!(!sandbox.vm("web").join("run").exists());
+}
+
+/// An `e2fsck` that a guest's disk took over: writes into the disk what it can do.
+const TAKEN_OVER: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    char all[4096];
+    int disk = open(words[count - 1], O_RDWR);
+    size_t size = snprintf(all, sizeof all, "I am %d, pid %d\n", getuid(), getpid());
+    for (int at = 0; at < 3; at++) {
+        const char *path = (const char *[]){SECRET, OTHER, "/etc/passwd"}[at];
+        int can = open(path, O_RDONLY) >= 0 || open(path, O_WRONLY) >= 0;
+        size += snprintf(all + size, sizeof all - size, "%s: %s\n", path, can ? "open" : "closed");
+    }
+    int net = socket(AF_INET, SOCK_STREAM, 0) >= 0 || socket(AF_UNIX, SOCK_STREAM, 0) >= 0;
+    size += snprintf(all + size, sizeof all - size, "sockets: %s\n", net ? "open" : "closed");
+    return write(disk, all, size) != (ssize_t)size;
+}
+"#;
+
+#[test]
+fn an_e2fsck_that_a_guest_took_over_has_the_disk_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let bin = sandbox.dir().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let secret = sandbox.home().join("secret");
+    fs::write(&secret, "of the host").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let (overlay, work) =
+        (sandbox.vm("web").join("overlay.ext4"), sandbox.vm("web").join("work.ext4"));
+    for disk in [&overlay, &work] {
+        fs::write(disk, [0; 8192]).unwrap();
+    }
+    let source = bin.join("e2fsck.c");
+    fs::write(&source, TAKEN_OVER).unwrap();
+    let e2fsck = bin.join("e2fsck");
+    let mut cc = std::process::Command::new("cc");
+    cc.arg(format!("-DSECRET={:?}", secret.to_str().unwrap()));
+    cc.arg(format!("-DOTHER={:?}", sandbox.vm("web").join("vm.json").to_str().unwrap()));
+    assert!(cc.arg("-o").arg(&e2fsck).arg(&source).status().unwrap().success());
+    let path = format!("{}:{}", bin.display(), banger_tests::SYSTEM_PATH);
+    sandbox
+        .raw_with(SUPERVISE, &["web"], |command| {
+            command.env("PATH", &path);
+        })
+        .ok();
+    let log = fs::read_to_string(sandbox.vm("web").join("supervise.log")).unwrap();
+    for disk in [&overlay, &work] {
+        let said = fs::read(disk).unwrap();
+        let said = String::from_utf8_lossy(&said);
+        let said = said.trim_end_matches('\0');
+        assert!(said.starts_with("I am ") && said.contains(", pid 1\n"), "{said}\n{log}");
+        assert_eq!(said.matches(": closed").count(), 4, "{said}");
+        if nix::unistd::geteuid().is_root() {
+            assert!(!said.starts_with("I am 0,"), "{said}");
+        }
+    }
+    // One that no jail can hold is not run at all.
+    fs::write(&e2fsck, format!("#!/bin/sh\ntouch {}\n", bin.join("ran").display())).unwrap();
+    sandbox
+        .raw_with(SUPERVISE, &["web"], |command| {
+            command.env("PATH", &path);
+        })
+        .ok();
+    let log = fs::read_to_string(sandbox.vm("web").join("supervise.log")).unwrap();
+    assert!(log.contains("is a script, which no jail can hold"), "{log}");
+    assert!(!bin.join("ran").exists());
+    assert_eq!(exit(&sandbox, "web")["disks_clean"], false);
 }

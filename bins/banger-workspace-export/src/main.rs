@@ -4,15 +4,16 @@
 //! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
-use banger_cli::{Out, note};
+use banger_cli::{Out, Screen, note};
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
 use banger_state::{State, place};
-use banger_workspace::{Export, Want, files_of};
+use banger_workspace::{Export, Want, budget, files_of};
 use std::{
     fs::{self, File},
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Print what a guest changed, as a patch
@@ -39,6 +40,9 @@ struct Args {
     /// The commit that the patch is to apply to, instead of the one that was prepared
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
+    /// How long the guest may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
 }
 
 fn main() -> ExitCode {
@@ -49,11 +53,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
     let want = Want { base_commit: args.base_commit, stat: args.stat };
-    let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files_of(&vm), &want)?;
+    let files = files_of(&vm, budget(&vm, Duration::from_secs(args.timeout))?);
+    let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want)?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     let Some(output) = args.output else {
         let mut stdout = std::io::stdout().lock();
-        let copied = std::io::copy(&mut export.patch, &mut stdout).and_then(|_| stdout.flush());
+        let copied =
+            Screen::of_text().copy(&mut export.patch, &mut stdout).and_then(|()| stdout.flush());
         copied.context("cannot write the patch to stdout")?;
         if args.mark {
             return export.done();

@@ -8,9 +8,12 @@ use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
 use banger_workspace::{
-    GUEST_PATH, Wish, dry_run, files_of, is_allowed, place_of, prepare, root_of, usual_path,
+    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of, usual_path,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// How long it may take.
+const TIME: Duration = Duration::from_hours(1);
 
 /// Put a repository or a directory into a running VM
 ///
@@ -84,7 +87,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Some(_) => String::new(),
         None => usual_path(&place_of(&vm, user)?),
     };
-    let files = files_of(&vm).by(user.unwrap_or_default(), false);
+    let files = files_of(&vm, budget(&vm, TIME)?).by(user.unwrap_or_default(), false);
     let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual)?);
     let workspace = done.map_err(|error| {
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";

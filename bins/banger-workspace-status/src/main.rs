@@ -6,8 +6,8 @@
 use banger_cli::Out;
 use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
-use banger_workspace::{at_stop, files_of, read, record_stop, stake, status};
-use std::{fmt::Write as _, process::ExitCode};
+use banger_workspace::{at_stop, budget, files_of, read, record_stop, stake, status};
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
@@ -24,6 +24,16 @@ struct Args {
     /// Write down what the VM holds, for the time after its stop
     #[arg(long, conflicts_with = "check")]
     record: bool,
+    /// How long the guest may take to be looked at, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
+}
+
+/// Reads a time of at most a day.
+fn seconds(word: &str) -> Result<Duration, String> {
+    let seconds: f64 = word.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    let is_sane = (0.1..=86400.0).contains(&seconds);
+    is_sane.then(|| Duration::from_secs_f64(seconds)).ok_or_else(|| "give 0.1 to 86400".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -33,18 +43,18 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     if args.check {
-        return stake(&vm)?.refuse(args.vm.as_str());
+        return stake(&vm, args.timeout)?.refuse(args.vm.as_str());
     }
     if args.record {
         vm.must_run()?;
-        return record_stop(&vm).map(drop);
+        return record_stop(&vm, args.timeout).map(drop);
     }
-    let found = look(&vm)?;
+    let found = look(&vm, args.timeout)?;
     found.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
     out.put(&found, said)
 }
 
-fn look(vm: &VmFolder) -> Result<WorkspaceStatus> {
+fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
     let dir = vm.join(place::VM_WORKSPACE);
     let record = read(&dir)?.ok_or_else(|| {
         Error::not_found(format!("VM '{}' has no workspace", vm.name()))
@@ -52,7 +62,7 @@ fn look(vm: &VmFolder) -> Result<WorkspaceStatus> {
     })?;
     if vm.status()?.is_live() {
         vm.must_run()?;
-        status(&dir, Some(&files_of(vm)), None)
+        status(&dir, Some(&files_of(vm, budget(vm, time)?)), None)
     } else {
         status(&dir, None, at_stop(vm, &record)?)
     }

@@ -4,6 +4,7 @@
 mod page;
 mod spellings;
 
+use banger_doc::visible_text;
 use page::{PAGE, PLUMBING};
 use spellings::{ANSWERS, IN_GROUP, SPELLINGS};
 use std::{
@@ -344,9 +345,9 @@ fn nearest(typed: &str, known: &BTreeMap<String, PathBuf>) -> Option<String> {
 
 fn fail(status: u8, message: &str, hint: Option<&str>) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "banger: {message}");
+    let _ = writeln!(stderr, "banger: {}", visible_text(message));
     if let Some(hint) = hint {
-        let _ = writeln!(stderr, "hint: {hint}");
+        let _ = writeln!(stderr, "hint: {}", visible_text(hint));
     }
     ExitCode::from(status)
 }

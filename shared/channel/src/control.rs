@@ -1,7 +1,7 @@
 //! Short questions and orders to the agent.
 
 use crate::{connect, line::read_line, line::write_line, port};
-use banger_doc::{Booted, Context, Error, Result};
+use banger_doc::{Booted, Context, Error, Result, shows};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     path::Path,
@@ -264,17 +264,10 @@ pub fn boot(channel: &Path, wait: Duration, limit: Duration) -> Result<Boot> {
     for words in [&mut answer.notes, &mut answer.waits_for] {
         words.truncate(MOST_WORDS);
         for word in words {
-            *word = word.chars().filter(|c| is_plain(*c)).take(WORD_CHARS).collect();
+            *word = word.chars().filter(|c| shows(*c)).take(WORD_CHARS).collect();
         }
     }
     Ok(answer)
-}
-
-/// Says whether a character of a guest's may be shown: one that moves no cursor and turns no text
-/// round (Unicode's bidirectional controls).
-fn is_plain(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !c.is_control() && !turns
 }
 
 /// Asks how loaded the guest is.
@@ -323,7 +316,7 @@ pub fn ask<A: DeserializeOwned>(channel: &Path, request: &Request, limit: Durati
 /// Reads an answer: a failure, or what was asked for.
 fn parse<A: DeserializeOwned>(line: &[u8]) -> Result<A> {
     if let Ok(Failure { mut error }) = serde_json::from_slice(line) {
-        error.retain(|c| !c.is_control());
+        error.retain(shows);
         error.truncate(error.floor_char_boundary(500));
         return Err(Error::failed(format!("the guest's agent says: {error}")));
     }

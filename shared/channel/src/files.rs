@@ -4,6 +4,7 @@
 //! name is checked before anybody sees it, a count or a size is bounded before memory is taken for
 //! it, every wait ends. The guest's end is [`serve()`].
 
+mod budget;
 pub mod holes;
 mod link;
 mod owner;
@@ -14,20 +15,22 @@ mod turn;
 mod whole;
 mod wire;
 
+pub use budget::Budget;
 pub use link::append_link;
 pub use owner::Owner;
-pub use relay::relay;
+pub use relay::{Whom, relay};
 pub use serve::{serve, serve_for};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
 pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
 
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shows};
 use serde::Serialize;
 use std::{
     fmt,
     io::{BufReader, BufWriter, Read, Write},
     os::unix::net::UnixStream,
+    rc::Rc,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -35,23 +38,10 @@ use wire::{Op, Request, read_record};
 
 /// How long the guest may be silent.
 const SILENCE: Duration = Duration::from_mins(1);
-
-/// What a guest may answer at most, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Entries of a scan.
-    pub entries: u64,
-    /// Bytes of all files together.
-    pub bytes: u64,
-    /// Time of one operation.
-    pub time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries: 2_000_000, bytes: 16 << 30, time: Duration::from_mins(30) }
-    }
-}
+/// The longest target of a link, as in Linux.
+const MAX_TARGET: usize = MAX_PATH;
+/// How much is written in one wait.
+const PIECE: usize = 64 << 10;
 
 /// What sort of thing an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -126,11 +116,13 @@ pub enum Put {
     Into,
 }
 
-type Open<'a> = Box<dyn Fn() -> Result<UnixStream> + 'a>;
+type Open<'a> = Rc<dyn Fn() -> Result<UnixStream> + 'a>;
 
 /// The files of a guest, seen from the host.
+#[derive(Clone)]
 pub struct Files<'a> {
     open: Open<'a>,
+    budget: Budget,
     user: Option<String>,
     or_root: bool,
 }
@@ -142,9 +134,21 @@ impl fmt::Debug for Files<'_> {
 }
 
 impl<'a> Files<'a> {
-    /// Makes one that opens a stream to port 1027 with `open` for every operation.
-    pub fn new(open: impl Fn() -> Result<UnixStream> + 'a) -> Self {
-        Self { open: Box::new(open), user: None, or_root: false }
+    /// Makes one that opens a stream to port 1027 with `open` for every operation. All operations
+    /// together take no more than `budget` has.
+    pub fn new(budget: Budget, open: impl Fn() -> Result<UnixStream> + 'a) -> Self {
+        Self { open: Rc::new(open), budget, user: None, or_root: false }
+    }
+
+    /// Returns what the guest may still take.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Returns the same files with a part of the budget.
+    #[must_use]
+    pub fn within(&self, part: impl FnOnce(&Budget) -> Budget) -> Self {
+        Self { budget: part(&self.budget), ..self.clone() }
     }
 
     /// Has a user of the guest do what is written and removed, with that user's rights: what is made
@@ -165,26 +169,16 @@ impl<'a> Files<'a> {
 
     /// Hands every entry below `root` to `each`, in no order. What a directory named `.git` holds
     /// is left out unless it is `root` itself; the directory is not.
-    pub fn scan(
-        &self,
-        root: &str,
-        limits: Limits,
-        mut each: impl FnMut(Entry) -> Result<()>,
-    ) -> Result<()> {
-        let mut answer = self.ask(&Request::new(Op::Scan, root), &[], limits)?;
-        let mut count = 0u64;
+    pub fn scan(&self, root: &str, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        let mut answer = self.ask(&Request::new(Op::Scan, root), &[])?;
         while let Some(record) = answer.record()? {
-            count += 1;
-            if count > limits.entries {
-                return Err(Error::failed(format!(
-                    "'{root}' in the guest holds more than {} entries",
-                    limits.entries
-                )));
-            }
+            self.budget.take_entry().map_err(|most| {
+                Error::failed(format!("'{root}' in the guest holds more than {most} entries"))
+            })?;
             let mut entry = parse_entry(&record)
                 .ok_or_else(|| nonsense(&format!("the entry '{}'", record.escape_ascii())))?;
             if entry.what == What::Link {
-                entry.target = answer.string()?;
+                entry.target = answer.target()?;
             }
             each(entry)?;
         }
@@ -192,8 +186,8 @@ impl<'a> Files<'a> {
     }
 
     /// Returns what is at each of `paths` below `root`, links not followed.
-    pub fn stat(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<Vec<Option<Entry>>> {
-        let mut answer = self.ask(&Request::new(Op::Stat, root), paths, limits)?;
+    pub fn stat(&self, root: &str, paths: &[&[u8]]) -> Result<Vec<Option<Entry>>> {
+        let mut answer = self.ask(&Request::new(Op::Stat, root), paths)?;
         let mut entries = Vec::with_capacity(paths.len());
         for path in paths {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
@@ -205,8 +199,9 @@ impl<'a> Files<'a> {
                 .filter(|entry| entry.path == *path)
                 .ok_or_else(|| nonsense(&format!("the entry '{}'", record.escape_ascii())))?;
             if entry.what == What::Link {
-                entry.target = answer.string()?;
+                entry.target = answer.target()?;
             }
+            self.budget.take_name(entry.path.len() + entry.target.len())?;
             entries.push(Some(entry));
         }
         answer.end()?;
@@ -218,11 +213,9 @@ impl<'a> Files<'a> {
         &self,
         root: &str,
         paths: &[&[u8]],
-        limits: Limits,
         mut each: impl FnMut(usize, Got<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut answer = self.ask(&Request::new(Op::Get, root), paths, limits)?;
-        let mut left = limits.bytes;
+        let mut answer = self.ask(&Request::new(Op::Get, root), paths)?;
         for (index, path) in paths.iter().enumerate() {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
             let (what, mode, size) = parse_head(&record)
@@ -231,15 +224,14 @@ impl<'a> Files<'a> {
                 each(index, Got::Missing)?;
                 continue;
             }
-            left = left.checked_sub(size).ok_or_else(|| {
+            self.budget.take_bytes(size).map_err(|most| {
                 Error::failed(format!(
-                    "the files asked of the guest hold more than {} bytes; '{}' is too much",
-                    limits.bytes,
+                    "the files asked of the guest hold more than {most} bytes; '{}' is too much",
                     path.escape_ascii()
                 ))
             })?;
             if what == What::Link {
-                if size > MAX_PATH as u64 {
+                if size > MAX_TARGET as u64 {
                     return Err(nonsense("a link's target that is too long"));
                 }
                 let mut target = vec![0; size as usize];
@@ -267,13 +259,9 @@ impl<'a> Files<'a> {
     }
 
     /// Returns the SHA-256 of each of `paths` below `root` that is a regular file.
-    pub fn hash(
-        &self,
-        root: &str,
-        paths: &[&[u8]],
-        limits: Limits,
-    ) -> Result<Vec<Option<[u8; 32]>>> {
-        let mut answer = self.ask(&Request::new(Op::Hash, root), paths, limits)?;
+    pub fn hash(&self, root: &str, paths: &[&[u8]]) -> Result<Vec<Option<[u8; 32]>>> {
+        self.budget.take_names(0, paths.len() as u64 * 33)?;
+        let mut answer = self.ask(&Request::new(Op::Hash, root), paths)?;
         let mut sums = Vec::with_capacity(paths.len());
         for _ in paths {
             let record = answer.record()?.ok_or_else(|| nonsense("an early end"))?;
@@ -285,8 +273,8 @@ impl<'a> Files<'a> {
 
     /// Removes files and links below `root`, and the directories that become empty by it. What is
     /// gone already is no failure.
-    pub fn remove(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<()> {
-        self.ask(&self.change(Op::Remove, root), paths, limits)?.end()
+    pub fn remove(&self, root: &str, paths: &[&[u8]]) -> Result<()> {
+        self.ask(&self.change(Op::Remove, root), paths)?.end()
     }
 
     /// Writes the tar stream that `fill` makes to `root`, with the owners it names. Returns when all
@@ -295,10 +283,9 @@ impl<'a> Files<'a> {
         &self,
         root: &str,
         how: Put,
-        limits: Limits,
         fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
-        self.put_as(root, how, false, limits, fill)
+        self.put_as(root, how, false, fill)
     }
 
     /// Writes as [`Files::put`] does. If it is to be `plain`, what is written belongs to whoever
@@ -308,7 +295,6 @@ impl<'a> Files<'a> {
         root: &str,
         how: Put,
         plain: bool,
-        limits: Limits,
         fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
         let op = match how {
@@ -317,8 +303,8 @@ impl<'a> Files<'a> {
             Put::Within => Op::PutWithin,
             Put::Into => Op::PutInto,
         };
-        let mut answer = self.ask(&Request { plain, ..self.change(op, root) }, &[], limits)?;
-        let stream = answer.reader.get_ref().stream.try_clone().context("cannot copy a stream")?;
+        let mut answer = self.ask(&Request { plain, ..self.change(op, root) }, &[])?;
+        let stream = answer.reader.get_ref().try_clone().context("cannot copy a stream")?;
         let mut writer = BufWriter::with_capacity(256 << 10, stream);
         let filled = fill(&mut writer)
             .and_then(|()| writer.flush().context("cannot write to the guest's agent"));
@@ -336,23 +322,20 @@ impl<'a> Files<'a> {
 
     /// Returns a tar stream of `paths` below `root`, directories with all they hold; without paths
     /// the whole of the root, as `.`. Whoever reads it has to treat it as hostile.
-    pub fn tar(&self, root: &str, paths: &[&[u8]], limits: Limits) -> Result<Tar> {
-        let answer = self.ask(&Request::new(Op::Tar, root), paths, limits)?;
-        Ok(Tar { answer, piece: 0, left: limits.bytes, ended: false, failure: None })
+    pub fn tar(&self, root: &str, paths: &[&[u8]]) -> Result<Tar> {
+        let answer = self.ask(&Request::new(Op::Tar, root), paths)?;
+        let budget = self.budget.clone();
+        Ok(Tar { answer, piece: 0, budget, ended: false, failure: None })
     }
 
-    fn ask(&self, request: &Request<'_>, paths: &[&[u8]], limits: Limits) -> Result<Answer> {
-        let stream = (self.open)()?;
-        let silence = Some(SILENCE.min(limits.time));
-        let bounded = |stream: &UnixStream| -> std::io::Result<()> {
-            stream.set_read_timeout(silence)?;
-            stream.set_write_timeout(silence)
-        };
-        bounded(&stream).context("cannot bound a stream")?;
+    fn ask(&self, request: &Request<'_>, paths: &[&[u8]]) -> Result<Answer> {
+        self.budget.left()?;
+        let stream = Timed { stream: (self.open)()?, end: self.budget.end() };
         let list_bytes = paths.iter().map(|path| path.len() as u64 + 1).sum();
         let mut head = to_line(&Request { list_bytes, ..request.clone() });
         head.push(b'\n');
-        let mut writer = BufWriter::with_capacity(64 << 10, &stream);
+        let copy = stream.try_clone().context("cannot copy a stream")?;
+        let mut writer = BufWriter::with_capacity(64 << 10, copy);
         let mut write = || -> std::io::Result<()> {
             writer.write_all(&head)?;
             for path in paths {
@@ -363,8 +346,7 @@ impl<'a> Files<'a> {
         };
         let written = write();
         drop(writer);
-        let end = Instant::now() + limits.time;
-        let reader = BufReader::with_capacity(64 << 10, Timed { stream, end });
+        let reader = BufReader::with_capacity(64 << 10, stream);
         let mut answer = Answer { reader };
         match written {
             Ok(()) => Ok(answer),
@@ -379,23 +361,56 @@ fn to_line<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("because a request holds only JSON types")
 }
 
-/// A stream that ends with an error when its time is over, however slowly the other side drips.
+/// A stream that ends with an error when its time is over, however slowly the other side drips or takes.
 #[derive(Debug)]
 struct Timed {
     stream: UnixStream,
     end: Instant,
 }
 
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+impl Timed {
+    fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, end: self.end })
+    }
+
+    /// Returns how long the next wait may take.
+    fn wait(&self) -> std::io::Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(too_late()) } else { Ok(left.min(SILENCE)) }
+    }
+
+    /// Tells apart why a wait came to nothing.
+    fn why(&self, error: std::io::Error) -> std::io::Error {
         use std::io::ErrorKind::{TimedOut, WouldBlock};
-        if Instant::now() >= self.end {
-            return Err(std::io::Error::new(TimedOut, "the guest took too long"));
-        }
-        self.stream.read(buffer).map_err(|error| match error.kind() {
+        match error.kind() {
+            WouldBlock if Instant::now() >= self.end => too_late(),
             WouldBlock => std::io::Error::new(TimedOut, "the guest fell silent"),
             _ => error,
-        })
+        }
+    }
+}
+
+fn too_late() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest took too long")
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.wait()?))?;
+        self.stream.read(buffer).map_err(|error| self.why(error))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.wait()?))?;
+        // A larger piece would be one wait for as long as the other side takes a little of it each time.
+        let piece = &buffer[..buffer.len().min(PIECE)];
+        self.stream.write(piece).map_err(|error| self.why(error))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -410,6 +425,15 @@ impl Answer {
         read_record(&mut self.reader)
             .context("cannot read from the guest's agent")?
             .ok_or_else(|| Error::failed("the guest's agent hung up in the middle of an answer"))
+    }
+
+    /// Reads where a link leads.
+    fn target(&mut self) -> Result<Vec<u8>> {
+        let target = self.string()?;
+        if target.len() > MAX_TARGET {
+            return Err(nonsense("a link's target that is too long"));
+        }
+        Ok(target)
     }
 
     /// Reads a record; `None` at the end of the answer.
@@ -454,8 +478,8 @@ pub struct Tar {
     answer: Answer,
     /// Bytes of the present piece that are still to come.
     piece: u64,
-    /// Bytes that may still come.
-    left: u64,
+    /// What may still come.
+    budget: Budget,
     ended: bool,
     failure: Option<Error>,
 }
@@ -479,10 +503,9 @@ impl Tar {
                 break;
             };
             self.piece = parse(&record).ok_or_else(|| nonsense("a piece without a size"))?;
-            self.left = self
-                .left
-                .checked_sub(self.piece)
-                .ok_or_else(|| Error::failed("the guest sent more bytes than there is room for"))?;
+            self.budget
+                .take_bytes(self.piece)
+                .map_err(|_| Error::failed("the guest sent more bytes than there is room for"))?;
         }
         Ok(())
     }
@@ -511,7 +534,7 @@ impl Read for Tar {
 
 /// Bounds what a guest says: the middle goes, since the reason is at the end.
 fn shortened(words: &str) -> String {
-    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let plain = |c: char| if shows(c) { c } else { '?' };
     let count = words.chars().count();
     if count <= 500 {
         return words.chars().map(plain).collect();
@@ -524,7 +547,7 @@ fn shortened(words: &str) -> String {
 fn nonsense(what: &str) -> Error {
     let what = shortened(what);
     Error::failed(format!("the guest's agent answered {what}"))
-        .hint("the guest may be broken or hostile; nothing was taken from this answer")
+        .hint("the guest may be broken or hostile")
 }
 
 fn parse<T: FromStr>(field: &[u8]) -> Option<T> {

@@ -6,6 +6,7 @@
 pub mod bridge;
 mod connect;
 pub mod control;
+mod dial;
 pub mod exec;
 pub mod guest;
 mod line;
@@ -15,6 +16,7 @@ mod pump;
 pub mod relay;
 
 pub use connect::connect;
+pub use dial::{Patience, dial};
 pub use line::{read_line, write_line};
 
 /// The version of the protocol that both ends speak.

@@ -11,8 +11,17 @@ use std::{
 pub fn read_line(stream: &mut UnixStream, most: usize, end: Instant) -> Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut peeked = [0_u8; 4096];
+    let mut is_first = true;
     loop {
-        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // What lies there already is read, also where no time was given to wait for it.
+            if !is_first {
+                return Err(Error::new(ErrorKind::TimedOut, "no answer in time"));
+            }
+            left = Duration::from_millis(1);
+        }
+        is_first = false;
         stream.set_read_timeout(Some(left))?;
         let room = peeked.len().min(most - line.len());
         let seen = match peek(stream, &mut peeked[..room]) {
@@ -48,4 +57,34 @@ pub fn write_line(stream: &mut UnixStream, value: &impl serde::Serialize) -> Res
 fn peek(stream: &UnixStream, buffer: &mut [u8]) -> Result<usize> {
     use nix::sys::socket::{MsgFlags, recv};
     Ok(recv(std::os::fd::AsRawFd::as_raw_fd(stream), buffer, MsgFlags::MSG_PEEK)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_line_that_drips_ends_in_time() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let drip = thread::spawn(move || {
+            while there.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let begin = Instant::now();
+        let error = read_line(&mut here, 1 << 20, begin + Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        drop(here);
+        drip.join().unwrap();
+    }
+
+    #[test]
+    fn what_lies_there_is_read_without_any_time() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(b"said\nmore").unwrap();
+        let line = read_line(&mut here, 100, Instant::now()).unwrap();
+        assert_eq!(line.as_deref(), Some(&b"said"[..]));
+    }
 }

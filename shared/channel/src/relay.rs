@@ -4,17 +4,14 @@
 //! joins streams that are connected already. The end of one direction is passed on alone, so a
 //! client that has said all it has to say still hears the answer.
 
-use crate::port;
+use crate::{Patience, dial, port};
 use banger_doc::{Context, Result};
 use nix::{
     errno::Errno,
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         eventfd::{EfdFlags, EventFd},
-        socket::{
-            AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt,
-            shutdown, socket, sockopt,
-        },
+        socket::{Shutdown, getsockopt, setsockopt, shutdown, sockopt},
     },
     unistd::{read, write},
 };
@@ -347,7 +344,7 @@ impl Turn {
         let Some(pair) = &mut self.pairs[at] else { return };
         let Stage::Knock { until, target, .. } = &pair.stage else { return };
         let (until, target) = (*until, target.clone());
-        let fate = match dial(&self.channel) {
+        let fate = match knock_at(&self.channel) {
             Ok(Some(fd)) => {
                 pair.ends[1] = Some(End::new(fd));
                 pair.stage = Stage::Greet { step: 0, line: Vec::new(), until, target };
@@ -614,14 +611,19 @@ fn hear(pair: &mut Pair, buffer: &mut [u8]) -> Fate {
 }
 
 /// Connects to the channel; `None` while its queue is full.
-fn dial(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
-        Ok(()) => Ok(Some(fd)),
+fn knock_at(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match dial(path, Patience::None) {
+        Ok(stream) => Ok(Some(stream.into())),
         // Not there yet, or begun anew.
-        Err(Errno::EAGAIN | Errno::ENOENT | Errno::ECONNREFUSED) => Ok(None),
-        Err(errno) => Err(errno.into()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::WouldBlock | ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

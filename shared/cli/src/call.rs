@@ -3,8 +3,12 @@
 use banger_doc::{Context, Document, Error, Report, Result};
 use std::{
     ffi::OsStr,
+    io::Read,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 /// Set for a program whose documents are read: the caller says its error, so it need not.
@@ -33,6 +37,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
 pub struct Program {
     name: String,
     command: Command,
+    limit: Option<Duration>,
 }
 
 impl Program {
@@ -40,7 +45,7 @@ impl Program {
     pub fn new(name: &str) -> Result<Self> {
         let mut command = Command::new(find(name)?);
         command.env_remove(CALLED);
-        Ok(Self { name: name.to_owned(), command })
+        Ok(Self { name: name.to_owned(), command, limit: None })
     }
 
     /// Adds a word to its command line.
@@ -54,6 +59,13 @@ impl Program {
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command.args(words);
+        self
+    }
+
+    /// Ends it, which is an error, when it takes longer.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -72,14 +84,16 @@ impl Program {
     /// Like [`Program::documents`], for one that does several things: what it did is returned also
     /// if it failed in the end.
     pub fn answer<D: Document>(mut self) -> Result<(Vec<D>, Option<Error>)> {
-        let output = self
-            .command
+        self.command
             .env(CALLED, "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("cannot run '{}'", self.name))?;
+            .stderr(Stdio::inherit());
+        let output = match self.limit {
+            None => self.command.output(),
+            Some(limit) => within(&mut self.command, limit),
+        };
+        let output = output.with_context(|| format!("cannot run '{}'", self.name))?;
         let lines = || output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         if output.status.success() {
             let documents = lines().map(D::from_slice).collect::<Result<_>>();
@@ -97,6 +111,29 @@ impl Program {
     }
 }
 
+/// Runs a command to its end, or ends it when its time is over; what it runs itself then finds nobody to
+/// answer to.
+fn within(command: &mut Command, limit: Duration) -> std::io::Result<Output> {
+    let mut child = command.spawn()?;
+    let mut stdout = child.stdout.take().expect("because it is piped");
+    let (send, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let mut answer = Vec::new();
+        let read = stdout.read_to_end(&mut answer);
+        // Nobody waits for it any more once the time is over.
+        let _ = send.send(read.map(|_| answer));
+    });
+    if let Ok(answer) = ended.recv_timeout(limit) {
+        // It closed its stdout, which is the last that it does.
+        let status = child.wait()?;
+        return Ok(Output { status, stdout: answer?, stderr: Vec::new() });
+    }
+    let _ = child.kill();
+    child.wait()?;
+    let words = format!("it took longer than {:.1} s and was ended", limit.as_secs_f32());
+    Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
+}
+
 /// Runs a program to its end and returns its one document.
 pub fn call<D: Document>(program: &str, words: &[&str]) -> Result<D> {
     Program::new(program)?
@@ -104,4 +141,27 @@ pub fn call<D: Document>(program: &str, words: &[&str]) -> Result<D> {
         .documents()?
         .pop()
         .ok_or_else(|| Error::failed(format!("'{program}' said nothing")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn what_takes_too_long_is_ended() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdout(Stdio::piped());
+            command
+        };
+        let output = within(&mut shell("echo said"), Duration::from_mins(1)).unwrap();
+        assert!(output.status.success() && output.stdout == b"said\n");
+        let begin = Instant::now();
+        for script in ["exec sleep 60", "sleep 60 & wait", "trap '' TERM; while :; do :; done"] {
+            let error = within(&mut shell(script), Duration::from_millis(200)).unwrap_err();
+            assert!(error.to_string().contains("longer than 0.2 s"), "{error}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
 }

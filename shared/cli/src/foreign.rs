@@ -1,5 +1,6 @@
 //! Options and words of other tools that mean nothing here, and what to type in their place.
 
+use banger_doc::shell_word;
 use clap::{
     Command,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -85,7 +86,8 @@ pub(crate) fn answer(error: &clap::Error, command: &Command) -> Option<String> {
     let named = command.get_arguments().any(|arg| arg.get_long() == Some("name"));
     if !typed.starts_with('-') {
         let has_words = command.get_positionals().any(|arg| !arg.is_last_set());
-        return (named && !has_words).then(|| format!("a name is given with '--name {typed}'"));
+        return (named && !has_words)
+            .then(|| format!("a name is given with '--name {}'", shell_word(typed)));
     }
     let option = typed.split('=').next().unwrap_or(typed);
     OPTIONS

@@ -1,6 +1,7 @@
 //! Ctrl-C leaves nothing half made: it is removed before the program ends, as the signal says.
 
 use banger_doc::{Context, Result};
+use banger_tree::remove_tree_if_there;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -13,7 +14,7 @@ use signal_hook::{
 };
 use std::{
     fs,
-    io::{ErrorKind, IsTerminal, Write},
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -124,12 +125,14 @@ fn change(act: impl FnOnce(&mut Undo)) {
 /// Removes a folder in which the program may be making a file at this moment.
 fn remove(folder: &Path) {
     for _ in 0..TRIES {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            _ => return,
+        if remove_tree_if_there(folder).is_ok() {
+            return;
         }
+        thread::sleep(Duration::from_millis(5));
+    }
+    if let Err(error) = remove_tree_if_there(folder) {
+        let place = folder.display();
+        let _ = writeln!(std::io::stderr(), "note: '{place}' stays, and holds room: {error}");
     }
 }
 
@@ -159,7 +162,7 @@ fn undo() -> MutexGuard<'static, Undo> {
         let _ = stderr.write_all(b"\r\x1b[K");
     }
     if let Some(words) = &undo.words {
-        let _ = writeln!(stderr, "{words}");
+        let _ = writeln!(stderr, "{}", banger_doc::visible_text(words));
     }
     undo
 }

@@ -1,8 +1,9 @@
 //! What a program prints.
 
 use crate::{is_called, paint};
-use banger_doc::{Context, Document, Error, Result, visible};
+use banger_doc::{Context, Document, Error, Result, shows, visible};
 use std::{
+    fmt::Write as _,
     io::{ErrorKind, IsTerminal, Write},
     os::fd::AsFd,
 };
@@ -72,7 +73,11 @@ impl Out {
             return if lines.is_empty() { Ok(()) } else { self.line(&lines.join("\n")) };
         }
         let mut rows = vec![head.iter().map(ToString::to_string).collect::<Vec<_>>()];
-        rows.extend(documents.iter().map(row));
+        rows.extend(
+            documents
+                .iter()
+                .map(|document| row(document).iter().map(|words| paint::cell(words)).collect()),
+        );
         let widths: Vec<usize> = (0..head.len())
             .map(|i| rows.iter().map(|row| paint::width(&row[i])).max().unwrap_or(0))
             .collect();
@@ -91,12 +96,17 @@ impl Out {
         self.line(&broken(text, indent, terminal_columns().unwrap_or(usize::MAX)))
     }
 
-    /// Prints a line as it is.
+    /// Prints lines. What would act on a terminal is visible there; elsewhere it is as it is.
     pub fn line(&mut self, text: &str) -> Result<()> {
-        self.bytes(format!("{text}\n").as_bytes())
+        let shown = match (std::io::stdout().is_terminal(), self.json) {
+            (false, _) => text.to_owned(),
+            (true, false) => paint::for_terminal(text),
+            (true, true) => visible_json(text),
+        };
+        self.bytes(format!("{shown}\n").as_bytes())
     }
 
-    /// Prints bytes as they are. A reader that went away is no error: nobody is left to tell.
+    /// Prints bytes as they are: ours, or what [`crate::Screen`] made of others'. A reader that went away is no error: nobody is left to tell.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if self.broken {
             return Ok(());
@@ -116,6 +126,13 @@ impl Out {
     pub fn note(&self, text: &str) {
         if !self.quiet {
             note(text);
+        }
+    }
+
+    /// Says what to type next to a person who has just seen what stdout said; no script is told.
+    pub fn suggest(&self, text: &str) {
+        if !self.json && std::io::stdout().is_terminal() {
+            self.note(text);
         }
     }
 
@@ -181,6 +198,21 @@ impl Out {
     }
 }
 
+/// Returns JSON that means the same, and that a terminal only shows.
+fn visible_json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter == '\n' || shows(letter) {
+            shown.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    shown
+}
+
 /// The most columns of a note.
 const NOTE: usize = 1200;
 
@@ -198,7 +230,8 @@ fn columns_of(stream: impl AsFd) -> Option<usize> {
 pub fn one_line(words: &str, beside: usize) -> String {
     let room =
         columns_of(std::io::stderr()).map_or(usize::MAX, |columns| columns - beside.min(columns));
-    if words.chars().count() <= room { words.to_owned() } else { fitted(words, room) }
+    let words = visible(words, NOTE);
+    if words.chars().count() <= room { words } else { fitted(&words, room) }
 }
 
 /// The least a column of a table is cut to; the first one holds the names that people type.
@@ -300,6 +333,8 @@ pub fn human_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banger_doc::shell_word;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
     #[test]
     fn a_narrow_terminal_cuts_wide_columns_then_leaves_out_the_last() {
@@ -315,6 +350,14 @@ mod tests {
     }
 
     #[test]
+    fn json_on_a_terminal_means_the_same_and_only_shows() {
+        let value = serde_json::json!({"a": "\u{1b}[2J\u{9b}\u{202e}é世\u{e0041}\u{7f}"});
+        let shown = visible_json(&value.to_string());
+        assert!(shown.chars().all(shows) && shown.contains("é世"), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
     fn what_is_cut_off_is_shown() {
         assert_eq!(fitted("web", 5), "web  ");
         assert_eq!(fitted("registry", 5), "regi…");
@@ -325,5 +368,41 @@ mod tests {
         assert_eq!(broken("one two three", 2, 9), "one two\n  three");
         assert_eq!(broken("one two", 2, usize::MAX), "one two");
         assert_eq!(broken("x incomprehensibilities y", 1, 10), "x\n incomprehensibilities\n y");
+    }
+
+    #[test]
+    fn a_shell_takes_the_word_for_what_it_is_and_does_nothing() {
+        let dir = std::env::temp_dir().join(format!("banger-typed-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let hostile: [&[u8]; 14] = [
+            b"/srv;touch$IFS''own;",
+            b"$(touch own)",
+            b"`touch own`",
+            b"'; touch own; '",
+            b"\"; touch own; \"",
+            b"a\ntouch own\n",
+            b"\x1b]0;pwned\x07\x1b[31m",
+            b"|touch own&",
+            b">own",
+            b"!!{a,b}*?[x]~#",
+            b"\\'; touch own #",
+            b"\xff\xfe;touch own",
+            b"^a^b",
+            b"\xe2\x80\xae;touch own",
+        ];
+        for word in hostile {
+            let typed = shell_word(OsStr::from_bytes(word));
+            assert!(typed.chars().all(shows), "{typed:?}");
+            let said = |script: String| {
+                let mut bash = Command::new("bash");
+                bash.args(["--norc", "-c", &script]).current_dir(&dir).output().unwrap()
+            };
+            let plain = said(format!("printf %s {typed}"));
+            assert_eq!(plain.stdout, word, "{typed}");
+            // With the quotes of the sentence pasted too.
+            said(format!("'printf %s {typed}' shows it"));
+            assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "{typed}");
+        }
+        std::fs::remove_dir(&dir).unwrap();
     }
 }

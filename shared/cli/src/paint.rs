@@ -1,7 +1,17 @@
 //! A little colour for people, where they can see it and did not ask to be spared
 //! (<https://no-color.org>).
 
-use std::io::IsTerminal;
+use banger_doc::visible_text;
+use std::{
+    hash::{BuildHasher, RandomState},
+    io::IsTerminal,
+    sync::LazyLock,
+};
+
+/// Begins a colour in words on their way to the terminal. Nobody else knows it, so nobody else can
+/// colour anything.
+static MARK: LazyLock<String> =
+    LazyLock::new(|| format!("\u{fdd0}{:016x}\u{fdd1}", RandomState::new().hash_one(0)));
 
 /// A colour of the terminal's own palette.
 #[derive(Clone, Copy, Debug)]
@@ -29,22 +39,52 @@ pub fn paint(colour: Colour, words: &str) -> String {
         Colour::Red => "31",
         Colour::Faint => "2",
     };
-    format!("\x1b[{code}m{words}\x1b[0m")
+    painted(code, words)
 }
+
+fn painted(code: &str, words: &str) -> String {
+    let mark = &*MARK;
+    format!("{mark}{code}m{words}{mark}0m")
+}
+
+/// Returns words as a terminal may get them: with the colours of [`paint`], and all else that would act
+/// on it visible.
+pub(crate) fn for_terminal(words: &str) -> String {
+    let mut parts = words.split(MARK.as_str());
+    let mut shown = visible_text(parts.next().unwrap_or_default());
+    for part in parts {
+        match part.split_once('m') {
+            Some((code, rest)) if code.bytes().all(|byte| byte.is_ascii_digit()) => {
+                shown.push_str("\x1b[");
+                shown.push_str(code);
+                shown.push('m');
+                shown.push_str(&visible_text(rest));
+            }
+            _ => shown.push_str(&visible_text(part)),
+        }
+    }
+    shown
+}
+
+/// Returns a cell of a table, one line that a terminal only shows, colours aside.
+pub(crate) fn cell(words: &str) -> String {
+    if !words.contains(MARK.as_str()) {
+        return banger_doc::visible(words, CELL);
+    }
+    words.to_owned()
+}
+
+/// The most columns of a cell.
+const CELL: usize = 4000;
 
 /// Returns how many columns words take; what colours them takes none.
 pub(crate) fn width(words: &str) -> usize {
-    let mut width = 0;
-    let mut inside = false;
-    for c in words.chars() {
-        match c {
-            '\x1b' => inside = true,
-            'm' if inside => inside = false,
-            _ if inside => {}
-            _ => width += 1,
-        }
-    }
-    width
+    let mut parts = words.split(MARK.as_str());
+    let first = parts.next().unwrap_or_default().chars().count();
+    first
+        + parts
+            .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest).chars().count())
+            .sum::<usize>()
 }
 
 #[cfg(test)]
@@ -53,8 +93,18 @@ mod tests {
 
     #[test]
     fn colour_takes_no_room() {
-        assert_eq!(width("\x1b[32mrunning\x1b[0m"), 7);
+        assert_eq!(width(&painted("32", "running")), 7);
         assert_eq!(width("running"), 7);
         assert_eq!(width(""), 0);
+    }
+
+    #[test]
+    fn only_our_own_colours_reach_a_terminal() {
+        let words = format!("{} \u{1b}[31mred\u{fdd0}\n", painted("32", "ok\u{1b}[2J"));
+        assert_eq!(
+            for_terminal(&words),
+            "\u{1b}[32mok\\u{1b}[2J\u{1b}[0m \\u{1b}[31mred\\u{fdd0}\n"
+        );
+        assert_eq!(cell("a\nb\u{202e}"), "a\\nb\\u{202e}");
     }
 }

@@ -7,6 +7,9 @@ use std::{fmt, io::ErrorKind};
 /// The most columns of a sentence or a hint, and of a sentence with its causes: what others wrote
 /// may stand in them.
 const SENTENCE: usize = 400;
+/// The most letters of a hint, in which words are quoted for the shell: only its end is cut off, since
+/// nothing that is left is then without its quotes.
+const HINT: usize = 3000;
 const CHAIN: usize = 1000;
 /// The most lines below a sentence, and what each begins with.
 const LINES: usize = 40;
@@ -166,7 +169,14 @@ impl Error {
 
     /// Returns the error as the document a program prints.
     pub fn report(&self) -> Report {
-        let hint = self.hint_text().map(|hint| visible(hint, SENTENCE));
+        let hint = self.hint_text().map(|hint| {
+            let mut shown = visible(hint, usize::MAX / 4);
+            if let Some((at, _)) = shown.char_indices().nth(HINT) {
+                shown.truncate(at);
+                shown.push('…');
+            }
+            shown
+        });
         Report { kind: self.kind, message: self.chain(), hint }
     }
 }

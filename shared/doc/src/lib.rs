@@ -17,6 +17,7 @@ mod port;
 mod running;
 mod schema;
 mod stats;
+mod typed;
 mod usage;
 mod visible;
 mod vm;
@@ -35,8 +36,9 @@ pub use port::{Forward, HostPorts, Port, Publish, parse_ports};
 pub use running::{Booted, Desire, IN_GUEST, Mark, Phase, Process, Refused, Running, Wanted};
 pub use schema::{Argument, Described, ExitStatus, Program};
 pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
+pub use typed::{shell_word, shell_words};
 pub use usage::Usage;
-pub use visible::{console_line, visible};
+pub use visible::{console_line, shows, visible, visible_text, without_colours};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
 pub use workspace::{
     AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,

@@ -39,20 +39,45 @@ pub fn visible(text: &str, columns: usize) -> String {
 /// Returns a line of a guest's console, or of whatever else tells its own story in colours: these are
 /// left out, a tab is four blanks, and all else is as in [`visible`].
 pub fn console_line(line: &str, columns: usize) -> String {
-    let mut plain = String::new();
-    let mut rest = line;
-    while let Some(c) = rest.chars().next() {
-        if let Some(after) = after_colour(rest) {
-            rest = after;
-            continue;
+    visible(&without_colours(line).replace('\t', "    "), columns)
+}
+
+/// Returns text of several lines as [`visible`] shows one: only line ends and tabs act as such.
+pub fn visible_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\r' if letters.peek() == Some(&'\n') => {}
+            '\n' | '\t' => shown.push(letter),
+            _ => push_visible(&mut shown, letter),
         }
-        match c {
-            '\t' => plain.push_str("    "),
-            c => plain.push(c),
-        }
-        rest = &rest[c.len_utf8()..];
     }
-    visible(&plain, columns)
+    shown
+}
+
+/// Returns text without the sequences that colour it (console_codes(4)).
+pub fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        plain.push_str(&rest[..at]);
+        rest = if let Some(after) = after_colour(&rest[at..]) {
+            after
+        } else {
+            plain.push('\u{1b}');
+            &rest[at + 1..]
+        };
+    }
+    plain + rest
+}
+
+/// Says whether a terminal shows a letter and does nothing else with it: it is no control, turns no
+/// direction, and is not invisible.
+pub fn shows(letter: char) -> bool {
+    let mut shown = String::new();
+    push_visible(&mut shown, letter);
+    shown.chars().eq([letter])
 }
 
 /// Returns what comes after a colour (console_codes(4)), if one comes first.
@@ -91,17 +116,21 @@ fn fitting(letters: impl Iterator<Item = (usize, char)>, columns: usize) -> usiz
 fn escaped(letters: impl Iterator<Item = char>) -> String {
     let mut line = String::new();
     for letter in letters {
-        if letter == ' ' || letter.is_ascii_graphic() {
-            line.push(letter);
-        } else if UNSEEN.iter().any(|range| range.contains(&letter)) {
-            line.extend(letter.escape_unicode());
-        } else {
-            // Behind another letter, an accent that goes onto it is left alone.
-            let pair: String = ['a', letter].into_iter().collect();
-            line.extend(pair.escape_debug().skip(1));
-        }
+        push_visible(&mut line, letter);
     }
     line
+}
+
+fn push_visible(line: &mut String, letter: char) {
+    if letter == ' ' || letter.is_ascii_graphic() {
+        line.push(letter);
+    } else if UNSEEN.iter().any(|range| range.contains(&letter)) {
+        line.extend(letter.escape_unicode());
+    } else {
+        // Behind another letter, an accent that goes onto it is left alone.
+        let pair: String = ['a', letter].into_iter().collect();
+        line.extend(pair.escape_debug().skip(1));
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +188,22 @@ mod tests {
         ] {
             assert_eq!(console_line(line, 200), wanted, "{line:?}");
         }
+    }
+
+    #[test]
+    fn text_of_several_lines_keeps_them_and_nothing_that_acts() {
+        assert_eq!(visible_text("a\r\n\tb\n"), "a\n\tb\n");
+        assert_eq!(visible_text("a\rb\u{1b}]52;c;eA==\u{7}\n"), "a\\rb\\u{1b}]52;c;eA==\\u{7}\n");
+        assert_eq!(visible_text("\u{202e}x\u{200b}日本 ñ"), "\\u{202e}x\\u{200b}日本 ñ");
+        assert_eq!(without_colours("\u{1b}[31mred\u{1b}[0m\u{1b}[2J\u{1b}"), "red\u{1b}[2J\u{1b}");
+    }
+
+    #[test]
+    fn a_letter_shows_or_it_does_not() {
+        assert!(['a', ' ', 'é', '世', '\u{301}', 'ह', '€'].into_iter().all(shows));
+        let unseen = ['\n', '\u{7f}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{feff}'];
+        assert!(!unseen.into_iter().any(shows));
+        assert!(shows('\'') && shows('"') && shows('\\'));
     }
 
     #[test]

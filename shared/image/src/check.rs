@@ -1,6 +1,6 @@
 //! Whether a file of the user's is a disk a VM can be based on. It is only read.
 
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shell_word};
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, path::Path};
 
 /// Where the superblock lies (ext4's `super.rst`).
@@ -55,13 +55,12 @@ pub fn check(path: &Path) -> Result<Checked> {
     }
     if incompatible & NEEDS_RECOVERY != 0 {
         return Err(wrong("was not unmounted: its journal holds changes".into())
-            .hint(format!("'e2fsck -p {}' plays them back", path.display())));
+            .hint(format!("'e2fsck -p {}' plays them back", shell_word(path))));
     }
     let state = u16_at(0x3a);
     if state & STATE_CLEAN == 0 || state & STATE_ERRORS != 0 {
-        return Err(
-            wrong("is not clean".into()).hint(format!("'e2fsck -f {}' repairs it", path.display()))
-        );
+        return Err(wrong("is not clean".into())
+            .hint(format!("'e2fsck -f {}' repairs it", shell_word(path))));
     }
     let wide = |low: usize, high: usize| {
         let high = if incompatible & BLOCKS_64BIT == 0 { 0 } else { u64::from(u32_at(high)) };

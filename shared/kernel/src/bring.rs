@@ -7,6 +7,7 @@ use crate::{
     tree,
 };
 use banger_doc::{Context, Error, Format, Result};
+use banger_tree::remove_tree;
 use sha2::{Digest, Sha256};
 use std::{
     fmt::Write as _,
@@ -135,7 +136,7 @@ pub fn bring(source: &Source, folder: &Path) -> Result<Brought> {
         None => Vec::new(),
     };
     store(folder, "initramfs.cpio", &initramfs(&boot))?;
-    fs::remove_dir_all(&work).with_context(|| format!("cannot remove '{}'", work.display()))?;
+    remove_tree(&work).with_context(|| format!("cannot remove '{}'", work.display()))?;
     Ok(Brought {
         release,
         format: unpacked.format,

@@ -2,38 +2,82 @@
 
 use crate::{image::is_release, inflate, tree};
 use banger_doc::{Context, Error, Result};
+use banger_tar::{Buffered, Input, Kind, Limits, Reader};
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 /// The most members the outer archive has; a package has three or four.
 const MAX_MEMBERS: usize = 16;
+/// What a package may unpack to before the ratio to what it came as is looked at.
+const FREE: u64 = 256 << 20;
+/// How many bytes a package may unpack to for each byte it came as; a kernel's come to five.
+const RATIO: u64 = 100;
 
 /// Unpacks the kernel and the modules of a package below `root`: `root/kernel` and
 /// `root/modules/RELEASE/...`. All else is passed over.
 pub(crate) fn unpack(deb: &Path, root: &Path, budget: &mut tree::Budget) -> Result<()> {
     let what = format!("'{}'", deb.display());
     let file = File::open(deb).with_context(|| format!("cannot open {what}"))?;
+    let came = file.metadata().with_context(|| format!("cannot read {what}"))?.len();
     let data = data_member(BufReader::new(file), &what)?;
     // Padding and files that are passed over count too, so a small package cannot keep us busy.
-    let plain = inflate::reader(data, &what)?.take(2 * tree::MAX_BYTES);
-    let mut archive = tar::Archive::new(plain);
+    let most = budget.plain.min(FREE.max(came.saturating_mul(RATIO)));
+    let plain = Inflated { from: inflate::reader(data, &what)?, left: most, most };
+    let mut reader = Reader::new(Buffered::new(plain), Limits::default());
+    let done = take(&mut reader, root, budget, &what);
+    budget.plain = budget.plain.saturating_sub(most - reader.input().get_ref().left);
+    done
+}
+
+/// Bytes of a package, so many and no more.
+struct Inflated<R> {
+    from: R,
+    left: u64,
+    most: u64,
+}
+
+impl<R: Read> Read for Inflated<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(out)?;
+        let over = || std::io::Error::other(format!("it unpacks to more than {} bytes", self.most));
+        self.left = self.left.checked_sub(count as u64).ok_or_else(over)?;
+        Ok(count)
+    }
+}
+
+/// Writes what is wanted of an archive.
+fn take<I: Input>(
+    reader: &mut Reader<I>,
+    root: &Path,
+    budget: &mut tree::Budget,
+    what: &str,
+) -> Result<()> {
     let broken = || format!("cannot read the package {what}");
-    for (count, entry) in archive.entries().with_context(broken)?.enumerate() {
-        if count > tree::MAX_FILES {
-            return Err(Error::failed(format!("{what} has more than {} entries", tree::MAX_FILES)));
-        }
-        let entry = entry.with_context(broken)?;
-        if !entry.header().entry_type().is_file() {
+    while reader.advance().with_context(broken)? {
+        budget.entries = budget.entries.checked_sub(1).ok_or_else(|| {
+            Error::failed(format!("{what} has more than {} entries", tree::MAX_FILES))
+        })?;
+        let entry = reader.entry();
+        if entry.kind != Kind::File {
             continue;
         }
-        let path = entry.path_bytes().into_owned();
-        if let Some(place) = place_of(&path) {
-            let place: Vec<&str> = place.iter().map(String::as_str).collect();
-            tree::put(root, &place, entry, budget, &what)?;
+        let Some(place) = place_of(&entry.path) else { continue };
+        if entry.pieces.is_some() {
+            return Err(Error::failed("a file in it is stored as a sparse one"))
+                .with_context(broken);
         }
+        let place: Vec<&str> = place.iter().map(String::as_str).collect();
+        let size = entry.size;
+        tree::fill(root, &place, budget, what, |file| {
+            let write = |bytes: &[u8]| {
+                file.write_all(bytes).with_context(|| format!("cannot unpack {what}"))
+            };
+            reader.content(write).with_context(broken)?;
+            Ok(size)
+        })?;
     }
     Ok(())
 }
@@ -105,7 +149,21 @@ fn data_member<R: Read + Seek>(mut input: R, what: &str) -> Result<impl Read> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::{fs, io::Write};
+    use std::{fs, time::Instant};
+
+    /// A package of this archive.
+    fn packed(tar: impl Read) -> Vec<u8> {
+        let mut data = Vec::new();
+        let mut xz = liblzma::read::XzEncoder::new(tar, 0);
+        xz.read_to_end(&mut data).unwrap();
+        let mut bytes = b"!<arch>\n".to_vec();
+        for (name, content) in [("debian-binary", &b"2.0\n1"[..]), ("data.tar.xz", &data)] {
+            bytes.extend(format!("{name:<16}{:<32}{:<10}`\n", 0, content.len()).bytes());
+            bytes.extend_from_slice(content);
+            bytes.resize(bytes.len().next_multiple_of(2), b'\n');
+        }
+        bytes
+    }
 
     fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
@@ -118,16 +176,43 @@ mod tests {
             header.set_cksum();
             tar.append(&header, *content).unwrap();
         }
-        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
-        xz.write_all(&tar.into_inner().unwrap()).unwrap();
-        let data = xz.finish().unwrap();
-        let mut bytes = b"!<arch>\n".to_vec();
-        for (name, content) in [("debian-binary", &b"2.0\n1"[..]), ("data.tar.xz", &data)] {
-            bytes.extend(format!("{name:<16}{:<32}{:<10}`\n", 0, content.len()).bytes());
-            bytes.extend_from_slice(content);
-            bytes.resize(bytes.len().next_multiple_of(2), b'\n');
-        }
-        bytes
+        packed(&*tar.into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_long_name_takes_no_memory_and_a_bomb_ends_soon() {
+        let mut long = tar::Header::new_gnu();
+        long.set_entry_type(tar::EntryType::GNULongName);
+        long.set_size(1 << 30);
+        long.set_cksum();
+        let name = long.as_bytes().chain(std::io::repeat(b'a').take(4 << 20));
+        let error = unpacked(&packed(name)).1.unwrap_err().chain();
+        assert!(error.contains("more than the limit of 1048576"), "{error}");
+
+        let mut bomb = tar::Header::new_gnu();
+        bomb.set_path("usr/share/doc/zeros").unwrap();
+        bomb.set_size(2 << 30);
+        bomb.set_mode(0o644);
+        bomb.set_uid(0);
+        bomb.set_gid(0);
+        bomb.set_mtime(0);
+        bomb.set_cksum();
+        let zeros = bomb.as_bytes().chain(std::io::repeat(0).take(300 << 20));
+        let begin = Instant::now();
+        let error = unpacked(&packed(zeros)).1.unwrap_err().chain();
+        assert!(error.contains("it unpacks to more than 268435456 bytes"), "{error}");
+        assert!(begin.elapsed().as_secs() < 60);
+    }
+
+    #[test]
+    fn packages_share_what_they_may_unpack_to() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("x.deb"), deb(&[("etc/x", &[7; 5000])])).unwrap();
+        let mut budget = tree::Budget::new();
+        budget.plain = 10_000;
+        let mut unpack = || unpack(&dir.path().join("x.deb"), dir.path(), &mut budget);
+        unpack().unwrap();
+        assert!(unpack().unwrap_err().chain().contains("unpacks to more than"));
     }
 
     fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<()>) {

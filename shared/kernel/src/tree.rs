@@ -20,11 +20,15 @@ const MAX_DEPTH: usize = 16;
 pub(crate) struct Budget {
     bytes: u64,
     files: usize,
+    /// Bytes that packages may unpack to, what is passed over included.
+    pub(crate) plain: u64,
+    /// Entries that packages may have.
+    pub(crate) entries: usize,
 }
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self { bytes: MAX_BYTES, files: MAX_FILES }
+        Self { bytes: MAX_BYTES, files: MAX_FILES, plain: MAX_BYTES, entries: MAX_FILES }
     }
 
     fn spend(&mut self, what: &str) -> Result<()> {
@@ -57,6 +61,20 @@ pub(crate) fn put(
     budget: &mut Budget,
     what: &str,
 ) -> Result<PathBuf> {
+    let mut content = content.take(budget.bytes + 1);
+    fill(root, names, budget, what, |file| {
+        std::io::copy(&mut content, file).with_context(|| format!("cannot unpack {what}"))
+    })
+}
+
+/// Writes one new file as [`put`] does. `fill` writes what is in it and returns how much that is.
+pub(crate) fn fill(
+    root: &Path,
+    names: &[&str],
+    budget: &mut Budget,
+    what: &str,
+    fill: impl FnOnce(&mut fs::File) -> Result<u64>,
+) -> Result<PathBuf> {
     budget.spend(what)?;
     let path = names.iter().fold(root.to_owned(), |path, name| path.join(name));
     let parent = path.parent().expect("because a file has a name below the root");
@@ -68,9 +86,7 @@ pub(crate) fn put(
         .mode(0o644)
         .open(&path)
         .with_context(failed)?;
-    let mut content = content.take(budget.bytes + 1);
-    let copied =
-        std::io::copy(&mut content, &mut file).with_context(|| format!("cannot unpack {what}"))?;
+    let copied = fill(&mut file)?;
     file.flush().with_context(failed)?;
     budget.bytes = budget.bytes.checked_sub(copied).ok_or_else(|| {
         Error::failed(format!("{what} has more than {} GiB of files", MAX_BYTES >> 30))

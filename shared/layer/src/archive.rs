@@ -2,10 +2,10 @@
 
 use crate::Progress;
 use crate::inflate::Inflate;
-use crate::limits::{Limits, over, shown};
+use crate::limits::{Limits, over};
 use crate::stream::Counted;
-use crate::tar::{Input, Kind, Reader};
 use banger_doc::{Context, Error, Result};
+use banger_tar::{Input, Kind, Reader, shown};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -82,9 +82,9 @@ pub fn members(
     let length = archive.metadata().context("it cannot be read")?.len();
     let input =
         Skipping { file: archive, length, base: 0, buffer: vec![0; READ], start: 0, end: 0 };
-    let mut reader = Reader::new(input, limits);
+    let mut reader = Reader::new(input, limits.of_an_archive());
     let (mut count, mut names) = (0, 0);
-    while reader.next()? {
+    while reader.advance()? {
         let entry = reader.entry();
         count += 1;
         names += (entry.path.len() + entry.link.len()) as u64;

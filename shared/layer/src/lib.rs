@@ -5,15 +5,12 @@
 //! No name in a layer ever becomes a path on the host.
 
 mod archive;
-mod header;
 mod inflate;
 mod limits;
 mod merge;
-mod pax;
 mod root;
 mod stream;
 mod take;
-mod tar;
 
 pub use archive::{Member, members, unpack};
 pub use banger_ext4::Summary;

@@ -1,6 +1,7 @@
 //! What a layer may ask for.
 
-use banger_doc::{Error, visible};
+use banger_doc::Error;
+use banger_tree::MAX_DEPTH;
 
 /// The bounds that keep a hostile image from filling the disk, the memory or the day.
 ///
@@ -33,27 +34,24 @@ pub struct Limits {
     pub window_log: u32,
 }
 
-/// The most letters of a name in an error: its beginning and its end.
-const SHOWN: usize = 120;
-
-/// Makes a name of a layer fit to be shown in an error.
-pub(crate) fn shown(name: &[u8]) -> String {
-    // A letter is made of four bytes at most.
-    let (start, end) = match name.len().checked_sub(8 * SHOWN) {
-        None => (name, &[][..]),
-        Some(_) => (&name[..4 * SHOWN], &name[name.len() - 4 * SHOWN..]),
-    };
-    let mut text = String::new();
-    for chunk in start.utf8_chunks().chain(end.utf8_chunks()) {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    visible(&text, SHOWN)
-}
+/// What lets through what asks for more.
+const RAISE: &str = "if you trust the image, raise 'image_limits' in config.toml";
 
 /// Says that a layer asked for more.
 pub(crate) fn over(sentence: String) -> Error {
-    Error::failed(sentence).hint("if you trust the image, raise 'image_limits' in config.toml")
+    Error::failed(sentence).hint(RAISE)
+}
+
+impl Limits {
+    /// Returns those that hold for an archive while it is read.
+    pub(crate) fn of_an_archive(&self) -> banger_tar::Limits {
+        banger_tar::Limits {
+            header_bytes: self.header_bytes,
+            xattrs: self.xattrs,
+            idle_sizes: true,
+            raise: Some(RAISE),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -62,7 +60,7 @@ impl Default for Limits {
             layers: 512,
             entries: 1_000_000,
             path_bytes: 4096,
-            depth: 255,
+            depth: MAX_DEPTH,
             name_bytes: 64 << 20,
             header_bytes: 1 << 20,
             xattrs: 256,
@@ -72,20 +70,5 @@ impl Default for Limits {
             ratio: 200,
             window_log: 27,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_in_an_error_is_short_and_acts_on_nothing() {
-        assert_eq!(shown("etc/motd ü".as_bytes()), "etc/motd ü");
-        assert_eq!(shown(b"a\xffb\x1b[2J\n"), "a\\xffb\\u{1b}[2J\\n");
-        let long = shown(&b"\xff".repeat(1_000_000));
-        assert_eq!(long.chars().count(), SHOWN);
-        let long = shown(format!("begin/{}/end", "d/".repeat(50_000)).as_bytes());
-        assert!(long.starts_with("begin/d/") && long.ends_with("d//end"), "{long}");
     }
 }

@@ -1,9 +1,10 @@
 //! Puts layers on top of each other, the lowest first.
 
-use crate::limits::{Limits, over, shown};
+use crate::limits::{Limits, over};
 use crate::take::{Change, Taken, What};
 use banger_doc::{Context, Error, Result};
 use banger_ext4::{Body, Id, Meta, Text, Tree};
+use banger_tar::shown;
 use std::collections::HashSet;
 
 /// More symbolic links than this on one path, and it leads nowhere.

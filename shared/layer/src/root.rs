@@ -79,7 +79,7 @@ fn below(tree: &Tree) -> Option<(String, Id)> {
         if !path.is_empty() {
             path.push('/');
         }
-        path.push_str(&crate::limits::shown(name));
+        path.push_str(&banger_tar::shown(name));
         // A program's own directory has `bin` and `lib`, too; a root that is called otherwise than
         // `rootfs` shows in what only a machine has.
         if is_root(id) && (name == b"rootfs" || OF_A_MACHINE.iter().any(|part| has(id, part))) {

@@ -2,9 +2,9 @@
 
 use crate::inflate::Inflate;
 use crate::limits::{Limits, over};
-use crate::tar::Input;
 use crate::{Opener, Progress};
 use banger_doc::{Error, Result};
+use banger_tar::Input;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

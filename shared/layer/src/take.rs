@@ -1,11 +1,11 @@
 //! Takes one layer in: the content of its files goes to the disk at once, what it changes in the
 //! tree is remembered until the layers below it are there.
 
-use crate::limits::{Limits, over, shown};
+use crate::limits::{Limits, over};
 use crate::stream::{Shared, Stream, count};
-use crate::tar::{Entry, Input, Kind, Reader};
 use banger_doc::{Context, Error, Result};
 use banger_ext4::{Body, Meta, Source, Store, Text, Time};
+use banger_tar::{Entry, Input, Kind, Reader, shown};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Names longer than this cannot be kept by the disk.
@@ -67,10 +67,10 @@ pub(crate) fn take(
         grown: 0,
         counted: (0, 0),
     };
-    let mut reader = Reader::new(stream, shared.limits);
+    let mut reader = Reader::new(stream, shared.limits.of_an_archive());
     let mut last: Vec<u8> = Vec::new();
     loop {
-        let more = reader.next();
+        let more = reader.advance();
         let more = if last.is_empty() {
             more?
         } else {
@@ -110,7 +110,7 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    fn entry<I: Input>(&mut self, reader: &mut Reader<'_, I>) -> Result<()> {
+    fn entry<I: Input>(&mut self, reader: &mut Reader<I>) -> Result<()> {
         let shared = self.shared;
         shared.progress.entries.fetch_add(1, Relaxed);
         count(&shared.entries, 1, shared.limits.entries, "entries")?;
@@ -148,7 +148,7 @@ impl Taking<'_> {
     }
 
     /// Puts the content of the entry on the disk and returns what is to be done.
-    fn what<I: Input>(&mut self, reader: &mut Reader<'_, I>) -> Result<What> {
+    fn what<I: Input>(&mut self, reader: &mut Reader<I>) -> Result<What> {
         let entry = reader.entry();
         let body = match entry.kind {
             Kind::Hardlink => {
@@ -204,7 +204,7 @@ impl Taking<'_> {
         })
     }
 
-    fn file<I: Input>(&mut self, reader: &mut Reader<'_, I>) -> Result<Body> {
+    fn file<I: Input>(&mut self, reader: &mut Reader<I>) -> Result<Body> {
         let limits = self.shared.limits;
         let size = reader.entry().size;
         if size > limits.file_bytes {

@@ -1,5 +1,6 @@
 //! Firecracker's API: HTTP/1.1 with JSON bodies over its Unix socket (firecracker.yaml).
 
+use banger_channel::{Patience, dial};
 use banger_doc::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -123,7 +124,7 @@ impl Api {
         let begun = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
-            match UnixStream::connect(socket) {
+            match dial(socket, Patience::Until(until.saturating_duration_since(Instant::now()))) {
                 Ok(stream) => return Ok(Self { stream, until, started: false }),
                 Err(_) if Instant::now() < until => thread::sleep(pause),
                 Err(error) => {

@@ -3,15 +3,15 @@
 use crate::{
     Accelerator, Event, Kvm, Launch, Machine, OUTPUT, Plan, Way,
     api::{Api, BootSource, Drive, MachineConfig, NetworkInterface, Vsock},
-    cgroup,
-    elf::{is_dynamic, is_elf},
-    jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
-    kvm,
+    cgroup, kvm,
     versions::{GET_FIRECRACKER, Version},
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
 use banger_config::Binaries;
-use banger_doc::{Channel, Context, Desire, Document, Error, Report, Result, Vmm};
+use banger_doc::{Channel, Context, Desire, Document, Error, Report, Result, Vmm, shell_word};
+use banger_jail::{
+    End, JAIL, Jail, Seen, User, is_dynamic, is_elf, libraries, own_user, weak_root,
+};
 use nix::{
     sys::stat::Mode,
     unistd::{Gid, Uid, chown, geteuid, mkfifo},
@@ -122,7 +122,7 @@ impl Firecracker {
                 ))
                 .hint(format!("{GET_FIRECRACKER}; '--vmm qemu' does without")));
             }
-            Some((jailer, own_user()))
+            Some((jailer, own_user(User::Vmm)))
         } else {
             plan.namespaces.clone().map_err(|why| {
                 Error::unavailable(format!("Firecracker needs namespaces of its own, and {why}"))
@@ -181,14 +181,8 @@ impl Firecracker {
             see("/sys/devices/system/cpu".into(), "sys/devices/system/cpu", false);
         }
         files.extend(libraries(&self.program));
-        let jail = Jail {
-            files,
-            base: JAIL.into(),
-            root: PathBuf::new(),
-            unplugged: plan.tap.is_none(),
-            connects: false,
-            end: End::Own(None),
-        };
+        let mut jail = Jail::new(files, JAIL, End::Own(None));
+        jail.unplugged = plan.tap.is_none();
         (command, jail)
     }
 
@@ -209,7 +203,7 @@ impl Firecracker {
                     "'{}' can be read by its owner alone, and the jailed VMM is another user",
                     path.display()
                 ))
-                .hint(format!("chmod o+r '{}', or '--vmm qemu'", path.display())));
+                .hint(format!("'chmod o+r {}', or '--vmm qemu'", shell_word(path))));
             }
         }
         let file = self.program.file_name().unwrap_or_default();
@@ -222,14 +216,9 @@ impl Firecracker {
             command.args(limits);
         }
         command.arg("--").args(words());
-        let jail = Jail {
-            files: seen(plan),
-            base: JAIL.into(),
-            root: Path::new(file).join(id).join("root"),
-            unplugged: plan.tap.is_none(),
-            connects: false,
-            end: End::Jailer,
-        };
+        let mut jail = Jail::new(seen(plan), JAIL, End::Jailer);
+        jail.root = Path::new(file).join(id).join("root");
+        jail.unplugged = plan.tap.is_none();
         Ok((command, jail))
     }
 }
@@ -536,7 +525,7 @@ fn version_of(program: &Path, until: Instant) -> Result<String> {
             let _ = child.wait();
             return Err(Error::unavailable(format!(
                 "'{} --version' does not end",
-                program.display()
+                shell_word(program)
             )));
         }
         thread::sleep(Duration::from_micros(300));

@@ -5,10 +5,7 @@
 
 mod api;
 mod cgroup;
-mod confine;
-mod elf;
 mod firecracker;
-mod jail;
 mod kvm;
 mod qemu;
 mod qmp;
@@ -17,7 +14,6 @@ mod versions;
 pub use api::BUSY;
 pub use cgroup::{forget, groups, remove_group, strays};
 pub use firecracker::{Firecracker, complaint};
-pub use jail::{Jail, plain};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use qemu::Qemu;
 pub use versions::{Answer, Fault, GET_FIRECRACKER, Version};
@@ -25,6 +21,7 @@ pub use versions::{Answer, Fault, GET_FIRECRACKER, Version};
 use banger_channel::bridge::Device;
 use banger_config::Binaries;
 use banger_doc::{Channel, Desire, Result, Vmm};
+use banger_jail::Jail;
 use nix::unistd::Uid;
 use std::{
     fmt,

@@ -1,15 +1,10 @@
 //! QEMU: with KVM where it works, else in software.
 
-use crate::{
-    Accelerator, Disk, Event, Launch, Machine, Plan, Way,
-    elf::is_elf,
-    jail::{End, JAIL, Jail, Seen, libraries, own_user, weak_root},
-    kvm,
-    qmp::Qmp,
-};
+use crate::{Accelerator, Disk, Event, Launch, Machine, Plan, Way, kvm, qmp::Qmp};
 use banger_channel::bridge::Device;
 use banger_config::Binaries;
 use banger_doc::{Channel, Context, Error, Result, Vmm};
+use banger_jail::{End, JAIL, Jail, Seen, User, loaded, own_user, weak_root};
 use nix::unistd::{Uid, chown, geteuid};
 use std::{
     fs::{self, File},
@@ -41,8 +36,6 @@ const FIRMWARE: &[&str] = &[
     "share/ipxe",
     "share/edk2",
 ];
-/// Where packages lie as a whole, programs with what they need.
-const STORES: &[&str] = &["/nix/store", "/gnu/store"];
 
 /// QEMU, about to run or running.
 #[derive(Debug)]
@@ -81,7 +74,7 @@ impl Qemu {
         console.set_nonblocking(true).context("cannot read the console")?;
         let firmware = (plan.architecture == "amd64").then(|| small_firmware(&program)).flatten();
         Ok(Self {
-            jailed: in_jail(&program)?,
+            jailed: banger_jail::program(&program)?,
             program,
             accelerator,
             firmware,
@@ -122,7 +115,7 @@ impl Machine for Qemu {
         let mut ways = Vec::new();
         if let Some(program) = &self.jailed {
             fs::create_dir(JAIL).with_context(|| format!("cannot make '{JAIL}'"))?;
-            let user = (geteuid().is_root() && weak_root().is_ok()).then(own_user);
+            let user = (geteuid().is_root() && weak_root().is_ok()).then(|| own_user(User::Vmm));
             if let Some(user) = user {
                 chown(&self.plan.initramfs, Some(user), None)
                     .context("cannot give the initramfs to the VMM")?;
@@ -197,23 +190,7 @@ impl Qemu {
     /// What QEMU sees: itself and what it is loaded with, kernel and initramfs, and the devices it
     /// needs. The disks are open already.
     fn jail(&self, program: &Path, plan: &Plan, user: Option<Uid>) -> Jail {
-        let mut files = libraries(program);
-        if in_store(program) && files.is_empty() {
-            files.extend(STORES.iter().map(Path::new).filter(|s| s.is_dir()).map(Seen::as_it_is));
-        }
-        let own = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
-        let mut places: Vec<PathBuf> = [Path::new("/usr"), own]
-            .iter()
-            .flat_map(|prefix| FIRMWARE.iter().map(move |dir| prefix.join(dir)))
-            .collect();
-        places.extend(["lib", "lib64"].map(|dir| own.join(dir)));
-        places.extend([program.to_owned(), "/etc/ld.so.cache".into()]);
-        for place in places {
-            let host = |seen: &Seen| place.starts_with(&seen.host);
-            if place.exists() && !files.iter().any(host) {
-                files.push(Seen::as_it_is(&place));
-            }
-        }
+        let mut files = loaded(program, FIRMWARE);
         let mut see = |host: PathBuf, inside: &str, writable| {
             files.push(Seen { host, inside: inside.to_owned(), writable });
         };
@@ -229,29 +206,11 @@ impl Qemu {
         } else if by_itself && Path::new("/etc/resolv.conf").exists() {
             see("/etc/resolv.conf".into(), "etc/resolv.conf", false);
         }
-        Jail {
-            files,
-            base: JAIL.into(),
-            root: PathBuf::new(),
-            unplugged: plan.mac.is_none(),
-            connects: by_itself,
-            end: End::Own(user),
-        }
+        let mut jail = Jail::new(files, JAIL, End::Own(user));
+        jail.unplugged = plan.mac.is_none();
+        jail.connects = by_itself;
+        jail
     }
-}
-
-/// Returns a program as a jail has it; none where it is a script, which needs what nobody knows, unless
-/// it lies in a store, of which a jail has all.
-fn in_jail(program: &Path) -> Result<Option<PathBuf>> {
-    let program = fs::canonicalize(program)
-        .with_context(|| format!("cannot find '{}'", program.display()))?;
-    let known = in_store(&program)
-        || is_elf(&program).with_context(|| format!("cannot read '{}'", program.display()))?;
-    Ok(known.then_some(program))
-}
-
-fn in_store(program: &Path) -> bool {
-    STORES.iter().any(|store| program.starts_with(store))
 }
 
 /// Opens a disk as often as QEMU has to: for writing it reads the disk's beginning first.

@@ -3,7 +3,7 @@
 use banger_doc::Interface;
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// Largest packet on the link. `pasta` carries streams, not packets, so the path's own limit does
@@ -128,6 +128,29 @@ impl Route {
     }
 }
 
+/// Returns the routers behind which the host sees the world.
+pub(crate) fn gateways() -> Vec<IpAddr> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let old = routes(&read("/proc/net/route"));
+    let old = old.iter().filter(|route| route.mask == 0 && route.gateway != 0);
+    old.map(|route| IpAddr::from(Ipv4Addr::from_bits(route.gateway)))
+        .chain(gateways6(&read("/proc/net/ipv6_route")))
+        .collect()
+}
+
+/// Reads `/proc/net/ipv6_route`: destination and its length are fields 1 and 2, the gateway is
+/// field 5.
+fn gateways6(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let all = fields.get(1) == Some(&"00");
+            let gateway = u128::from_str_radix(fields.get(4)?, 16).ok()?;
+            (all && gateway != 0).then(|| Ipv6Addr::from_bits(gateway).into())
+        })
+        .collect()
+}
+
 /// Reads `/proc/net/route`: destination, gateway and mask are fields 2, 3 and 8, each the address as
 /// it lies in memory.
 fn routes(text: &str) -> Vec<Route> {
@@ -168,6 +191,18 @@ mod tests {
              b\t0000000A\t00000000\t1\t0\t0\t0\t000000FF\t0\t0\t0\n"
         );
         assert_eq!(Plan::beside(&routes(&text)).guest, Ipv4Addr::new(192, 168, 213, 2));
+    }
+
+    #[test]
+    fn a_gateway_of_ipv6_is_read_from_its_default_route() {
+        let text = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                    20010db8000000000000000000000001 00000400 00000001 00000000 00000003 cable\n\
+                    20010db8000000000000000000000000 40 00000000000000000000000000000000 00 \
+                    00000000000000000000000000000000 00000100 00000001 00000000 00000001 cable\n\
+                    00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                    00000000000000000000000000000000 ffffffff 00000001 00000000 00200200 lo\n";
+        assert_eq!(gateways6(text), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        assert!(gateways6("x\n\n00 00 00 00 zz").is_empty());
     }
 
     #[test]

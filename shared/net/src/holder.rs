@@ -5,7 +5,8 @@ use crate::{
     address::{MTU, PREFIX4, PREFIX6},
     keeper,
     link::Links,
-    pasta, rules,
+    pasta,
+    rules::{self, Net},
     tools::TUN,
 };
 use banger_doc::{Context, Error, Result};
@@ -29,6 +30,7 @@ use nix::{
     unistd::{ForkResult, Pid, Uid, fork, getegid, geteuid},
 };
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, IoSlice, IoSliceMut, Read, Write},
     net::IpAddr,
@@ -76,6 +78,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Network {
     plan: Plan,
+    /// The addresses that the namespace was told to be the host's.
+    host: BTreeSet<Net>,
     tools: Tools,
     options: Options,
     tap: Option<OwnedFd>,
@@ -95,6 +99,8 @@ impl Network {
     ///
     /// The failure is of kind [`banger_doc::Kind::Unavailable`] and names the step.
     pub fn make(tools: Tools, plan: Plan, options: Options, until: Instant) -> Result<Self> {
+        let host =
+            Links::own(options.allow_host).context("cannot tell which addresses are the host's")?;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("cannot make a socket pair")?;
@@ -102,7 +108,7 @@ impl Network {
         let holder = match unsafe { fork() }.context("cannot start the network's holder")? {
             ForkResult::Child => {
                 drop(ours);
-                hold(theirs, &plan, &tools, options)
+                hold(theirs, &plan, &host, &tools, options)
             }
             ForkResult::Parent { child } => child,
         };
@@ -117,6 +123,7 @@ impl Network {
                 let line = Some(ours);
                 Ok(Self {
                     plan,
+                    host,
                     tools,
                     options,
                     tap,
@@ -151,7 +158,14 @@ impl Network {
     pub fn lead_out(&mut self, output: BorrowedFd<'_>) -> Result<()> {
         let (tools, options, shown) = (&self.tools, self.options, self.shown);
         let command = pasta::command(&tools.pasta, shown, options.run_as, options.allow_host);
-        self.keeper = Some(keeper::start(command, output)?);
+        let watch = keeper::Watch {
+            nft: tools.nft.clone(),
+            user: self.user.as_raw_fd(),
+            network: self.inside.as_raw_fd(),
+            allow_host: options.allow_host,
+            known: self.host.clone(),
+        };
+        self.keeper = Some(keeper::start(command, watch, output)?);
         Ok(())
     }
 
@@ -189,7 +203,7 @@ impl Drop for Network {
 }
 
 /// Enters the namespace; through its user namespace only where the caller has no power over it yet.
-fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
+pub(crate) fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
     // SAFETY: the descriptors are open, see `Network::enter`, and are not closed here.
     let (user, network) =
         unsafe { (BorrowedFd::borrow_raw(user), BorrowedFd::borrow_raw(network)) };
@@ -258,8 +272,8 @@ fn receive(line: &OwnedFd, until: Instant) -> Result<(u32, Vec<OwnedFd>)> {
 }
 
 /// Is the holder: makes everything, says so, and waits for the other end of the line to close.
-fn hold(line: OwnedFd, plan: &Plan, tools: &Tools, options: Options) -> ! {
-    let made = build(plan, tools, options);
+fn hold(line: OwnedFd, plan: &Plan, host: &BTreeSet<Net>, tools: &Tools, options: Options) -> ! {
+    let made = build(plan, host, tools, options);
     let (words, fds) = match &made {
         Ok((shown, fds)) => ([READY, shown.to_string().as_bytes()].concat(), fds.as_slice()),
         Err(error) => (error.chain().into_bytes(), &[][..]),
@@ -275,30 +289,40 @@ fn hold(line: OwnedFd, plan: &Plan, tools: &Tools, options: Options) -> ! {
     );
     if made.is_ok() {
         drop(made);
-        keep_only(line.as_raw_fd());
+        close_but(&[line.as_raw_fd()]);
         let _ = File::from(line).read(&mut [0]);
     }
     // SAFETY: ends this process without running what its parent registered for its own end.
     unsafe { libc::_exit(0) }
 }
 
-/// Closes every descriptor but one: the holder must not keep its parent's files open.
-fn keep_only(fd: RawFd) {
-    if fd > 0 {
-        close_between(0, fd as u32 - 1);
+/// Closes every descriptor but some, the lowest first: a copy of a process must not keep its
+/// parent's files open.
+pub(crate) fn close_but(kept: &[RawFd]) {
+    let mut next = 0;
+    for fd in kept.iter().map(|fd| *fd as u32) {
+        if fd > next {
+            close_between(next, fd - 1);
+        }
+        next = fd + 1;
     }
-    close_between(fd as u32 + 1, u32::MAX);
+    close_between(next, u32::MAX);
 }
 
 /// Closes a range of descriptors (close_range(2)) in a copy of a process that uses none of them.
-pub(crate) fn close_between(first: u32, last: u32) {
+fn close_between(first: u32, last: u32) {
     // SAFETY: by contract.
     unsafe { libc::close_range(first, last, 0) };
 }
 
 /// Makes the namespaces and all that is in them; returns this process's number as `/proc` shows it
 /// and descriptors: network namespace, user namespace, tap.
-fn build(plan: &Plan, tools: &Tools, options: Options) -> Result<(u32, Vec<OwnedFd>)> {
+fn build(
+    plan: &Plan,
+    host: &BTreeSet<Net>,
+    tools: &Tools,
+    options: Options,
+) -> Result<(u32, Vec<OwnedFd>)> {
     if let Some(user) = options.run_as {
         pasta::become_user(user).context("cannot become the user of the network")?;
         // A change of user hides a process from its own kind, which `pasta` is.
@@ -317,7 +341,7 @@ fn build(plan: &Plan, tools: &Tools, options: Options) -> Result<(u32, Vec<Owned
         let path = format!("/proc/self/{file}");
         fs::write(&path, text).with_context(|| format!("cannot write '{path}'"))?;
     }
-    let rules = load_rules(tools, &rules::ruleset(plan, options.allow_host))?;
+    let rules = load_rules(tools, &rules::ruleset(plan, options.allow_host, host))?;
     let with_ipv6 = switch_routing_on()?;
     let tap = open_tap(options.by_name)?;
     let mut links = Links::open()?;

@@ -1,7 +1,11 @@
 //! The keeper: a process that starts `pasta`, and starts it again when that helps.
 
-use crate::{holder::close_between, link::Changes};
-use banger_doc::{Context, Result};
+use crate::{
+    holder::{close_but, enter},
+    link::{Changes, Links},
+    rules::{Net, renewed},
+};
+use banger_doc::{Context, Error, Result};
 use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -13,9 +17,16 @@ use nix::{
     unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, getpid, getppid},
 };
 use std::{
-    fs, io,
-    os::fd::{AsFd, BorrowedFd},
-    process::{Child, Command},
+    collections::BTreeSet,
+    fs,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,8 +37,59 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the host may take to write down new name servers after its routes changed.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// How long `nft` may take.
+const NFT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What it takes to tell a namespace of the host's addresses as they change.
+pub(crate) struct Watch {
+    pub(crate) nft: PathBuf,
+    /// The namespaces.
+    pub(crate) user: RawFd,
+    pub(crate) network: RawFd,
+    /// Whether the host's loopback is open, by the address of its router for `pasta`.
+    pub(crate) allow_host: bool,
+    /// The addresses that the namespace was told of.
+    pub(crate) known: BTreeSet<Net>,
+}
+
+impl Watch {
+    /// Tells the namespace of the addresses that are the host's by now, if they are others.
+    fn renew(&mut self) -> Result<()> {
+        let own = Links::own(self.allow_host)?;
+        if own == self.known {
+            return Ok(());
+        }
+        let (user, network) = (self.user, self.network);
+        let mut nft = Command::new(&self.nft);
+        nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        // SAFETY: only system calls, which are safe between fork and exec, on descriptors that are
+        // open as long as this process lives.
+        unsafe { nft.pre_exec(move || enter(user, network).map_err(Into::into)) };
+        let mut child = nft.spawn().context("cannot run 'nft'")?;
+        let end = Instant::now() + NFT_LIMIT;
+        let told = child.stdin.take().map(|mut stdin| stdin.write_all(renewed(&own).as_bytes()));
+        told.transpose().context("cannot write to 'nft'")?;
+        let status = loop {
+            if let Some(status) = child.try_wait().context("cannot wait for 'nft'")? {
+                break status;
+            }
+            if Instant::now() > end {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::failed("'nft' does not end"));
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        if !status.success() {
+            return Err(Error::failed("'nft' refused the host's addresses"));
+        }
+        self.known = own;
+        Ok(())
+    }
+}
+
 /// Starts the keeper of `pasta`, both ending with the caller.
-pub(crate) fn start(pasta: Command, output: BorrowedFd<'_>) -> Result<Pid> {
+pub(crate) fn start(pasta: Command, watch: Watch, output: BorrowedFd<'_>) -> Result<Pid> {
     let parent = getpid();
     // SAFETY: the process has one thread, by contract; the child never returns from here.
     match unsafe { fork() }.context("cannot start the keeper of the way out")? {
@@ -35,8 +97,10 @@ pub(crate) fn start(pasta: Command, output: BorrowedFd<'_>) -> Result<Pid> {
         ForkResult::Child => {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             if getppid() == parent && dup2_stdout(output).and(dup2_stderr(output)).is_ok() {
-                close_between(3, u32::MAX);
-                let _ = keep(pasta);
+                let mut kept = [0, 1, 2, watch.user, watch.network];
+                kept.sort_unstable();
+                close_but(&kept);
+                let _ = keep(pasta, watch);
             }
             // SAFETY: ends this process without running what its parent registered for its own end.
             unsafe { libc::_exit(1) }
@@ -45,8 +109,9 @@ pub(crate) fn start(pasta: Command, output: BorrowedFd<'_>) -> Result<Pid> {
 }
 
 /// Keeps `pasta` running. It takes its addresses and name servers from the host as it starts, so
-/// it is started when the host has a network, and anew when the host has other name servers.
-fn keep(mut pasta: Command) -> io::Result<()> {
+/// it is started when the host has a network, and anew when the host has other name servers. There is
+/// no way out while the namespace does not know the host's addresses.
+fn keep(mut pasta: Command, mut watch: Watch) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
@@ -55,8 +120,9 @@ fn keep(mut pasta: Command) -> io::Result<()> {
     loop {
         let begun = Instant::now();
         let names = name_servers();
-        let changed = match pasta.spawn() {
-            Ok(mut child) => attend(&mut child, &ended, &changes, &names)?,
+        let mut renew = || told(watch.renew());
+        let changed = match if renew() { pasta.spawn() } else { Err(io::ErrorKind::Other.into()) } {
+            Ok(mut child) => attend(&mut child, &ended, &changes, &names, &mut renew)?,
             Err(_) => false,
         };
         // What changed while it started may be just what it lacked.
@@ -74,6 +140,7 @@ fn attend(
     ended: &SignalFd,
     changes: &Changes,
     names: &[String],
+    renew: &mut impl FnMut() -> bool,
 ) -> io::Result<bool> {
     let (mut settling, mut changed) = (None, false);
     loop {
@@ -84,12 +151,29 @@ fn attend(
         }
         if changes.drain() {
             (settling, changed) = (Some(SETTLING), true);
+            if !renew() {
+                child.kill()?;
+                child.wait()?;
+                return Ok(false);
+            }
         } else if settling.take().is_some() && name_servers() != names {
             child.kill()?;
             child.wait()?;
             return Ok(true);
         }
     }
+}
+
+/// Says a failure where `pasta` complains; returns whether there was none.
+fn told(done: Result<()>) -> bool {
+    if let Err(error) = &done {
+        let _ = writeln!(
+            io::stderr(),
+            "cannot tell the guest's network of the host's addresses: {}",
+            error.chain()
+        );
+    }
+    done.is_ok()
 }
 
 fn wait(what: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {

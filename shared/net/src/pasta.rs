@@ -6,13 +6,14 @@ use nix::{
     unistd::{setgid, setgroups, setuid},
 };
 use std::{
+    net::Ipv4Addr,
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
 };
 
 /// What `pasta` takes for the name server of the host, wherever that listens.
-pub(crate) const DNS: &str = "169.254.1.1";
+pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Returns the command that attaches `pasta` to the namespaces of process `pid`.
 ///
@@ -29,7 +30,8 @@ pub(crate) fn command(
     if !allow_host {
         command.arg("--no-map-gw");
     }
-    command.args(["--dns-forward", DNS, "--config-net", "--ns-ifname", WAY_OUT]);
+    command.arg("--dns-forward").arg(DNS.to_string());
+    command.args(["--config-net", "--ns-ifname", WAY_OUT]);
     command.arg("--quiet").arg(pid.to_string()).stdin(Stdio::null()).current_dir("/");
     let begin = move || {
         run_as.map_or(Ok(()), become_user)?;

@@ -24,7 +24,10 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use world::{GATEWAY4, HOST4, LOOPBACK_PORT, OPEN_PORT, SERVER4, SERVER6, World};
+use world::{
+    BRIDGE4, BRIDGE6, GATEWAY4, HOST4, LOOPBACK_PORT, METADATA4, METADATA6, OPEN_PORT, SERVER4,
+    SERVER6, World,
+};
 
 const USER: u32 = 12_345;
 const GATEWAY: &str = "172.30.255.1";
@@ -70,6 +73,15 @@ fn play_vm(words: &str) {
             })
     );
     println!("way_out_us={}", begin.elapsed().as_micros());
+    // What broke out of a VMM is in there too.
+    if has("broken_out") {
+        for server in [SERVER4, HOST4, BRIDGE4, SERVER6] {
+            let mut inside = Command::new("timeout");
+            inside.args(["0.5", "bash", "-c", &format!("< /dev/tcp/{server}/80")]);
+            network.enter(&mut inside);
+            println!("from_inside_{server}={}", inside.output().unwrap().status.success());
+        }
+    }
     let mut guest = Command::new(std::env::current_exe().unwrap());
     guest.args(["--exact", "play", "--nocapture"]).env("BANGER_NET_ROLE", "guest");
     guest.env("BANGER_NET_WORDS", words).env("TAP", "9");
@@ -167,6 +179,14 @@ fn play_guest(words: &str) {
                 let _ = std::io::stdin().read(&mut [0]);
                 "over".to_owned()
             }
+            // It takes the keeper a moment to hear of an address that is new.
+            None if word.starts_with("shut:") => {
+                let server = &word["shut:".len()..];
+                world::wait_until(Duration::from_secs(20), || {
+                    world::fetch(server, OPEN_PORT, "").is_err()
+                })
+                .to_string()
+            }
             // Sooner than the keeper tries again by itself.
             None if word == "await" => world::wait_until(Duration::from_secs(20), || {
                 world::fetch(SERVER4, 80, "").is_ok_and(|body| body.starts_with(b"hello"))
@@ -256,6 +276,51 @@ fn an_ordinary_user_reaches_the_world_and_not_the_host() {
     check(&said);
 }
 
+/// The host's other addresses, those that come later, and where clouds give credentials away.
+#[test]
+fn no_address_of_the_host_nor_of_a_clouds_metadata_is_reached() {
+    let Some(world) = World::new(GATEWAY4) else { return };
+    let tried = format!(
+        "{BRIDGE4}@{OPEN_PORT} {BRIDGE6}@{OPEN_PORT} 172.17.255.255@{OPEN_PORT} {METADATA4}@80 \
+         {METADATA6}@80 ::ffff:127.0.0.1@{LOOPBACK_PORT} ::ffff:172.17.0.1@{OPEN_PORT}"
+    );
+    for (user, more) in [(USER, ""), (0, "run_as=65534"), (USER, "allow_host")] {
+        let words = format!("{more} {tried} {SERVER4}@80 {SERVER6}@80 name4");
+        let said = Said::of(&world, user, &words);
+        for shut in tried.split_whitespace() {
+            let answer = said.get(shut);
+            assert!(!answer.contains("hello"), "{more}: {shut}: {answer}");
+        }
+        assert!(said.get(&format!("{SERVER4}@80")).contains("hello"));
+        assert!(said.get(&format!("{SERVER6}@80")).contains("hello"));
+        assert_eq!(said.get("name4"), format!("Some({SERVER4})"));
+    }
+}
+
+#[test]
+fn what_broke_out_of_a_vmm_sends_nothing_but_as_the_guest() {
+    let Some(world) = World::new(GATEWAY4) else { return };
+    let said = Said::of(&world, USER, "broken_out ping");
+    for server in [SERVER4, HOST4, BRIDGE4, SERVER6] {
+        assert_eq!(said.get(&format!("from_inside_{server}")), "false", "{server}");
+    }
+    assert_eq!(said.get("ping"), "true true");
+}
+
+#[test]
+fn an_address_that_the_host_gets_later_is_shut_too() {
+    let Some(world) = World::new(GATEWAY4) else { return };
+    let mut vm = world.start("vm", USER, "stay shut:10.99.0.1 shut:2001:db8:99::1");
+    read_until(&mut vm, "stay=begun");
+    world.change(&["ip", "addr", "add", "10.99.0.1/32", "dev", "docker0"]);
+    world.change(&["ip", "addr", "add", "2001:db8:99::1/128", "dev", "docker0", "nodad"]);
+    // On the host itself it answers.
+    world.change(&["bash", "-c", &format!("< /dev/tcp/10.99.0.1/{OPEN_PORT}")]);
+    drop(vm.stdin.take());
+    read_until(&mut vm, "shut:2001:db8:99::1=true");
+    assert!(vm.wait().unwrap().success());
+}
+
 #[test]
 fn root_has_it_done_by_another_user() {
     let Some(world) = World::new(GATEWAY4) else { return };
@@ -273,9 +338,15 @@ fn names_are_found_through_a_resolver_on_the_hosts_loopback() {
 #[test]
 fn allow_host_opens_the_hosts_loopback_and_keeps_names() {
     let Some(world) = World::new(GATEWAY4) else { return };
-    let said =
-        Said::of(&world, USER, &format!("allow_host {GATEWAY}@{LOOPBACK_PORT} name4 {SERVER4}@80"));
+    let shut = [GATEWAY4, "2001:db8::1", HOST4, BRIDGE4].map(|a| format!("{a}@{LOOPBACK_PORT}"));
+    let words =
+        format!("allow_host {GATEWAY}@{LOOPBACK_PORT} name4 {SERVER4}@80 {}", shut.join(" "));
+    let said = Said::of(&world, USER, &words);
     assert!(said.get(&format!("{GATEWAY}@{LOOPBACK_PORT}")).contains("hello"));
+    // Nothing else, as the host's router, which stands for its loopback behind `pasta`.
+    for shut in shut {
+        assert!(!said.get(&shut).contains("hello"), "{shut}");
+    }
     assert_eq!(said.get("name4"), format!("Some({SERVER4})"));
     assert!(said.get(&format!("{SERVER4}@80")).contains("hello"));
 }

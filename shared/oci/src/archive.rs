@@ -7,7 +7,7 @@ use crate::{
     layer::Origin,
     manifest::{Blob, MAX_ENTRIES, MAX_LAYERS, OTHERS},
 };
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shell_word};
 use banger_layer::{Limits, Member, Progress, is_packed, other_packing};
 use banger_state::read_limited;
 use std::{
@@ -39,7 +39,7 @@ impl Layout {
                 .hint(format!(
                     "'oci-archive:{0}' takes an image layout in a file, 'docker-archive:{0}' what \
                      'docker save' wrote",
-                    path.display()
+                    shell_word(path)
                 )));
         }
         let layout = Self::Directory(path.to_owned());
@@ -212,7 +212,7 @@ impl Archive {
                 "'{}' is a directory, not an archive",
                 path.display()
             ))
-            .hint(format!("a directory with an image layout is 'oci:{}'", path.display())));
+            .hint(format!("a directory with an image layout is 'oci:{}'", shell_word(path))));
         }
         let mut head = Vec::new();
         file.by_ref().take(6).read_to_end(&mut head).with_context(context)?;
@@ -228,7 +228,7 @@ impl Archive {
                 .hint(match other.unpack {
                     Some(command) => format!(
                         "'{command} {} | banger image pull {}:- --name NAME' unpacks it",
-                        if from_stdin { "FILE".into() } else { path.display().to_string() },
+                        if from_stdin { "FILE".into() } else { shell_word(path) },
                         kind.word()
                     ),
                     None => "it has to be a tar, as it is or compressed by gzip, zstd or xz".into(),
@@ -311,9 +311,10 @@ impl Archive {
         let is_saved = has("manifest.json");
         let is_layout = has("index.json") && has("oci-layout");
         // What was read from stdin has to come again, and gives no name.
-        let path = match self.path.display().to_string() {
-            path if path == STDIN => "- --name NAME".to_owned(),
-            path => path,
+        let path = if self.path == Path::new(STDIN) {
+            "- --name NAME".to_owned()
+        } else {
+            shell_word(&self.path)
         };
         match given {
             Wanted::Layout if is_saved => Some(format!(

@@ -4,7 +4,7 @@ use crate::{
     digest::shown,
     fields::{self, Fields},
 };
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shell_word};
 use banger_state::read_limited;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
@@ -175,7 +175,7 @@ fn lookup(
                 format!("cannot read the credentials for '{}' in '{}'", shown(&key), path.display())
             })
             .map_err(|error| {
-                error.or_hint(format!("'docker login {}' writes them anew", shown(&key)))
+                error.or_hint(format!("'docker login {}' writes them anew", shell_word(key)))
             })
     })
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 use banger_doc::{Context, Error, Result};
 use banger_state::{Lock, State, place, read_limited, replace};
+use banger_tree::remove_tree;
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::image::{
     ANNOTATION_REF_NAME, Descriptor, DescriptorBuilder, ImageIndexBuilder, MediaType,
@@ -101,8 +102,7 @@ impl Cache {
             fs::read_dir(dir).with_context(|| format!("cannot list '{}'", dir.display()))?;
         for (number, entry) in entries.filter_map(std::io::Result::ok).enumerate() {
             let aside = dir.join(format!(".old-{}-{number}", process::id()));
-            if let Err(error) =
-                fs::rename(entry.path(), &aside).and_then(|()| fs::remove_dir_all(&aside))
+            if let Err(error) = fs::rename(entry.path(), &aside).and_then(|()| remove_tree(&aside))
             {
                 failures.push(format!("{}: {error}", entry.path().display()));
             }

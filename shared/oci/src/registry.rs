@@ -10,7 +10,7 @@ use crate::{
     reference::Reference,
     retry,
 };
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shell_word};
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -510,6 +510,7 @@ fn reason(body: &[u8]) -> String {
 }
 
 fn login(registry: &str) -> String {
+    let registry = shell_word(registry);
     format!(
         "'docker login {registry}' or 'podman login {registry}' stores a login that banger uses"
     )

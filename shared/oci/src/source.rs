@@ -11,7 +11,7 @@ use crate::{
     reference::Reference,
     registry::{Client, Fetched},
 };
-use banger_doc::{Context, Error, ImageConfig, Kind, Name, Result, visible};
+use banger_doc::{Context, Error, ImageConfig, Kind, Name, Result, shell_word, visible};
 use banger_layer::{Limits, Progress};
 use oci_spec::image::MediaType;
 use std::{
@@ -175,13 +175,18 @@ fn ends_as_archive(text: &str) -> bool {
 fn path_hint(text: &str) -> Option<String> {
     let begins = ["/", "./", "../", "~", "file:"].iter().any(|start| text.starts_with(start));
     let path = Path::new(text);
+    // The home is meant, as typed.
+    let word = match text.strip_prefix("~/") {
+        Some(rest) => format!("~/{}", shell_word(rest)),
+        None => shell_word(text),
+    };
     if path.is_dir() && path.join("index.json").exists() {
-        return Some(format!("a directory with an image layout is written as 'oci:{text}'"));
+        return Some(format!("a directory with an image layout is written as 'oci:{word}'"));
     }
     (begins || ends_as_archive(text) || path.exists()).then(|| {
         format!(
-            "'docker-archive:{text}' is what 'docker save' wrote, 'oci-archive:{text}' an image \
-             layout in a file, 'oci:DIRECTORY' one; 'banger image import {text}' takes a root file \
+            "'docker-archive:{word}' is what 'docker save' wrote, 'oci-archive:{word}' an image \
+             layout in a file, 'oci:DIRECTORY' one; 'banger image import {word}' takes a root file \
              system"
         )
     })
@@ -450,7 +455,10 @@ impl Puller {
             return Ok(());
         }
         Err(Error::failed(format!("the image is made for {platform}, not for {}", self.platform))
-            .hint(format!("pull it with '--platform {platform}' if that is meant")))
+            .hint(format!(
+                "pull it with '--platform {}' if that is meant",
+                shell_word(platform.to_string())
+            )))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::SUFFIX;
 use banger_doc::{Context, Error, Name, Result};
 use banger_state::{Lock, State, VmFolder, place, read_limited, replace};
+use banger_tree::remove_tree_if_there;
 use std::{
     fs::{self, DirBuilder},
     io::ErrorKind,
@@ -35,7 +36,7 @@ pub fn ensure_user_key(state: &State) -> Result<PathBuf> {
         return Ok(key);
     }
     let new = dir.join(".new-key");
-    let _ = fs::remove_dir_all(&new);
+    remove_tree_if_there(&new).with_context(|| format!("cannot remove '{}'", new.display()))?;
     make_dir(&new)?;
     make(&new.join("key"), "banger")?;
     // The public key comes last: with both there, both belong together.

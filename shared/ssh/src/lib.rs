@@ -14,7 +14,9 @@ pub use guest::{GuestSide, guest_side};
 pub use keys::{ensure_user_key, host_name, known_host, make_host_key, user_key};
 pub use login::{Login, note_login};
 pub use reach::{LIMIT, late, reach, reach_until};
-pub use words::{FIRMLY, KNOWN_TERMINALS, Programs, STAND_IN, is_known_terminal, ssh_words};
+pub use words::{
+    FIRMLY, KNOWN_TERMINALS, PATTERN, Programs, STAND_IN, is_known_terminal, ssh_words,
+};
 
 /// What follows a VM's name where a host name is wanted: `ssh web.vm`.
 pub const SUFFIX: &str = ".vm";

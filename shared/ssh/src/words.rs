@@ -48,7 +48,20 @@ pub const FIRMLY: &[(&str, &str)] = &[
     ("PKCS11Provider", "none"),
     ("AddKeysToAgent", "no"),
     ("VerifyHostKeyDNS", "no"),
+    // A guest is hostile: it gets neither the user's keys by an agent nor the screen by X11, nor the
+    // tickets of Kerberos, and nothing runs on the host at its logins.
+    ("ForwardAgent", "no"),
+    ("ForwardX11", "no"),
+    ("ForwardX11Trusted", "no"),
+    ("GSSAPIDelegateCredentials", "no"),
+    ("PermitLocalCommand", "no"),
+    ("Tunnel", "no"),
+    ("GatewayPorts", "no"),
 ];
+
+/// The names of VMs where ssh matches names of hosts. None has a quote in it: an ssh that lets one
+/// through would give the shell of the proxy's command another word (CVE-2023-51385).
+pub const PATTERN: &str = "*.vm !*\\'*";
 
 /// Returns options of ssh for hosts whose name is a VM's with [`crate::SUFFIX`]: only banger's key is
 /// shown, only the VM's own host key is taken, and the channel is the way.
@@ -67,7 +80,7 @@ pub fn ssh_words(state: &State, programs: &Programs) -> Vec<(&'static str, Strin
     };
     vec![
         ("User", "root".into()),
-        ("ProxyCommand", format!("{shell} %h")),
+        ("ProxyCommand", format!("{shell} '%h'")),
         ("IdentityFile", quoted(&user_key(state))),
         ("IdentitiesOnly", "yes".into()),
         ("PreferredAuthentications", "publickey".into()),
@@ -120,7 +133,7 @@ mod tests {
         let get = |name: &str| &words.iter().find(|(key, _)| *key == name).unwrap().1;
         assert!(get("IdentityFile").contains("it's 100%%/ssh/id_ed25519\""));
         let proxy = get("ProxyCommand");
-        assert!(proxy.contains("it'\\''s 100%%' '/opt/my bin/proxy' %h"), "{proxy}");
+        assert!(proxy.contains("it'\\''s 100%%' '/opt/my bin/proxy' '%h'"), "{proxy}");
         let known = get("KnownHostsCommand");
         assert!(known.starts_with("/usr/bin/env \"BANGER_STATE="), "{known}");
         assert!(known.ends_with("\"/opt/my bin/proxy\" --known-host %h"), "{known}");

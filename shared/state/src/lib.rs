@@ -23,9 +23,10 @@ pub use shelf::{Shelf, Staged};
 pub use vm::{VmFolder, clock_ms, clock_s, process_of};
 pub use watch::Watch;
 
-use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result};
+use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result, shell_word};
 use std::{
-    env, fs,
+    env,
+    fs::{self, Metadata},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -84,7 +85,10 @@ impl State {
                     Error::failed(format!("'{}' is no directory", state.root.display())).hint(hint)
                 );
             }
-            Ok(_) => true,
+            Ok(meta) => {
+                must_be_closed(&state.root, &meta)?;
+                true
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
                 return Err(error)
@@ -167,13 +171,25 @@ fn make_dir(dir: &Path) -> Result<()> {
             .with_context(|| format!("cannot make the state directory '{}'", dir.display()))
             .map_err(|error| error.hint("set BANGER_STATE to a directory you can write to"))?;
     }
-    let owner =
-        fs::metadata(dir).with_context(|| format!("cannot look at '{}'", dir.display()))?.uid();
-    if owner != nix::unistd::geteuid().as_raw() {
+    let meta = fs::metadata(dir).with_context(|| format!("cannot look at '{}'", dir.display()))?;
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
         return Err(Error::unavailable(format!("'{}' belongs to another user", dir.display()))
             .hint("set BANGER_STATE to a directory of your own"));
     }
-    Ok(())
+    must_be_closed(dir, &meta)
+}
+
+/// Refuses a directory of the state that others may write to: whoever can put a record or a socket
+/// there is believed.
+fn must_be_closed(dir: &Path, meta: &Metadata) -> Result<()> {
+    if meta.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!("others may write to the state directory '{}'", dir.display()))
+        .hint(format!(
+            "'chmod go-w {}' takes that away; look first at what is in it",
+            shell_word(dir)
+        )))
 }
 
 /// Reads the document of one object and says which one when it cannot.
@@ -181,4 +197,35 @@ pub(crate) fn load<D: Document>(path: &Path, what: &str, name: &Name) -> Result<
     read_document(path)
         .with_context(|| format!("cannot read {what} '{name}'"))
         .map_err(|error| error.or_hint("'banger doctor' looks at the whole state"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_state_that_others_may_write_to_is_refused_with_the_command_that_mends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("my state");
+        drop(State::at(root.clone()).unwrap());
+        let set = |place: &Path, mode| {
+            fs::set_permissions(place, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for place in [root.clone(), root.join(place::VMS)] {
+            for mode in [0o777, 0o770, 0o702, 0o1777] {
+                set(&place, mode);
+                let error = State::at(root.clone()).unwrap_err();
+                assert_eq!(error.kind(), banger_doc::Kind::Unavailable);
+                let hint = error.hint_text().unwrap();
+                let fix = hint.strip_prefix('\'').unwrap().split("' ").next().unwrap();
+                let mended = std::process::Command::new("sh").args(["-c", fix]).status().unwrap();
+                assert!(mended.success(), "{hint}");
+                State::at(root.clone()).unwrap();
+            }
+            // To look at it is nobody's harm.
+            set(&place, 0o755);
+            State::at(root.clone()).unwrap();
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Lock, file, load};
 use banger_doc::{Context, Document, Error, Name, Result};
+use banger_tree::{remove_tree, remove_tree_if_there};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
@@ -111,7 +112,8 @@ impl<D: Document> Shelf<D> {
         let path = self.dir.join(format!(".new-{name}-{}", std::process::id()));
         // Keeps `banger gc` from seeing the folder before its own lock is taken.
         let _shelf = self.lock()?;
-        let _ = fs::remove_dir_all(&path);
+        remove_tree_if_there(&path)
+            .with_context(|| format!("cannot remove '{}'", path.display()))?;
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -208,8 +210,7 @@ impl<D: Document> Shelf<D> {
             .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
         fs::rename(new, folder)
             .with_context(|| format!("cannot publish '{}'", folder.display()))?;
-        let _ = fs::remove_dir_all(&aside);
-        Ok(())
+        remove_tree(&aside).with_context(|| format!("cannot remove '{}'", aside.display()))
     }
 
     /// Removes an object: it disappears whole, then its files go. `check` runs under the shelf's
@@ -235,8 +236,8 @@ impl<D: Document> Shelf<D> {
             }
         };
         // It has disappeared: its files go, whether or not the disk has noted that yet.
-        let removed = fs::remove_dir_all(&aside)
-            .with_context(|| format!("cannot remove '{}'", aside.display()));
+        let removed =
+            remove_tree(&aside).with_context(|| format!("cannot remove '{}'", aside.display()));
         drop(busy);
         removed.and(synced)
     }
@@ -266,12 +267,9 @@ impl<D: Document> Shelf<D> {
     /// left there is removed. Call it under [`Shelf::lock`].
     fn aside(&self, name: &Name) -> Result<PathBuf> {
         let path = self.dir.join(format!(".old-{name}-{}", std::process::id()));
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(format!("cannot remove '{}'", path.display()))
-            }
-            _ => Ok(path),
-        }
+        remove_tree_if_there(&path)
+            .with_context(|| format!("cannot remove '{}'", path.display()))
+            .map(|()| path)
     }
 
     fn exists(&self, name: &Name) -> Error {
@@ -304,7 +302,8 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        // What stays is for `banger gc`, which says why it cannot go.
+        let _ = remove_tree_if_there(&self.path);
         self.lock.take();
     }
 }

@@ -55,10 +55,10 @@ impl Export {
         if crate::read(dir)?.is_none() {
             return Err(no_workspace());
         }
-        let folder = Folder::open(dir)?;
+        let folder = Folder::open(dir, files.budget().left()?)?;
         let record = folder.record()?.ok_or_else(no_workspace)?;
         let (given, _) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?;
+        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
         let look = look(files, &record, &store, &given, None)?;
         if !look.is_there {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
@@ -105,6 +105,7 @@ impl Export {
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
         let changed = changes(&differences(&git, &base, &tree)?);
+        scratch.remove()?;
         let exported = (!want.stat).then(|| {
             // Other branches are not in a patch, so they stay as they were given.
             let mut position = record.given.clone();

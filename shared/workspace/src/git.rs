@@ -16,7 +16,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long one call may take.
@@ -61,6 +61,7 @@ pub(crate) struct Git {
     env: Vec<(OsString, OsString)>,
     switches: Vec<String>,
     as_user: bool,
+    end: Option<Instant>,
 }
 
 /// What a call ended with.
@@ -83,7 +84,7 @@ impl Git {
     /// Calls in a directory, without the user's and the system's configuration.
     pub(crate) fn at(dir: &Path) -> Self {
         let switches = SWITCHES.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false }
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: false, end: None }
     }
 
     /// Calls as the user would, to read what the user configured and to learn whether git trusts a
@@ -96,7 +97,19 @@ impl Git {
             "safe.bareRepository=explicit",
         ];
         let switches = switches.iter().map(ToString::to_string).collect();
-        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true }
+        Self { dir: dir.to_owned(), env: Vec::new(), switches, as_user: true, end: None }
+    }
+
+    /// Has calls end by then, if it is sooner than they have to anyway.
+    pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
+        self.end = end;
+        self
+    }
+
+    /// Returns how long a call may take.
+    fn limit(&self) -> Duration {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        left.map_or(LIMIT, |left| left.min(LIMIT))
     }
 
     /// Adds a variable.
@@ -187,7 +200,7 @@ impl Git {
     ) -> Result<Ended> {
         let mut command = self.command(words);
         command.stdout(Stdio::piped());
-        bounded(command, input)
+        bounded(command, input, self.limit())
     }
 
     /// Calls git with its answer going to a file.
@@ -198,7 +211,7 @@ impl Git {
     ) -> Result<()> {
         let mut command = self.command(words.clone());
         command.stdout(file);
-        let ended = bounded(command, b"")?;
+        let ended = bounded(command, b"", self.limit())?;
         if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
     }
 }
@@ -226,7 +239,7 @@ pub(crate) fn said(ended: &Ended) -> String {
 }
 
 /// Runs a command to its end, or kills it when its time is over.
-fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
+fn bounded(mut command: Command, input: &[u8], limit: Duration) -> Result<Ended> {
     command.stderr(Stdio::piped());
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
     let mut child = command.spawn().map_err(|error| {
@@ -246,7 +259,7 @@ fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
     let mut late = false;
     thread::scope(|scope| {
         let watchdog = scope.spawn(move || {
-            let over = wait.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            let over = wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
             if over {
                 let _ = kill(pid, Signal::SIGKILL);
             }
@@ -275,7 +288,7 @@ fn bounded(mut command: Command, input: &[u8]) -> Result<Ended> {
     });
     let status = child.wait().context("cannot wait for 'git'")?;
     if late {
-        return Err(Error::failed(format!("'git' took longer than {} s", LIMIT.as_secs())));
+        return Err(Error::failed(format!("'git' took longer than {:.1} s", limit.as_secs_f32())));
     }
     if answer.len() as u64 > MAX_ANSWER {
         return Err(Error::failed(format!("'git' answered more than {MAX_ANSWER} bytes")));

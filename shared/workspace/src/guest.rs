@@ -9,8 +9,9 @@ use crate::{
     ready::parse_packed_refs,
     source::{is_absent, is_ref_name},
     store::Store,
+    temporary::Temporary,
 };
-use banger_channel::files::{Entry, Files, Got, Limits, MARK, What, is_inside};
+use banger_channel::files::{Budget, Entry, Files, Got, MARK, What, is_inside};
 use banger_doc::{Context, Error, Kind, Position, Result, Work, WorkKind, Workspace};
 use nix::{
     errno::Errno,
@@ -35,9 +36,13 @@ const MAX_ALL_RULES: u64 = 64 << 20;
 const MAX_LEFT: usize = 50;
 /// How many linked work trees are looked at.
 const MAX_WORK_TREES: usize = 4096;
-/// Limits for the small files of a `.git`.
-const GIT_LIMITS: Limits =
-    Limits { entries: 200_000, bytes: 512 << 20, time: Duration::from_mins(10) };
+/// How much of the budget the small files of a `.git` may take each time.
+fn small(budget: &Budget) -> Budget {
+    budget.entries(200_000).bytes(512 << 20).time(Duration::from_mins(10))
+}
+
+/// What an entry of a look takes beside its names.
+const ENTRY: usize = 48;
 
 /// How one path differs from what was given.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,7 +118,7 @@ impl Look {
 }
 
 /// Returns the path and all directories above it.
-fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     ends.chain([path.len()]).map(|end| &path[..end])
 }
@@ -158,8 +163,10 @@ pub(crate) fn look(
     let mut look = Look { is_there: true, is_empty: true, ..Look::default() };
     let mut inner_repositories = Vec::new();
     let mut has_git_dir = false;
-    let scanned = files.scan(root, Limits::default(), |entry| {
+    let budget = files.budget();
+    let scanned = files.scan(root, |mut entry| {
         look.is_empty = false;
+        budget.take_name(entry.path.len() + entry.target.len() + ENTRY)?;
         let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         has_git_dir |= entry.path == b".git";
         if entry.what != What::Dir && name.starts_with(MARK.as_bytes()) {
@@ -175,7 +182,7 @@ pub(crate) fn look(
             if entry.what == What::Closed {
                 look.closed.insert(entry.path);
             } else {
-                look.entries.insert(entry.path.clone(), entry);
+                look.entries.insert(std::mem::take(&mut entry.path), entry);
             }
         }
         Ok(())
@@ -195,7 +202,7 @@ pub(crate) fn look(
             return Err(Error::failed(format!(
                 "the guest's agent has '{path}' below no directory"
             ))
-            .hint("the guest may be broken or hostile; nothing was taken from this answer"));
+            .hint("the guest may be broken or hostile"));
         }
     }
     let mut rules = None;
@@ -214,23 +221,24 @@ pub(crate) fn look(
         };
         is_known(given.get(path)) || is_known(next.and_then(|next| next.get(path)))
     };
-    let added: Vec<Vec<u8>> = look
+    let untracked = left_the_index(store, record, &mut look, given, next)?;
+    let added: Vec<&Vec<u8>> = look
         .entries
         .iter()
         .filter(|(path, entry)| {
             matches!(entry.what, What::File | What::Link)
                 && !known(path, look.index.tracked.contains(*path))
         })
-        .map(|(path, _)| path.clone())
+        .map(|(path, _)| path)
         .collect();
-    let untracked = left_the_index(store, record, &mut look, given, next)?;
-    let asked: Vec<&Vec<u8>> = added.iter().chain(&untracked).collect();
+    let asked: Vec<&Vec<u8>> = added.iter().copied().chain(&untracked).collect();
     let dirs: Vec<&[u8]> = places.iter().map(|(dir, _)| dir.as_slice()).collect();
     let ignored =
         ignored(files, root, store, &look, rules.as_deref(), &asked, &dirs, is_repository)?;
     for path in added {
-        if look.index.tracked.contains(&path) || !ignored.contains(&path) {
-            look.changes.insert(path, How::Added);
+        if look.index.tracked.contains(path) || !ignored.contains(path) {
+            budget.take_name(2 * path.len())?;
+            look.changes.insert(path.clone(), How::Added);
         }
     }
     let mut kept = 0;
@@ -403,12 +411,12 @@ fn linked_work_trees(
     root: &str,
     look: &mut Look,
     places: &[(Vec<u8>, Work)],
-    ignored: &BTreeSet<Vec<u8>>,
+    ignored: &Ignored,
 ) -> Result<()> {
     let dir = format!("{root}/.git/worktrees");
     let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut has_more = false;
-    let scanned = files.scan(&dir, GIT_LIMITS, |entry| {
+    let scanned = files.within(small).scan(&dir, |entry| {
         if !entry.path.contains(&b'/') && entry.what == What::Dir {
             if names.len() < MAX_WORK_TREES {
                 names.insert(entry.path);
@@ -450,7 +458,8 @@ fn linked_work_trees(
         |place: &'_ [u8]| place.strip_prefix(b"/").filter(|at| is_inside(at)).map(<[u8]>::to_vec);
     let asked: Vec<Vec<u8>> = trees.iter().filter_map(|(_, place, _)| below(place)).collect();
     let asked: Vec<&[u8]> = asked.iter().map(Vec::as_slice).collect();
-    let found = if asked.is_empty() { Vec::new() } else { files.stat("/", &asked, GIT_LIMITS)? };
+    let found =
+        if asked.is_empty() { Vec::new() } else { files.within(small).stat("/", &asked)? };
     let mut found = found.into_iter();
     let known: BTreeSet<&String> = look.position.refs.values().collect();
     for (name, place, head) in trees {
@@ -481,7 +490,9 @@ fn moved_modules(
 ) -> Result<()> {
     let (mut asked, mut moved): (Vec<Vec<u8>>, BTreeSet<Vec<u8>>) = Default::default();
     let (mut lying, mut heads, mut dirs) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    let scanned = files.scan(&format!("{root}/.git/modules"), GIT_LIMITS, |entry| {
+    let budget = files.budget();
+    let scanned = files.within(small).scan(&format!("{root}/.git/modules"), |entry| {
+        budget.take_names(2, 2 * entry.path.len() as u64)?;
         if entry.what == What::Dir {
             dirs.extend(entry.path.strip_suffix(b"/objects").map(<[u8]>::to_vec));
         } else if entry.what == What::File {
@@ -514,7 +525,7 @@ fn moved_modules(
         // A module has a HEAD, so there is none.
         return Ok(());
     }
-    let sums = files.hash(root, &paths, GIT_LIMITS)?;
+    let sums = files.within(small).hash(root, &paths)?;
     for (path, sum) in asked.iter().zip(sums) {
         let sum = sum.map(|sum| hex(&sum)).unwrap_or_default();
         let same = |tree: &Tree| tree.get(path).is_some_and(|given| given.sum == sum);
@@ -555,6 +566,7 @@ fn staged_in_modules<'a>(
     for (at, bytes) in small_files(files, root, &asked, u64::MAX)? {
         match index::parse_or_empty(&bytes, store.oid_len, index::MOST_OF_GUEST) {
             Ok(index) if !index.is_partial => {
+                files.budget().take_names(index.entries.len() as u64, 0)?;
                 let plain =
                     index.entries.into_iter().filter(|e| e.mode != MODULE && !e.intent_to_add);
                 listed.insert(at, plain.map(|entry| entry.oid).collect());
@@ -575,10 +587,12 @@ fn small_files(
     most: u64,
 ) -> Result<BTreeMap<usize, Vec<u8>>> {
     let mut read = BTreeMap::new();
-    files.get(root, paths, GIT_LIMITS, |index, got| {
+    let budget = files.budget();
+    files.within(small).get(root, paths, |index, got| {
         if let Got::File { content, size, .. } = got
             && size <= most
         {
+            budget.take_names(1, size)?;
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).context("cannot read from the guest's agent")?;
             read.insert(index, bytes);
@@ -697,7 +711,7 @@ fn compare(
     if asked.is_empty() {
         return Ok(());
     }
-    let sums = files.hash(root, &asked, Limits::default())?;
+    let sums = files.hash(root, &asked)?;
     for (path, sum) in unsure.into_iter().zip(sums) {
         let sum = sum.map(|sum| hex(&sum)).unwrap_or_default();
         let is_same = [given.get(path), next.get(path)]
@@ -729,9 +743,14 @@ fn read_position(
     let rules = small_files(files, root, &[b".git/info/exclude"], MAX_RULES)?.remove(&0);
     let head = read.remove(&0).unwrap_or_default();
     look.position.head = String::from_utf8_lossy(&head).trim().chars().take(1100).collect();
-    look.position.refs = parse_packed_refs(&read.remove(&1).unwrap_or_default());
+    let packed = read.remove(&1).unwrap_or_default();
+    let budget = files.budget();
+    let lines = packed.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+    budget.take_names(lines, packed.len() as u64)?;
+    look.position.refs = parse_packed_refs(&packed);
     let mut loose: Vec<Vec<u8>> = Vec::new();
-    let scanned = files.scan(&format!("{root}/.git/refs"), GIT_LIMITS, |entry| {
+    let scanned = files.within(small).scan(&format!("{root}/.git/refs"), |entry| {
+        budget.take_names(2, 2 * entry.path.len() as u64)?;
         if entry.what == What::File && entry.size < 4096 {
             loose.push([b"refs/", entry.path.as_slice()].concat());
         }
@@ -749,7 +768,7 @@ fn read_position(
     let asked: Vec<&[u8]> = loose.iter().map(Vec::as_slice).collect();
     if !asked.is_empty() {
         let refs = &mut look.position.refs;
-        files.get(&format!("{root}/.git"), &asked, GIT_LIMITS, |index, got| {
+        files.within(small).get(&format!("{root}/.git"), &asked, |index, got| {
             if let Got::File { content, size, .. } = got {
                 let mut text = String::new();
                 let whole = content.take(4096).read_to_string(&mut text);
@@ -775,6 +794,8 @@ fn read_position(
                 look.position.index_sha256 = index_sum(&index);
                 look.index.is_whole = !index.is_partial;
                 for entry in index.entries {
+                    // It goes into two lists, with the name of its object.
+                    budget.take_names(2, 2 * entry.path.len() as u64 + 64)?;
                     if entry.skip_worktree {
                         look.index.skipped.insert(entry.path.clone());
                     }
@@ -822,17 +843,20 @@ fn ignored(
     paths: &[&Vec<u8>],
     dirs: &[&[u8]],
     is_repository: bool,
-) -> Result<BTreeSet<Vec<u8>>> {
+) -> Result<Ignored> {
     if paths.is_empty() && dirs.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(Ignored::default());
     }
+    // Each is asked for and answered.
+    let bytes: usize = paths.iter().map(|path| 2 * path.len() + ENTRY).sum();
+    files.budget().take_names(0, bytes as u64)?;
     let scratch = Scratch::new(store)?;
     let name: &[u8] = if is_repository { b".gitignore" } else { b".bangerignore" };
     write_rules(files, root, store, look, name, b".gitignore", &scratch)?;
     // The guest's list stands for the one that it was given.
     let excludes = scratch.path().join("exclude");
     fs::write(&excludes, rules.unwrap_or_default()).context("cannot write a list of rules")?;
-    let mut input = Vec::new();
+    let mut input = Vec::with_capacity(bytes / 2);
     // Some rules are for directories alone, and git looks whether it is one.
     let dirs = dirs.iter().filter(|dir| is_safe(dir)).take(MAX_LEFT * 10);
     let tree = scratch.open_tree()?;
@@ -857,8 +881,36 @@ fn ignored(
         return Err(Error::failed("cannot tell what the guest ignores")
             .because(said.escape_debug().to_string()));
     }
-    let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
-    Ok(ignored.map(<[u8]>::to_vec).collect())
+    scratch.remove()?;
+    Ok(Ignored::new(ended.answer))
+}
+
+/// Paths that a rule ignores, as git answered them.
+#[derive(Debug, Default)]
+struct Ignored {
+    answer: Vec<u8>,
+    /// Where each begins and ends, in the order of the paths.
+    places: Vec<(usize, usize)>,
+}
+
+impl Ignored {
+    fn new(answer: Vec<u8>) -> Self {
+        let mut places = Vec::new();
+        let mut start = 0;
+        for part in answer.split(|byte| *byte == 0) {
+            if part.starts_with(b"./") {
+                places.push((start + 2, start + part.len()));
+            }
+            start += part.len() + 1;
+        }
+        places.sort_unstable_by(|a, b| answer[a.0..a.1].cmp(&answer[b.0..b.1]));
+        Self { answer, places }
+    }
+
+    fn contains(&self, path: &[u8]) -> bool {
+        let order = |place: &(usize, usize)| self.answer[place.0..place.1].cmp(path);
+        self.places.binary_search_by(order).is_ok()
+    }
 }
 
 /// Copies all files named `name` of the guest's tree to the scratch tree, as `new_name`.
@@ -906,7 +958,7 @@ fn write_rules(
     if rules.is_empty() {
         return Ok(());
     }
-    files.get(root, &rules, GIT_LIMITS, |index, got| {
+    files.within(small).get(root, &rules, |index, got| {
         if let Got::File { content, size, .. } = got
             && size <= MAX_RULES
         {
@@ -919,15 +971,12 @@ fn write_rules(
 
 /// A directory of work in progress beside the store, gone with its value. A killed program's is
 /// removed by the next one.
-pub(crate) struct Scratch(tempfile::TempDir);
+pub(crate) struct Scratch(Temporary);
 
 impl Scratch {
     pub(crate) fn new(store: &Store) -> Result<Self> {
         let beside = store.dir.parent().expect("because a store lies in a VM's folder");
-        let dir = tempfile::Builder::new()
-            .prefix(".tmp-")
-            .tempdir_in(beside)
-            .with_context(|| format!("cannot make a directory in '{}'", beside.display()))?;
+        let dir = Temporary::beside(beside)?;
         for part in ["tree", "objects", "links"] {
             fs::create_dir(dir.path().join(part)).context("cannot make a scratch directory")?;
         }
@@ -936,6 +985,11 @@ impl Scratch {
 
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Removes it, and says why it cannot be.
+    pub(crate) fn remove(self) -> Result<()> {
+        self.0.remove()
     }
 
     pub(crate) fn tree(&self) -> std::path::PathBuf {
@@ -1058,16 +1112,16 @@ fn add_changed(
     look: &Look,
     changed: &[&[u8]],
 ) -> Result<()> {
-    let entries = changed.iter().filter_map(|path| look.entries.get(*path));
-    let size = entries.fold(64 << 20, |sum: u64, entry| sum.saturating_add(entry.size));
-    // What grows a little meanwhile is no reason to give up; what is endless is.
-    let limits = Limits::default();
-    let limits = Limits { bytes: limits.bytes.min(size), ..limits };
+    let mut entries = changed.iter().filter_map(|path| look.entries.get(*path));
+    let size = entries.try_fold(64 << 20, |sum: u64, entry| sum.checked_add(entry.size));
+    // What grows a little meanwhile is no reason to give up; what is endless is. What the guest says makes
+    // it less, and never more.
+    let files = files.within(|budget| budget.bytes(size.unwrap_or(u64::MAX)));
     let mut regular = Vec::new();
     let mut links: Vec<&[u8]> = Vec::new();
     let mut targets = String::new();
     files
-        .get(root, changed, limits, |index, got| {
+        .get(root, changed, |index, got| {
             let path = changed[index];
             match got {
                 Got::File { mode, content, .. } => {
@@ -1121,6 +1175,18 @@ pub(crate) fn index_line(lines: &mut Vec<u8>, mode: u32, oid: &str, path: &[u8])
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn what_git_ignores_is_found_by_its_path() {
+        let ignored = Ignored::new(b"./z\0./a/b\0odd\0./a\0".to_vec());
+        for path in ["z", "a/b", "a"] {
+            assert!(ignored.contains(path.as_bytes()), "{path}");
+        }
+        for path in ["odd", "b", "", "./a", "a/"] {
+            assert!(!ignored.contains(path.as_bytes()), "{path}");
+        }
+        assert!(!Ignored::default().contains(b""));
+    }
 
     #[test]
     fn an_index_of_links_alone_takes_no_time() {

@@ -12,6 +12,7 @@ use crate::{
     remotes::{self, Ways, tracking},
     source::Ref,
     store::{DEPTH, History, Store},
+    temporary::Temporary,
     unit::{Unit, carrying},
     walk,
 };
@@ -77,7 +78,7 @@ pub(crate) struct Load {
     pub(crate) files: u64,
     pub(crate) notes: Vec<String>,
     /// Files that were made for this alone.
-    pub(crate) scratch: Vec<tempfile::TempDir>,
+    pub(crate) scratch: Vec<Temporary>,
 }
 
 impl Load {

@@ -10,10 +10,11 @@ use crate::{
     send::send,
     source::Source,
     store::Store,
+    temporary::Temporary,
     unit::units,
 };
 use banger_channel::files::Files;
-use banger_doc::{Context, Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_doc::{Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::clock_ms;
 use std::{
     collections::BTreeSet,
@@ -71,7 +72,7 @@ fn check_guest_path(path: &str) -> Result<()> {
 pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.trusted)?;
-    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let scratch = Temporary::new()?;
     let store = Store::open(scratch.path(), format_of(&source))?;
     let mut files = Vec::new();
     let mut notes = Vec::new();
@@ -140,7 +141,7 @@ fn format_of(source: &Source) -> &str {
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.trusted)?;
-    let folder = Folder::open(dir)?;
+    let folder = Folder::open(dir, files.budget().left()?)?;
     let before = folder.record()?;
     if before.is_none() {
         // What lies there without a record is what a killed prepare had begun to make or to remove.
@@ -159,7 +160,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let mut seen = None;
     let mut is_replaced = false;
     if let Some(before) = &before {
-        let store = Store::open(dir, &before.object_format)?;
+        let store = Store::open(dir, &before.object_format)?.until(files.budget().end());
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
@@ -178,7 +179,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     // What begins anew is made apart, so that a repository that is refused changes nothing.
     let is_new = before.is_some() && same.is_none();
     let apart = is_new.then(|| folder.scratch()).transpose()?;
-    let place = apart.as_ref().map_or(dir, tempfile::TempDir::path);
+    let place = apart.as_ref().map_or(dir, Temporary::path);
     let store = Store::open(place, &format)?;
     let given = seen
         .as_ref()
@@ -319,7 +320,7 @@ fn refuse_to_overwrite(
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
-    let store = Store::open(folder.path(), &before.object_format)?;
+    let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
     let mut work = lost;
     let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";

@@ -1,6 +1,9 @@
 //! The record of a workspace in a VM's folder.
 
-use crate::given::{self, Tree};
+use crate::{
+    given::{self, Tree},
+    temporary::{Temporary, remove},
+};
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
 use std::{
@@ -13,7 +16,7 @@ use std::{
 /// What a store is made of, in the folder of a workspace.
 const STORES: [&str; 3] = ["repo.git", "local", "modules"];
 /// How long another program may work on the same workspace.
-const BUSY: Duration = Duration::from_mins(10);
+pub(crate) const BUSY: Duration = Duration::from_mins(10);
 
 /// The folder of a workspace's record, locked.
 pub(crate) struct Folder {
@@ -22,8 +25,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder, made if missing, and waits until nobody else works on it.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the folder, made if missing, and waits until nobody else works on it, for `limit` at most.
+    pub(crate) fn open(path: &Path, limit: Duration) -> Result<Self> {
         // Alone: the folder of a VM that was deleted meanwhile does not come back.
         match fs::create_dir(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -31,12 +34,12 @@ impl Folder {
             }
             _ => {}
         }
-        let lock = Lock::exclusive_dir(path, BUSY, "the workspace")?;
+        let lock = Lock::exclusive_dir(path, limit.min(BUSY), "the workspace")?;
         let folder = Self { path: path.to_owned(), _lock: lock };
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
             if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
-                let _ = fs::remove_dir_all(entry.path());
+                remove(&entry.path())?;
             }
         }
         Ok(folder)
@@ -89,9 +92,8 @@ impl Folder {
     }
 
     /// Makes a place for a store beside the one that is in use.
-    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir> {
-        let made = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&self.path);
-        made.with_context(|| format!("cannot make a directory in '{}'", self.path.display()))
+    pub(crate) fn scratch(&self) -> Result<Temporary> {
+        Temporary::beside(&self.path)
     }
 
     /// Removes all that is known of the workspace, and takes the store that was made in `new`.
@@ -119,7 +121,7 @@ impl Folder {
             _ => {}
         }
         for name in STORES {
-            let _ = fs::remove_dir_all(self.path.join(name));
+            remove(&self.path.join(name))?;
         }
         self.tidy("");
         Ok(())

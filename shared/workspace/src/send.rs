@@ -8,11 +8,11 @@ use crate::{
     prepare::Wish,
     record::Folder,
 };
-use banger_channel::files::{Files, Limits, PRESENT, Put, append_link};
+use banger_channel::files::{Files, PRESENT, Put, append_link};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};
 use banger_state::clock_ms;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::File,
     io::{Read, Write},
@@ -57,7 +57,7 @@ pub(crate) fn send(
     folder.write(&begun)?;
     let gone: Vec<&[u8]> = plan.gone.iter().map(Vec::as_slice).collect();
     if !gone.is_empty() {
-        files.remove(root, &gone, Limits::default())?;
+        files.remove(root, &gone)?;
     }
     let mut sent_at = BTreeMap::new();
     if !plan.is_empty() {
@@ -66,7 +66,7 @@ pub(crate) fn send(
             (false, true) => Put::Aside,
             (false, false) => Put::Fresh,
         };
-        let put = files.put(root, how, Limits::default(), |writer| {
+        let put = files.put(root, how, |writer| {
             sent_at = plan.write(writer, &load)?;
             Ok(())
         });
@@ -97,7 +97,7 @@ fn may_have_begun(files: &Files<'_>, root: &str, error: &Error) -> bool {
         return false;
     }
     let mut holds_any = false;
-    let scanned = files.scan(root, Limits::default(), |_| {
+    let scanned = files.scan(root, |_| {
         holds_any = true;
         Ok(())
     });
@@ -136,7 +136,7 @@ fn remember(
 ) -> Result<()> {
     let mut now: BTreeMap<Vec<u8>, Seen> = BTreeMap::new();
     {
-        files.scan(root, Limits::default(), |entry| {
+        files.scan(root, |entry| {
             if tree.contains_key(&entry.path) {
                 let seen = Seen {
                     size: entry.size,
@@ -251,11 +251,9 @@ impl Sending {
         self.gone.extend(look.litter.iter().cloned());
         if force {
             let deleted = look.changes.iter().filter(|(_, how)| **how == How::Modified);
-            for (path, _) in deleted {
-                if is_gone(&path) && !self.gone.contains(path) {
-                    self.gone.push(path.clone());
-                }
-            }
+            let listed: BTreeSet<Vec<u8>> = self.gone.iter().cloned().collect();
+            let more = deleted.map(|(path, _)| path).filter(|path| !listed.contains(*path));
+            self.gone.extend(more.filter(is_gone).cloned());
         }
         if before.is_none() || load.position.head.is_empty() {
             return;

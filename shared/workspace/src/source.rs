@@ -6,8 +6,9 @@ use crate::{
     host::{self, Dir, HostGit, Trusted},
     index::{self, Index},
     remotes::remote_of,
+    temporary::Temporary,
 };
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shell_word};
 use banger_state::read_limited;
 use std::{
     collections::BTreeMap,
@@ -127,7 +128,7 @@ impl Repository {
         let mut settings = Settings::of(&host)?;
         if let Some(key) = settings.partial() {
             let remote = key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.'));
-            let remote = host::word(Path::new(remote.map_or("origin", |(name, _)| name)));
+            let remote = shell_word(remote.map_or("origin", |(name, _)| name));
             return Err(Error::usage(format!(
                 "'{}' is a partial clone ('{}'): objects it lacks would have to be fetched",
                 root.display(),
@@ -135,7 +136,7 @@ impl Repository {
             ))
             .hint(format!(
                 "'git fetch --refetch --no-filter {remote}' and 'git config --unset-all {}' make it a whole one",
-                host::word(Path::new(key))
+                shell_word(key)
             )));
         }
         host.check_work_tree(settings.get("core.worktree"), settings.is_true("core.bare"))?;
@@ -200,7 +201,7 @@ impl Repository {
     /// Replaces what was read of a split or sparse index by a whole one, made in a repository of
     /// banger's: git would touch trees and shared indexes in the one it reads.
     fn make_index_whole(&mut self, oid_len: usize) -> Result<()> {
-        let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
+        let dir = Temporary::new()?;
         let copy = dir.path().join("index");
         let form = format!("--object-format={}", self.format);
         Git::at(dir.path()).run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
@@ -352,10 +353,12 @@ fn must_be_on_one_disk(path: &Path, root: &Path) -> Result<()> {
     if disk(path) == disk(root) {
         return Ok(());
     }
-    let (path, root) = (path.display(), root.display());
-    Err(Error::failed(format!("cannot use '{path}'"))
-        .because(format!("'{root}', which has a '.git', is on another file system"))
-        .hint(format!("give '{root}' itself, or a directory without a '.git' above it")))
+    Err(Error::failed(format!("cannot use '{}'", path.display()))
+        .because(format!("'{}', which has a '.git', is on another file system", root.display()))
+        .hint(format!(
+            "give {} itself, or a directory without a '.git' above it",
+            shell_word(root)
+        )))
 }
 
 /// Fails unless git takes the repository for one, and for one of somebody it trusts.
@@ -374,7 +377,7 @@ fn accepted(host: &HostGit, copy: &Copy) -> Result<()> {
     }
     Err(Error::failed(format!("cannot use '{}'", root.display()))
         .because(git::said(&ended))
-        .hint(format!("'git -C {} status' shows what git thinks of it", host::word(root))))
+        .hint(format!("'git -C {} status' shows what git thinks of it", shell_word(root))))
 }
 
 /// Returns what the user and the system set, and then what the repository does.

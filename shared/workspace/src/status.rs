@@ -8,26 +8,38 @@ use crate::{
     load::read_item,
     plan,
     prepare::shown,
-    record::{self, Folder},
+    record::{self, BUSY, Folder},
     source::Source,
     store::Store,
+    temporary::Temporary,
 };
-use banger_channel::files::Files;
+use banger_channel::files::{Budget, Files};
 use banger_doc::{
     AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Work, WorkKind,
     Workspace, WorkspaceStatus,
 };
 use banger_state::{VmFolder, clock_ms, place};
+use nix::sys::statvfs::statvfs;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Returns what a command that may last for `time` lets the guest of a VM take: what has room on the disk of
+/// the state, twice, since what changed is kept as it came and as git keeps it.
+pub fn budget(vm: &VmFolder, time: Duration) -> Result<Budget> {
+    let said = || format!("cannot look at '{}'", vm.path().display());
+    let stat = statvfs(vm.path()).with_context(said)?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    Ok(Budget::new(time).bytes((free - free / 20) / 2))
+}
+
 /// Returns the files service of a running VM.
-pub fn files_of(vm: &VmFolder) -> Files<'_> {
-    Files::new(move || {
+pub fn files_of(vm: &VmFolder, budget: Budget) -> Files<'_> {
+    let end = budget.clone();
+    Files::new(budget, move || {
         let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
-        banger_channel::connect(&path, banger_channel::port::FILES, CONNECT)
+        banger_channel::connect(&path, banger_channel::port::FILES, CONNECT.min(end.left()?))
             .with_context(|| format!("cannot reach the guest of VM '{}'", vm.name()))
     })
 }
@@ -76,11 +88,11 @@ impl Stake {
 }
 
 /// Says what would be lost if this VM were deleted now.
-pub fn stake(vm: &VmFolder) -> Result<Stake> {
+pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
     let dir = vm.join(place::VM_WORKSPACE);
     let Some(record) = record::read(&dir)? else { return Ok(Stake::Nothing) };
     match vm.status()? {
-        Status::Running => match status(&dir, Some(&files_of(vm)), None) {
+        Status::Running => match status(&dir, Some(&files_of(vm, budget(vm, time)?)), None) {
             Ok(status) if status.unexported.is_empty() => Ok(Stake::Nothing),
             Ok(status) => Ok(Stake::Work(status.unexported)),
             Err(error) => Ok(Stake::Unknown(error.chain())),
@@ -109,20 +121,21 @@ pub fn at_stop(vm: &VmFolder, record: &Workspace) -> Result<Option<AtStop>> {
 }
 
 /// Writes down what a VM holds that was not exported, right before it is stopped. Nothing is
-/// written down, and an older record is gone, if that cannot be told.
-pub fn record_stop(vm: &VmFolder) -> Result<Option<AtStop>> {
+/// written down, and an older record is gone, if that cannot be told within `time`.
+pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<Option<AtStop>> {
     let dir = vm.join(place::VM_WORKSPACE);
     if record::read(&dir)?.is_none() {
         return Ok(None);
     }
+    let budget = budget(vm, time)?;
     let write = |at_stop: Option<AtStop>| -> Result<()> {
-        let folder = Folder::open(&dir)?;
+        let folder = Folder::open(&dir, budget.left()?)?;
         let Some(mut record) = folder.record()? else { return Ok(()) };
         record.at_stop = at_stop;
         folder.write(&record)
     };
     write(None)?;
-    let found = status(&dir, Some(&files_of(vm)), None)?;
+    let found = status(&dir, Some(&files_of(vm, budget.clone())), None)?;
     let found = AtStop { unexported: found.unexported, unix_ms: clock_ms() };
     write(Some(found.clone()))?;
     Ok(Some(found))
@@ -137,7 +150,8 @@ pub fn status(
     if record::read(dir)?.is_none() {
         return Err(no_workspace());
     }
-    let folder = Folder::open(dir)?;
+    let left = files.map(|files| files.budget().left()).transpose()?;
+    let folder = Folder::open(dir, left.unwrap_or(BUSY))?;
     let record = folder.record()?.ok_or_else(no_workspace)?;
     let (given, next) = folder.trees(&record)?;
     let mut status = WorkspaceStatus {
@@ -153,7 +167,8 @@ pub fn status(
         notes: Vec::new(),
     };
     if let Some(files) = files {
-        let store = Store::open(dir, &record.object_format)?;
+        let end = files.budget().end();
+        let store = Store::open(dir, &record.object_format)?.until(end);
         let look = look(files, &record, &store, &given, next.as_ref())?;
         status.unexported = unexported(files, &record, &store, &given, &look, keeps_mode(&store))?;
         status.guest_changes = changes(&look.changes);
@@ -203,7 +218,7 @@ fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
 /// Returns what the host changed since it was prepared.
 fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
     let source = Source::open(Path::new(&record.host_path), &record::trusted(record))?;
-    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
     let (plan, commit) = match &source {
         Source::Repository(repository) => (
@@ -365,6 +380,7 @@ pub(crate) fn unexported(
         staged.retain(|path, oid| {
             listed.get(path.as_slice()).is_none_or(|at| !is_summed && *at != oid.as_bytes())
         });
+        scratch.remove()?;
     }
     if !staged.is_empty()
         && let Some(head) = head_commit(&look.position)
@@ -398,10 +414,8 @@ fn path_and_oid(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Returns how many files of submodules the guest changed: no patch of the repository holds them.
 pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
-    let modules: Vec<Vec<u8>> = given
-        .iter()
-        .filter(|(_, given)| given.sort == Sort::Module)
-        .map(|(path, _)| [path.as_slice(), b"/"].concat())
-        .collect();
-    look.changes.keys().filter(|path| modules.iter().any(|module| path.starts_with(module))).count()
+    let is_module = |dir: &[u8]| given.get(dir).is_some_and(|given| given.sort == Sort::Module);
+    let is_inside =
+        |path: &&Vec<u8>| guest::parents(path).any(|dir| dir != **path && is_module(dir));
+    look.changes.keys().filter(is_inside).count()
 }

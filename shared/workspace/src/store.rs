@@ -14,6 +14,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// How many commits deep the history is that goes into a guest.
@@ -30,6 +31,8 @@ pub(crate) struct Store {
     pub(crate) local: PathBuf,
     /// How many bytes the name of an object has.
     pub(crate) oid_len: usize,
+    /// When work on what a guest holds has to end.
+    end: Option<Instant>,
 }
 
 /// What history a guest gets.
@@ -59,12 +62,18 @@ impl Store {
             git.run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
         }
         let oid_len = if format == "sha256" { 32 } else { 20 };
-        Ok(Self { dir: repository, local, oid_len })
+        Ok(Self { dir: repository, local, oid_len, end: None })
+    }
+
+    /// Has all calls of git end by then.
+    #[must_use]
+    pub(crate) fn until(self, end: Instant) -> Self {
+        Self { end: Some(end), ..self }
     }
 
     /// Returns a way to call git on what the guest has too.
     pub(crate) fn git(&self) -> Git {
-        Git::own(&self.dir)
+        Git::own(&self.dir).until(self.end)
     }
 
     /// Returns a way to call git that reads all objects and writes new ones to `new`.

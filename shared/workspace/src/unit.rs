@@ -7,6 +7,7 @@ use crate::{
     prepare::{Wish, join as joined, shown, text},
     source::{Head, Repository, Source},
     store::Store,
+    temporary::Temporary,
 };
 use banger_doc::{Context, Error, Result, WorkspaceMode};
 use std::{fs, path::Path};
@@ -28,7 +29,7 @@ pub(crate) struct Unit {
     pub(crate) modules: Vec<String>,
     /// Whether its files are those of its HEAD, so that an unfinished merge goes along.
     pub(crate) is_as_it_lies: bool,
-    pub(crate) scratch: Option<tempfile::TempDir>,
+    pub(crate) scratch: Option<Temporary>,
 }
 
 /// Plans the repository and, where the whole of it goes, its submodules.
@@ -73,7 +74,7 @@ fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit
             (plan::of_repository(&repository, wish.include_untracked)?, bytes)
         }
         Some(commit) => {
-            let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
+            let dir = Temporary::new()?;
             let git = carrying(&repository, store.reading(&repository));
             let (mut plan, bytes) = plan::of_commit(&repository, &git, &commit, dir.path())?;
             plan.notes

@@ -109,12 +109,15 @@ fn many_linked_work_trees_are_asked_of_at_once() {
     let real = "git worktree add -q --detach $TOP/elsewhere";
     let world = worked(ONE, &format!("{real}; MANY=300; {stale}"));
     let streams = AtomicUsize::new(0);
-    let files = banger_channel::files::Files::new(|| {
-        streams.fetch_add(1, Ordering::Relaxed);
-        let (here, there) = UnixStream::pair().context("no pair")?;
-        std::thread::spawn(move || banger_channel::files::serve(there));
-        Ok(here)
-    });
+    let files = banger_channel::files::Files::new(
+        banger_channel::files::Budget::new(std::time::Duration::from_mins(10)),
+        || {
+            streams.fetch_add(1, Ordering::Relaxed);
+            let (here, there) = UnixStream::pair().context("no pair")?;
+            std::thread::spawn(move || banger_channel::files::serve(there));
+            Ok(here)
+        },
+    );
     let found = banger_workspace::status(&world.vm(), Some(&files), None).unwrap().unexported;
     assert_eq!(found.len(), 1, "{found:?}");
     let found: Vec<String> = found.into_iter().map(|work| work.words).collect();
@@ -363,14 +366,17 @@ fn any_path_of_the_guest_is_taken_and_a_refused_one_leaves_nothing() {
     // An empty directory is nothing that was begun.
     fs::create_dir_all(world.guest()).unwrap();
     let is_first = AtomicBool::new(true);
-    let files = banger_channel::files::Files::new(|| {
-        if is_first.swap(false, Ordering::Relaxed) {
-            return Err(banger_doc::Error::failed("the guest hung up"));
-        }
-        let (here, there) = UnixStream::pair().context("no pair")?;
-        std::thread::spawn(move || banger_channel::files::serve(there));
-        Ok(here)
-    });
+    let files = banger_channel::files::Files::new(
+        banger_channel::files::Budget::new(std::time::Duration::from_mins(10)),
+        || {
+            if is_first.swap(false, Ordering::Relaxed) {
+                return Err(banger_doc::Error::failed("the guest hung up"));
+            }
+            let (here, there) = UnixStream::pair().context("no pair")?;
+            std::thread::spawn(move || banger_channel::files::serve(there));
+            Ok(here)
+        },
+    );
     banger_workspace::prepare(&world.vm(), &files, &world.wish()).unwrap_err();
     assert!(!is_first.load(Ordering::Relaxed), "the first connection was asked for");
     assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "no record is left");

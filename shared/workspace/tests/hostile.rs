@@ -5,7 +5,7 @@
 
 mod world;
 
-use banger_channel::files::Files;
+use banger_channel::files::{Budget, Files};
 use banger_doc::Context;
 use banger_workspace::{Export, Want, status};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use world::{World, differing, fingerprint};
 
@@ -51,7 +51,7 @@ struct Plot {
 
 fn fakes(plot: Plot) -> Files<'static> {
     let plot = Arc::new(plot);
-    Files::new(move || {
+    Files::new(Budget::new(Duration::from_mins(10)), move || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         let plot = plot.clone();
         thread::spawn(move || {
@@ -175,6 +175,21 @@ fn names_that_lead_elsewhere_are_refused() {
         let (_, answer) = export(with(vec![file(path, "x")]));
         let patch = answer.unwrap();
         assert!(!patch.contains("+x") && !patch.contains("new file"), "{path:?}: {patch}");
+    }
+}
+
+#[test]
+fn a_tree_deeper_than_any_may_be_is_refused_and_nothing_of_it_stays() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 200, hard).unwrap();
+    for (depth, is_taken) in [(255, true), (256, false), (2000, false)] {
+        let path = format!("{}f", "d/".repeat(depth - 1));
+        let (_, answer) = export(with(vec![file(&path, "x\n"), file(".gitignore", "y\n")]));
+        match answer {
+            Ok(patch) => assert!(is_taken && patch.contains("+x"), "{depth}: {patch}"),
+            Err(error) => assert!(!is_taken && error.contains("answered"), "{depth}: {error}"),
+        }
     }
 }
 

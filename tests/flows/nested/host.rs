@@ -92,7 +92,7 @@ impl Host {
         outer.run("image-pull", &[&reference, "--name", "host"]).ok();
         fs::remove_dir_all(&image).expect("the image's layers");
         let begun = Instant::now();
-        let memory = if extent == Extent::All { "10G" } else { "4G" };
+        let memory = if extent == Extent::All { "8G" } else { "4G" };
         // With several emulated processors QEMU 7.2 now and then shows one of them a half-changed
         // instruction, and the kernel panics: Linux changes its own code while it boots.
         let size = ["--vcpu", "1", "--memory", memory, "--overlay-size", "40G", "--net", "none"];

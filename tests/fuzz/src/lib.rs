@@ -3,9 +3,10 @@
 pub mod mutate;
 pub mod seeds;
 
-use banger_channel::files::{MARK, Take};
+use banger_channel::files::{MARK, Take, Whom, relay as pass};
 use banger_layer::{Layer, Limits, Progress, build};
 use banger_oci::{Platform, Reference, documents};
+use banger_tar::Reader;
 use std::fs::{self, File, Permissions};
 use std::io::{Cursor, Read};
 use std::os::fd::AsRawFd;
@@ -250,6 +251,55 @@ pub fn staged(input: &[u8]) {
             }
         };
         assert!(count <= input.len());
+    }
+}
+
+/// Feeds a tar stream to what passes it on. What comes out is read the same by another reader, is passed
+/// on the same once more, and no name in it leaves its directory.
+pub fn relay(input: &[u8]) {
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    for whom in [Whom::Agent, Whom::Anybody] {
+        let mut out = Vec::new();
+        let Ok(count) = pass(&mut &*input, &mut out, whom) else { continue };
+        let mut again = Vec::new();
+        assert_eq!(pass(&mut &*out, &mut again, whom).expect("it was passed before"), count);
+        assert!(out == again, "what was passed on changes");
+        let (mut names, mut has_holes) = (Vec::new(), false);
+        let mut reader = Reader::new(out.as_slice(), banger_tar::Limits::default());
+        while reader.advance().expect("it was written here") {
+            let entry = reader.entry();
+            has_holes |= entry.pieces.is_some();
+            let path = entry.path.as_slice();
+            let parts = path.split(|byte| *byte == b'/');
+            assert!(path == b"." || parts.clone().all(|part| !matches!(part, b"" | b"." | b"..")));
+            names.push(path.to_vec());
+        }
+        // The other reader does not know how files with holes are written for anybody.
+        if whom == Whom::Agent || !has_holes {
+            let mut archive = tar::Archive::new(out.as_slice());
+            let entries = archive.entries().expect("an archive");
+            let read = entries.map(|entry| entry.expect("an entry").path_bytes().into_owned());
+            assert_eq!(read.collect::<Vec<_>>(), names);
+        }
+        // Programs of other people take much longer.
+        let is_text = names.iter().flatten().all(|byte| byte.is_ascii_graphic() && *byte != b'\\');
+        if whom == Whom::Agent || !is_text || PASSED.fetch_add(1, Relaxed) % 50 != 0 {
+            continue;
+        }
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(&mut file, &out).expect("a file");
+        let list = |program: &str, args: &[&str]| {
+            let output = Command::new(program).args(args).arg(file.path()).output().expect("it runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.lines().map(|line| line.trim_end_matches('/').as_bytes().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(list("tar", &["-tf"]), names, "GNU tar");
+        assert_eq!(list("bsdtar", &["-tf"]), names, "bsdtar");
+        if !has_holes {
+            assert_eq!(list("busybox", &["tar", "-tf"]), names, "busybox");
+        }
+        let script = "import sys, tarfile\nfor n in tarfile.open(sys.argv[1], 'r:').getnames(): print(n)";
+        assert_eq!(list("python3", &["-c", script]), names, "Python");
     }
 }
 

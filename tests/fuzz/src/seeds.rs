@@ -11,6 +11,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("take", taken()),
         ("repository", repositories()),
         ("staged", indexes()),
+        ("relay", taken()),
         ("manifest", texts(&[MANIFEST, DOCKER, ODD_MANIFEST])),
         ("index", texts(&[INDEX, ODD_INDEX])),
         ("config", texts(&[CONFIG, ODD_CONFIG])),
@@ -150,7 +151,7 @@ pub(crate) fn archives() -> Vec<Vec<u8>> {
         "",
     );
     entry(&mut extended, b'5', "d", b"", "");
-    entry(&mut extended, b'g', "all", b"9 comment\n", "");
+    entry(&mut extended, b'g', "all", b"13 comment=x\n", "");
     entry(&mut extended, b'L', "././@LongLink", &[b"n".repeat(200), vec![0]].concat(), "");
     entry(&mut extended, b'K', "././@LongLink", &[b"t".repeat(200), vec![0]].concat(), "");
     entry(&mut extended, b'2', "short", b"", "short");
@@ -160,10 +161,11 @@ pub(crate) fn archives() -> Vec<Vec<u8>> {
         &mut sparse,
         b'x',
         "pax",
-        b"33 GNU.sparse.map=5,10,100000,10\n26 GNU.sparse.size=200000\n",
+        b"34 GNU.sparse.map=5,512,100000,10\n26 GNU.sparse.size=200000\n",
         "",
     );
-    entry(&mut sparse, b'0', "s", b"0123456789abcdefghij", "");
+    let stored = [&[b'x'; 512][..], b"abcdefghij"].concat();
+    entry(&mut sparse, b'0', "s", &stored, "");
     entry(
         &mut sparse,
         b'x',
@@ -171,17 +173,17 @@ pub(crate) fn archives() -> Vec<Vec<u8>> {
         b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n30 GNU.sparse.realsize=200000\n",
         "",
     );
-    let mut map = b"2\n5\n10\n100000\n10\n".to_vec();
+    let mut map = b"2\n5\n512\n100000\n10\n".to_vec();
     map.resize(512, 0);
-    map.extend_from_slice(b"0123456789abcdefghij");
+    map.extend_from_slice(&stored);
     entry(&mut sparse, b'0', "s1", &map, "");
-    let mut old = head(b'S', "old", 20, "");
+    let mut old = head(b'S', "old", stored.len(), "");
     old[345..512].fill(0);
     old[257..265].copy_from_slice(b"ustar  \0");
-    old[386..434].copy_from_slice(b"00000000005\x0000000000012\x0000000100000\x0000000000012\0");
+    old[386..434].copy_from_slice(b"00000000005\x0000000001000\x0000000100000\x0000000000012\0");
     old[483..495].copy_from_slice(b"00000200000\0");
     sparse.extend(old);
-    sparse.extend_from_slice(b"0123456789abcdefghij");
+    sparse.extend_from_slice(&stored);
     sparse.resize(sparse.len().next_multiple_of(512), 0);
 
     let mut many = Vec::new();

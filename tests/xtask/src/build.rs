@@ -32,21 +32,24 @@ pub(crate) fn run() -> Result {
 /// Builds unit tests that need a newer kernel than a host may have, to be run in a guest.
 fn tests_for_a_guest(to: &Path) -> Result {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut build = cargo();
-    build.args(["test", "--quiet", "--no-run", "--package", "banger-machine", "--lib"]);
-    build.args(["--target", &triple, "--message-format", "json"]);
-    build.env("RUSTFLAGS", STATIC);
-    run::say("== building tests for a guest");
-    let output = build.stderr(Stdio::inherit()).output();
-    let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
-    let words = String::from_utf8_lossy(&output.stdout);
-    let program = words.lines().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    let program = program.ok_or("cargo built no tests for a guest")?;
     fs::create_dir_all(to).map_err(|error| format!("cannot make '{}': {error}", to.display()))?;
-    replace(&program, &to.join("machine"))
+    run::say("== building tests for a guest");
+    for name in ["jail", "machine"] {
+        let mut build = cargo();
+        build.args(["test", "--quiet", "--no-run", "--lib"]);
+        build.arg("--package").arg(format!("banger-{name}"));
+        build.args(["--target", &triple, "--message-format", "json"]);
+        build.env("RUSTFLAGS", STATIC);
+        let output = build.stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
+        let words = String::from_utf8_lossy(&output.stdout);
+        let program = words.lines().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        replace(&program.ok_or("cargo built no tests for a guest")?, &to.join(name))?;
+    }
+    Ok(())
 }
 
 /// Builds the guest's program with a profile (`dev`, `release`, `bench`) and copies it into `to`.

@@ -18,10 +18,11 @@ use std::{
 };
 
 /// What is fed; each is a program of `tests/fuzz`. The slowest come first.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "layer",
     "packed",
     "take",
+    "relay",
     "repository",
     "staged",
     "config",

@@ -25,6 +25,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "the network of a VM"),
     ("git", "workspaces"),
     ("busybox-static", "tests: a small image"),
+    ("libarchive-tools", "tests: what bsdtar makes of an archive"),
+    ("python3", "tests: what Python makes of an archive"),
     ("docker-registry", "tests: a real registry"),
     ("skopeo", "tests: pushing images"),
     ("rsync", "what workspace prepare is compared with"),

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{ErrorKind, Read, Result, Seek, SeekFrom, Write},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Blocks of zeros of this size become holes.
@@ -11,18 +10,9 @@ const BLOCK: usize = 4096;
 
 /// Copies into an empty file, leaving holes where there are only zeros; returns how much it was.
 pub fn copy(from: &mut impl Read, to: &mut File) -> Result<u64> {
-    copy_unless(from, to, &AtomicBool::new(false))
-}
-
-/// Copies as [`copy`] does, until somebody sets `stop`: zeros may come without end and cost nothing to
-/// send.
-pub fn copy_unless(from: &mut impl Read, to: &mut File, stop: &AtomicBool) -> Result<u64> {
     let mut buffer = vec![0; BLOCK * 16];
     let mut size = 0;
     loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(std::io::Error::other("interrupted"));
-        }
         let mut filled = 0;
         while filled < buffer.len() {
             match from.read(&mut buffer[filled..]) {

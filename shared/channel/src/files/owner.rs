@@ -190,7 +190,7 @@ fn is_roots(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{Files, Limits, Put, serve_for};
+    use crate::files::{Budget, Files, Put, serve_for};
     use banger_doc::Kind;
     use std::{
         os::unix::{
@@ -226,11 +226,11 @@ mod tests {
             thread::spawn(move || serve_for(there, &|_| Ok(dev())));
             Ok(here)
         };
-        Files::new(open).by("", or_root)
+        Files::new(Budget::new(std::time::Duration::from_mins(5)), open).by("", or_root)
     }
 
     fn put(files: &Files<'_>, root: &Path, how: Put) -> Result<()> {
-        files.put(root.to_str().unwrap(), how, Limits::default(), |writer| {
+        files.put(root.to_str().unwrap(), how, |writer| {
             let mut builder = tar::Builder::new(writer);
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o644);
@@ -299,7 +299,7 @@ mod tests {
                 assert!(error.chain().contains("denied"), "{path}: {}", error.chain());
             }
             let evil = home.join("evil");
-            let error = files.remove(evil.to_str().unwrap(), &[b"sub/file"], Limits::default());
+            let error = files.remove(evil.to_str().unwrap(), &[b"sub/file"]);
             assert_eq!(error.unwrap_err().kind(), Kind::Failed);
         }
         assert_eq!(fs::read_to_string(roots.join("sub/file")).unwrap(), "root's");

@@ -1,130 +1,121 @@
-//! Passing a tar stream on byte by byte, after a look at every name in it.
+//! Passing a tar stream on: read strictly, looked at name by name, and written anew.
 
-use super::{is_inside, serve::plain_path};
+use super::{is_inside, serve::plain_path, take::Made};
 use banger_doc::{Context, Error, Result};
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashSet,
-    io::{Read, Write},
-    rc::Rc,
-};
+use banger_tar::{Buffered, Entry, Holes, Kind, Limits, Reader, Writer, shown};
+use std::io::{Read, Write};
 
-/// The most bytes that may describe one entry: long names, and where a file has its holes.
-pub(super) const MAX_HEAD: u64 = 16 << 20;
-/// tar's unit.
-const BLOCK: u64 = 512;
+/// The most links of one stream: they are remembered.
+const MOST_LINKS: u64 = 4_000_000;
 
-/// What is read goes through here, is held back, and is let on once it was looked at.
-struct Gate<'a> {
-    from: &'a mut dyn Read,
-    to: &'a mut dyn Write,
-    held: Rc<RefCell<Vec<u8>>>,
-    /// Bytes that may pass without a look: the content of a file.
-    open: Rc<Cell<u64>>,
-}
-
-impl Read for Gate<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let mut held = self.held.borrow_mut();
-        let open = self.open.get();
-        if open > 0 {
-            self.to.write_all(&held)?;
-            held.clear();
-            let most = buffer.len().min(usize::try_from(open).unwrap_or(usize::MAX));
-            let count = self.from.read(&mut buffer[..most])?;
-            self.to.write_all(&buffer[..count])?;
-            self.open.set(open - count as u64);
-            return Ok(count);
-        }
-        let count = self.from.read(buffer)?;
-        held.extend_from_slice(&buffer[..count]);
-        if held.len() as u64 > MAX_HEAD {
-            return Err(std::io::Error::other("what describes an entry does not end"));
-        }
-        Ok(count)
-    }
+/// Who reads what is passed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Whom {
+    /// The guest's agent, which follows no link.
+    Agent,
+    /// Any program, which may follow the links that it has made.
+    Anybody,
 }
 
 /// Copies a tar stream whose names all stay below the directory it will be unpacked in, and none of
-/// which leads through a link of the stream. Returns how many entries it had. It is read to its
-/// end, and what is written ends as tar wants it.
-pub fn relay(from: &mut dyn Read, to: &mut dyn Write) -> Result<u64> {
-    let held = Rc::new(RefCell::new(Vec::new()));
-    let open = Rc::new(Cell::new(0));
-    let gate = Gate { from: &mut *from, to: &mut *to, held: held.clone(), open: open.clone() };
-    let mut archive = tar::Archive::new(gate);
-    let mut links = HashSet::new();
+/// which leads through a link of the stream. What comes out has the same entries, in headers that
+/// every program reads the same; times of whole seconds; no names of owners, and no attributes.
+/// Returns how many entries there were. It is read to its end.
+pub fn relay(from: &mut dyn Read, to: &mut dyn Write, whom: Whom) -> Result<u64> {
+    let holes = match whom {
+        Whom::Agent => Holes::Gnu,
+        Whom::Anybody => Holes::Posix,
+    };
+    let mut reader = Reader::new(Buffered::new(&mut *from), Limits::default());
+    let mut writer = Writer::new(to, holes);
+    let mut links = Links { made: Made::default(), count: 0, whom };
     let mut count = 0;
-    for entry in archive.entries().context("cannot read a tar stream")? {
-        let mut entry = entry.context("cannot read a tar stream")?;
-        if has_map(&mut entry) {
-            return Err(Error::failed(format!(
-                "'{}' in the tar stream says where its holes are in a way that is not understood",
-                entry.path_bytes().escape_ascii()
-            ))
-            .hint("'tar --format=gnu' does it in one that is"));
-        }
-        let header = entry.header();
-        let kind = header.entry_type();
-        if !kind.is_pax_global_extensions() {
-            check(&entry, &mut links)?;
-            count += 1;
-        }
-        let content = if kind.is_gnu_sparse() { header.entry_size() } else { Ok(entry.size()) };
-        let content = content.context("cannot read a tar stream")?;
-        let padded = content.checked_next_multiple_of(BLOCK);
-        open.set(padded.ok_or_else(|| Error::failed("a file in a tar stream has no end"))?);
+    let mut last = Vec::new();
+    let after = |last: &[u8]| match last {
+        [] => "cannot read a tar stream".to_owned(),
+        last => format!("cannot read a tar stream after the entry '{}'", shown(last)),
+    };
+    while reader.advance().with_context(|| after(&last))? {
+        let entry = reader.entry();
+        let (path, link) = links.checked(entry)?;
+        writer.entry(path, link, entry).context("cannot pass a tar stream on")?;
+        last.clear();
+        last.extend_from_slice(path);
+        reader.content(|bytes| writer.content(bytes)).with_context(|| after(&last))?;
+        count += 1;
     }
-    drop(archive);
-    // A stream may end without the two empty blocks; with two more of them it is whole.
-    to.write_all(&held.borrow())
-        .and_then(|()| to.write_all(&[0; 2 * BLOCK as usize]))
-        .context("cannot pass a tar stream on")?;
+    writer.finish().context("cannot pass a tar stream on")?;
+    drop(reader);
     std::io::copy(from, &mut std::io::sink()).context("cannot read a tar stream to its end")?;
     Ok(count)
 }
 
-/// Says whether a file's content begins with a map of its holes.
-fn has_map<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
-    let Ok(Some(mut extensions)) = entry.pax_extensions() else { return false };
-    extensions.any(|e| e.is_ok_and(|e| e.key_bytes().starts_with(b"GNU.sparse.")))
+/// The links of a stream.
+struct Links {
+    made: Made,
+    count: u64,
+    whom: Whom,
 }
 
-fn check<R: Read>(entry: &tar::Entry<'_, R>, links: &mut HashSet<Vec<u8>>) -> Result<()> {
-    let name = entry.path_bytes();
-    let path = plain_path(&name);
-    let through = |path: &[u8]| {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        ends.map(|(at, _)| &path[..at]).any(|above| links.contains(above))
-    };
-    let bad = |what: &str, path: &[u8]| {
-        Error::failed(format!("'{}' in the tar stream {what}", path.escape_ascii()))
-    };
-    if path != b"." && !is_inside(path) {
-        return Err(bad("leaves its directory", path));
-    }
-    if !links.is_empty() && through(path) {
-        return Err(bad("leads through a link", path));
-    }
-    let kind = entry.header().entry_type();
-    if kind.is_hard_link() {
-        let target = entry.link_name_bytes().unwrap_or_default();
-        let target = plain_path(&target);
-        if !is_inside(target) || through(target) {
-            return Err(bad("is a hard link that leaves its directory", path));
+impl Links {
+    /// Looks at an entry's names; returns them without what means nothing in them.
+    fn checked<'e>(&mut self, entry: &'e Entry) -> Result<(&'e [u8], &'e [u8])> {
+        let path = plain_path(&entry.path);
+        let bad = |what: &str| Error::failed(format!("'{}' in the tar stream {what}", shown(path)));
+        if path != b"." && !is_inside(path) {
+            return Err(bad("leaves its directory"));
         }
-    } else if kind.is_symlink() {
-        links.insert(path.to_vec());
-    } else {
-        links.remove(path);
+        // Some programs write through a link where a file of its name comes later.
+        let is_link = |path: &[u8]| self.count > 0 && self.made.has(path);
+        if self.through(path) || self.whom == Whom::Anybody && is_link(path) {
+            return Err(bad("leads through a link"));
+        }
+        let link = match entry.kind {
+            Kind::Hardlink => {
+                let target = plain_path(&entry.link);
+                if !is_inside(target) || self.through(target) {
+                    return Err(bad("is a hard link that leaves its directory"));
+                }
+                target
+            }
+            _ => entry.link.as_slice(),
+        };
+        match entry.kind {
+            Kind::Symlink => self.note(path)?,
+            // One more name of a link is a link.
+            Kind::Hardlink if is_link(link) => self.note(path)?,
+            // There are programs that take a link to a directory for one.
+            Kind::Directory => {}
+            _ if self.count > 0 => self.made.forget(path),
+            _ => {}
+        }
+        Ok((path, link))
     }
-    Ok(())
+
+    /// Says whether a link is above a path.
+    fn through(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        self.count > 0 && ends.map(|(at, _)| &path[..at]).any(|above| self.made.has(above))
+    }
+
+    fn note(&mut self, path: &[u8]) -> Result<()> {
+        self.count += 1;
+        if self.count > MOST_LINKS {
+            return Err(Error::failed(format!("the tar stream has more than {MOST_LINKS} links")));
+        }
+        self.made.note(path);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, process::Command};
+    use std::{
+        fs,
+        os::unix::fs::MetadataExt,
+        process::{Command, Stdio},
+    };
 
     fn header(path: &str, kind: tar::EntryType, link: &str, size: u64) -> tar::Header {
         let mut header = tar::Header::new_gnu();
@@ -146,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tar_makes_passes_unchanged() {
+    fn what_tar_makes_passes_and_means_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("a".repeat(120))).unwrap();
@@ -157,24 +148,42 @@ mod tests {
         let file = fs::File::create(tree.join("holes")).unwrap();
         file.set_len(1 << 20).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"data", 600_000).unwrap();
-        for how in [["--format=gnu", "-S"], ["--format=pax", "--check-links"]] {
+        for how in [["--format=gnu", "-S"], ["--format=pax", "-S"]] {
             let mut command = Command::new("tar");
             command.args(how).args(["-c", "-C"]).arg(dir.path());
             let made = command.arg("tree").output().unwrap().stdout;
-            let mut passed = Vec::new();
-            let count = relay(&mut made.as_slice(), &mut passed).unwrap();
-            assert_eq!(count, 7, "{how:?}");
-            assert!(made.starts_with(&passed[..passed.len() - 2048]), "{how:?}");
+            for whom in [Whom::Agent, Whom::Anybody] {
+                let mut passed = Vec::new();
+                let count = relay(&mut made.as_slice(), &mut passed, whom).unwrap();
+                assert_eq!(count, 7, "{how:?}");
+                let to = tempfile::tempdir().unwrap();
+                let mut tar = Command::new("tar")
+                    .args(["-xpC"])
+                    .arg(to.path())
+                    .stdin(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                tar.stdin.take().unwrap().write_all(&passed).unwrap();
+                assert!(tar.wait().unwrap().success(), "{how:?}");
+                let to = to.path().join("tree");
+                let compare = Command::new("diff")
+                    .args(["-r", "--no-dereference"])
+                    .arg(&tree)
+                    .arg(&to)
+                    .output()
+                    .unwrap();
+                assert!(compare.status.success(), "{}", String::from_utf8_lossy(&compare.stdout));
+                let meta = |name: &str| fs::symlink_metadata(to.join(name)).unwrap();
+                assert_eq!(meta("small").ino(), meta("again").ino());
+                assert!(meta("holes").blocks() < 100, "{how:?} {}", meta("holes").blocks());
+                assert!(passed.len() < 100_000, "{how:?}: {}", passed.len());
+            }
         }
-        let mut command = Command::new("tar");
-        let made = command.args(["--format=pax", "-cSC"]).arg(&tree).arg("holes").output().unwrap();
-        let error = relay(&mut made.stdout.as_slice(), &mut Vec::new()).unwrap_err();
-        assert!(error.chain().contains("holes"), "{}", error.chain());
     }
 
     #[test]
     fn a_name_that_leads_out_stops_the_stream_before_it() {
-        use tar::EntryType::{Link, Regular, Symlink};
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
         for (entries, words) in [
             (vec![("ok", Regular, ""), ("../evil", Regular, "")], "leaves its directory"),
             (vec![("/evil", Regular, "")], "leaves its directory"),
@@ -183,29 +192,85 @@ mod tests {
             (vec![("hard", Link, "../../etc/passwd")], "hard link"),
             (vec![("hard", Link, "/etc/passwd")], "hard link"),
             (vec![("way", Symlink, "/etc"), ("hard", Link, "way/passwd")], "hard link"),
+            (
+                vec![("way", Symlink, "/"), ("same", Link, "way"), ("same/evil", Regular, "")],
+                "through a link",
+            ),
+            (
+                vec![("way", Symlink, "/"), ("way", Directory, ""), ("way/evil", Regular, "")],
+                "through a link",
+            ),
         ] {
-            let mut passed = Vec::new();
-            let error = relay(&mut stream(&entries).as_slice(), &mut passed).unwrap_err();
-            assert!(error.chain().contains(words), "{}", error.chain());
-            let passed = String::from_utf8_lossy(&passed);
-            assert!(!passed.contains("evil") && !passed.contains("hard"), "{passed:?}");
+            for whom in [Whom::Agent, Whom::Anybody] {
+                let mut passed = Vec::new();
+                let error = relay(&mut stream(&entries).as_slice(), &mut passed, whom).unwrap_err();
+                assert!(error.chain().contains(words), "{}", error.chain());
+                let passed = String::from_utf8_lossy(&passed);
+                assert!(!passed.contains("evil"), "{passed:?}");
+            }
         }
-        // A link that a file took the place of leads nowhere.
-        let again = [("way", Symlink, "/etc"), ("way", Regular, ""), ("./way/x", Regular, "")];
-        relay(&mut stream(&again).as_slice(), &mut Vec::new()).unwrap();
+        // A link that a file took the place of leads nowhere; but some programs write to where it led.
+        let again =
+            stream(&[("way", Symlink, "/etc"), ("way", Regular, ""), ("./way/x", Regular, "")]);
+        relay(&mut again.as_slice(), &mut Vec::new(), Whom::Agent).unwrap();
+        let error = relay(&mut again.as_slice(), &mut Vec::new(), Whom::Anybody).unwrap_err();
+        assert!(error.chain().contains("through a link"), "{}", error.chain());
+    }
+
+    /// A header and what follows it, in whole blocks.
+    fn block(path: &str, kind: tar::EntryType, link: &str, content: &[u8]) -> Vec<u8> {
+        let header = header(path, kind, link, content.len() as u64);
+        let mut bytes = [header.as_bytes(), content].concat();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    }
+
+    #[test]
+    fn what_other_programs_read_otherwise_does_not_pass() {
+        use tar::EntryType::{
+            Directory, GNULongName, Link, Regular, Symlink, XGlobalHeader, XHeader,
+        };
+        let file = block("good", Regular, "", b"");
+        let evil = block("../evil", Regular, "", b"");
+        let all = |body: &[u8]| [block("g", XGlobalHeader, "", body), file.clone()].concat();
+        let own = |body: &[u8]| block("x", XHeader, "", body);
+        let long = |name: &[u8]| block("././@LongLink", GNULongName, "", name);
+        for (what, bytes) in [
+            ("a path for all", all(b"16 path=../evil\n")),
+            ("a size for all", all(b"12 size=512\n")),
+            ("two paths", [own(b"13 path=good\n16 path=../evil\n"), file.clone()].concat()),
+            ("two names", [long(b"../evil\0"), own(b"13 path=good\n"), file.clone()].concat()),
+            ("a hard link's content", [file.clone(), block("h", Link, "good", &evil)].concat()),
+            ("a directory's content", block("d", Directory, "", &evil)),
+            ("a link's content", block("l", Symlink, "good", &evil)),
+        ] {
+            for whom in [Whom::Agent, Whom::Anybody] {
+                let mut passed = Vec::new();
+                let done = relay(
+                    &mut [bytes.as_slice(), &[0; 1024]].concat().as_slice(),
+                    &mut passed,
+                    whom,
+                );
+                assert!(done.is_err(), "{what} passed");
+                assert!(!String::from_utf8_lossy(&passed).contains("evil"), "{what}");
+            }
+        }
     }
 
     #[test]
     fn a_stream_without_an_end_is_bounded() {
         let long = header("././@LongLink", tar::EntryType::GNULongName, "", 1 << 40);
         let mut endless = long.as_bytes().chain(std::io::repeat(b'a'));
-        let error = relay(&mut endless, &mut Vec::new()).unwrap_err();
-        assert!(error.chain().contains("does not end"), "{}", error.chain());
+        let read = |mut from: &mut dyn Read| {
+            let error = relay(&mut from, &mut Vec::new(), Whom::Agent).unwrap_err();
+            error.chain()
+        };
+        assert!(read(&mut endless).contains("more than the limit"));
         let cut = stream(&[("a", tar::EntryType::Regular, "")]);
-        assert!(relay(&mut &cut[..300], &mut Vec::new()).is_err());
+        assert!(read(&mut &cut[..300]).contains("ends within a header"));
         let mut cut = header("a", tar::EntryType::Regular, "", 5000).as_bytes().to_vec();
         cut.extend([b'x'; 100]);
-        assert!(relay(&mut cut.as_slice(), &mut Vec::new()).is_err());
-        assert!(relay(&mut &b"not a tar stream".repeat(100)[..], &mut Vec::new()).is_err());
+        assert!(read(&mut cut.as_slice()).contains("after the entry 'a'"));
+        assert!(read(&mut &b"not a tar stream".repeat(100)[..]).contains("wrong checksum"));
     }
 }

@@ -8,6 +8,8 @@ use super::turn::Turn;
 use super::whole::Whole;
 use super::wire::{MARK, MAX_PATH, Op, PRESENT, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
+use banger_tar::Kind as Sort;
+use banger_tree::{MAX_DEPTH, remove_tree_if_there};
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -36,10 +38,7 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -48,8 +47,6 @@ use std::{
 const MAX_HEAD: u64 = 64 << 10;
 /// The longest list of paths.
 const MAX_LIST: u64 = 256 << 20;
-/// Directories deeper than this are not entered.
-const MAX_DEPTH: usize = 200;
 
 /// Tells the user of a request.
 type Users<'a> = &'a dyn Fn(&str) -> Result<Owner>;
@@ -205,7 +202,7 @@ fn put_whole<S: Read>(
     }
     let mut new = parent.join(MARK);
     new.as_mut_os_string().push(name);
-    let _ = fs::remove_dir_all(&new);
+    remove_tree_if_there(&new).with_context(|| format!("cannot remove '{}'", new.display()))?;
     fs::create_dir(&new).with_context(|| format!("cannot make '{}'", new.display()))?;
     if let Some(owner) = owner.as_ref().filter(|_| lacks_rights) {
         lchown(&new, Some(owner.uid), Some(owner.gid))
@@ -233,9 +230,10 @@ fn put_whole<S: Read>(
         }
         .with_context(|| format!("cannot sync '{}'", parent.display()))
     });
-    if done.is_err() {
-        let _ = fs::remove_dir_all(&new);
-    }
+    let done = done.or_else(|error| match remove_tree_if_there(&new) {
+        Ok(()) => Err(error),
+        Err(left) => Err(error).context(format!("cannot remove '{}' ({left})", new.display())),
+    });
     drop(acting);
     done
 }
@@ -264,8 +262,6 @@ pub(super) struct Tree {
     pub(super) own: bool,
     /// Permission bits of directories until a stream has filled them.
     pub(super) unfinished: u32,
-    /// Set by somebody who wants no more of a stream.
-    pub(super) stop: Arc<AtomicBool>,
     /// The directory that was written to last: a stream has many files of one in a row.
     last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
     /// The time of the youngest file that was written, in seconds.
@@ -283,7 +279,6 @@ impl Tree {
                 plain: false,
                 own: false,
                 unfinished: 0o755,
-                stop: Arc::default(),
                 last: RefCell::new(None),
                 youngest_s: Cell::new(0),
             }),
@@ -552,8 +547,20 @@ impl Tree {
             if path != b"." && !is_inside(&path) {
                 return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
             }
-            self.unpack_one(&mut entry, &path, replace, &mut dirs)
-                .with_context(|| format!("cannot write {}", self.said(&path)))?;
+            let said = || format!("cannot write {}", self.said(&path));
+            let link = entry.link_name_bytes().unwrap_or_default().into_owned();
+            let item = Item::of(&entry, &link).with_context(said)?;
+            let size = entry.size();
+            let has_holes = entry.header().entry_type().is_gnu_sparse();
+            let mut fill = |file: &mut File| -> std::io::Result<()> {
+                let copied = if has_holes {
+                    holes::copy(&mut entry, file)?
+                } else {
+                    std::io::copy(&mut entry, file)?
+                };
+                if copied == size { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+            };
+            self.unpack_one(&item, &mut fill, &path, replace, &mut dirs).with_context(said)?;
         }
         self.finish_dirs(dirs)
     }
@@ -572,25 +579,25 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes what an entry of a tar stream describes. Directories still have to be finished.
-    pub(super) fn unpack_one<R: Read>(
+    /// Makes what an entry of a tar stream describes; `fill` writes what is in a file. Directories still
+    /// have to be finished.
+    pub(super) fn unpack_one(
         &self,
-        entry: &mut tar::Entry<'_, R>,
+        item: &Item<'_>,
+        fill: &mut dyn FnMut(&mut File) -> std::io::Result<()>,
         path: &[u8],
         replace: bool,
         dirs: &mut Vec<Finish>,
     ) -> std::io::Result<()> {
-        let header = entry.header();
-        let mode = header.mode()? & if self.plain { 0o1777 } else { 0o7777 };
-        let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
-        let mtime_s = match header.mtime()? {
-            PRESENT => present_s(self.youngest_s.get()),
-            given => {
-                if !header.entry_type().is_dir() {
-                    self.youngest_s.set(self.youngest_s.get().max(given as i64));
-                }
-                given as i64
+        let mode = item.mode & if self.plain { 0o1777 } else { 0o7777 };
+        let (uid, gid) = (item.uid, item.gid);
+        let mtime_s = if item.mtime_s as u64 == PRESENT {
+            present_s(self.youngest_s.get())
+        } else {
+            if item.sort != Sort::Directory {
+                self.youngest_s.set(self.youngest_s.get().max(item.mtime_s));
             }
+            item.mtime_s
         };
         let mtime = TimeSpec::new(mtime_s, 0);
         let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
@@ -602,11 +609,11 @@ impl Tree {
             fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
         };
         let (dir, name) = split(path);
-        if !header.entry_type().is_file() {
+        if item.sort != Sort::File {
             self.last.take();
         }
-        match header.entry_type() {
-            tar::EntryType::Directory => {
+        match item.sort {
+            Sort::Directory => {
                 if self.keeps && self.at(path, OFlag::O_DIRECTORY | OFlag::O_PATH).is_ok() {
                     return Ok(());
                 }
@@ -616,8 +623,7 @@ impl Tree {
                 dirs.push(Finish { path: path.to_vec(), mode, mtime });
                 Ok(())
             }
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                let has_holes = header.entry_type().is_gnu_sparse();
+            Sort::File => {
                 let parent = self.parent_of(dir)?;
                 let temporary = temporary_name(name, replace);
                 let flags = OFlag::O_WRONLY
@@ -635,40 +641,30 @@ impl Tree {
                     }
                     file => file?,
                 });
-                let size = entry.size();
-                let copied = if has_holes {
-                    holes::copy_unless(entry, &mut file, &self.stop)
-                } else {
-                    std::io::copy(entry, &mut file)
-                };
-                if copied.as_ref().ok() != Some(&size) {
+                if let Err(error) = fill(&mut file) {
                     let _ = unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                    return Err(copied.err().unwrap_or(ErrorKind::UnexpectedEof.into()));
+                    return Err(error);
                 }
                 owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
                 fchmod(&file, Mode::from_bits_truncate(mode))?;
                 futimens(&file, &mtime, &mtime)?;
                 swap_in(&parent, &temporary, name)
             }
-            tar::EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+            Sort::Symlink => {
                 let parent = self.make_dirs(dir)?;
                 let temporary = temporary_name(name, replace);
                 let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                symlinkat(OsStr::from_bytes(&target), &parent, temporary.as_c_str())?;
+                symlinkat(OsStr::from_bytes(item.link), &parent, temporary.as_c_str())?;
                 owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
                 let flag = UtimensatFlags::NoFollowSymlink;
                 utimensat(&parent, temporary.as_c_str(), &mtime, &mtime, flag)?;
                 swap_in(&parent, &temporary, name)
             }
-            tar::EntryType::Link => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                self.link(plain_path(&target), path, replace)
-            }
-            kind @ (tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo) => {
-                let (kind, device) = match kind {
-                    tar::EntryType::Char => (SFlag::S_IFCHR, device_of(header)?),
-                    tar::EntryType::Block => (SFlag::S_IFBLK, device_of(header)?),
+            Sort::Hardlink => self.link(plain_path(item.link), path, replace),
+            Sort::Character | Sort::Block | Sort::Fifo => {
+                let (kind, device) = match item.sort {
+                    Sort::Character => (SFlag::S_IFCHR, item.device),
+                    Sort::Block => (SFlag::S_IFBLK, item.device),
                     _ => (SFlag::S_IFIFO, 0),
                 };
                 let parent = self.make_dirs(dir)?;
@@ -680,7 +676,6 @@ impl Tree {
                 fchmodat(&parent, temporary.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
                 swap_in(&parent, &temporary, name)
             }
-            other => Err(std::io::Error::other(format!("an entry of type {other:?}"))),
         }
     }
 
@@ -754,6 +749,49 @@ fn present_s(youngest: i64) -> i64 {
             return second;
         }
         thread::sleep(Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos())));
+    }
+}
+
+/// What an entry of a tar stream describes, but for its path and its content.
+pub(super) struct Item<'a> {
+    pub(super) sort: Sort,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime_s: i64,
+    /// Where a link leads.
+    pub(super) link: &'a [u8],
+    /// The number of a device.
+    pub(super) device: u64,
+}
+
+impl<'a> Item<'a> {
+    /// Reads what an entry of the host's own stream describes.
+    fn of<R: Read>(entry: &tar::Entry<'_, R>, link: &'a [u8]) -> std::io::Result<Self> {
+        use tar::EntryType::{
+            Block, Char, Continuous, Directory, Fifo, GNUSparse, Link, Regular, Symlink,
+        };
+        let header = entry.header();
+        let sort = match header.entry_type() {
+            Regular | Continuous | GNUSparse => Sort::File,
+            Directory => Sort::Directory,
+            Symlink => Sort::Symlink,
+            Link => Sort::Hardlink,
+            Char => Sort::Character,
+            Block => Sort::Block,
+            Fifo => Sort::Fifo,
+            other => return Err(std::io::Error::other(format!("an entry of type {other:?}"))),
+        };
+        let is_device = matches!(sort, Sort::Character | Sort::Block);
+        Ok(Self {
+            sort,
+            mode: header.mode()?,
+            uid: header.uid()? as u32,
+            gid: header.gid()? as u32,
+            mtime_s: header.mtime()? as i64,
+            link,
+            device: if is_device { device_of(header)? } else { 0 },
+        })
     }
 }
 
@@ -866,7 +904,7 @@ fn scan_dir(
         let mut below = None;
         if sort == SFlag::S_IFDIR && bytes != b".git" {
             // The longest name below it still has to make a path.
-            let is_near = depth < MAX_DEPTH && prefix.len() + 257 < MAX_PATH;
+            let is_near = depth + 1 < MAX_DEPTH && prefix.len() + 257 < MAX_PATH;
             let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             match Dir::openat(&fd, name.as_c_str(), flags, Mode::empty()).and_then(list) {
                 Ok(dir) if is_near => below = Some(dir),

@@ -2,22 +2,27 @@
 
 use super::{
     is_inside,
-    relay::MAX_HEAD,
-    serve::{Tree, plain_path},
+    serve::{Item, Tree, plain_path},
 };
 use banger_doc::{Context, Error, Result};
+use banger_tar::{Buffered, Entry, Input, Kind, Limits, Reader, shown};
 use std::{
-    cell::Cell,
     collections::HashSet,
+    fs::File,
     hash::{BuildHasher, RandomState},
     io::Read,
+    os::unix::fs::FileExt,
     path::Path,
-    rc::Rc,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The most that all files may say to hold. The stream's length does not bound files with holes.
 const MOST_BYTES: u64 = 1 << 40;
+/// The most bytes of directories' paths: they are kept until all is there.
+const MOST_NAMES: u64 = 64 << 20;
 /// How many of those that were left out are named.
 const NAMED: usize = 20;
 
@@ -60,25 +65,6 @@ pub struct Taken {
     pub first_skipped: Vec<Skipped>,
 }
 
-/// Bounds what describes an entry: the parser keeps it in memory.
-struct Bounded<R> {
-    from: R,
-    /// Bytes that may still be read before the next look; none: no bound.
-    head: Rc<Cell<Option<u64>>>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.from.read(buffer)?;
-        if let Some(left) = self.head.get() {
-            let left = left.checked_sub(count as u64);
-            let over = || std::io::Error::other("what describes an entry does not end");
-            self.head.set(Some(left.ok_or_else(over)?));
-        }
-        Ok(count)
-    }
-}
-
 impl Take<'_> {
     /// Makes what `stream` describes below the directory `root`, each file whole or not at all. No
     /// link is followed, a directory that is there keeps its mode, and nothing is made that nobody
@@ -88,58 +74,102 @@ impl Take<'_> {
         tree.keeps = true;
         tree.plain = !self.archive;
         tree.unfinished = 0o700;
-        tree.stop = self.stop.clone();
-        let head = Rc::new(Cell::new(None));
-        let mut archive = tar::Archive::new(Bounded { from: &mut *stream, head: head.clone() });
+        let mut reader = Reader::new(Buffered::new(&mut *stream), Limits::default());
         let mut taken = Taken::default();
         let mut dirs = Vec::new();
         let mut made = Made::default();
-        let mut entries = archive.entries().context("cannot read the guest's stream")?;
-        loop {
-            head.set(Some(MAX_HEAD));
-            let Some(entry) = entries.next() else { break };
-            head.set(None);
-            let mut entry = entry.context("cannot read the guest's stream")?;
-            let below = self.below(&entry.path_bytes())?;
-            if let Some(why) = self.refuses(&entry, &below) {
+        let mut names = 0;
+        while reader.advance().context("cannot read the guest's stream")? {
+            let entry = reader.entry();
+            let below = self.below(&entry.path)?;
+            if let Some(why) = self.refuses(entry, &below) {
                 taken.skip(&below, why);
                 continue;
             }
             let path = self.place(&below);
-            self.bound(&entry, &mut taken)?;
+            self.bound(entry, &mut taken)?;
             let said = || format!("cannot write '{}/{}'", root.display(), path.escape_ascii());
-            let kind = entry.header().entry_type();
-            if kind.is_hard_link() {
-                let target = self.below(&entry.link_name_bytes().unwrap_or_default())?;
+            if entry.kind == Kind::Hardlink {
+                let target = self.below(&entry.link)?;
                 let target = self.place(&target);
                 if !made.has(&target) {
                     return Err(Self::nonsense("is a hard link to what was not copied", &path));
                 }
                 tree.link(&target, &path, true).with_context(said)?;
                 made.note(&path);
-            } else {
-                let is_root = path == b".";
-                if is_root && !kind.is_dir() {
-                    return Err(Self::nonsense("is no directory", &path));
-                }
-                if kind.is_dir() || kind.is_symlink() {
-                    made.forget(&path);
-                } else {
-                    made.note(&path);
-                }
-                tree.keeps = !(is_root && self.fresh);
-                tree.unpack_one(&mut entry, &path, true, &mut dirs).with_context(said)?;
-                tree.keeps = true;
+                continue;
             }
-            // What the parser would otherwise skip under the bound for descriptions.
-            std::io::copy(&mut entry, &mut std::io::sink())
-                .context("cannot read the guest's stream")?;
+            let is_root = path == b".";
+            if is_root && entry.kind != Kind::Directory {
+                return Err(Self::nonsense("is no directory", &path));
+            }
+            if entry.kind == Kind::File {
+                made.note(&path);
+            } else {
+                made.forget(&path);
+            }
+            if entry.kind == Kind::Directory {
+                names += path.len() as u64;
+                if names > MOST_NAMES {
+                    return Err(Error::failed(format!(
+                        "the guest's directories have more than {MOST_NAMES} bytes of names"
+                    )));
+                }
+            }
+            let link = entry.link.clone();
+            let item = Item {
+                sort: entry.kind,
+                mode: entry.mode.into(),
+                uid: entry.uid,
+                gid: entry.gid,
+                // The last second there is stands for the present, which is for a guest's files.
+                mtime_s: entry.seconds.min(i64::MAX - 1),
+                link: &link,
+                device: 0,
+            };
+            tree.keeps = !(is_root && self.fresh);
+            let mut fill = |file: &mut File| self.fill(&mut reader, file);
+            tree.unpack_one(&item, &mut fill, &path, true, &mut dirs).with_context(said)?;
+            tree.keeps = true;
         }
-        head.set(None);
-        drop(archive);
+        drop(reader);
         std::io::copy(stream, &mut std::io::sink()).context("cannot read the guest's stream")?;
         tree.finish_dirs(dirs)?;
         Ok(taken)
+    }
+
+    /// Writes the content of the entry in hand to an empty file, and leaves its holes.
+    fn fill(&self, reader: &mut Reader<impl Input>, file: &mut File) -> std::io::Result<()> {
+        let size = reader.entry().size;
+        let pieces = reader.entry().pieces.clone();
+        let has_holes = pieces.is_some();
+        let mut pieces = pieces.unwrap_or_else(|| vec![(0, size)]).into_iter();
+        // Where the piece in hand goes on, and how much is left of it.
+        let (mut at, mut left) = (0, 0);
+        let go_on = || {
+            let is_over = self.stop.load(Ordering::Relaxed);
+            if is_over { Err(Error::failed("interrupted")) } else { Ok(()) }
+        };
+        let written = go_on().and_then(|()| {
+            reader.content(|mut bytes| {
+                go_on()?;
+                while !bytes.is_empty() {
+                    while left == 0 {
+                        let piece = pieces.next();
+                        (at, left) = piece.expect("because the pieces are as long as the content");
+                    }
+                    let (now, later) =
+                        bytes.split_at(bytes.len().min(left.try_into().unwrap_or(usize::MAX)));
+                    file.write_all_at(now, at).context("cannot write it")?;
+                    at += now.len() as u64;
+                    left -= now.len() as u64;
+                    bytes = later;
+                }
+                Ok(())
+            })
+        });
+        written.map_err(std::io::Error::other)?;
+        if has_holes { file.set_len(size) } else { Ok(()) }
     }
 
     /// Returns a path of the stream relative to what was asked for, `.` for that itself.
@@ -166,27 +196,22 @@ impl Take<'_> {
     }
 
     /// Says why an entry is left out.
-    fn refuses<R: Read>(&self, entry: &tar::Entry<'_, R>, path: &[u8]) -> Option<&'static str> {
-        let kind = entry.header().entry_type();
-        if kind.is_symlink() && !self.archive {
-            let target = entry.link_name_bytes().unwrap_or_default();
-            return leads_out(path, &target).then_some("a link that leads out");
+    fn refuses(&self, entry: &Entry, path: &[u8]) -> Option<&'static str> {
+        match entry.kind {
+            Kind::Symlink if !self.archive => {
+                leads_out(path, &entry.link).then_some("a link that leads out")
+            }
+            Kind::File | Kind::Directory | Kind::Symlink | Kind::Hardlink => None,
+            Kind::Character | Kind::Block | Kind::Fifo => Some("neither file, directory nor link"),
         }
-        let is_kept = kind.is_file()
-            || kind.is_contiguous()
-            || kind.is_gnu_sparse()
-            || kind.is_dir()
-            || kind.is_symlink()
-            || kind.is_hard_link();
-        (!is_kept).then_some("neither file, directory nor link")
     }
 
-    fn bound<R: Read>(&self, entry: &tar::Entry<'_, R>, taken: &mut Taken) -> Result<()> {
+    fn bound(&self, entry: &Entry, taken: &mut Taken) -> Result<()> {
         taken.entries += 1;
         if taken.entries > self.entries {
             return Err(Error::failed(format!("the guest sent more than {} files", self.entries)));
         }
-        taken.bytes = taken.bytes.saturating_add(entry.size());
+        taken.bytes = taken.bytes.saturating_add(entry.size);
         if taken.bytes > MOST_BYTES {
             return Err(Error::failed(format!(
                 "the guest's files hold more than {MOST_BYTES} bytes"
@@ -196,7 +221,7 @@ impl Take<'_> {
     }
 
     fn nonsense(what: &str, path: &[u8]) -> Error {
-        Error::failed(format!("'{}' in the guest's stream {what}", path.escape_ascii()))
+        Error::failed(format!("'{}' in the guest's stream {what}", shown(path)))
             .hint("the guest may be broken or hostile; what came before it was checked as it came")
     }
 }
@@ -210,23 +235,23 @@ impl Taken {
     }
 }
 
-/// The files this stream made, by a hash of their paths which a guest cannot foresee.
-#[derive(Default)]
-struct Made {
+/// Paths, by a hash that nobody can foresee who makes a stream.
+#[derive(Debug, Default)]
+pub(super) struct Made {
     hasher: RandomState,
     paths: HashSet<u64>,
 }
 
 impl Made {
-    fn note(&mut self, path: &[u8]) {
+    pub(super) fn note(&mut self, path: &[u8]) {
         self.paths.insert(self.hasher.hash_one(path));
     }
 
-    fn forget(&mut self, path: &[u8]) {
+    pub(super) fn forget(&mut self, path: &[u8]) {
         self.paths.remove(&self.hasher.hash_one(path));
     }
 
-    fn has(&self, path: &[u8]) -> bool {
+    pub(super) fn has(&self, path: &[u8]) -> bool {
         self.paths.contains(&self.hasher.hash_one(path))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 fn files() -> Files<'static> {
-    Files::new(|| {
+    Files::new(Budget::new(Duration::from_mins(5)), || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         thread::spawn(move || serve(there));
         Ok(here)
@@ -16,7 +16,7 @@ fn files() -> Files<'static> {
 
 /// Answers every request with the same bytes.
 fn liar(bytes: &'static [u8]) -> Files<'static> {
-    Files::new(move || {
+    Files::new(Budget::of(Duration::from_secs(20), 1000, 1 << 20, 10), move || {
         let (here, mut there) = UnixStream::pair().context("no pair")?;
         thread::spawn(move || {
             let _ = there.write_all(bytes);
@@ -29,7 +29,7 @@ fn liar(bytes: &'static [u8]) -> Files<'static> {
 fn scan(files: &Files<'_>, root: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     files
-        .scan(root, Limits::default(), |entry| {
+        .scan(root, |entry| {
             entries.push(entry);
             Ok(())
         })
@@ -39,7 +39,7 @@ fn scan(files: &Files<'_>, root: &str) -> Vec<Entry> {
 }
 
 fn put(files: &Files<'_>, root: &str, how: Put, entries: &[(&str, &str)]) -> Result<()> {
-    files.put(root, how, Limits::default(), |writer| {
+    files.put(root, how, |writer| {
         let mut builder = tar::Builder::new(writer);
         for (path, content) in entries {
             let mut header = tar::Header::new_gnu();
@@ -110,7 +110,7 @@ fn files_are_read_hashed_and_removed() {
     let asked: [&[u8]; 5] = [b"x/y/z", b"link", b"gone", b"way/y/z", b"keep"];
     let mut seen = Vec::new();
     files
-        .get(name, &asked, Limits::default(), |_, got| {
+        .get(name, &asked, |_, got| {
             seen.push(match got {
                 Got::File { mode, content, .. } => {
                     let mut text = String::new();
@@ -125,20 +125,20 @@ fn files_are_read_hashed_and_removed() {
         .unwrap();
     assert_eq!(seen, ["644 content", "-> /etc/passwd", "missing", "missing", "755 "]);
 
-    let entries = files.stat(name, &asked, Limits::default()).unwrap();
+    let entries = files.stat(name, &asked).unwrap();
     let sorts: Vec<_> = entries.iter().map(|e| e.as_ref().map(|e| e.what)).collect();
     let file = Some(What::File);
     assert_eq!(sorts, [file, Some(What::Link), None, None, file]);
     assert_eq!(entries[1].as_ref().unwrap().target, b"/etc/passwd");
 
-    let sums = files.hash(name, &asked, Limits::default()).unwrap();
+    let sums = files.hash(name, &asked).unwrap();
     assert_eq!(sums[0].unwrap()[..4], [0xed, 0x70, 0x02, 0xb4]);
     assert_eq!(
         sums.iter().map(Option::is_some).collect::<Vec<_>>(),
         [true, false, false, false, true]
     );
 
-    files.remove(name, &[b"x/y/z", b"gone/too", b"way/y"], Limits::default()).unwrap();
+    files.remove(name, &[b"x/y/z", b"gone/too", b"way/y"]).unwrap();
     assert!(!dir.path().join("x").exists(), "empty directories go too");
     assert!(dir.path().join("keep").exists() && dir.path().join("link").is_symlink());
 }
@@ -171,7 +171,7 @@ fn nothing_leaves_the_root() {
         assert!(error.chain().contains("leaves the root"), "{}", error.chain());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
-    assert!(files().hash("/", &[b"../etc/passwd"], Limits::default()).is_err());
+    assert!(files().hash("/", &[b"../etc/passwd"]).is_err());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_tar_of_a_directory_comes_out() {
     symlink("nowhere", dir.path().join("d/l")).unwrap();
     let mut bytes = Vec::new();
     let name = dir.path().to_str().unwrap();
-    let mut tar = files().tar(name, &[b"d"], Limits::default()).unwrap();
+    let mut tar = files().tar(name, &[b"d"]).unwrap();
     tar.read_to_end(&mut bytes).unwrap();
     let mut archive = tar::Archive::new(bytes.as_slice());
     let mut paths: Vec<_> = archive
@@ -196,8 +196,7 @@ fn a_tar_of_a_directory_comes_out() {
 
 #[test]
 fn a_hostile_guest_gets_one_clear_error() {
-    let limits = Limits { entries: 10, bytes: 1000, time: Duration::from_secs(20) };
-    let scan = |bytes| liar(bytes).scan("/x", limits, |_| Ok(())).unwrap_err().chain();
+    let scan = |bytes| liar(bytes).scan("/x", |_| Ok(())).unwrap_err().chain();
     assert!(scan(b"f 644 1 1 1 1 ../x\0end\0").contains("the guest's agent answered"));
     assert!(scan(b"f 644 1 1 1 1 /x\0end\0").contains("the guest's agent answered"));
     assert!(scan(b"f 644 -1 1 1 1 x\0end\0").contains("the guest's agent answered"));
@@ -207,23 +206,65 @@ fn a_hostile_guest_gets_one_clear_error() {
     let many: &[u8] = b"f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0f 644 1 1 1 1 x\0end\0";
     assert!(scan(many).contains("more than 10 entries"));
 
-    let get = |bytes| liar(bytes).get("/x", &[b"a"], limits, |_, _| Ok(())).unwrap_err().chain();
+    let get = |bytes| liar(bytes).get("/x", &[b"a"], |_, _| Ok(())).unwrap_err().chain();
     assert!(get(b"f 644 99999999999\0").contains("more than 1000 bytes"));
     assert!(get(b"f 644 1\0xchanged\0end\0").contains("changed while"));
     assert!(get(b"f 644 1\0xok\0f 644 1\0xok\0end\0").contains("more than was asked"));
     assert!(get(b"end\0").contains("early end"));
-    assert!(liar(b"zz\0end\0").hash("/x", &[b"a"], limits).is_err());
+    assert!(liar(b"zz\0end\0").hash("/x", &[b"a"]).is_err());
 
-    let hasty = Limits { time: Duration::from_secs(1), ..limits };
-    let error = liar(b"l 0 999\0").get("/x", &[b"a"], hasty, |_, _| Ok(())).unwrap_err().chain();
-    assert!(error.contains("silent"), "a wait ends: {error}");
+    let hasty = liar(b"l 0 999\0").within(|budget| budget.time(Duration::from_secs(1)));
+    let error = hasty.get("/x", &[b"a"], |_, _| Ok(())).unwrap_err().chain();
+    assert!(error.contains("took too long"), "a wait ends: {error}");
+}
+
+#[test]
+fn what_a_guest_tells_takes_bounded_memory() {
+    let long =
+        |length: usize| format!("l 777 1 1 1 1 x\0{}\0end\0", "t".repeat(length)).leak().as_bytes();
+    assert!(liar(long(4096)).scan("/x", |_| Ok(())).is_ok());
+    let error = liar(long(4097)).scan("/x", |_| Ok(())).unwrap_err().chain();
+    assert!(error.contains("target that is too long"), "{error}");
+    let deep = format!("f 644 1 1 1 1 {}x\0end\0", "d/".repeat(255)).leak().as_bytes();
+    let error = liar(deep).scan("/x", |_| Ok(())).unwrap_err().chain();
+    assert!(error.contains("the guest's agent answered"), "{error}");
+    let names = liar(b"").budget().clone();
+    names.take_names(10, 1 << 19).unwrap();
+    let error = names.take_name(1 << 19).unwrap_err().chain();
+    assert!(error.contains("more than 1 MiB of memory"), "{error}");
+}
+
+/// A guest that takes a little of what is written to it now and then.
+#[test]
+fn a_write_ends_however_slowly_the_guest_takes_it() {
+    let budget = Budget::new(Duration::from_secs(2));
+    let files = Files::new(budget, || {
+        let (here, mut there) = UnixStream::pair().context("no pair")?;
+        thread::spawn(move || {
+            while there.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Ok(here)
+    });
+    let begin = Instant::now();
+    let error = files
+        .put("/x", Put::Fresh, |writer| {
+            std::io::copy(&mut std::io::repeat(1).take(1 << 30), writer).context("cannot write")?;
+            Ok(())
+        })
+        .unwrap_err();
+    assert!(error.chain().contains("took too long"), "{}", error.chain());
+    let names = vec![&[b'x'; 200][..]; 100_000];
+    assert!(files.remove("/x", &names).is_err(), "the time is that of all operations together");
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
 fn a_hostile_stream_says_what_is_wrong_with_it() {
     let within = |seconds: u64, bytes: &'static [u8]| {
-        let limits = Limits { entries: 10, bytes: 1000, time: Duration::from_secs(seconds) };
-        let mut tar = liar(bytes).tar("/x", &[], limits).unwrap();
+        let files = liar(bytes).within(|budget| budget.time(Duration::from_secs(seconds)));
+        let mut tar = files.tar("/x", &[]).unwrap();
         let mut read = Vec::new();
         let result = tar.read_to_end(&mut read);
         let failure = tar.failure().map(|error| error.chain());
@@ -235,7 +276,8 @@ fn a_hostile_stream_says_what_is_wrong_with_it() {
     assert!(tar(b"-1\0").1.contains("without a size"));
     let (read, failure) = tar(b"3\0abcerror conflict no\0");
     assert!(read == b"abc" && failure.contains("the guest refuses: no"), "{failure}");
-    assert!(within(1, b"9\0abc").1.contains("silent"), "a wait ends");
+    let (_, failure) = within(1, b"9\0abc");
+    assert!(failure.contains("took too long"), "a wait ends: {failure}");
 }
 
 #[test]
@@ -265,7 +307,7 @@ fn what_is_written_plain_belongs_to_the_agent() {
         builder.finish().context("cannot write")
     };
     let name = name.to_str().unwrap();
-    files().put_as(name, Put::Fresh, true, Limits::default(), fill).unwrap();
+    files().put_as(name, Put::Fresh, true, fill).unwrap();
     let me = nix::unistd::geteuid().as_raw();
     for path in ["", "d", "d/file"] {
         let meta = fs::metadata(Path::new(name).join(path)).unwrap();
@@ -278,7 +320,7 @@ fn times(given: &[u64]) -> Vec<i64> {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("r");
     files()
-        .put(root.to_str().unwrap(), Put::Fresh, Limits::default(), |writer| {
+        .put(root.to_str().unwrap(), Put::Fresh, |writer| {
             let mut builder = tar::Builder::new(writer);
             for (n, time) in given.iter().enumerate() {
                 let mut header = tar::Header::new_gnu();

@@ -1,5 +1,6 @@
 //! What both ends say.
 
+use banger_tree::MAX_DEPTH;
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
@@ -72,13 +73,16 @@ impl<'a> Request<'a> {
 }
 
 /// Says whether a path stays below the directory it is relative to: components of 1 to 255 bytes
-/// joined by single slashes, none of them `.` or `..`.
+/// joined by single slashes, none of them `.` or `..`, and no more than [`MAX_DEPTH`] of them.
 pub fn is_inside(path: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/');
     path.len() < MAX_PATH
         && !path.contains(&0)
-        && path
-            .split(|byte| *byte == b'/')
+        && parts
+            .by_ref()
+            .take(MAX_DEPTH)
             .all(|part| !matches!(part, b"" | b"." | b"..") && part.len() <= 255)
+        && parts.next().is_none()
 }
 
 /// Reads a string that ends with a zero byte; `None` if the stream ends before it begins.
@@ -107,6 +111,11 @@ mod tests {
         }
         assert!(!is_inside("a".repeat(256).as_bytes()));
         assert!(!is_inside("a/".repeat(3000).as_bytes()));
+        let deep = |depth| vec!["a"; depth].join("/");
+        assert!(is_inside(deep(MAX_DEPTH).as_bytes()));
+        for depth in [MAX_DEPTH + 1, MAX_PATH / 2] {
+            assert!(!is_inside(deep(depth).as_bytes()), "{depth}");
+        }
     }
 
     #[test]

@@ -175,11 +175,11 @@ fn a_chequered_file_needs_a_deep_extent_tree() {
 
 #[test]
 fn stretches_of_data_have_a_limit() {
-    let map: Vec<String> = (0..300).map(|piece| format!("{},1", piece * 8192)).collect();
+    let map: Vec<String> = (0..300).map(|piece| format!("{},512", piece * 8192)).collect();
     let tar = Tar::new()
         .pax(&[("GNU.sparse.map", map.join(",").as_bytes()), ("GNU.sparse.size", b"10000000")]);
     refused_by(
-        vec![tar.file("a", vec![1; 300]).end()],
+        vec![tar.file("a", vec![1; 300 * 512]).end()],
         &Limits { extents: 200, ..Limits::default() },
         "separate stretches",
     );

@@ -135,9 +135,13 @@ mod a_link_s_target {
     }
 
     each! { no_target {
-        of_no_bytes_is_refused: "";
         of_4096_bytes_is_refused: &target(4096);
     } }
+}
+
+#[test]
+fn a_link_without_a_target_is_refused() {
+    refused(vec![Tar::new().symlink("a", "").end()], "a link without a target");
 }
 
 mod an_owner {

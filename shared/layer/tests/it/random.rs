@@ -126,6 +126,13 @@ fn thing() -> impl Strategy<Value = Thing> {
         // More than an inode has room for, and than a header of the old GNU kind.
         1 => prop::collection::vec((0..12_000usize, byte()), 20..40),
     ];
+    // What a map tells of are whole blocks.
+    let pieces = pieces.prop_map(|mut pieces: Vec<Piece>| {
+        for (length, _) in pieces.iter_mut().filter(|(_, byte)| byte.is_some()) {
+            *length = length.next_multiple_of(512);
+        }
+        pieces
+    });
     prop_oneof![
         4 => Just(Thing::Directory),
         5 => (select(forms), pieces).prop_map(|(form, pieces)| Thing::File(form, pieces)),
@@ -323,7 +330,11 @@ impl Thing {
 
     /// Adds it as an entry of an archive.
     fn write(&self, tar: Tar, path: &str, about: &About) -> Tar {
-        let mut body = [about.records(), record("path", path.as_bytes())].concat();
+        let mut body = about.records();
+        // Other names are for programs that know no sparse files.
+        let has_other_name = matches!(self, Self::File(Form::Pax01 | Form::Pax10, _));
+        let name = if has_other_name { "GNUSparseFile.0/x" } else { path };
+        body.extend(record("path", name.as_bytes()));
         let mut stored = Vec::new();
         let mut head = Head::new(b'0', "");
         (head.uid, head.gid) = about.owner;
@@ -340,10 +351,6 @@ impl Thing {
                 stored = form.stored(pieces);
                 head.size = stored.len() as u64;
                 body.extend(form.records(path, size(pieces), &map(pieces)));
-                if matches!(form, Form::Pax01 | Form::Pax10) {
-                    // For programs that know no sparse files.
-                    body.extend(record("path", b"GNUSparseFile.0/x"));
-                }
             }
         }
         let header = match self {

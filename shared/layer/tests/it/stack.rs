@@ -359,7 +359,7 @@ mod a_hard_link_to_what_is_not_there_is_refused {
     each! { missing {
         to_a_later_entry: Tar::new().hard("a", "later").file("later", "");
         to_what_its_layer_took_away: Tar::new().file("etc/.wh.x", "").hard("a", "etc/x");
-        to_no_name: Tar::new().hard("a", "");
+        to_the_root: Tar::new().hard("a", "./");
     } }
 
     #[test]

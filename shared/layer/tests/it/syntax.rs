@@ -6,32 +6,26 @@ fn head(name: &str, size: u64) -> Head {
     Head { size, ..Head::new(b'0', name) }
 }
 
-#[test]
-fn an_extended_size_above_the_header_s_hides_no_entry() {
-    // The content looks like an entry; who believes the header's size sees it.
-    let fake = Tar::new().file("evil", "x").0;
-    let one = Tar::new()
-        .pax(&[("size", fake.len().to_string().as_bytes())])
-        .raw(&head("a", 0), &fake)
-        .file("b", "2")
-        .end();
-    let paths = built(vec![one]).paths();
-    assert!(
-        paths.starts_with("a:") && paths.ends_with(" b:2") && !paths.contains(" evil"),
-        "{paths}"
-    );
+mod an_extended_size_that_is_not_the_header_s_is_refused {
+    use super::*;
+
+    fn size(size: &str, told: u64, content: &[u8]) {
+        let one = Tar::new().pax(&[("size", size.as_bytes())]).raw(&head("a", told), content);
+        refused(vec![one.file("b", "2").end()], "two sizes");
+    }
+
+    each! { size {
+        above_it: "1024", 0, &Tar::new().file("evil", "x").0;
+        below_it: "3", 700, b"abc";
+        of_nothing: "0", 1024, b"";
+        as_large_as_octal_digits_go: "8589934591", 0, b"";
+    } }
 }
 
 #[test]
-fn an_extended_size_of_nothing_counts() {
-    let one = Tar::new().pax(&[("size", b"0")]).raw(&head("a", 1024), b"").file("b", "2").end();
-    assert_eq!(built(vec![one]).paths(), "a: b:2");
-}
-
-#[test]
-fn an_extended_size_below_the_header_s_counts() {
-    let one = Tar::new().pax(&[("size", b"3")]).raw(&head("a", 700), b"abc").file("b", "2").end();
-    assert_eq!(built(vec![one]).paths(), "a:abc b:2");
+fn an_extended_size_beyond_octal_digits_counts() {
+    let one = Tar::new().pax(&[("size", b"8589934592")]).raw(&head("a", 0), b"").end();
+    refused(vec![one], "ends within the content");
 }
 
 mod an_extended_header_is_for_the_file_after_it {
@@ -51,7 +45,7 @@ mod an_extended_header_is_for_the_file_after_it {
     each! { read {
         before_a_long_name: Tar::new().pax(SIZE).gnu_long(b'L', long().as_bytes()), &long();
         after_a_long_name: Tar::new().gnu_long(b'L', long().as_bytes()).pax(SIZE), &long();
-        after_one_for_all: Tar::new().pax_raw(b'g', &record("path", b"all")).pax(SIZE), "x";
+        after_one_for_all: Tar::new().pax_raw(b'g', &record("comment", b"all")).pax(SIZE), "x";
     } }
 }
 
@@ -129,28 +123,152 @@ mod an_extended_value_that_is_none_is_refused {
     } }
 }
 
-#[test]
-fn an_empty_value_takes_back_what_was_said() {
-    let body =
-        [record("path", b"other"), record("path", b""), record("uid", b"5"), record("uid", b"")]
-            .concat();
-    let image = built(vec![Tar::new().pax_raw(b'x', &body).file("a", "").end()]);
-    assert_eq!(image.paths(), "a:");
-    assert_eq!(image.tree()[&b"a"[..]].uid, 0);
+mod what_is_told_twice_is_refused {
+    use super::*;
+
+    fn twice(records: &[(&str, &[u8])]) {
+        refused(vec![Tar::new().pax(records).file("a", "").end()], "told twice");
+    }
+
+    each! { twice {
+        path: &[("path", b"a"), ("path", b"../a")];
+        target: &[("linkpath", b"a"), ("linkpath", b"b")];
+        size: &[("size", b"0"), ("size", b"0")];
+        owner: &[("uid", b"0"), ("uid", b"1")];
+        time: &[("mtime", b"0"), ("mtime", b"1")];
+        sparse_size: &[("GNU.sparse.size", b"1"), ("GNU.sparse.realsize", b"2")];
+        sparse_name: &[("GNU.sparse.name", b"1"), ("GNU.sparse.name", b"2")];
+        map: &[("GNU.sparse.map", b"0,1"), ("GNU.sparse.map", b"0,2")];
+    } }
+
+    fn two(tar: Tar, part: &str) {
+        refused(vec![tar.end()], part);
+    }
+
+    each! { two {
+        names: Tar::new().gnu_long(b'L', b"a").pax(&[("path", b"b")]).file("c", ""), "two names";
+        names_the_other_way:
+            Tar::new().pax(&[("path", b"b")]).gnu_long(b'L', b"a").file("c", ""), "two names";
+        targets:
+            Tar::new().gnu_long(b'K', b"a").pax(&[("linkpath", b"b")]).symlink("c", "d"),
+            "two link targets";
+    } }
+}
+
+mod what_is_empty_is_refused {
+    use super::*;
+
+    fn record_of(key: &str) {
+        let one = Tar::new().pax(&[(key, b"")]).file("a", "").end();
+        refused(vec![one], &format!("'{key}' is wrong"));
+    }
+
+    each! { record_of {
+        path: "path";
+        target: "linkpath";
+        size: "size";
+        owner: "gid";
+        time: "mtime";
+    } }
+}
+
+mod what_holds_for_all_entries_is_refused {
+    use super::*;
+
+    fn key(key: &str) {
+        let one = Tar::new().pax_raw(b'g', &record(key, b"1")).file("a", "").end();
+        refused(vec![one], "for all entries");
+    }
+
+    each! { key {
+        path: "path";
+        target: "linkpath";
+        size: "size";
+        owner: "uid";
+        time: "mtime";
+        letters: "hdrcharset";
+        map: "GNU.sparse.map";
+        attribute: "SCHILY.xattr.user.a";
+    } }
+
+    #[test]
+    fn between_an_entry_and_what_announces_it() {
+        let comment = record("comment", b"x");
+        let one = Tar::new().gnu_long(b'L', b"a").pax_raw(b'g', &comment).file("b", "").end();
+        refused(vec![one], "before one's own");
+    }
+}
+
+mod a_target_of_what_is_no_link_is_refused {
+    use super::*;
+
+    fn announced(tar: Tar) {
+        refused(vec![tar.file("a", "").end()], "a link's target and is none");
+    }
+
+    each! { announced {
+        in_an_extended_header: Tar::new().pax(&[("linkpath", b"b")]);
+        at_length: Tar::new().gnu_long(b'K', b"b");
+    } }
 }
 
 mod a_prefix_is_one_only_where_the_format_has_it {
     use super::*;
 
-    fn prefixed(magic: [u8; 8], paths: &str) {
+    fn prefixed(magic: [u8; 8]) -> Vec<u8> {
         let head = Head { magic, prefix: b"a/b".to_vec(), ..Head::new(b'0', "n") };
-        assert_eq!(built(vec![Tar::new().raw(&head, b"").end()]).paths(), paths);
+        Tar::new().raw(&head, b"").end()
     }
 
-    each! { prefixed {
-        in_posix_archives: *b"ustar\x0000", "a/ a/b/ a/b/n:";
-        not_in_gnu_archives: *b"ustar  \0", "n:";
-        not_in_old_archives: *b"\0\0\0\0\0\0\0\0", "n:";
+    #[test]
+    fn in_posix_archives() {
+        assert_eq!(built(vec![prefixed(*b"ustar\x0000")]).paths(), "a/ a/b/ a/b/n:");
+    }
+
+    fn elsewhere(magic: [u8; 8], part: &str) {
+        refused(vec![prefixed(magic)], part);
+    }
+
+    each! { elsewhere {
+        in_gnu_archives: *b"ustar  \0", "a prefix to some";
+        in_old_archives: *b"\0\0\0\0\0\0\0\0", "a prefix to some";
+        in_archives_of_no_kind: *b"ustarXYZ", "a kind that is not known";
+    } }
+}
+
+#[test]
+fn a_slash_after_an_empty_file_s_name_is_refused() {
+    refused(vec![Tar::new().file("d/", "").end()], "ends with a slash");
+}
+
+mod a_slash_is_in_both_names_or_in_none {
+    use super::*;
+
+    fn named(tar: Tar, short: &str) {
+        let head = Head { kind: 0, ..head(short, 0) };
+        refused(vec![tar.raw(&head, b"").end()], "ends with a slash");
+    }
+
+    each! { named {
+        not_in_the_short_one: Tar::new().pax(&[("path", b"d")]), "d/";
+        not_in_the_long_one: Tar::new().gnu_long(b'L', b"d/"), "d";
+    } }
+}
+
+mod a_sparse_file_of_another_format_is_refused {
+    use super::*;
+
+    const MAP: &[(&str, &[u8])] = &[("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"1")];
+
+    fn sparse(tar: Tar) {
+        refused(vec![tar.end()], "not known to all");
+    }
+
+    each! { sparse {
+        gnu_s_in_posix: Tar::new().raw(&Head::new(b'S', "a"), b"");
+        posix_s_in_gnu:
+            Tar::new().pax(MAP).raw(&Head { magic: *b"ustar  \0", ..head("a", 1) }, b"1");
+        of_a_directory: Tar::new().pax(MAP).dir("a");
     } }
 }
 
@@ -246,7 +364,8 @@ mod only_files_have_content {
     use super::*;
 
     fn of(kind: u8) {
-        let head = Head { size: 1000, ..Head::new(kind, "b").link("a") };
+        let link = if matches!(kind, b'1' | b'2') { "a" } else { "" };
+        let head = Head { size: 1000, ..Head::new(kind, "b").link(link) };
         let one = Tar::new().file("a", "").raw(&head, b"").file("c", "").end();
         let paths = built(vec![one]).paths();
         assert!(paths.starts_with("a: b") && paths.ends_with(" c:"), "{paths}");
@@ -263,9 +382,11 @@ mod only_files_have_content {
 }
 
 #[test]
-fn a_slash_makes_a_directory_of_an_empty_file() {
-    let head = Head { kind: 0, ..head("d/", 0) };
+fn a_slash_makes_a_directory_of_an_empty_file_of_before_there_were_any() {
+    let head = Head { kind: 0, magic: [0; 8], ..head("d/", 0) };
     assert_eq!(built(vec![Tar::new().raw(&head, b"").end()]).paths(), "d/");
+    let head = Head { magic: *b"ustar\x0000", ..head };
+    refused(vec![Tar::new().raw(&head, b"").end()], "ends with a slash");
 }
 
 #[test]
@@ -388,15 +509,20 @@ fn sparse_pax(records: &[(&str, &[u8])], stored: &[u8]) -> Tar {
     Tar::new().pax(records).raw(&head("GNUSparseFile.0/s", stored.len() as u64), stored)
 }
 
-/// Ten bytes at 5 and at 100,000, of 200,000.
+/// A block at 5 and ten bytes at 100,000, of 200,000.
 fn expected() -> Vec<u8> {
     let mut content = vec![0; 200_000];
-    content[5..15].copy_from_slice(b"0123456789");
+    content[5..517].fill(b'x');
     content[100_000..100_010].copy_from_slice(b"abcdefghij");
     content
 }
 
-const STORED: &[u8] = b"0123456789abcdefghij";
+const STORED: &[u8] = &{
+    let mut stored = [b'x'; 522];
+    let (_, last) = stored.split_at_mut(512);
+    last.copy_from_slice(b"abcdefghij");
+    stored
+};
 
 mod a_sparse_file {
     use super::*;
@@ -412,7 +538,7 @@ mod a_sparse_file {
     }
 
     fn with_its_map_before_its_content() -> Tar {
-        let mut map = b"2\n5\n10\n100000\n10\n".to_vec();
+        let mut map = b"2\n5\n512\n100000\n10\n".to_vec();
         map.resize(512, 0);
         map.extend_from_slice(STORED);
         sparse_pax(
@@ -433,7 +559,7 @@ mod a_sparse_file {
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"2"),
                 ("GNU.sparse.name", b"s"),
-                ("GNU.sparse.map", b"5,10,100000,10"),
+                ("GNU.sparse.map", b"5,512,100000,10"),
             ],
             STORED,
         );
@@ -442,7 +568,7 @@ mod a_sparse_file {
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"2"),
                 ("GNU.sparse.offset", b"5"),
-                ("GNU.sparse.numbytes", b"10"),
+                ("GNU.sparse.numbytes", b"512"),
                 ("GNU.sparse.offset", b"100000"),
                 ("GNU.sparse.numbytes", b"10"),
                 ("path", b"s"),
@@ -450,8 +576,8 @@ mod a_sparse_file {
             STORED,
         );
         of_old_gnu_archives: Tar::new()
-            .bytes(&old_sparse(head("s", 20), &[(5, 10), (100_000, 10)], 200_000))
-            .bytes(&[STORED, &[0; 492]].concat());
+            .bytes(&old_sparse(head("s", 522), &[(5, 512), (100_000, 10)], 200_000))
+            .content(STORED);
     } }
 }
 
@@ -492,8 +618,15 @@ mod a_sparse_map_that_lies_is_refused {
         behind_the_end: "5,10,100000,10", "100005";
         shorter_than_the_content: "5,10", "200000";
         at_the_end_of_numbers: "5,10,18446744073709551615,10", "200000";
-        longer_than_the_content: "5,5,10,5,20,5,25,6", "200000";
+        longer_than_the_content: "0,512,1000,20", "200000";
     } }
+
+    #[test]
+    fn of_pieces_that_are_no_whole_blocks() {
+        let map: &[(&str, &[u8])] =
+            &[("GNU.sparse.size", b"200000"), ("GNU.sparse.map", b"5,10,100000,512")];
+        refused(vec![sparse_pax(map, STORED).end()], "no whole blocks");
+    }
 
     fn records(records: &[(&str, &[u8])], part: &str) {
         refused(vec![sparse_pax(records, STORED).end()], part);
@@ -502,12 +635,12 @@ mod a_sparse_map_that_lies_is_refused {
     each! { records {
         cut_off:
             &[("GNU.sparse.map", b"5,10,100"), ("GNU.sparse.size", b"200000")], "cut off";
-        without_a_size: &[("GNU.sparse.map", b"5,10,100000,10")], "size is not told";
+        without_a_size: &[("GNU.sparse.map", b"5,512,100000,10")], "size is not told";
         of_another_length:
             &[
                 ("GNU.sparse.size", b"200000"),
                 ("GNU.sparse.numblocks", b"3"),
-                ("GNU.sparse.map", b"5,10,100000,10"),
+                ("GNU.sparse.map", b"5,512,100000,10"),
             ],
             "wrong length";
         with_a_length_before_its_place: &[("GNU.sparse.numbytes", b"5")], "out of order";

@@ -19,6 +19,12 @@ pub const NAME: &str = "server.test";
 /// The host's own addresses on the cable, and its gateway.
 pub const HOST4: &str = "203.0.113.2";
 pub const GATEWAY4: &str = "203.0.113.1";
+/// Addresses of the host on another interface, as of a bridge of containers.
+pub const BRIDGE4: &str = "172.17.0.1";
+pub const BRIDGE6: &str = "2001:db8:17::1";
+/// Where clouds give credentials away.
+pub const METADATA4: &str = "169.254.169.254";
+pub const METADATA6: &str = "fd00:ec2::254";
 /// Ports of the host: one on its loopback, one on all its addresses.
 pub const LOOPBACK_PORT: u16 = 9001;
 pub const OPEN_PORT: u16 = 9002;
@@ -55,6 +61,11 @@ inside="nsenter --net --target $internet"
 ip addr add 203.0.113.2/24 dev cable
 ip addr add 2001:db8::2/64 dev cable nodad
 ip link set cable up
+ip link add docker0 type veth peer name docker1
+ip addr add 172.17.0.1/16 dev docker0
+ip addr add 2001:db8:17::1/64 dev docker0 nodad
+ip link set docker0 up
+ip link set docker1 up
 $inside ip addr add 203.0.113.1/24 dev cable
 $inside ip addr add 2001:db8::1/64 dev cable nodad
 $inside ip link set cable up
@@ -180,7 +191,8 @@ pub fn role() -> Option<(String, String)> {
 
 /// Plays the internet: a server of HTTP and one of names, on two addresses.
 pub fn play_internet() {
-    for address in [format!("{SERVER4}/32"), format!("{SERVER6}/128")] {
+    let metadata = [format!("{METADATA4}/32"), format!("{METADATA6}/128")];
+    for address in [format!("{SERVER4}/32"), format!("{SERVER6}/128")].into_iter().chain(metadata) {
         run("ip", &["addr", "add", &address, "dev", "lo"]);
     }
     run("ip", &["link", "set", "lo", "up"]);

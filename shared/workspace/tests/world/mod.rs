@@ -121,7 +121,7 @@ impl World {
 
 /// A guest that is this machine.
 pub fn files() -> Files<'static> {
-    Files::new(|| {
+    Files::new(banger_channel::files::Budget::new(std::time::Duration::from_mins(10)), || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         thread::spawn(move || serve(there));
         Ok(here)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::files::{Files, Limits, serve};
+use crate::files::{Budget, Files, serve};
 use std::{
     fs::{self, File, Permissions},
     io::Write,
@@ -13,7 +13,7 @@ use std::{
 use tar::EntryType::{self, Block, Char, Directory, Fifo, Link, Regular, Symlink};
 
 fn files() -> Files<'static> {
-    Files::new(|| {
+    Files::new(Budget::new(std::time::Duration::from_mins(5)), || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         thread::spawn(move || serve(there));
         Ok(here)
@@ -73,7 +73,7 @@ fn a_tree_comes_out_as_it_is() {
         [(&tree, &[][..], "."), (&dir.path().to_owned(), &[b"tree".as_slice()][..], "tree")]
     {
         fs::create_dir(&to).unwrap();
-        let mut tar = files().tar(root.to_str().unwrap(), paths, Limits::default()).unwrap();
+        let mut tar = files().tar(root.to_str().unwrap(), paths).unwrap();
         let taken = take(asked, ".").unpack(&mut tar, &to).unwrap();
         assert!(tar.failure().is_none());
         assert_eq!((taken.entries, taken.skipped), (11, 0), "{taken:?}");
@@ -242,7 +242,7 @@ fn what_does_not_end_is_cut_off() {
     long.set_size(1 << 40);
     long.set_cksum();
     let mut endless = long.as_bytes().chain(std::io::repeat(b'a'));
-    assert!(unpack(&mut endless).contains("does not end"));
+    assert!(unpack(&mut endless).contains("more than the limit"));
 
     // Nothing but a hole, as large as a number can say.
     let mut hole = tar::Header::new_gnu();
@@ -256,23 +256,46 @@ fn what_does_not_end_is_cut_off() {
     let gnu = hole.as_gnu_mut().unwrap();
     let large = |field: &mut [u8; 12]| field[..11].copy_from_slice(b"77777777777");
     gnu.sparse[0].set_length(0);
-    large(&mut gnu.sparse[0].offset);
-    gnu.sparse[0].offset[0] = 0x80;
+    gnu.sparse[0].offset = *b"\x80\0\0\0\0\x04\0\0\0\0\0\0";
     gnu.realsize = gnu.sparse[0].offset;
     hole.set_cksum();
     let mut bytes = hole.as_bytes().to_vec();
     bytes.write_all(&[0; 1024]).unwrap();
     assert!(unpack(&mut bytes.as_slice()).contains("hold more than"));
 
-    // Nobody waits for the end of a hole that they want no more of.
+    // A hole takes no time, however large; and who wants no more of a stream gets none.
     let gnu = hole.as_gnu_mut().unwrap();
     large(&mut gnu.sparse[0].offset);
     gnu.realsize = gnu.sparse[0].offset;
     hole.set_cksum();
     let bytes = [hole.as_bytes().as_slice(), &[0; 1024]].concat();
+    let taken = take("t", ".").unpack(&mut bytes.as_slice(), &fresh).unwrap();
+    assert_eq!(taken.bytes, fs::metadata(fresh.join("h")).unwrap().len());
+    fs::remove_file(fresh.join("h")).unwrap();
     let stopped = Take { stop: Arc::new(AtomicBool::new(true)), ..take("t", ".") };
     let error = stopped.unpack(&mut bytes.as_slice(), &fresh).unwrap_err();
     assert!(error.chain().ends_with("interrupted"), "{}", error.chain());
+
+    // Directories are remembered until the end; their names take no more than they may.
+    let path = format!("t/{}", ["d"; 15].map(|name| name.repeat(250)).join("/"));
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(Directory);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    let mut one = tar::Builder::new(Vec::new());
+    one.append_data(&mut header, &path, std::io::empty()).unwrap();
+    let one = one.get_ref().clone();
+    let mut all: Box<dyn Read> = Box::new(std::io::empty());
+    for _ in 0..20 {
+        all = Box::new(all.chain(std::io::Cursor::new(one.repeat(1000))));
+    }
+    let many = Take { entries: 1_000_000, ..take("t", ".") };
+    let error = many.unpack(&mut all, &fresh).unwrap_err().chain();
+    assert!(error.contains("bytes of names"), "{error}");
+    fs::remove_dir_all(fresh.join("d".repeat(250))).unwrap();
 
     let cut = stream(&[("t/a", Regular, "0123456789")]);
     assert!(!unpack(&mut &cut[..515]).is_empty());

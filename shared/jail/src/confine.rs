@@ -1,6 +1,5 @@
-//! Landlock (landlock(7)): a second fence round a VMM, kept by the kernel whatever its mounts are.
+//! Landlock (landlock(7)): a second fence, kept by the kernel whatever the mounts are.
 
-use crate::jail::Seen;
 use banger_doc::{Context, Result};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
@@ -12,8 +11,12 @@ use landlock::{
 const RULES: ABI = ABI::V6;
 
 /// Allows the calling process what it sees, as it sees it, and no signal to others, no abstract
-/// socket of others, no connection over TCP unless it `connects`.
-pub(crate) fn restrict(files: &[Seen], connects: bool) -> Result<()> {
+/// socket of others, no connection over TCP unless it `connects`. What it sees is a path below `/` and
+/// whether it may be written.
+pub(crate) fn restrict<'a>(
+    seen: impl IntoIterator<Item = (&'a str, bool)>,
+    connects: bool,
+) -> Result<()> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))
@@ -23,10 +26,10 @@ pub(crate) fn restrict(files: &[Seen], connects: bool) -> Result<()> {
         .and_then(|rules| rules.scope(Scope::from_all(RULES)))
         .and_then(Ruleset::create)
         .context("no rules can be made")?;
-    for file in files {
-        let path = PathFd::new(format!("/{}", file.inside)).context("a file is not there")?;
+    for (inside, writable) in seen {
+        let path = PathFd::new(format!("/{inside}")).context("a file is not there")?;
         let mut access = AccessFs::from_read(RULES);
-        if file.writable {
+        if writable {
             access = AccessFs::from_all(RULES) & !AccessFs::Execute;
         }
         rules = rules.add_rule(PathBeneath::new(path, access)).context("a rule is refused")?;
@@ -73,11 +76,9 @@ mod tests {
 
     fn restricted() {
         let dir = std::env::current_dir().unwrap();
-        let seen = |name: &str, writable| {
-            let inside = dir.join(name).strip_prefix("/").unwrap().to_str().unwrap().to_owned();
-            Seen { host: dir.join(name), inside, writable }
-        };
-        restrict(&[seen("read", false), seen("written", true)], false).unwrap();
+        let inside = |name: &str| dir.join(name).to_str().unwrap()[1..].to_owned();
+        let (read, written) = (inside("read"), inside("written"));
+        restrict([(read.as_str(), false), (written.as_str(), true)], false).unwrap();
         assert_eq!(fs::read_to_string("read").unwrap(), "words");
         assert!(fs::write("read", "changed").is_err());
         fs::write("written", "changed").unwrap();

@@ -5,14 +5,14 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path};
 const MAGIC: &[u8; 4] = b"\x7fELF";
 
 /// Says whether a file is a program or a kernel in this format; an error, it cannot be read.
-pub(crate) fn is_elf(path: &Path) -> std::io::Result<bool> {
+pub fn is_elf(path: &Path) -> std::io::Result<bool> {
     let mut magic = [0; 4];
     File::open(path)?.read_exact_at(&mut magic, 0)?;
     Ok(magic == *MAGIC)
 }
 
 /// Says whether a program needs a loader and libraries: one of 64 bits with a `PT_INTERP`.
-pub(crate) fn is_dynamic(program: &Path) -> bool {
+pub fn is_dynamic(program: &Path) -> bool {
     let look = || -> Option<bool> {
         let file = File::open(program).ok()?;
         let mut header = [0; 64];

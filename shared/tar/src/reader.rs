@@ -1,74 +1,67 @@
 //! A strict reader of tar archives: v7, POSIX with extended headers, GNU with long names and
-//! sparse files, numbers in octal or binary. What could be read in two ways is refused.
+//! sparse files, numbers in octal or binary. What could be read in two ways is refused: whatever
+//! this reader takes, GNU tar, bsdtar, busybox and Python list the same. Where one of them reads
+//! wrongly what GNU tar itself writes, it is taken all the same: busybox knows no sparse files and no
+//! size beyond 8 GiB in an extended header, Python calls some sparse files by their other name.
 
-use crate::header::{BLOCK, Header, Pieces, more_sparse, text};
-use crate::limits::{Limits, over, shown};
+use crate::Pieces;
+use crate::header::{BLOCK, Dialect, Header, more_sparse, text};
+use crate::input::Input;
+use crate::limits::{Limits, shown};
 use crate::pax;
 use banger_doc::{Context, Error, Result};
 
+/// The largest size that a header has room for in octal digits.
+const OCTAL_MAX: u64 = 0o777_7777_7777;
 /// Pieces of data in one sparse file.
 const MAX_PIECES: usize = 1 << 18;
 
-/// Where bytes come from, as many at a time as there happen to be.
-pub(crate) trait Input {
-    /// Returns the bytes that are at hand, none at the end.
-    fn fill(&mut self) -> Result<&[u8]>;
-    /// Passes over that many of them.
-    fn consume(&mut self, count: usize);
-    /// Passes over that many bytes, at hand or not; says whether there were so many.
-    fn skip(&mut self, mut count: u64) -> Result<bool> {
-        while count > 0 {
-            let bytes = self.fill()?.len() as u64;
-            if bytes == 0 {
-                return Ok(false);
-            }
-            let step = bytes.min(count);
-            self.consume(step as usize);
-            count -= step;
-        }
-        Ok(true)
-    }
-}
-
-impl Input for &[u8] {
-    fn fill(&mut self) -> Result<&[u8]> {
-        Ok(self)
-    }
-
-    fn consume(&mut self, count: usize) {
-        *self = &self[count..];
-    }
-}
-
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file, the only one that has content.
     File,
+    /// One more name of what came before.
     Hardlink,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Character,
+    /// A block device.
     Block,
+    /// A directory.
     Directory,
+    /// A named pipe.
     Fifo,
 }
 
 /// An entry, but for its content.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u16,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) seconds: i64,
-    pub(crate) nanos: u32,
-    pub(crate) device: (u64, u64),
-    /// The size of the file.
-    pub(crate) size: u64,
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The path as it was written: hostile.
+    pub path: Vec<u8>,
+    /// Where a link leads, as it was written.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u16,
+    /// Who owns it.
+    pub uid: u32,
+    /// The group that owns it.
+    pub gid: u32,
+    /// When its content changed, in seconds since 1970.
+    pub seconds: i64,
+    /// Nanoseconds above that.
+    pub nanos: u32,
+    /// A device's numbers, major and minor.
+    pub device: (u64, u64),
+    /// The size of the file, holes included, in bytes.
+    pub size: u64,
     /// Where in the file the content lies; nothing when it is all there.
-    pub(crate) pieces: Option<Pieces>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub pieces: Option<Pieces>,
+    /// Extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Default for Entry {
@@ -108,7 +101,8 @@ struct Extended {
 struct Sparse {
     /// The real name; the other one is for programs that know no sparse files.
     name: Option<Vec<u8>>,
-    version: (u64, u64),
+    major: Option<u64>,
+    minor: Option<u64>,
     size: Option<u64>,
     count: Option<u64>,
     numbers: Vec<u64>,
@@ -116,9 +110,9 @@ struct Sparse {
 }
 
 /// Reads an archive, entry after entry.
-pub(crate) struct Reader<'l, I> {
+pub struct Reader<I> {
     input: I,
-    limits: &'l Limits,
+    limits: Limits,
     /// Content of the entry in hand that was not read, and the padding after it.
     left: u64,
     padding: u64,
@@ -127,23 +121,24 @@ pub(crate) struct Reader<'l, I> {
     done: bool,
 }
 
-impl<'l, I: Input> Reader<'l, I> {
-    pub(crate) fn new(input: I, limits: &'l Limits) -> Self {
+impl<I: Input> Reader<I> {
+    /// Reads from where the input stands.
+    pub fn new(input: I, limits: Limits) -> Self {
         Self { input, limits, left: 0, padding: 0, entry: Entry::default(), done: false }
     }
 
     /// Returns the entry in hand.
-    pub(crate) fn entry(&self) -> &Entry {
+    pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
     /// Returns where the entry's content comes from next.
-    pub(crate) fn input(&self) -> &I {
+    pub fn input(&self) -> &I {
         &self.input
     }
 
     /// Goes to the next entry; says whether there is one.
-    pub(crate) fn next(&mut self) -> Result<bool> {
+    pub fn advance(&mut self) -> Result<bool> {
         if self.done {
             return Ok(false);
         }
@@ -167,16 +162,18 @@ impl<'l, I: Input> Reader<'l, I> {
             let twice = |what| Err(Error::failed(format!("an entry has two {what}")));
             match header.kind() {
                 b'x' if extended.is_some() => return twice("extended headers"),
+                b'g' if pending => {
+                    return Err(Error::failed("a header for all entries stands before one's own"));
+                }
                 b'L' if long_name.is_some() => return twice("long names"),
                 b'K' if long_link.is_some() => return twice("long link targets"),
                 b'x' => {
                     let body = self.small(header.size()?)?;
-                    extended = Some(Extended::read(&body, self.limits.xattrs)?);
+                    extended = Some(Extended::read(&body, &self.limits)?);
                 }
-                // What holds for all entries is a comment, in practice; all others pass over it too.
                 b'g' => {
                     let body = self.small(header.size()?)?;
-                    pax::records(&body, |_, _| Ok(()))?;
+                    pax::records(&body, for_all)?;
                 }
                 b'L' => long_name = Some(self.long(header.size()?)?),
                 b'K' => long_link = Some(self.long(header.size()?)?),
@@ -189,7 +186,7 @@ impl<'l, I: Input> Reader<'l, I> {
     }
 
     /// Hands on the content of the entry in hand, in pieces as they come.
-    pub(crate) fn content(&mut self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub fn content(&mut self, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         while self.left > 0 {
             let bytes = self.input.fill()?;
             if bytes.is_empty() {
@@ -204,7 +201,7 @@ impl<'l, I: Input> Reader<'l, I> {
     }
 
     /// Passes over everything to the end of the input.
-    pub(crate) fn drain(mut self) -> Result<I> {
+    pub fn drain(mut self) -> Result<I> {
         loop {
             let count = self.input.fill()?.len();
             if count == 0 {
@@ -223,23 +220,43 @@ impl<'l, I: Input> Reader<'l, I> {
         long_link: Option<Vec<u8>>,
     ) -> Result<()> {
         let mut entry = std::mem::take(&mut self.entry);
-        match long_name.or(extended.sparse.name.take()).or(extended.path) {
+        let twice = |what| Err(Error::failed(format!("an entry has two {what}")));
+        // A sparse file has another name for who knows none of those, and may have it at length.
+        let two_names = long_name.is_some() && (extended.sparse.any || extended.path.is_some());
+        match long_name.or(extended.sparse.name.take()).or(extended.path.take()) {
             Some(path) => entry.path = path,
-            None => header.name(&mut entry.path),
+            None => header.name(&mut entry.path)?,
         }
         self.entry.path.clone_from(&entry.path);
+        if two_names {
+            return twice("names");
+        }
+        if long_link.is_some() && extended.link.is_some() {
+            return twice("link targets");
+        }
         entry.link = long_link.or(extended.link).unwrap_or_else(|| header.link().to_vec());
-        let mut stored = match extended.size {
-            Some(size) => size,
-            None => header.size()?,
-        };
+        let told = header.size()?;
+        let mut stored = extended.size.unwrap_or(told);
+        // Who does not know extended headers goes by the header; it has no room for larger ones.
+        if stored != told && stored <= OCTAL_MAX {
+            return twice("sizes");
+        }
         let old_sparse = header.kind() == b'S';
         let slash = entry.path.ends_with(b"/");
         entry.kind = match header.kind() {
             // Before there were directories in archives, a slash told them apart.
-            0 | b'0' | b'7' if slash && stored == 0 => Kind::Directory,
+            0 if slash
+                && stored == 0
+                && header.dialect() == Dialect::Old
+                && header.short_name().ends_with(b"/") =>
+            {
+                Kind::Directory
+            }
             0 | b'0' | b'7' | b'S' if slash => {
                 return Err(Error::failed("a file's name ends with a slash"));
+            }
+            0 if header.short_name().ends_with(b"/") => {
+                return Err(Error::failed("a file's short name ends with a slash"));
             }
             0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::Hardlink,
@@ -255,9 +272,33 @@ impl<'l, I: Input> Reader<'l, I> {
                 )));
             }
         };
-        // Only files have content, whatever size the header of anything else tells.
-        if entry.kind != Kind::File {
+        // Only files have content.
+        if entry.kind != Kind::File && stored > 0 {
+            if !self.limits.idle_sizes {
+                return Err(Error::failed("it tells a size, but only files have content"));
+            }
             stored = 0;
+        }
+        if matches!(entry.kind, Kind::Hardlink | Kind::Symlink) {
+            if entry.link.is_empty() {
+                return Err(Error::failed("it is a link without a target"));
+            }
+        } else if !entry.link.is_empty() {
+            // busybox takes such a file for a hard link.
+            return Err(Error::failed("it has a link's target and is none"));
+        }
+        if entry.path.is_empty() && entry.kind != Kind::Directory {
+            return Err(Error::failed("it has no name"));
+        }
+        let dialect = header.dialect();
+        let known = match (old_sparse, extended.sparse.any) {
+            (false, false) => true,
+            (true, false) => dialect == Dialect::Gnu,
+            (false, true) => dialect == Dialect::Posix && entry.kind == Kind::File,
+            (true, true) => false,
+        };
+        if !known {
+            return Err(Error::failed("it is sparse in a way that is not known to all"));
         }
         entry.mode = (header.mode()? & 0o7777) as u16;
         entry.uid = owner("uid", extended.uid, header.uid())?;
@@ -315,8 +356,8 @@ impl<'l, I: Input> Reader<'l, I> {
 
     fn sparse(&mut self, sparse: Sparse) -> Result<(u64, Pieces)> {
         let size = sparse.size.ok_or_else(|| Error::failed("a sparse file's size is not told"))?;
-        let numbers = match sparse.version {
-            (1, 0) => {
+        let numbers = match (sparse.major.unwrap_or(0), sparse.minor.unwrap_or(0)) {
+            (1, 0) if sparse.numbers.is_empty() && sparse.count.is_none() => {
                 let count = self.line()?;
                 if count > MAX_PIECES as u64 {
                     return Err(too_sparse());
@@ -390,7 +431,7 @@ impl<'l, I: Input> Reader<'l, I> {
     /// Reads the body of a header that announces something, with its padding.
     fn small(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > self.limits.header_bytes {
-            return Err(over(format!(
+            return Err(self.limits.over(format!(
                 "an extended header has {size} bytes, more than the limit of {}",
                 self.limits.header_bytes
             )));
@@ -435,15 +476,18 @@ impl<'l, I: Input> Reader<'l, I> {
 }
 
 impl Extended {
-    fn read(body: &[u8], xattrs: usize) -> Result<Self> {
+    fn read(body: &[u8], limits: &Limits) -> Result<Self> {
         let mut found = Self::default();
         pax::records(body, |key, value| {
             found
                 .record(key, value)
                 .with_context(|| format!("the extended header's '{}' is wrong", shown(key)))?;
             // At once: each is compared with all before it.
-            if found.xattrs.len() > xattrs {
-                return Err(over(format!("an entry has more than {xattrs} extended attributes")));
+            if found.xattrs.len() > limits.xattrs {
+                return Err(limits.over(format!(
+                    "an entry has more than {} extended attributes",
+                    limits.xattrs
+                )));
             }
             Ok(())
         })?;
@@ -451,34 +495,39 @@ impl Extended {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let no_number = || Error::failed("it is no number");
-        let number = || {
-            if value.is_empty() {
-                Ok(None)
-            } else {
-                pax::decimal(value).map(Some).ok_or_else(no_number)
-            }
-        };
+        let number = || pax::decimal(value).ok_or_else(|| Error::failed("it is no number"));
         let words = || {
             if value.contains(&0) {
                 return Err(Error::failed("it has a NUL in it"));
             }
-            // An empty value takes back what was said.
-            Ok((!value.is_empty()).then(|| value.to_vec()))
+            // To some this takes back what was said before.
+            if value.is_empty() {
+                return Err(Error::failed("it is empty"));
+            }
+            Ok(value.to_vec())
         };
         match key {
-            b"path" => self.path = words()?,
-            b"GNU.sparse.name" => self.sparse.name = words()?,
-            b"linkpath" => self.link = words()?,
-            b"size" => self.size = number()?,
-            b"uid" => self.uid = number()?,
-            b"gid" => self.gid = number()?,
+            b"path" => once(&mut self.path, words()?)?,
+            b"GNU.sparse.name" => {
+                self.sparse.any = true;
+                once(&mut self.sparse.name, words()?)?;
+            }
+            b"linkpath" => once(&mut self.link, words()?)?,
+            b"size" => once(&mut self.size, number()?)?,
+            b"uid" => once(&mut self.uid, number()?)?,
+            b"gid" => once(&mut self.gid, number()?)?,
             b"mtime" => {
-                self.time = if value.is_empty() {
-                    None
-                } else {
-                    Some(pax::moment(value).ok_or_else(|| Error::failed("it is no time"))?)
-                };
+                let time = pax::moment(value).ok_or_else(|| Error::failed("it is no time"))?;
+                once(&mut self.time, time)?;
+            }
+            b"hdrcharset" | b"charset" => {
+                if !matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") {
+                    return Err(Error::failed("names are in letters that not all can read"));
+                }
+            }
+            // The sizes of files in pieces, of which only some programs know.
+            b"SCHILY.realsize" | b"GNU.volume.size" | b"GNU.volume.offset" => {
+                return Err(Error::failed("not all know what it means"));
             }
             b"RHT.security.selinux" => {
                 self.attribute(b"security.selinux", value.to_vec(), false);
@@ -520,10 +569,10 @@ impl Sparse {
             |value: &[u8]| pax::decimal(value).ok_or_else(|| Error::failed("it is no number"));
         self.any = true;
         match key {
-            b"major" => self.version.0 = number(value)?,
-            b"minor" => self.version.1 = number(value)?,
-            b"size" | b"realsize" => self.size = Some(number(value)?),
-            b"numblocks" => self.count = Some(number(value)?),
+            b"major" => once(&mut self.major, number(value)?)?,
+            b"minor" => once(&mut self.minor, number(value)?)?,
+            b"size" | b"realsize" => once(&mut self.size, number(value)?)?,
+            b"numblocks" => once(&mut self.count, number(value)?)?,
             b"offset" | b"numbytes" => {
                 let due: &[u8] =
                     if self.numbers.len().is_multiple_of(2) { b"offset" } else { b"numbytes" };
@@ -531,6 +580,9 @@ impl Sparse {
                     return Err(Error::failed("it is out of order"));
                 }
                 self.numbers.push(number(value)?);
+            }
+            b"map" if !self.numbers.is_empty() => {
+                return Err(Error::failed("it is told twice"));
             }
             b"map" => {
                 self.numbers = if value.is_empty() {
@@ -550,6 +602,45 @@ impl Sparse {
     }
 }
 
+/// Keeps what may be said once: some go by the first of two, some by the last.
+fn once<T>(place: &mut Option<T>, value: T) -> Result<()> {
+    if place.is_some() {
+        return Err(Error::failed("it is told twice"));
+    }
+    *place = Some(value);
+    Ok(())
+}
+
+/// Looks at a record that holds for all entries after it. Comments are; of all that has a meaning some
+/// programs take notice and some do not.
+fn for_all(key: &[u8], _: &[u8]) -> Result<()> {
+    let has_meaning = matches!(
+        key,
+        b"path"
+            | b"linkpath"
+            | b"size"
+            | b"uid"
+            | b"gid"
+            | b"uname"
+            | b"gname"
+            | b"mtime"
+            | b"atime"
+            | b"ctime"
+            | b"hdrcharset"
+            | b"charset"
+    ) || key.starts_with(b"GNU.")
+        || key.starts_with(b"LIBARCHIVE.")
+        || key.starts_with(b"RHT.")
+        || key.starts_with(b"SCHILY.") && key != b"SCHILY.archtype";
+    if has_meaning {
+        return Err(Error::failed(format!(
+            "an extended header sets '{}' for all entries",
+            shown(key)
+        )));
+    }
+    Ok(())
+}
+
 fn too_sparse() -> Error {
     Error::failed(format!("a sparse file has more than {MAX_PIECES} pieces"))
 }
@@ -558,7 +649,10 @@ fn too_sparse() -> Error {
 fn check_pieces(pieces: &[(u64, u64)], size: u64, stored: u64) -> Result<()> {
     let wrong = || Error::failed("a sparse file's map does not fit the file");
     let (mut end, mut total) = (0u64, 0u64);
+    let (mut is_whole, mut is_known) = (true, true);
     for (offset, length) in pieces {
+        is_known &= is_whole || *length == 0;
+        is_whole &= length.is_multiple_of(BLOCK as u64);
         if *offset < end {
             return Err(wrong());
         }
@@ -567,6 +661,10 @@ fn check_pieces(pieces: &[(u64, u64)], size: u64, stored: u64) -> Result<()> {
     }
     if end > size || total != stored {
         return Err(wrong());
+    }
+    // GNU tar begins each piece with a block of the archive, others where the last one ended.
+    if !is_known {
+        return Err(Error::failed("a sparse file's map has pieces that are no whole blocks"));
     }
     Ok(())
 }

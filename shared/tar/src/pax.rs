@@ -30,6 +30,10 @@ pub(crate) fn records(
             .position(|byte| *byte == b'=')
             .filter(|at| *at > 0)
             .ok_or_else(|| wrong("a record without a key"))?;
+        // Spaces before a key are none of it to some, and a NUL is its end.
+        if line[..equals].iter().any(|byte| *byte <= b' ') {
+            return Err(wrong("a record with a space in its key"));
+        }
         record(&line[..equals], &line[equals + 1..])?;
     }
     Ok(())
@@ -140,6 +144,8 @@ mod tests {
             b"6 abc\n",
             b"5 =b\n",
             b"6\ta=b\n",
+            b"7  a=b\n",
+            b"7 a\0=b\n",
             b"99999999999999999999 a=b\n",
             b"-6 a=b\n",
             b"6 a=b\nx",
