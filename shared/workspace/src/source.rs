@@ -128,14 +128,15 @@ impl Repository {
         let mut settings = Settings::of(&host)?;
         if let Some(key) = settings.partial() {
             let remote = key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.'));
-            let remote = shell_word(remote.map_or("origin", |(name, _)| name));
+            let remote = remote.map_or("origin", |(name, _)| name);
             return Err(Error::usage(format!(
                 "'{}' is a partial clone ('{}'): objects it lacks would have to be fetched",
                 root.display(),
                 key.escape_debug()
             ))
             .hint(format!(
-                "'git fetch --refetch --no-filter {remote}' and 'git config --unset-all {}' make it a whole one",
+                "'git fetch --refetch --no-filter {}' and 'git config --unset-all {}' make it a whole one",
+                shell_word(remote),
                 shell_word(key)
             )));
         }
