@@ -1,7 +1,7 @@
 //! A repository on the command line.
 
 use banger_cli::{Out, Program, find};
-use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan, visible};
+use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan, shell_word, visible};
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
@@ -118,10 +118,10 @@ impl Words {
         let Some(file) = plan.tools.first().filter(|_| is_wanted) else { return Ok(false) };
         let shown = visible(file, 4096);
         if !self.bootstrap && !plan.tools_allowed {
-            let path = word(&plan.host_path);
             out.note(&format!(
                 "note: '{shown}' names tools, which are not installed: whoever wrote it chose what runs; \
-                 'banger allow {path}' lets it, '--bootstrap' this once"
+                 'banger allow {}' lets it, '--bootstrap' this once",
+                shell_word(&plan.host_path)
             ));
             return Ok(false);
         }
@@ -144,7 +144,7 @@ impl Words {
         }
         error.hint(format!(
             "PATH is a repository; an image is given with '--image {}'",
-            banger_doc::shell_word(path)
+            shell_word(path)
         ))
     }
 
@@ -160,15 +160,6 @@ impl Words {
             .with_context(|| format!("VM '{vm}' runs, but has no workspace"))?;
         Ok(workspace.into_iter().next().map(|workspace| workspace.guest_path))
     }
-}
-
-/// Writes a path as one word for a shell.
-fn word(path: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,@%=:".contains(c);
-    if path.chars().all(is_plain) {
-        return path.to_owned();
-    }
-    format!("'{}'", visible(path, 8192).replace('\'', "'\\''"))
 }
 
 /// Has the guest's mise, if it has one, install what the repository names: to the end if `waits`,

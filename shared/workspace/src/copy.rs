@@ -5,6 +5,7 @@ use crate::{
     git::{Git, split_zero},
     host::{HostGit, Sort},
     source::is_ref_name,
+    temporary::Temporary,
 };
 use banger_doc::{Context, Error, Result};
 use std::{
@@ -144,7 +145,7 @@ impl Settings {
 /// The copy, gone with its value.
 #[derive(Debug)]
 pub(crate) struct Copy {
-    dir: tempfile::TempDir,
+    dir: Temporary,
     /// What stands for the directory that belongs to the work tree.
     git_dir: PathBuf,
     /// The repository's own objects.
@@ -154,7 +155,7 @@ pub(crate) struct Copy {
 impl Copy {
     /// Copies what git has to know of a repository.
     pub(crate) fn make(host: &HostGit, settings: &Settings) -> Result<Self> {
-        let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
+        let dir = Temporary::new()?;
         let common = dir.path().join("repo.git");
         let mut copy = Self { dir, git_dir: common.clone(), objects: common.join("objects") };
         for name in ["objects", "refs", "info"] {

@@ -2,7 +2,7 @@
 //! every file in them is read through one function.
 
 use crate::{git::is_oid, source::is_ref_name};
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shell_word};
 use nix::{
     dir,
     errno::Errno,
@@ -214,21 +214,7 @@ fn leads_out(at: &Path, real: &Path) -> Error {
         at.display().to_string().escape_debug(),
         real.display().to_string().escape_debug()
     ))
-    .hint(format!("'--trust-git-dir {}' takes it along, if it is yours", word(dir)))
-}
-
-/// Writes a path as one word for a shell.
-pub(crate) fn word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@%=:".contains(c);
-    if text.chars().all(is_plain) {
-        return text;
-    }
-    if text.chars().any(char::is_control) {
-        let quoted = text.escape_default().to_string().replace('\'', "\\'");
-        return format!("$'{quoted}'");
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
+    .hint(format!("'--trust-git-dir {}' takes it along, if it is yours", shell_word(dir)))
 }
 
 /// A work tree and its git directories.
@@ -303,7 +289,7 @@ fn unnamed(at: &Path, git: &Path, root: &Path) -> Error {
     .hint(format!(
         "'--trust-git-dir {}' takes it along, if it is yours; 'git worktree repair' mends a work tree \
          that was moved",
-        word(git)
+        shell_word(git)
     ))
 }
 
@@ -312,10 +298,7 @@ fn unnamed(at: &Path, git: &Path, root: &Path) -> Error {
 fn back_link_of(git: &Path, root: &Path) -> Option<BackLink> {
     let name = |dir: &Path| dir.file_name().map(OsStr::to_owned);
     let above = git.parent()?;
-    if name(above).as_deref() == Some(OsStr::new("worktrees")) {
-        return Some(BackLink::Linked);
-    }
-    above.ancestors().find_map(|dir| {
+    let of_module = above.ancestors().find_map(|dir| {
         let around = dir.parent()?;
         if name(dir).as_deref() != Some(OsStr::new("modules")) {
             return None;
@@ -332,7 +315,10 @@ fn back_link_of(git: &Path, root: &Path) -> Option<BackLink> {
             fs::canonicalize(tree.parent()?).ok().filter(|tree| holds(tree))
         };
         (is_around || is_linked().is_some()).then_some(BackLink::Module)
-    })
+    });
+    // A submodule may be called so too.
+    let is_linked = name(above).as_deref() == Some(OsStr::new("worktrees"));
+    of_module.or(is_linked.then_some(BackLink::Linked))
 }
 
 impl HostGit {
@@ -341,9 +327,9 @@ impl HostGit {
         let root = Dir::open(root)?;
         let at = root.join(b".git");
         let cannot = |why: String| {
-            Error::failed(format!("cannot use '{}'", root.path().display()))
-                .because(why)
-                .hint(format!("'git -C {} status' shows what git thinks of it", word(root.path())))
+            Error::failed(format!("cannot use '{}'", root.path().display())).because(why).hint(
+                format!("'git -C {} status' shows what git thinks of it", shell_word(root.path())),
+            )
         };
         let said = || format!("cannot look at '{}'", at.display());
         let mut back_link = BackLink::None;
@@ -624,9 +610,12 @@ fn no_object(at: &Path) -> Error {
 /// Reads a file of at most `most` bytes.
 pub(crate) fn read(file: &File, most: u64, at: &Path) -> Result<Vec<u8>> {
     let said = || format!("cannot read '{}'", at.display());
+    let size = file.metadata().with_context(said)?.len();
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).with_context(said)?;
-    if bytes.len() as u64 > most {
+    if size <= most {
+        file.take(most + 1).read_to_end(&mut bytes).with_context(said)?;
+    }
+    if size.max(bytes.len() as u64) > most {
         return Err(Error::failed(format!("'{}' is larger than {most} bytes", at.display())));
     }
     Ok(bytes)

@@ -6,6 +6,7 @@ use crate::{
     host::{self, Dir, HostGit, Trusted},
     index::{self, Index},
     remotes::remote_of,
+    temporary::Temporary,
 };
 use banger_doc::{Context, Error, Kind, Result};
 use banger_state::read_limited;
@@ -17,7 +18,7 @@ use std::{
 };
 
 /// The largest index of a repository that is read.
-const MAX_FILE: u64 = 1 << 30;
+const MAX_FILE: u64 = 512 << 20;
 /// The largest small file.
 const MAX_SMALL: u64 = 16 << 20;
 
@@ -104,6 +105,7 @@ impl Source {
         let trusted = Trusted::open(trusted)?;
         match host::find(&path)? {
             Some(root) => {
+                must_be_on_one_disk(&path, root)?;
                 let host = HostGit::open(root, &trusted)?;
                 Ok(Self::Repository(Box::new(Repository::open(host)?)))
             }
@@ -126,15 +128,16 @@ impl Repository {
         let mut settings = Settings::of(&host)?;
         if let Some(key) = settings.partial() {
             let remote = key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.'));
-            let remote = host::word(Path::new(remote.map_or("origin", |(name, _)| name)));
+            let remote = remote.map_or("origin", |(name, _)| name);
             return Err(Error::usage(format!(
                 "'{}' is a partial clone ('{}'): objects it lacks would have to be fetched",
                 root.display(),
                 key.escape_debug()
             ))
             .hint(format!(
-                "'git fetch --refetch --no-filter {remote}' and 'git config --unset-all {}' make it a whole one",
-                host::word(Path::new(key))
+                "'git fetch --refetch --no-filter {}' and 'git config --unset-all {}' make it a whole one",
+                shell_word(remote),
+                shell_word(key)
             )));
         }
         host.check_work_tree(settings.get("core.worktree"), settings.is_true("core.bare"))?;
@@ -199,7 +202,7 @@ impl Repository {
     /// Replaces what was read of a split or sparse index by a whole one, made in a repository of
     /// banger's: git would touch trees and shared indexes in the one it reads.
     fn make_index_whole(&mut self, oid_len: usize) -> Result<()> {
-        let dir = tempfile::tempdir().context("cannot make a scratch directory")?;
+        let dir = Temporary::new()?;
         let copy = dir.path().join("index");
         let form = format!("--object-format={}", self.format);
         Git::at(dir.path()).run(["init", "-q", "--bare", "--template=", &form, "repo.git"], b"")?;
@@ -345,6 +348,20 @@ impl Repository {
     }
 }
 
+/// Fails where git would not look so far up for a repository.
+fn must_be_on_one_disk(path: &Path, root: &Path) -> Result<()> {
+    let disk = |dir: &Path| fs::metadata(dir).map(|meta| meta.dev()).ok();
+    if disk(path) == disk(root) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("cannot use '{}'", path.display()))
+        .because(format!("'{}', which has a '.git', is on another file system", root.display()))
+        .hint(format!(
+            "give {} itself, or a directory without a '.git' above it",
+            shell_word(root)
+        )))
+}
+
 /// Fails unless git takes the repository for one, and for one of somebody it trusts.
 fn accepted(host: &HostGit, copy: &Copy) -> Result<()> {
     let root = host.root.path();
@@ -361,7 +378,7 @@ fn accepted(host: &HostGit, copy: &Copy) -> Result<()> {
     }
     Err(Error::failed(format!("cannot use '{}'", root.display()))
         .because(git::said(&ended))
-        .hint(format!("'git -C {} status' shows what git thinks of it", host::word(root))))
+        .hint(format!("'git -C {} status' shows what git thinks of it", shell_word(root))))
 }
 
 /// Returns what the user and the system set, and then what the repository does.

@@ -8,6 +8,7 @@ use crate::{
     index::Index,
     plan::MODULE,
     source::Repository,
+    temporary::Temporary,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
@@ -76,7 +77,7 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
 pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
     let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
     // The rules alone, as git reads them.
-    let scratch = tempfile::tempdir().context("cannot make a scratch directory")?;
+    let scratch = Temporary::new()?;
     let tree = scratch.path().join("tree");
     fs::create_dir(&tree).context("cannot make a scratch directory")?;
     let git = git.clone().work_tree(&tree).env("GIT_INDEX_FILE", scratch.path().join("index"));

@@ -710,6 +710,24 @@ fn layouts_that_name_each_other_go_in_as_they_are() {
 }
 
 #[test]
+fn a_repository_on_another_disk_above_is_none_that_git_would_find() {
+    let world = World::new(ONE);
+    let line = "mount -t tmpfs none \"$0\" && exec \"$1\" --exact prepare_as_told --nocapture";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", line])
+        .args([world.host().join("d"), std::env::current_exe().unwrap()])
+        .env("WATCHED_TOP", world.path())
+        .env("WATCHED_PATH", world.host().join("d"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    // Where no namespace is to be had there is nothing to see.
+    if said.contains("WATCHED") {
+        assert!(said.contains("is on another file system"), "{said}");
+    }
+}
+
+#[test]
 fn what_the_user_set_counts_wherever_it_is_written() {
     let world = World::new(
         "git init -q; echo a >a; git add a; git commit -qm one; echo s >a.swp; echo k >k; \
