@@ -42,6 +42,8 @@ enum As {
     Shut,
     /// The root of an ordinary user's namespace, as in a container without privileges.
     Lesser,
+    /// A user who may not make taps.
+    Tapless,
 }
 
 /// What runs it.
@@ -60,7 +62,7 @@ who=$1 user=$2 bin=$3 vmm=$4 to=$5; shift 5
 mount -t tmpfs banger /mnt
 mknod -m 666 /mnt/kvm c 10 232; mknod -m 666 /mnt/tun c 10 200; chmod 666 /mnt/kvm /mnt/tun
 # Root's network has a device of its own.
-if [ "$who" = root ]; then chmod 600 /mnt/tun; fi
+case $who in root | tapless) chmod 600 /mnt/tun ;; esac
 if [ -e /dev/kvm ]; then mount --bind /mnt/kvm /dev/kvm; fi
 mount --bind /mnt/tun /dev/net/tun; umount -l /mnt
 # Something below the system's libraries, as some hosts have it.
@@ -158,6 +160,7 @@ impl Host {
             As::User => "user",
             As::Shut => "shut",
             As::Lesser => "lesser",
+            As::Tapless => "tapless",
         };
         let mut command = self.sandbox.command("unshare");
         command.args(["-m", "bash", "-euc", DEVICES, "sh", who, USER]);
@@ -403,6 +406,9 @@ fn a_guest_runs_in_its_jail(who: As, vmm: Vmm) {
     assert!(logs.ok().text().contains(GREETING), "{}", logs.all());
 
     confined(&host, &view);
+    if who == As::Root {
+        led_out(&view);
+    }
 
     // Held still and let go by the real program, or not where its guest would be lost.
     let paused = host.run("vm-pause", &["web"]);
@@ -459,6 +465,61 @@ fn a_guest_runs_in_its_jail(who: As, vmm: Vmm) {
         }
         host.nothing_remains("web");
     }
+}
+
+/// A root's way out is there, though the device for it is root's alone, and runs as a user of its own.
+fn led_out(view: &Value) {
+    let vmm = pid(view, "vmm_process");
+    let end = Instant::now() + Duration::from_mins(1);
+    let has_way = || {
+        let links = fs::read_to_string(format!("/proc/{vmm}/net/dev")).unwrap_or_default();
+        links.contains("pasta0:")
+    };
+    while !has_way() {
+        assert!(Instant::now() < end, "no way out");
+        sleep(Duration::from_millis(50));
+    }
+    let holders = fs::read_dir("/proc").expect("processes").flatten().filter_map(|entry| {
+        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        let uid: u32 = uid.split_whitespace().next()?.parse().ok()?;
+        (0x7040_0000..0x7080_0000).contains(&uid).then_some(uid)
+    });
+    assert!(holders.count() >= 2, "the holder and pasta");
+}
+
+#[test]
+fn a_user_without_taps_is_carried_by_passt() {
+    let Some(host) = Host::new(As::Tapless, Qemu, Then::Halts) else { return };
+    host.create("web", "user");
+    let view = host.start("web");
+    let notes = view["running"]["notes"].to_string();
+    let why = "network: passt without a namespace, since '/dev/net/tun' cannot be opened";
+    assert!(notes.contains(why) && !notes.contains("jail"), "{notes}");
+    let proc = PathBuf::from(format!("/proc/{}", pid(&view, "vmm_process")));
+    assert!(names(proc.join("root/dev")).is_subset(&set(&["kvm", "urandom"])));
+    // QEMU itself is in no network: all it has is the socket.
+    let links = fs::read_to_string(proc.join("net/dev")).expect("its interfaces");
+    assert_eq!(links.lines().skip(2).count(), 1, "{links}");
+    let words = fs::read_to_string(proc.join("cmdline")).expect("its command line");
+    assert!(words.contains("stream,id=net,server=off,addr.type=fd"), "{words}");
+    let stub = pid(&view, "stub").to_string();
+    let is_carrier = |entry: fs::DirEntry| {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let words = read("cmdline").replace('\0', " ");
+        words.contains("passt")
+            && words.contains("--no-map-gw")
+            && words.contains("-t none -u none")
+            && read("status").contains(&format!("PPid:\t{stub}\n"))
+    };
+    let found = || fs::read_dir("/proc").expect("processes").flatten().any(is_carrier);
+    if fs::read_to_string("/proc/net/route")
+        .is_ok_and(|t| t.lines().any(|l| l.contains("\t00000000\t")))
+    {
+        assert!(found(), "no passt below the stub");
+    }
+    host.run("vm-kill", &["web"]).ok();
+    host.nothing_remains("web");
 }
 
 fn vmm_ends_by(vmm: Vmm, signal: Signal) -> bool {

@@ -49,7 +49,7 @@ pub(crate) fn checks() -> Vec<Check> {
             "nft",
             None,
             &remedy::NFTABLES,
-            "guests need '--net none', or '--allow-host' for QEMU's own user network",
+            "'passt' carries guests' packets instead, without a ruleset",
         ),
         needed("e2fsck", &remedy::E2FSPROGS),
         needed("resize2fs", &remedy::E2FSPROGS),
@@ -190,7 +190,7 @@ fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
 
 fn tun(config: &Config) -> Check {
     let path = "/dev/net/tun";
-    let instead = "guests need '--net none', or '--allow-host' for QEMU's own user network";
+    let instead = "'passt' carries guests' packets instead, without a ruleset";
     let user = banger_net::RunAs::needed(config.run_as.as_deref());
     let error = match OpenOptions::new().read(true).write(true).open(path) {
         // A root of a user namespace cannot give its network's user a device.

@@ -128,7 +128,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .create(place::VM_RUN)
         .context("cannot make 'run'")?;
 
-    let Prepared { mut machine, network, addresses, notes, ports } =
+    let Prepared { mut machine, network, carrier, addresses, notes, ports } =
         prepare(start.state, start.folder, until)?;
     // Before anything runs: a port that cannot be had ends the start.
     let mut ports = HostSide::bind(start.folder.name(), ports)?;
@@ -149,8 +149,13 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .context("cannot open the VMM's output")?;
     let launch = machine.launch()?;
     let prepared = start.begun.elapsed();
-    let mut stub =
-        Stub::start(&launch, network.as_ref(), &output_end.into(), &disks.share()?, until)?;
+    let mut stub = Stub::start(
+        &launch,
+        (network.as_ref(), carrier.as_ref()),
+        &output_end.into(),
+        &disks.share()?,
+        until,
+    )?;
     drop(launch);
     machine.started()?;
     running.stub = process_of(stub.pid.as_raw() as u32);

@@ -6,7 +6,7 @@ use banger_doc::{
     Channel, Context, Disks, Error, Guest, HostPorts, Image, Kernel, NetMode, Result, Spec, Vm,
 };
 use banger_machine::{Disk, Machine, Plan};
-use banger_net::{Options, RunAs, Tools};
+use banger_net::{Carrier, Options, RunAs, Tools};
 use banger_state::{State, VmFolder, clock_ms, place};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -25,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) machine: Box<dyn Machine>,
     /// The namespace to run it in, where the host is known to lack nothing for one.
     pub(crate) network: Option<Wish>,
+    /// What carries the guest's packets where there is none.
+    pub(crate) carrier: Option<Carrier>,
     pub(crate) addresses: Vec<String>,
     pub(crate) notes: Vec<String>,
     /// Which ports of the host are to lead into the guest.
@@ -59,8 +61,12 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
+    let carrier = without.as_ref().and_then(|_| carrier(&spec, &config, &kernel, &addresses));
+    plan.carried = carrier.is_some();
     let (machine, note) = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
-    if let Some(why) = without {
+    if let (Some(why), true) = (&without, carrier.is_some()) {
+        notes.push(carried_network(why));
+    } else if let Some(why) = without {
         if !spec.allow_host {
             return Err(refuse_network(&why));
         }
@@ -84,7 +90,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     notes.extend(synced.notes);
     write_initramfs(state, &kernel, &guest, &contents)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
-    Ok(Prepared { machine, network, addresses, notes, ports: spec.ports })
+    Ok(Prepared { machine, network, carrier, addresses, notes, ports: spec.ports })
 }
 
 fn check(image: &Image, kernel: &Kernel) -> Result<()> {
@@ -144,6 +150,7 @@ fn plan(
         disks,
         mac: (spec.net != NetMode::None).then(|| vm.mac.clone()),
         tap: None,
+        carried: false,
         user_network: String::new(),
         verbose: false,
         namespaces: banger_net::user_namespaces(false),
@@ -192,6 +199,27 @@ fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, S
     let tools = Tools::find(run_as, config.binaries.pasta.as_deref())?;
     let options = Options { run_as, allow_host: spec.allow_host, by_name: true };
     Ok(Wish { tools, plan: plan.clone(), options })
+}
+
+/// Returns what carries the guest's packets on a host that gives no tap, if anything does.
+fn carrier(
+    spec: &Spec,
+    config: &Config,
+    kernel: &Kernel,
+    plan: &banger_net::Plan,
+) -> Option<Carrier> {
+    let run_as = RunAs::needed(config.run_as.as_deref()).ok()?;
+    let pasta = config.binaries.pasta.as_deref();
+    let carrier = Carrier::find(run_as, pasta, plan, spec.allow_host).ok()?;
+    banger_machine::streams(&kernel.architecture, &config.binaries).then_some(carrier)
+}
+
+/// What the user is to know of a VM whose packets `passt` carries.
+fn carried_network(why: &str) -> String {
+    format!(
+        "network: passt without a namespace, since {why}; the guest reaches services that listen on all \
+         of this host's addresses"
+    )
 }
 
 /// Refuses QEMU's own network, which opens the host's loopback to the guest, to whom did not allow that.

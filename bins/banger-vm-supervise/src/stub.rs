@@ -4,7 +4,7 @@
 use crate::prepare::refuse_network;
 use banger_doc::{Context, Error, Result};
 use banger_machine::{BUSY, Launch, Way};
-use banger_net::{Network, Options, Tools};
+use banger_net::{Carrier, Network, Options, Tools};
 use banger_state::place;
 use nix::{
     cmsg_space,
@@ -78,6 +78,8 @@ struct Child<'a> {
     /// When it has to have begun.
     until: Instant,
     network: Option<&'a Wish>,
+    /// What carries the guest's packets instead, and its end of the socket.
+    carrier: Option<(&'a Carrier, &'a OwnedFd)>,
     inherit: &'a [OwnedFd],
     /// Says that the disks are in use, as long as anybody has it; there is nothing to read.
     stdin: &'a OwnedFd,
@@ -108,7 +110,7 @@ impl Stub {
     /// file, is what says that the disks are in use.
     pub(crate) fn start(
         launch: &Launch,
-        network: Option<&Wish>,
+        (network, carrier): (Option<&Wish>, Option<&Carrier>),
         output: &OwnedFd,
         disks: &OwnedFd,
         until: Instant,
@@ -121,6 +123,7 @@ impl Stub {
             way,
             until,
             network,
+            carrier: carrier.zip(launch.carried.as_ref()),
             inherit: &launch.inherit,
             // The one descriptor that every VMM keeps, Firecracker's jailer included.
             stdin: disks,
@@ -228,6 +231,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
         let mut keep = vec![report_end.as_raw_fd(), life_end.as_raw_fd()];
         keep.extend([vmm.stdin, vmm.stdout, vmm.stderr].map(AsRawFd::as_raw_fd));
         keep.extend(vmm.inherit.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(vmm.carrier.map(|(_, end)| end.as_raw_fd()));
         close_others(&keep);
         be_stub(vmm, &report_end, &life_end, flags, ids)
     };
@@ -363,6 +367,13 @@ fn be_stub(
             return 1;
         }
     };
+    if let Some((carrier, end)) = vmm.carrier
+        && let Err(error) = carrier.start(end.as_fd(), vmm.stderr.as_fd())
+    {
+        let words = error.chain();
+        say(b'U', &words.as_bytes()[..words.len().min(WORDS)]);
+        return 1;
+    }
     let mut command = Command::new(plan.get_program());
     command.args(plan.get_args()).env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
     command.envs(std::env::var_os(place::MARK).map(|mark| (place::MARK, mark)));

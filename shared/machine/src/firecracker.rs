@@ -301,6 +301,7 @@ impl Machine for Firecracker {
         Ok(Launch {
             ways: vec![Way { command, jail: Some(jail), without_tap: None, user }],
             inherit: Vec::new(),
+            carried: None,
             stdout: Some(end.into()),
         })
     }
@@ -655,6 +656,7 @@ mod tests {
             disks: vec![disk("base", true), disk("overlay", false)],
             mac: None,
             tap: None,
+            carried: false,
             user_network: String::new(),
             verbose: false,
             namespaces: Ok(()),

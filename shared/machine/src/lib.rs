@@ -15,7 +15,7 @@ pub use api::BUSY;
 pub use cgroup::{forget, groups, remove_group, strays};
 pub use firecracker::{Firecracker, complaint};
 pub use kvm::{Kvm, group, join_hint, kvm};
-pub use qemu::Qemu;
+pub use qemu::{Qemu, streams};
 pub use versions::{Answer, Fault, GET_FIRECRACKER, Version};
 
 use banger_channel::bridge::Device;
@@ -63,8 +63,10 @@ pub struct Plan {
     /// Hardware address of the network interface; none, no interface.
     pub mac: Option<String>,
     /// Name of the tap device behind that interface, in the VMM's network namespace; none, and
-    /// QEMU's own user network is behind it.
+    /// a socket or QEMU's own user network is behind it.
     pub tap: Option<String>,
+    /// Whether a socket is behind it without a tap, whose other end is [`Launch::carried`].
+    pub carried: bool,
     /// What QEMU's own user network is told, in the words of its `-netdev user`.
     pub user_network: String,
     /// Whether the kernel is to tell all it does, from its first line on.
@@ -113,6 +115,8 @@ pub struct Launch {
     /// Descriptors that the command lines name by number; the VMM has to inherit them, and nobody
     /// else.
     pub inherit: Vec<OwnedFd>,
+    /// The host's end of the socket behind the guest's interface, where there is one.
+    pub carried: Option<OwnedFd>,
     /// What becomes its standard output, if that is the console; a log of the caller's otherwise.
     pub stdout: Option<OwnedFd>,
 }

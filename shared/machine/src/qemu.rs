@@ -13,7 +13,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// A firmware that does the little a kernel needs, where SeaBIOS looks at each disk first.
@@ -60,6 +60,8 @@ struct Inherited {
     sockets: [RawFd; 3],
     /// Those of each disk: one to read, and one to write unless the guest may only read.
     disks: Vec<Vec<RawFd>>,
+    /// The socket behind the guest's interface, if there is one.
+    carried: Option<RawFd>,
 }
 
 impl Qemu {
@@ -99,10 +101,15 @@ impl Machine for Qemu {
     fn launch(&mut self) -> Result<Launch> {
         let ends = self.ends.take().expect("because a machine is launched once");
         let disks = self.plan.disks.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let carried = (self.plan.carried && self.plan.mac.is_some())
+            .then(UnixStream::pair)
+            .transpose()
+            .context("cannot make a socket for the network")?;
         let numbers = |files: &[OwnedFd]| files.iter().map(AsRawFd::as_raw_fd).collect();
         let inherited = Inherited {
             sockets: ends.each_ref().map(AsRawFd::as_raw_fd),
             disks: disks.iter().map(|files| numbers(files)).collect(),
+            carried: carried.as_ref().map(|(end, _)| end.as_raw_fd()),
         };
         let command = |program: &Path, plan: &Plan| {
             let mut command = Command::new(program);
@@ -139,8 +146,10 @@ impl Machine for Qemu {
             without_tap: Some((command(&self.program, &without_tap), None)),
             user: None,
         });
-        let inherit = ends.into_iter().chain(disks.into_iter().flatten()).collect();
-        Ok(Launch { ways, inherit, stdout: None })
+        let (end, carried) = carried.unzip();
+        let inherit = ends.into_iter().chain(disks.into_iter().flatten());
+        let inherit = inherit.chain(end.map(OwnedFd::from)).collect();
+        Ok(Launch { ways, inherit, carried: carried.map(OwnedFd::from), stdout: None })
     }
 
     fn guest_channel(&self) -> Channel {
@@ -200,17 +209,29 @@ impl Qemu {
         if self.accelerator == Accelerator::Kvm {
             see("/dev/kvm".into(), "dev/kvm", true);
         }
-        let by_itself = plan.mac.is_some() && plan.tap.is_none();
+        let by_itself = plan.mac.is_some() && plan.tap.is_none() && !plan.carried;
         if plan.tap.is_some() {
             see("/dev/net/tun".into(), "dev/net/tun", true);
         } else if by_itself && Path::new("/etc/resolv.conf").exists() {
             see("/etc/resolv.conf".into(), "etc/resolv.conf", false);
         }
         let mut jail = Jail::new(files, JAIL, End::Own(user));
-        jail.unplugged = plan.mac.is_none();
+        jail.unplugged = plan.mac.is_none() || plan.carried;
         jail.connects = by_itself;
         jail
     }
+}
+
+/// Says whether the QEMU of an architecture can have a socket behind a guest's interface: those from 7.2 on.
+pub fn streams(architecture: &str, binaries: &Binaries) -> bool {
+    let say = || -> Option<(u32, u32)> {
+        let program = find(architecture, binaries).ok()?;
+        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut numbers = text.split_once("version ")?.1.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    say().is_some_and(|version| version >= (7, 2))
 }
 
 /// Opens a disk as often as QEMU has to: for writing it reads the disk's beginning first.
@@ -319,9 +340,10 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
     // What the guest does not use is the host's again.
     add("-device", format!("virtio-balloon-{MODERN},free-page-reporting=on"));
     if let Some(mac) = &plan.mac {
-        let way = match &plan.tap {
-            Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
-            None => format!("user,id=net,{}", plan.user_network),
+        let way = match (&plan.tap, inherited.carried) {
+            (Some(tap), _) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
+            (None, Some(fd)) => format!("stream,id=net,server=off,addr.type=fd,addr.str={fd}"),
+            (None, None) => format!("user,id=net,{}", plan.user_network),
         };
         add("-netdev", way);
         add("-device", format!("virtio-net-{MODERN},netdev=net,mac={mac},romfile="));
@@ -380,6 +402,7 @@ mod tests {
             ],
             mac: None,
             tap: None,
+            carried: false,
             user_network: "net=192.0.2.0/24".into(),
             verbose: false,
             namespaces: Ok(()),
@@ -389,7 +412,8 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_the_plan_says() {
-        let inherited = Inherited { sockets: [3, 4, 5], disks: vec![vec![6], vec![7, 8]] };
+        let inherited =
+            Inherited { sockets: [3, 4, 5], disks: vec![vec![6], vec![7, 8]], carried: None };
         let line = words(&plan(), Accelerator::Tcg, &inherited).join(" ");
         assert!(
             line.contains("-accel tcg,thread=multi -cpu max,-erms,-fsrm -smp 2 -m 512M"),
@@ -426,7 +450,14 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("-netdev user,id=net,net=192.0.2.0/24 "), "{line}");
+        let carried = Inherited { carried: Some(9), ..inherited };
+        let line = words(&plan, Accelerator::Kvm, &carried).join(" ");
+        assert!(
+            line.contains("-netdev stream,id=net,server=off,addr.type=fd,addr.str=9 "),
+            "{line}"
+        );
         plan.tap = Some("tap0".into());
+        let inherited = carried;
         let line = words(&plan, Accelerator::Kvm, &inherited).join(" ");
         assert!(line.contains("-netdev tap,id=net,ifname=tap0,script=no"), "{line}");
     }

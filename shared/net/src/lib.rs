@@ -16,12 +16,14 @@ mod address;
 mod holder;
 mod keeper;
 mod link;
+mod passt;
 mod pasta;
 mod rules;
 mod tools;
 
 pub use address::Plan;
 pub use holder::{Network, Options};
+pub use passt::Carrier;
 pub use tools::{RunAs, Tools, may_open_tun, user_namespaces};
 
 /// The guest's interface on the host's side.

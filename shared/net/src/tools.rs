@@ -120,7 +120,7 @@ pub fn may_open_tun(run_as: Option<RunAs>) -> bool {
 }
 
 /// Finds a program in `PATH`, and where an ordinary user's `PATH` does not lead.
-fn program(name: &str, package: &str) -> Result<PathBuf, String> {
+pub(crate) fn program(name: &str, package: &str) -> Result<PathBuf, String> {
     which::which(name)
         .ok()
         .or_else(|| {

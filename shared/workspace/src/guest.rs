@@ -439,11 +439,8 @@ fn linked_work_trees(
     let asked: Vec<&[u8]> = places_of.iter().chain(&heads_of).map(Vec::as_slice).collect();
     let mut read =
         if asked.is_empty() { BTreeMap::new() } else { small_files(files, &dir, &asked, 8192)? };
-    let counted: BTreeSet<&[u8]> = places
-        .iter()
-        .map(|(dir, _)| dir.as_slice())
-        .filter(|dir| !ignored.contains(dir))
-        .collect();
+    let counted: BTreeSet<&[u8]> =
+        places.iter().map(|(dir, _)| dir.as_slice()).filter(|dir| !ignored.contains(dir)).collect();
     let mut trees = Vec::new();
     for (at, name) in names.iter().enumerate() {
         let place = read.remove(&at).unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::{
     remotes::remote_of,
     temporary::Temporary,
 };
-use banger_doc::{Context, Error, Kind, Result};
+use banger_doc::{Context, Error, Kind, Result, shell_word};
 use banger_state::read_limited;
 use std::{
     collections::BTreeMap,
