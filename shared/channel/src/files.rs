@@ -11,6 +11,7 @@ mod owner;
 mod relay;
 mod serve;
 mod take;
+mod tree;
 mod turn;
 mod whole;
 mod wire;

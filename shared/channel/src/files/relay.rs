@@ -1,6 +1,6 @@
 //! Passing a tar stream on: read strictly, looked at name by name, and written anew.
 
-use super::{is_inside, serve::plain_path, take::Made};
+use super::{is_inside, take::Made, tree::plain_path};
 use banger_doc::{Context, Error, Result};
 use banger_tar::{Buffered, Entry, Holes, Kind, Reader, Writer, shown};
 use std::io::{Read, Write};

@@ -1,33 +1,23 @@
-//! The guest's end of the files service. Links are never followed below a root, so that what a host
-//! writes lands where the host said, whatever the guest makes of its tree meanwhile.
+//! The guest's end of the files service: what a host asks for, done with a [`Tree`].
 
 use super::holes;
 use super::link::append_link;
 use super::owner::{Acting, Owner};
+use super::tree::{Item, Tree, kind, plain_path};
 use super::turn::Turn;
 use super::whole::Whole;
-use super::wire::{MARK, MAX_PATH, Op, PRESENT, Request, is_inside};
+use super::wire::{MARK, MAX_PATH, Op, Request, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use banger_tar::Kind as Sort;
 use banger_tree::{MAX_DEPTH, remove_tree_if_there};
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{
-        AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat,
-    },
-    sys::{
-        stat::{
-            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat,
-            futimens, major, makedev, minor, mkdirat, mknodat, utimensat,
-        },
-        time::TimeSpec,
-    },
-    unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, symlinkat, syncfs, unlinkat},
+    fcntl::{AtFlags, OFlag, openat, readlinkat},
+    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, makedev, minor},
 };
 use sha2::{Digest, Sha256};
 use std::{
-    cell::{Cell, RefCell},
     collections::{HashMap, hash_map::Entry as Slot},
     ffi::{CString, OsStr},
     fs::{self, File},
@@ -37,10 +27,6 @@ use std::{
         unix::{ffi::OsStrExt, fs::lchown},
     },
     path::{Path, PathBuf},
-    rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::{Duration, Instant, SystemTime},
 };
 
 /// The longest first line.
@@ -114,12 +100,13 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<
         Op::PutFresh | Op::PutAside => put_whole(root, &request, writer, reader)?,
         Op::PutWithin | Op::PutInto => {
             let acting = writer.act_in(root)?;
-            let mut tree = Tree::open(root)?;
-            tree.keeps = request.op == Op::PutInto;
-            tree.plain = request.plain;
-            tree.own = acting.is_some();
-            tree.unpack(reader, true)?;
-            syncfs(&tree.fd).context("cannot sync")?;
+            let keeps = request.op == Op::PutInto;
+            let tree = Tree::open(root)?
+                .keeping(keeps)
+                .plain(request.plain)
+                .owned_by_maker(acting.is_some());
+            unpack(&tree, reader, Unpack { replace: true, keeps_root: keeps })?;
+            tree.sync()?;
         }
         Op::Remove => {
             let _acting = writer.act_in(root)?;
@@ -129,11 +116,11 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<
             let tree = Tree::open(root)?;
             let mut writer = BufWriter::with_capacity(64 << 10, reader.get_mut());
             match request.op {
-                Op::Scan => tree.scan(&mut writer)?,
-                Op::Stat => tree.stat(&paths, &mut writer)?,
-                Op::Get => tree.get(&paths, &mut writer)?,
-                Op::Hash => tree.hash(&paths, &mut writer)?,
-                _ => tree.tar(&paths, &mut writer)?,
+                Op::Scan => scan(&tree, &mut writer)?,
+                Op::Stat => stat(&tree, &paths, &mut writer)?,
+                Op::Get => get(&tree, &paths, &mut writer)?,
+                Op::Hash => hash(&tree, &paths, &mut writer)?,
+                _ => tar_of(&tree, &paths, &mut writer)?,
             }
             writer.flush().context("cannot write an answer")?;
         }
@@ -210,11 +197,9 @@ fn put_whole<S: Read>(
     }
     let mut fill = || -> Result<()> {
         let _acting = if lacks_rights { act(&owner)? } else { None };
-        let mut tree = Tree::open(&new)?;
-        tree.plain = request.plain;
-        tree.own = owner.is_some();
-        tree.unpack(reader, false)?;
-        syncfs(&tree.fd).context("cannot sync")
+        let tree = Tree::open(&new)?.plain(request.plain).owned_by_maker(owner.is_some());
+        unpack(&tree, reader, Unpack { replace: false, keeps_root: false })?;
+        tree.sync()
     };
     let done = fill().and_then(|()| {
         if is_there && !is_empty {
@@ -250,522 +235,46 @@ fn free_name(root: &Path) -> PathBuf {
     }
 }
 
-/// An open root.
-pub(super) struct Tree {
-    fd: OwnedFd,
-    path: PathBuf,
-    /// What is in the way of a directory stays, and so do directories as they are.
-    pub(super) keeps: bool,
-    /// What is made belongs to who makes it and has no setuid or setgid bit, whatever a stream says.
-    pub(super) plain: bool,
-    /// What is made belongs to who makes it, whatever a stream says.
-    pub(super) own: bool,
-    /// Permission bits that nothing gets, whatever a stream says.
-    pub(super) masked: u32,
-    /// Permission bits of directories until a stream has filled them.
-    pub(super) unfinished: u32,
-    /// The directory that was written to last: a stream has many files of one in a row.
-    last: RefCell<Option<(Vec<u8>, Rc<OwnedFd>)>>,
-    /// The time of the youngest file that was written, in seconds.
-    youngest_s: Cell<i64>,
+/// How the host's stream becomes files.
+struct Unpack {
+    /// Each file is swapped in whole.
+    replace: bool,
+    /// What the stream says of the root itself does not count.
+    keeps_root: bool,
 }
 
-impl Tree {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
-        match openat(AT_FDCWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self {
-                fd,
-                path: path.to_owned(),
-                keeps: false,
-                plain: false,
-                own: false,
-                masked: 0,
-                unfinished: 0o755,
-                last: RefCell::new(None),
-                youngest_s: Cell::new(0),
-            }),
-            // Nothing can be there under a name that is too long.
-            Err(Errno::ENOENT | Errno::ENAMETOOLONG) => {
-                Err(Error::not_found(format!("no '{}'", path.display())))
-            }
-            Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                Err(Error::conflict(format!("'{}' is no directory", path.display())))
-            }
-            Err(errno) => Err(errno).context(format!("cannot open '{}'", path.display())),
+/// Unpacks the host's own tar stream below the root.
+fn unpack<S: Read>(tree: &Tree, reader: &mut BufReader<S>, how: Unpack) -> Result<()> {
+    let mut archive = tar::Archive::new(reader);
+    let mut dirs = Vec::new();
+    for entry in archive.entries().context("cannot read a tar stream")? {
+        let mut entry = entry.context("cannot read a tar stream")?;
+        if entry.header().entry_type().is_pax_global_extensions() {
+            continue;
         }
-    }
-
-    /// Opens what is below the root, following no link on the way.
-    fn at(&self, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        openat2(&self.fd, path, how)
-    }
-
-    /// Opens the directory that holds `path` and returns it with the last name.
-    fn parent<'p>(&self, path: &'p [u8]) -> nix::Result<(OwnedFd, &'p OsStr)> {
-        let (dir, name) = split(path);
-        Ok((self.at(dir, OFlag::O_DIRECTORY | OFlag::O_PATH)?, OsStr::from_bytes(name)))
-    }
-
-    fn said(&self, path: &[u8]) -> String {
-        format!("'{}/{}'", self.path.display(), path.escape_ascii())
-    }
-
-    fn scan(&self, output: &mut impl Write) -> Result<()> {
-        let fd = self.fd.try_clone().context("cannot copy a descriptor")?;
-        let dir = Dir::openat(&fd, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .context("cannot open a directory")?;
-        let listed = list(dir).context("cannot list a directory")?;
-        scan_dir(listed, &mut Vec::new(), 0, output)
-    }
-
-    fn stat(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
-        for path in paths {
-            let seen = self.parent(path).and_then(|(dir, name)| {
-                let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                Ok((stat, readlinkat(&dir, name).unwrap_or_default()))
-            });
-            match seen {
-                Ok((stat, target)) => write_entry(output, &stat, path, target.as_bytes()),
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => output.write_all(b"-\0"),
-                Err(errno) => Err(errno.into()),
-            }
-            .with_context(|| format!("cannot look at {}", self.said(path)))?;
+        let path = plain_path(&entry.path_bytes()).to_vec();
+        if path == b"." && entry.header().entry_type().is_dir() && how.keeps_root {
+            continue;
         }
-        Ok(())
-    }
-
-    fn get(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
-        for path in paths {
-            self.get_one(path, output)
-                .with_context(|| format!("cannot read {}", self.said(path)))?;
+        if path != b"." && !is_inside(&path) {
+            return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
         }
-        Ok(())
-    }
-
-    fn get_one(&self, path: &[u8], output: &mut impl Write) -> std::io::Result<()> {
-        let Ok((dir, name)) = self.parent(path) else { return output.write_all(b"o 0 0\0") };
-        let Ok(stat) = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
-            return output.write_all(b"o 0 0\0");
-        };
-        match kind(&stat) {
-            SFlag::S_IFLNK => {
-                let target = readlinkat(&dir, name)?;
-                write!(output, "l 0 {}\0", target.len())?;
-                output.write_all(target.as_bytes())?;
-                output.write_all(b"ok\0")
-            }
-            SFlag::S_IFREG => {
-                // A pipe put in the file's place since would block a plain open.
-                let flags =
-                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-                let mut file = File::from(openat(&dir, name, flags, Mode::empty())?);
-                let before = fstat(&file)?;
-                let size = before.st_size as u64;
-                write!(output, "f {:o} {size}\0", before.st_mode & 0o7777)?;
-                let copied = std::io::copy(&mut (&mut file).take(size), output)?;
-                std::io::copy(&mut std::io::repeat(0).take(size - copied), output)?;
-                let after = fstat(&file)?;
-                let same = (before.st_ctime, before.st_ctime_nsec, before.st_size)
-                    == (after.st_ctime, after.st_ctime_nsec, after.st_size);
-                output.write_all(if same { b"ok\0" } else { b"changed\0" })
-            }
-            _ => output.write_all(b"o 0 0\0"),
-        }
-    }
-
-    fn hash(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
-        for path in paths {
-            let mut one = || -> std::io::Result<()> {
-                let file = self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from);
-                let regular = file.ok().filter(|f| f.metadata().is_ok_and(|meta| meta.is_file()));
-                let Some(mut file) = regular else { return output.write_all(b"-\0") };
-                let mut sum = Sha256::new();
-                let mut buffer = vec![0; 64 << 10];
-                loop {
-                    match file.read(&mut buffer)? {
-                        0 => break,
-                        size => sum.update(&buffer[..size]),
-                    }
-                }
-                for byte in sum.finalize() {
-                    write!(output, "{byte:02x}")?;
-                }
-                output.write_all(b"\0")
+        let said = || format!("cannot write {}", tree.said(&path));
+        let link = entry.link_name_bytes().unwrap_or_default().into_owned();
+        let item = Item::of(&entry, &link).with_context(said)?;
+        let size = entry.size();
+        let has_holes = entry.header().entry_type().is_gnu_sparse();
+        let mut fill = |file: &mut File| -> std::io::Result<()> {
+            let copied = if has_holes {
+                holes::copy(&mut entry, file)?
+            } else {
+                std::io::copy(&mut entry, file)?
             };
-            one().with_context(|| format!("cannot read {}", self.said(path)))?;
-        }
-        Ok(())
-    }
-
-    fn tar(&self, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
-        let mut builder = tar::Builder::new(BufWriter::with_capacity(64 << 10, Pieces(output)));
-        let mut seen = HashMap::new();
-        let whole: &[&[u8]] = &[b"."];
-        for path in if paths.is_empty() { whole } else { paths } {
-            self.tar_one(path, &mut builder, &mut seen, 0)
-                .with_context(|| format!("cannot read {}", self.said(path)))?;
-        }
-        let pieces = builder.into_inner().context("cannot write an answer")?;
-        pieces
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .context("cannot write an answer")?;
-        Ok(())
-    }
-
-    /// Appends one thing and what it holds. `seen` has the files of several names.
-    fn tar_one<W: Write>(
-        &self,
-        path: &[u8],
-        builder: &mut tar::Builder<W>,
-        seen: &mut HashMap<(u64, u64), Vec<u8>>,
-        depth: usize,
-    ) -> std::io::Result<()> {
-        let (dir, name) = self.parent(path)?;
-        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(stat.st_uid.into());
-        header.set_gid(stat.st_gid.into());
-        header.set_mtime(stat.st_mtime.max(0) as u64);
-        header.set_size(0);
-        let full = Path::new(OsStr::from_bytes(path));
-        let kind = kind(&stat);
-        if kind != SFlag::S_IFDIR && stat.st_nlink > 1 {
-            match seen.entry((stat.st_dev, stat.st_ino)) {
-                Slot::Occupied(first) => {
-                    header.set_entry_type(tar::EntryType::Link);
-                    return append_link(builder, &mut header, path, first.get());
-                }
-                Slot::Vacant(slot) => {
-                    slot.insert(path.to_vec());
-                }
-            }
-        }
-        match kind {
-            SFlag::S_IFREG => {
-                let mut file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
-                let size = file.metadata()?.len();
-                if stat.st_blocks * 512 < stat.st_size {
-                    // It has holes, which the stream then has too.
-                    return builder.append_file(full, &mut file);
-                }
-                header.set_entry_type(tar::EntryType::Regular);
-                header.set_size(size);
-                builder.append_data(&mut header, full, Whole::new(file, size))
-            }
-            SFlag::S_IFLNK => {
-                header.set_entry_type(tar::EntryType::Symlink);
-                let target = readlinkat(&dir, name)?;
-                append_link(builder, &mut header, path, target.as_bytes())
-            }
-            SFlag::S_IFDIR => {
-                header.set_entry_type(tar::EntryType::Directory);
-                builder.append_data(&mut header, full, std::io::empty())?;
-                if depth >= MAX_DEPTH {
-                    return Err(std::io::Error::other("too deep"));
-                }
-                let fd = self.at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-                for entry in Dir::from_fd(fd)?.iter() {
-                    let entry = entry?;
-                    let name = entry.file_name().to_bytes();
-                    if matches!(name, b"." | b"..") {
-                        continue;
-                    }
-                    let below =
-                        if path == b"." { name.to_vec() } else { [path, b"/", name].concat() };
-                    match self.tar_one(&below, builder, seen, depth + 1) {
-                        // Gone since the directory was read.
-                        Err(error) if error.kind() == ErrorKind::NotFound => {}
-                        done => done?,
-                    }
-                }
-                Ok(())
-            }
-            SFlag::S_IFCHR | SFlag::S_IFBLK | SFlag::S_IFIFO => {
-                header.set_entry_type(match kind {
-                    SFlag::S_IFCHR => tar::EntryType::Char,
-                    SFlag::S_IFBLK => tar::EntryType::Block,
-                    _ => tar::EntryType::Fifo,
-                });
-                header.set_device_major(major(stat.st_rdev) as u32)?;
-                header.set_device_minor(minor(stat.st_rdev) as u32)?;
-                builder.append_data(&mut header, full, std::io::empty())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn remove(&self, paths: &[&[u8]]) -> Result<()> {
-        for path in paths {
-            let (mut dir, mut name) = split(path);
-            let mut flag = UnlinkatFlags::NoRemoveDir;
-            loop {
-                let parent = match self.at(dir, OFlag::O_DIRECTORY | OFlag::O_PATH) {
-                    Ok(parent) => parent,
-                    // Gone, or behind a link or a file that took a directory's place.
-                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => break,
-                    Err(errno) => {
-                        return Err(errno).context(format!("cannot open {}", self.said(dir)));
-                    }
-                };
-                match unlinkat(&parent, OsStr::from_bytes(name), flag) {
-                    Ok(()) | Err(Errno::ENOENT) if dir != b"." => {
-                        (dir, name) = split(dir);
-                        flag = UnlinkatFlags::RemoveDir;
-                    }
-                    // The directory that stays for what else is in it.
-                    Err(Errno::ENOTEMPTY | Errno::EEXIST)
-                        if matches!(flag, UnlinkatFlags::RemoveDir) =>
-                    {
-                        break;
-                    }
-                    Ok(()) | Err(Errno::ENOENT | Errno::EISDIR) => break,
-                    Err(errno) => {
-                        return Err(errno).context(format!("cannot remove {}", self.said(path)));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Unpacks a tar stream below the root; `replace` swaps each file in whole.
-    fn unpack<S: Read>(&self, reader: &mut BufReader<S>, replace: bool) -> Result<()> {
-        let mut archive = tar::Archive::new(reader);
-        let mut dirs = Vec::new();
-        for entry in archive.entries().context("cannot read a tar stream")? {
-            let mut entry = entry.context("cannot read a tar stream")?;
-            if entry.header().entry_type().is_pax_global_extensions() {
-                continue;
-            }
-            let path = plain_path(&entry.path_bytes()).to_vec();
-            if path == b"." && entry.header().entry_type().is_dir() && self.keeps {
-                continue;
-            }
-            if path != b"." && !is_inside(&path) {
-                return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
-            }
-            let said = || format!("cannot write {}", self.said(&path));
-            let link = entry.link_name_bytes().unwrap_or_default().into_owned();
-            let item = Item::of(&entry, &link).with_context(said)?;
-            let size = entry.size();
-            let has_holes = entry.header().entry_type().is_gnu_sparse();
-            let mut fill = |file: &mut File| -> std::io::Result<()> {
-                let copied = if has_holes {
-                    holes::copy(&mut entry, file)?
-                } else {
-                    std::io::copy(&mut entry, file)?
-                };
-                if copied == size { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
-            };
-            self.unpack_one(&item, &mut fill, &path, replace, &mut dirs).with_context(said)?;
-        }
-        self.finish_dirs(dirs)
-    }
-
-    /// Gives directories their modes and times: last, for one that may not be written to.
-    pub(super) fn finish_dirs(&self, mut dirs: Vec<Finish>) -> Result<()> {
-        // What lies deeper first: a directory may forbid the way to what it holds.
-        while let Some(Finish { path, mode, mtime }) = dirs.pop() {
-            let set = || -> nix::Result<()> {
-                let dir = self.at(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-                fchmod(&dir, Mode::from_bits_truncate(mode))?;
-                futimens(&dir, &mtime, &mtime)
-            };
-            set().with_context(|| format!("cannot write {}", self.said(&path)))?;
-        }
-        Ok(())
-    }
-
-    /// Makes what an entry of a tar stream describes; `fill` writes what is in a file. Directories still
-    /// have to be finished.
-    pub(super) fn unpack_one(
-        &self,
-        item: &Item<'_>,
-        fill: &mut dyn FnMut(&mut File) -> std::io::Result<()>,
-        path: &[u8],
-        replace: bool,
-        dirs: &mut Vec<Finish>,
-    ) -> std::io::Result<()> {
-        let mode = item.mode & if self.plain { 0o1777 } else { 0o7777 } & !self.masked;
-        let (uid, gid) = (item.uid, item.gid);
-        let mtime_s = if item.mtime_s as u64 == PRESENT {
-            present_s(self.youngest_s.get())
-        } else {
-            if item.sort != Sort::Directory {
-                self.youngest_s.set(self.youngest_s.get().max(item.mtime_s));
-            }
-            item.mtime_s
+            if copied == size { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
         };
-        let mtime = TimeSpec::new(mtime_s, 0);
-        let owner = |dir: &OwnedFd, name: &OsStr| -> nix::Result<()> {
-            // What is made belongs to who makes it.
-            if self.plain || self.own || !geteuid().is_root() || (uid, gid) == (0, 0) {
-                return Ok(());
-            }
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-        };
-        let (dir, name) = split(path);
-        if item.sort != Sort::File {
-            self.last.take();
-        }
-        match item.sort {
-            Sort::Directory => {
-                if self.keeps && self.at(path, OFlag::O_DIRECTORY | OFlag::O_PATH).is_ok() {
-                    return Ok(());
-                }
-                self.make_dirs(path)?;
-                let (parent, name) = self.parent(path)?;
-                owner(&parent, name)?;
-                dirs.push(Finish { path: path.to_vec(), mode, mtime });
-                Ok(())
-            }
-            Sort::File => {
-                let parent = self.parent_of(dir)?;
-                let temporary = temporary_name(name, replace);
-                let flags = OFlag::O_WRONLY
-                    | OFlag::O_CREAT
-                    | OFlag::O_EXCL
-                    | OFlag::O_NOFOLLOW
-                    | OFlag::O_CLOEXEC;
-                let private = Mode::S_IRUSR | Mode::S_IWUSR;
-                let open = || openat(&*parent, temporary.as_c_str(), flags, private);
-                let mut file = File::from(match open() {
-                    // What an agent that was killed left, or the same name twice.
-                    Err(Errno::EEXIST) => {
-                        unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
-                        open()?
-                    }
-                    file => file?,
-                });
-                if let Err(error) = fill(&mut file) {
-                    let _ = unlinkat(&*parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                    return Err(error);
-                }
-                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
-                fchmod(&file, Mode::from_bits_truncate(mode))?;
-                futimens(&file, &mtime, &mtime)?;
-                swap_in(&parent, &temporary, name)
-            }
-            Sort::Symlink => {
-                let parent = self.make_dirs(dir)?;
-                let temporary = temporary_name(name, replace);
-                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                symlinkat(OsStr::from_bytes(item.link), &parent, temporary.as_c_str())?;
-                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
-                let flag = UtimensatFlags::NoFollowSymlink;
-                utimensat(&parent, temporary.as_c_str(), &mtime, &mtime, flag)?;
-                swap_in(&parent, &temporary, name)
-            }
-            Sort::Hardlink => self.link(plain_path(item.link), path, replace),
-            Sort::Character | Sort::Block | Sort::Fifo => {
-                let (kind, device) = match item.sort {
-                    Sort::Character => (SFlag::S_IFCHR, item.device),
-                    Sort::Block => (SFlag::S_IFBLK, item.device),
-                    _ => (SFlag::S_IFIFO, 0),
-                };
-                let parent = self.make_dirs(dir)?;
-                let temporary = temporary_name(name, replace);
-                let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-                let mode = Mode::from_bits_truncate(mode);
-                mknodat(&parent, temporary.as_c_str(), kind, Mode::empty(), device)?;
-                owner(&parent, OsStr::from_bytes(temporary.as_bytes()))?;
-                fchmodat(&parent, temporary.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
-                swap_in(&parent, &temporary, name)
-            }
-        }
+        tree.make(&item, &mut fill, &path, how.replace, &mut dirs).with_context(said)?;
     }
-
-    /// Gives the file at `target` below the root another name.
-    pub(super) fn link(&self, target: &[u8], path: &[u8], replace: bool) -> std::io::Result<()> {
-        if !is_inside(target) {
-            return Err(std::io::Error::other("a hard link that leaves the root"));
-        }
-        let (from, file) = self.parent(target)?;
-        let (dir, name) = split(path);
-        let parent = self.make_dirs(dir)?;
-        let temporary = temporary_name(name, replace);
-        let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-        linkat(&from, file, &parent, temporary.as_c_str(), AtFlags::empty())?;
-        swap_in(&parent, &temporary, name)?;
-        // Where both are the same file already, renaming leaves both names (rename(2)).
-        if temporary.as_bytes() != name {
-            let _ = unlinkat(&parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-        }
-        Ok(())
-    }
-
-    /// Opens the directory that files are written to, as [`Tree::make_dirs`] does.
-    fn parent_of(&self, path: &[u8]) -> nix::Result<Rc<OwnedFd>> {
-        if let Some((last, dir)) = &*self.last.borrow()
-            && last == path
-        {
-            return Ok(dir.clone());
-        }
-        let dir = Rc::new(self.make_dirs(path)?);
-        self.last.replace(Some((path.to_vec(), dir.clone())));
-        Ok(dir)
-    }
-
-    /// Opens a directory, making it and what is missing above it. A file or a link in the way goes.
-    fn make_dirs(&self, path: &[u8]) -> nix::Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        match self.at(path, flags) {
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if path != b"." => {}
-            done => return done,
-        }
-        let (dir, name) = split(path);
-        let parent = self.make_dirs(dir)?;
-        let name = OsStr::from_bytes(name);
-        let mode = Mode::from_bits_truncate(self.unfinished);
-        if let Err(errno) = mkdirat(&parent, name, mode) {
-            if self.keeps || errno != Errno::EEXIST {
-                return Err(errno);
-            }
-            let stat = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            if kind(&stat) == SFlag::S_IFDIR {
-                return Err(errno);
-            }
-            unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;
-            mkdirat(&parent, name, mode)?;
-        }
-        self.at(path, flags)
-    }
-}
-
-/// Returns the present second, once the second `youngest` is over if that is now or next. Git takes
-/// files for unchanged by their times where they are older than its index: an index of the same second
-/// would have it read them all, a younger one miss an edit in the rest of that second.
-fn present_s(youngest: i64) -> i64 {
-    let end = Instant::now() + Duration::from_secs(2);
-    loop {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let second = now.as_secs() as i64;
-        let is_over = youngest < second || youngest > second + 1;
-        if is_over || Instant::now() >= end {
-            return second;
-        }
-        thread::sleep(Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos())));
-    }
-}
-
-/// What an entry of a tar stream describes, but for its path and its content.
-pub(super) struct Item<'a> {
-    pub(super) sort: Sort,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime_s: i64,
-    /// Where a link leads.
-    pub(super) link: &'a [u8],
-    /// The number of a device.
-    pub(super) device: u64,
+    tree.finish_dirs(dirs)
 }
 
 impl<'a> Item<'a> {
@@ -798,68 +307,191 @@ impl<'a> Item<'a> {
     }
 }
 
-/// A directory that has to be finished.
-pub(super) struct Finish {
-    path: Vec<u8>,
-    mode: u32,
-    mtime: TimeSpec,
-}
-
-/// Splits a path into its directory, `.` for the root, and its last name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b".", path),
-    }
-}
-
-/// A name that no other stream uses, whoever writes to the same directory meanwhile.
-fn temporary_name(name: &[u8], replace: bool) -> CString {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = if replace {
-        format!("{MARK}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)).into()
-    } else {
-        name.to_vec()
-    };
-    CString::new(name).expect("because a path inside a root holds no zero byte")
-}
-
-fn swap_in(parent: &OwnedFd, temporary: &CString, name: &[u8]) -> std::io::Result<()> {
-    if temporary.as_bytes() == name {
-        return Ok(());
-    }
-    let name = OsStr::from_bytes(name);
-    let swapped = match renameat(parent, temporary.as_c_str(), parent, name) {
-        Err(Errno::EISDIR | Errno::ENOTEMPTY | Errno::EEXIST) => {
-            unlinkat(parent, name, UnlinkatFlags::RemoveDir)
-                .and_then(|()| renameat(parent, temporary.as_c_str(), parent, name))
-        }
-        done => done,
-    };
-    if swapped.is_err() {
-        let _ = unlinkat(parent, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-    }
-    Ok(swapped?)
-}
-
-/// Takes `./` before a path and slashes after it away; what is left of the root itself is `.`.
-pub(super) fn plain_path(mut path: &[u8]) -> &[u8] {
-    while let Some(rest) = path.strip_prefix(b"./") {
-        path = rest;
-    }
-    while let Some(rest) = path.strip_suffix(b"/").filter(|rest| !rest.is_empty()) {
-        path = rest;
-    }
-    if path.is_empty() { b"." } else { path }
-}
-
 fn device_of(header: &tar::Header) -> std::io::Result<u64> {
     let number = |part: Option<u32>| part.map(u64::from).ok_or(ErrorKind::InvalidData);
     Ok(makedev(number(header.device_major()?)?, number(header.device_minor()?)?))
 }
 
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+fn scan(tree: &Tree, output: &mut impl Write) -> Result<()> {
+    let root = tree.at(b".", OFlag::O_DIRECTORY).context("cannot open a directory")?;
+    let dir = Dir::from_fd(root).context("cannot open a directory")?;
+    let listed = list(dir).context("cannot list a directory")?;
+    scan_dir(listed, &mut Vec::new(), 0, output)
+}
+
+fn stat(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+    for path in paths {
+        let seen = tree.parent(path).and_then(|(dir, name)| {
+            let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            Ok((stat, readlinkat(&dir, name).unwrap_or_default()))
+        });
+        match seen {
+            Ok((stat, target)) => write_entry(output, &stat, path, target.as_bytes()),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => output.write_all(b"-\0"),
+            Err(errno) => Err(errno.into()),
+        }
+        .with_context(|| format!("cannot look at {}", tree.said(path)))?;
+    }
+    Ok(())
+}
+
+fn get(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+    for path in paths {
+        get_one(tree, path, output).with_context(|| format!("cannot read {}", tree.said(path)))?;
+    }
+    Ok(())
+}
+
+fn get_one(tree: &Tree, path: &[u8], output: &mut impl Write) -> std::io::Result<()> {
+    let Ok((dir, name)) = tree.parent(path) else { return output.write_all(b"o 0 0\0") };
+    let Ok(stat) = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+        return output.write_all(b"o 0 0\0");
+    };
+    match kind(&stat) {
+        SFlag::S_IFLNK => {
+            let target = readlinkat(&dir, name)?;
+            write!(output, "l 0 {}\0", target.len())?;
+            output.write_all(target.as_bytes())?;
+            output.write_all(b"ok\0")
+        }
+        SFlag::S_IFREG => {
+            // A pipe put in the file's place since would block a plain open.
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+            let mut file = File::from(openat(&dir, name, flags, Mode::empty())?);
+            let before = fstat(&file)?;
+            let size = before.st_size as u64;
+            write!(output, "f {:o} {size}\0", before.st_mode & 0o7777)?;
+            let copied = std::io::copy(&mut (&mut file).take(size), output)?;
+            std::io::copy(&mut std::io::repeat(0).take(size - copied), output)?;
+            let after = fstat(&file)?;
+            let same = (before.st_ctime, before.st_ctime_nsec, before.st_size)
+                == (after.st_ctime, after.st_ctime_nsec, after.st_size);
+            output.write_all(if same { b"ok\0" } else { b"changed\0" })
+        }
+        _ => output.write_all(b"o 0 0\0"),
+    }
+}
+
+fn hash(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+    for path in paths {
+        let mut one = || -> std::io::Result<()> {
+            let file = tree.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from);
+            let regular = file.ok().filter(|f| f.metadata().is_ok_and(|meta| meta.is_file()));
+            let Some(mut file) = regular else { return output.write_all(b"-\0") };
+            let mut sum = Sha256::new();
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => break,
+                    size => sum.update(&buffer[..size]),
+                }
+            }
+            for byte in sum.finalize() {
+                write!(output, "{byte:02x}")?;
+            }
+            output.write_all(b"\0")
+        };
+        one().with_context(|| format!("cannot read {}", tree.said(path)))?;
+    }
+    Ok(())
+}
+
+fn tar_of(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
+    let mut builder = tar::Builder::new(BufWriter::with_capacity(64 << 10, Pieces(output)));
+    let mut seen = HashMap::new();
+    let whole: &[&[u8]] = &[b"."];
+    for path in if paths.is_empty() { whole } else { paths } {
+        tar_one(tree, path, &mut builder, &mut seen, 0)
+            .with_context(|| format!("cannot read {}", tree.said(path)))?;
+    }
+    let pieces = builder.into_inner().context("cannot write an answer")?;
+    pieces
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)
+        .context("cannot write an answer")?;
+    Ok(())
+}
+
+/// Appends one thing and what it holds. `seen` has the files of several names.
+fn tar_one<W: Write>(
+    tree: &Tree,
+    path: &[u8],
+    builder: &mut tar::Builder<W>,
+    seen: &mut HashMap<(u64, u64), Vec<u8>>,
+    depth: usize,
+) -> std::io::Result<()> {
+    let (dir, name) = tree.parent(path)?;
+    let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(stat.st_uid.into());
+    header.set_gid(stat.st_gid.into());
+    header.set_mtime(stat.st_mtime.max(0) as u64);
+    header.set_size(0);
+    let full = Path::new(OsStr::from_bytes(path));
+    let kind = kind(&stat);
+    if kind != SFlag::S_IFDIR && stat.st_nlink > 1 {
+        match seen.entry((stat.st_dev, stat.st_ino)) {
+            Slot::Occupied(first) => {
+                header.set_entry_type(tar::EntryType::Link);
+                return append_link(builder, &mut header, path, first.get());
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(path.to_vec());
+            }
+        }
+    }
+    match kind {
+        SFlag::S_IFREG => {
+            let mut file = File::from(tree.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+            let size = file.metadata()?.len();
+            if stat.st_blocks * 512 < stat.st_size {
+                // It has holes, which the stream then has too.
+                return builder.append_file(full, &mut file);
+            }
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_size(size);
+            builder.append_data(&mut header, full, Whole::new(file, size))
+        }
+        SFlag::S_IFLNK => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            let target = readlinkat(&dir, name)?;
+            append_link(builder, &mut header, path, target.as_bytes())
+        }
+        SFlag::S_IFDIR => {
+            header.set_entry_type(tar::EntryType::Directory);
+            builder.append_data(&mut header, full, std::io::empty())?;
+            if depth >= MAX_DEPTH {
+                return Err(std::io::Error::other("too deep"));
+            }
+            let fd = tree.at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+            for entry in Dir::from_fd(fd)?.iter() {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if matches!(name, b"." | b"..") {
+                    continue;
+                }
+                let below = if path == b"." { name.to_vec() } else { [path, b"/", name].concat() };
+                match tar_one(tree, &below, builder, seen, depth + 1) {
+                    // Gone since the directory was read.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    done => done?,
+                }
+            }
+            Ok(())
+        }
+        SFlag::S_IFCHR | SFlag::S_IFBLK | SFlag::S_IFIFO => {
+            header.set_entry_type(match kind {
+                SFlag::S_IFCHR => tar::EntryType::Char,
+                SFlag::S_IFBLK => tar::EntryType::Block,
+                _ => tar::EntryType::Fifo,
+            });
+            header.set_device_major(major(stat.st_rdev) as u32)?;
+            header.set_device_minor(minor(stat.st_rdev) as u32)?;
+            builder.append_data(&mut header, full, std::io::empty())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A directory with the names of what is in it.

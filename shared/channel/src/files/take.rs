@@ -2,7 +2,7 @@
 
 use super::{
     is_inside,
-    serve::{Item, Tree, plain_path},
+    tree::{Item, Tree, plain_path},
 };
 use banger_doc::{Context, Error, Result};
 use banger_tar::{Buffered, Entry, Input, Kind, Reader, shown};
@@ -78,12 +78,13 @@ impl Take<'_> {
     /// link is followed, a directory that is there keeps its mode, and nothing is made that nobody
     /// asked for. The stream is read to its end; it has to bound itself.
     pub fn unpack(&self, stream: &mut dyn Read, root: &Path) -> Result<Taken> {
-        let mut tree = Tree::open(root)?;
-        tree.keeps = true;
-        tree.plain = !self.archive;
-        // The guest chose the modes; who may read and write here is the user's to say.
-        tree.masked = if self.archive { 0 } else { umask() };
-        tree.unfinished = 0o700;
+        let tree = Tree::open(root)?
+            .keeping(true)
+            .in_fresh_root(self.fresh)
+            .plain(!self.archive)
+            // The guest chose the modes; who may read and write here is the user's to say.
+            .without_bits(if self.archive { 0 } else { umask() })
+            .closed_until_filled();
         let mut reader = Reader::new(Buffered::new(&mut *stream));
         let mut taken = Taken::default();
         let mut dirs = Vec::new();
@@ -137,10 +138,8 @@ impl Take<'_> {
                 link: &link,
                 device: 0,
             };
-            tree.keeps = !(is_root && self.fresh);
             let mut fill = |file: &mut File| self.fill(&mut reader, file);
-            tree.unpack_one(&item, &mut fill, &path, true, &mut dirs).with_context(said)?;
-            tree.keeps = true;
+            tree.make(&item, &mut fill, &path, true, &mut dirs).with_context(said)?;
         }
         drop(reader);
         std::io::copy(stream, &mut std::io::sink()).context("cannot read the guest's stream")?;
