@@ -4,7 +4,7 @@
 use crate::{
     git::{Git, split_zero},
     host::{HostGit, Sort},
-    source::is_ref_name,
+    names::is_ref_name,
     temporary::Temporary,
 };
 use banger_doc::{Context, Error, Result};
@@ -132,11 +132,11 @@ impl Settings {
             }
             let Some((section, rest)) = key.split_once('.') else { continue };
             let section = match rest.rsplit_once('.') {
-                Some((name, _)) => format!("{section} {}", crate::ready::quoted(name)),
+                Some((name, _)) => format!("{section} {}", crate::names::quoted(name)),
                 None => section.to_owned(),
             };
             let name = rest.rsplit_once('.').map_or(rest, |(_, name)| name);
-            let _ = write!(text, "[{section}]\n\t{name} = {}\n", crate::ready::quoted(value));
+            let _ = write!(text, "[{section}]\n\t{name} = {}\n", crate::names::quoted(value));
         }
         text
     }

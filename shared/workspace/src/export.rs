@@ -1,9 +1,9 @@
 //! Bringing a guest's work out as a patch. Nothing in the guest changes by it.
 
 use crate::{
-    git::{Git, split_zero},
-    guest::{self, Changes, How, Scratch},
+    guest::{self, differences},
     record::Folder,
+    scratch::Scratch,
     source::Source,
     status::{changes, inner_changes, look, no_workspace},
     store::Store,
@@ -64,7 +64,7 @@ impl Export {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
                 .hint("somebody removed it there"));
         }
-        let scratch = Scratch::new(&store)?;
+        let scratch = store.scratch()?;
         let keeps = store.keeps_mode();
         let tree =
             guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
@@ -137,24 +137,6 @@ impl Export {
         }
         Ok(())
     }
-}
-
-/// Returns what a patch between two trees changes.
-pub(crate) fn differences(git: &Git, base: &str, tree: &str) -> Result<Changes> {
-    let words =
-        ["diff-tree", "-r", "-z", "--no-renames", "--name-status", "--ignore-submodules=none"];
-    let answer = git.run(words.iter().copied().chain([base, tree]), b"")?;
-    let mut fields = split_zero(&answer);
-    let mut changes = Changes::new();
-    while let (Some(how), Some(path)) = (fields.next(), fields.next()) {
-        let how = match how {
-            b"A" => How::Added,
-            b"D" => How::Deleted,
-            _ => How::Modified,
-        };
-        changes.insert(path.to_vec(), how);
-    }
-    Ok(changes)
 }
 
 /// Finds a commit in what the guest was given, else in the host's repository, of which the scratch then has

@@ -20,6 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Type of an entry in a tree of git: a link, a submodule.
+pub(crate) const LINK: u32 = 0o120_000;
+pub(crate) const MODULE: u32 = 0o160_000;
+/// A directory; not in git's trees as such.
+pub(crate) const DIR: u32 = 0o040_000;
+
 /// How long one call may take.
 const LIMIT: Duration = Duration::from_mins(20);
 /// The most bytes a call may answer.

@@ -1,30 +1,25 @@
 //! Looking at what a guest made of what it was given, believing nothing it says.
 
 use crate::{
-    git::split_zero,
+    git::{DIR, Git, LINK, MODULE, is_oid, lines, split_zero},
     given::{Given, Seen, Sort, Tree},
-    index,
-    plan::{DIR, LINK, MODULE, has_git, is_safe},
-    prepare::shown,
+    index::{self, index_line, index_sum},
+    names::{hex, is_ref_name},
+    path::{parents, shown},
+    plan::{has_git, is_safe},
     ready::parse_packed_refs,
-    source::{is_absent, is_ref_name},
+    scratch::{Scratch, make_dirs},
+    source::is_absent,
     store::Store,
-    temporary::Temporary,
 };
 use banger_channel::files::{Budget, Entry, Files, Got, MARK, What, is_inside};
 use banger_doc::{Context, Error, Kind, Position, Result, Work, WorkKind, Workspace};
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, openat},
-    sys::stat::{Mode, mkdirat},
-};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    fs::{self, File},
+    fs,
     io::Read,
-    path::Path,
     time::Duration,
 };
 
@@ -117,12 +112,6 @@ impl Look {
     }
 }
 
-/// Returns the path and all directories above it.
-pub(crate) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-    ends.chain([path.len()]).map(|end| &path[..end])
-}
-
 /// Says whether anything of a sorted list, from `dir` on, lies below it; `dir` ends with a slash.
 fn holds<'a, T: 'a>(mut from: impl Iterator<Item = (&'a Vec<u8>, T)>, dir: &[u8]) -> bool {
     from.next().is_some_and(|(path, _)| path.starts_with(dir))
@@ -141,13 +130,6 @@ fn mode_of(entry: &Entry) -> u32 {
         _ if entry.mode & 0o100 != 0 => 0o100_755,
         _ => 0o100_644,
     }
-}
-
-pub(crate) fn hex(sum: &[u8]) -> String {
-    sum.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Looks at the guest's tree. A path that is as in `given` or as in `next` is no change.
@@ -607,7 +589,7 @@ pub(crate) fn staged_only(store: &Store, look: &Look) -> Result<BTreeMap<Vec<u8>
         return Ok(BTreeMap::new());
     }
     let git = store.git_for_guest(None);
-    let answer = git.run(["cat-file", "--batch-check"], crate::git::lines(oids).as_bytes())?;
+    let answer = git.run(["cat-file", "--batch-check"], lines(oids).as_bytes())?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let missing: BTreeSet<&str> =
         answer.lines().filter_map(|line| line.strip_suffix(" missing")).collect();
@@ -623,11 +605,11 @@ pub(crate) fn index_is_committed(
     look: &Look,
     head: &str,
 ) -> Result<bool> {
-    if !crate::git::is_oid(head) {
+    if !is_oid(head) {
         return Ok(false);
     }
     // Apart from all else, since what lies there under that name is the guest's word.
-    let scratch = Scratch::new(store)?;
+    let scratch = store.scratch()?;
     let git = store.git_for_guest(Some(&scratch));
     let path = format!(".git/objects/{}/{}", &head[..2], &head[2..]);
     if let Some(object) = small_files(files, root, &[path.as_bytes()], 64 << 10)?.remove(&0) {
@@ -775,7 +757,7 @@ fn read_position(
                 if size < 4096
                     && whole.is_ok()
                     && is_ref_name(&name)
-                    && (crate::git::is_oid(oid) || oid.starts_with("ref: "))
+                    && (is_oid(oid) || oid.starts_with("ref: "))
                 {
                     refs.insert(name, oid.to_owned());
                 }
@@ -815,20 +797,6 @@ fn read_position(
     Ok(rules)
 }
 
-/// Returns a digest of what an index lists.
-pub(crate) fn index_sum(index: &index::Index) -> String {
-    let mut sum = Sha256::new();
-    for entry in &index.entries {
-        let flags = [entry.stage, u8::from(entry.skip_worktree), u8::from(entry.intent_to_add)];
-        sum.update(entry.mode.to_be_bytes());
-        sum.update(&entry.oid);
-        sum.update(flags);
-        sum.update(&entry.path);
-        sum.update([0]);
-    }
-    hex(&sum.finalize())
-}
-
 /// Returns which of `paths` and of the directories `dirs` a rule ignores, by those that lie in the
 /// guest's tree and by `rules`.
 #[allow(clippy::too_many_arguments, reason = "each is another part of one question")]
@@ -848,7 +816,7 @@ fn ignored(
     // Each is asked for and answered.
     let bytes: usize = paths.iter().map(|path| 2 * path.len() + ENTRY).sum();
     files.budget().take_names(0, bytes as u64)?;
-    let scratch = Scratch::new(store)?;
+    let scratch = store.scratch()?;
     let name: &[u8] = if is_repository { b".gitignore" } else { b".bangerignore" };
     write_rules(files, root, store, look, name, b".gitignore", &scratch)?;
     // The guest's list stands for the one that it was given.
@@ -966,74 +934,6 @@ fn write_rules(
     })
 }
 
-/// A directory of work in progress beside the store, gone with its value. A killed program's is
-/// removed by the next one.
-pub(crate) struct Scratch(Temporary);
-
-impl Scratch {
-    pub(crate) fn new(store: &Store) -> Result<Self> {
-        let beside = store.dir.parent().expect("because a store lies in a VM's folder");
-        let dir = Temporary::beside(beside)?;
-        for part in ["tree", "objects", "links"] {
-            fs::create_dir(dir.path().join(part)).context("cannot make a scratch directory")?;
-        }
-        Ok(Self(dir))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Removes it, and says why it cannot be.
-    pub(crate) fn remove(self) -> Result<()> {
-        self.0.remove()
-    }
-
-    pub(crate) fn tree(&self) -> std::path::PathBuf {
-        self.path().join("tree")
-    }
-
-    pub(crate) fn objects(&self) -> std::path::PathBuf {
-        self.path().join("objects")
-    }
-
-    pub(crate) fn index(&self) -> std::path::PathBuf {
-        self.path().join("index")
-    }
-
-    /// Writes a file of the scratch tree. No link is ever made in there, so a checked path stays.
-    fn write(&self, path: &[u8], executable: bool, content: &mut dyn Read) -> Result<()> {
-        let said = || format!("cannot write '{}'", shown(path));
-        let tree = self.open_tree()?;
-        if let Some(end) = path.iter().rposition(|byte| *byte == b'/') {
-            make_dirs(&tree, &path[..end]).with_context(said)?;
-        }
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(if executable { 0o700 } else { 0o600 });
-        let mut file = openat(&tree, path, flags, mode).map(File::from).with_context(said)?;
-        std::io::copy(content, &mut file).with_context(said)?;
-        Ok(())
-    }
-
-    /// Opens the tree. A path of the guest may be as long as a path can be, so it is one from here.
-    fn open_tree(&self) -> Result<File> {
-        File::open(self.tree()).context("cannot open a scratch directory")
-    }
-}
-
-/// Makes a directory below an open one, with those it lies in.
-fn make_dirs(tree: &File, dir: &[u8]) -> nix::Result<()> {
-    let make = |dir: &[u8]| match mkdirat(tree, dir, Mode::S_IRWXU) {
-        Err(Errno::EEXIST) => Ok(()),
-        done => done,
-    };
-    match make(dir) {
-        Err(Errno::ENOENT) => parents(dir).try_for_each(make),
-        done => done,
-    }
-}
-
 /// Makes the tree of the guest's files, in scratch objects, and returns its name.
 pub(crate) fn tree_of(
     files: &Files<'_>,
@@ -1103,7 +1003,7 @@ pub(crate) fn tree_of(
 fn add_changed(
     files: &Files<'_>,
     root: &str,
-    git: &crate::git::Git,
+    git: &Git,
     scratch: &Scratch,
     look: &Look,
     changed: &[&[u8]],
@@ -1160,11 +1060,22 @@ fn add_changed(
     Ok(())
 }
 
-/// Adds a line for `git update-index -z --index-info`.
-pub(crate) fn index_line(lines: &mut Vec<u8>, mode: u32, oid: &str, path: &[u8]) {
-    lines.extend_from_slice(format!("{mode:06o} {oid}\t").as_bytes());
-    lines.extend_from_slice(path);
-    lines.push(0);
+/// Returns what a patch between two trees changes.
+pub(crate) fn differences(git: &Git, base: &str, tree: &str) -> Result<Changes> {
+    let words =
+        ["diff-tree", "-r", "-z", "--no-renames", "--name-status", "--ignore-submodules=none"];
+    let answer = git.run(words.iter().copied().chain([base, tree]), b"")?;
+    let mut fields = split_zero(&answer);
+    let mut changes = Changes::new();
+    while let (Some(how), Some(path)) = (fields.next(), fields.next()) {
+        let how = match how {
+            b"A" => How::Added,
+            b"D" => How::Deleted,
+            _ => How::Modified,
+        };
+        changes.insert(path.to_vec(), how);
+    }
+    Ok(changes)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A repository of the host's, which somebody else may have written: its directories are held open, and
 //! every file in them is read through one function.
 
-use crate::{git::is_oid, source::is_ref_name};
+use crate::{git::is_oid, names::is_ref_name};
 use banger_doc::{Context, Error, Result, shell_word};
 use nix::{
     dir,

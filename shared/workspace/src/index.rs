@@ -1,5 +1,6 @@
 //! Reading an index file (gitformat-index(5)), whoever wrote it, and fitting one to other files.
 
+use crate::names::hex;
 use banger_doc::{Error, Result};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -203,7 +204,7 @@ impl<'a> Parser<'a> {
             index.is_sparse |= name == b"sdir";
             let body = self.take(size)?;
             if name == b"link" {
-                index.shared = body.get(..oid_len).map(crate::guest::hex);
+                index.shared = body.get(..oid_len).map(hex);
             }
             if name == b"TREE" {
                 index.trees = Some((start, self.at));
@@ -221,7 +222,7 @@ impl<'a> Parser<'a> {
         let mode = self.u32()?;
         let _owner = (self.u32()?, self.u32()?);
         let size = self.u32()?;
-        let oid = crate::guest::hex(self.take(oid_len)?);
+        let oid = hex(self.take(oid_len)?);
         let flags = self.u16()?;
         let more = if version >= 3 && flags & 0x4000 != 0 { self.u16()? } else { 0 };
         let path = if version == 4 {
@@ -268,6 +269,27 @@ impl<'a> Parser<'a> {
             value = value.checked_add(1)?;
         }
     }
+}
+
+/// Returns a digest of what an index lists.
+pub(crate) fn index_sum(index: &Index) -> String {
+    let mut sum = Sha256::new();
+    for entry in &index.entries {
+        let flags = [entry.stage, u8::from(entry.skip_worktree), u8::from(entry.intent_to_add)];
+        sum.update(entry.mode.to_be_bytes());
+        sum.update(&entry.oid);
+        sum.update(flags);
+        sum.update(&entry.path);
+        sum.update([0]);
+    }
+    hex(&sum.finalize())
+}
+
+/// Adds a line for `git update-index -z --index-info`.
+pub(crate) fn index_line(lines: &mut Vec<u8>, mode: u32, oid: &str, path: &[u8]) {
+    lines.extend_from_slice(format!("{mode:06o} {oid}\t").as_bytes());
+    lines.extend_from_slice(path);
+    lines.push(0);
 }
 
 #[cfg(test)]

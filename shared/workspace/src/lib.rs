@@ -5,6 +5,7 @@
 //! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
+mod attributes;
 mod copy;
 mod export;
 mod git;
@@ -13,11 +14,14 @@ mod guest;
 mod host;
 mod index;
 mod load;
+mod names;
+mod path;
 mod plan;
 mod prepare;
 mod ready;
 mod record;
 mod remotes;
+mod scratch;
 mod send;
 mod source;
 mod status;
@@ -26,11 +30,13 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod wish;
 
 pub use export::{Export, Want};
 pub use host::head_of;
 pub use index::check_index;
-pub use prepare::{GUEST_PATH, Wish, dry_run, prepare, usual_path};
+pub use prepare::{GUEST_PATH, dry_run, prepare, usual_path};
 pub use record::read;
 pub use status::{Stake, at_stop, budget, files_of, place_of, record_stop, stake, status};
 pub use tools::{ToolFile, all_allowed, allow, forget, is_allowed, root_of, tool_files};
+pub use wish::Wish;

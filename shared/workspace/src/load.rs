@@ -1,20 +1,21 @@
 //! What goes, piece by piece, with what is remembered of it.
 
 use crate::{
-    git::Git,
+    attributes::attributes_are_files,
+    git::{DIR, Git, LINK, MODULE},
     given::{Given, Seen, Sort, Tree},
-    guest::{Scratch, hex, index_line, index_sum},
     host::Dir,
-    index::{self, Stat},
-    plan::{self, DIR, Item, LINK, MODULE, Plan},
-    prepare::{Wish, join, text},
+    index::{self, Stat, index_line, index_sum},
+    names::hex,
+    path::{join, text},
+    plan::{self, Item, Plan},
     ready::{packed_refs, small_files, unfinished_commits},
     remotes::{self, Ways, tracking},
     source::Ref,
     store::{DEPTH, History, Store},
     temporary::Temporary,
     unit::{Unit, carrying},
-    walk,
+    wish::Wish,
 };
 use banger_doc::{Context, Position, Result, WorkspaceMode};
 use sha2::{Digest, Sha256};
@@ -307,7 +308,7 @@ fn hash_plan(
     {
         return Ok(before.prepared_tree.to_owned());
     }
-    let scratch = Scratch::new(store)?;
+    let scratch = store.scratch()?;
     let git = git.work_tree(plan.root.path()).env("GIT_INDEX_FILE", scratch.index());
     let mut lines = Vec::new();
     let mut open = Vec::new();
@@ -324,7 +325,7 @@ fn hash_plan(
     }
     git.run(["update-index", "-z", "--index-info"], &lines)?;
     if !open.is_empty() {
-        walk::attributes_are_files(&plan.root, crate::git::split_zero(&open))?;
+        attributes_are_files(&plan.root, crate::git::split_zero(&open))?;
         git.run(["update-index", "--add", "--replace", "-z", "--stdin"], &open)
             .context("cannot read the files that have local edits")?;
     }

@@ -1,7 +1,7 @@
 //! Deciding exactly what goes, path by path.
 
 use crate::{
-    git::Git,
+    git::{DIR, Git, LINK, MODULE},
     given::Seen,
     host::Dir,
     index::{self, Index},
@@ -17,12 +17,6 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
 };
-
-/// Type of an entry in a tree of git: a link, a submodule.
-pub(crate) const LINK: u32 = 0o120_000;
-pub(crate) const MODULE: u32 = 0o160_000;
-/// A directory; not in git's trees as such.
-pub(crate) const DIR: u32 = 0o040_000;
 
 /// One thing that goes.
 #[derive(Clone, Debug)]

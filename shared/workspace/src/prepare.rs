@@ -5,6 +5,7 @@ use crate::{
     given::{Given, Tree},
     guest::{self, Look},
     load::{Before, Load, load_directory, load_repository},
+    path::{join, shown},
     plan,
     record::Folder,
     send::send,
@@ -12,16 +13,12 @@ use crate::{
     store::Store,
     temporary::Temporary,
     unit::units,
+    wish::Wish,
 };
 use banger_channel::files::Files;
-use banger_doc::{Error, Result, Work, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_doc::{Error, Result, Work, Workspace, WorkspacePlan};
 use banger_state::clock_ms;
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt, path::Path};
 
 /// Where a workspace lies in a guest that is root's.
 pub const GUEST_PATH: &str = "/root/repo";
@@ -32,27 +29,6 @@ const DIR: &str = "repo";
 /// does.
 pub fn usual_path(place: &str) -> String {
     format!("{}/{DIR}", place.trim_end_matches('/'))
-}
-
-/// What is asked of a prepare.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// The repository or directory on the host, or a path inside it.
-    pub path: PathBuf,
-    /// Where it goes in the guest.
-    pub guest_path: String,
-    /// How much of the repository goes.
-    pub mode: WorkspaceMode,
-    /// A branch that is to be made in the guest alone.
-    pub branch: Option<String>,
-    /// What that branch begins at; HEAD otherwise.
-    pub from: Option<String>,
-    /// Whether untracked files go.
-    pub include_untracked: bool,
-    /// Whether work of the guest may be overwritten.
-    pub force: bool,
-    /// Directories of git's outside the repository that it may lead to.
-    pub trusted: Vec<PathBuf>,
 }
 
 /// Checks where a workspace is to go.
@@ -109,25 +85,6 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
         base_commit,
         notes,
     })
-}
-
-/// Returns a path for people and documents: a backslash is two, so that it never looks like a byte that
-/// is no UTF-8, which is `\xNN`.
-pub(crate) fn shown(path: &[u8]) -> String {
-    let parts = path.utf8_chunks().map(|part| {
-        let text = part.valid().replace('\\', "\\\\");
-        format!("{text}{}", part.invalid().escape_ascii())
-    });
-    parts.collect()
-}
-
-/// Returns a path as text; bytes that are no UTF-8 are escaped.
-pub(crate) fn text(path: &[u8]) -> String {
-    std::str::from_utf8(path).map_or_else(|_| path.escape_ascii().to_string(), ToOwned::to_owned)
-}
-
-pub(crate) fn join(dir: &[u8], path: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { path.to_vec() } else { [dir, b"/", path].concat() }
 }
 
 fn format_of(source: &Source) -> &str {

@@ -2,8 +2,8 @@
 
 use crate::{
     git::is_oid,
-    ready::without_secrets,
-    source::{Ref, Repository, is_ref_name},
+    names::{is_ref_name, remote_of, without_secrets},
+    source::{Ref, Repository},
 };
 use banger_doc::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,11 +63,6 @@ pub(crate) fn named<'a>(
         }
     }
     remotes
-}
-
-/// Returns the name of the remote that a setting is the address of.
-pub(crate) fn remote_of(key: &str) -> Option<&str> {
-    key.strip_prefix("remote.")?.strip_suffix(".url")
 }
 
 /// Returns the address of a remote whose branches can be named.

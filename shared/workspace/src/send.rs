@@ -1,12 +1,13 @@
 //! Sending what a guest lacks, and writing down what it then has.
 
 use crate::{
+    git::{DIR, LINK},
     given::{Given, Seen, Tree},
     guest::{How, Look},
     load::{Content, Load, Piece, REMOTE_REFS, is_remote},
-    plan::{self, DIR, LINK},
-    prepare::Wish,
+    plan,
     record::Folder,
+    wish::Wish,
 };
 use banger_channel::files::{Files, PRESENT, Put, append_link};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};

@@ -1,11 +1,12 @@
 //! Looking at what is to go into a VM, without changing a byte of it. Whoever wrote it is not trusted.
 
 use crate::{
+    attributes::attributes_are_files,
     copy::{Copy, Settings},
     git::{self, Git, is_oid, split_zero},
     host::{self, Dir, HostGit, Trusted},
     index::{self, Index},
-    remotes::remote_of,
+    names::{is_ref_name, remote_of},
     temporary::Temporary,
 };
 use banger_doc::{Context, Error, Kind, Result, shell_word};
@@ -274,7 +275,7 @@ impl Repository {
             git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
         }
         let paths = self.index.entries.iter().map(|entry| entry.path.as_slice());
-        crate::walk::attributes_are_files(&self.host.root, paths)?;
+        attributes_are_files(&self.host.root, paths)?;
         // Files that differ make it say so by its status. What lies in submodules is none of its business.
         git.attempt(["update-index", "-q", "--refresh", "--ignore-submodules"], b"").map(drop)
     }
@@ -439,20 +440,6 @@ fn refs(git: &Git) -> Result<Vec<Ref>> {
         }
     }
     Ok(refs)
-}
-
-/// Says whether `name` is one that git-check-ref-format(1) allows below `refs/`.
-pub(crate) fn is_ref_name(name: &str) -> bool {
-    name.starts_with("refs/")
-        && name.len() < 1024
-        && !name.contains("..")
-        && !name.contains("@{")
-        && !name.bytes().any(|b| b < 0x20 || b == 0x7f || b" ~^:?*[\\".contains(&b))
-        && name.split('/').count() >= 2
-        && name.split('/').all(|part| {
-            let ends_badly = Path::new(part).extension().is_some_and(|end| end == "lock");
-            !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !ends_badly
-        })
 }
 
 /// Reads lines that each hold an object's name.

@@ -1,13 +1,12 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    export::differences,
     git::split_zero,
     given::{Sort, Tree},
-    guest::{self, Changes, How, Look, Scratch},
+    guest::{self, Changes, How, Look, differences},
     load::read_item,
+    path::{parents, shown},
     plan,
-    prepare::shown,
     record::{self, BUSY, Folder},
     source::Source,
     store::Store,
@@ -362,7 +361,7 @@ pub(crate) fn unexported(
     }
     let mut is_same = look.changes.is_empty();
     if !staged.is_empty() || (exported.is_some() && !is_same) {
-        let scratch = Scratch::new(store)?;
+        let scratch = store.scratch()?;
         let tree =
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
         is_same |= exported.is_some_and(|exported| tree == exported.tree);
@@ -410,7 +409,6 @@ fn path_and_oid(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Returns how many files of submodules the guest changed: no patch of the repository holds them.
 pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
     let is_module = |dir: &[u8]| given.get(dir).is_some_and(|given| given.sort == Sort::Module);
-    let is_inside =
-        |path: &&Vec<u8>| guest::parents(path).any(|dir| dir != **path && is_module(dir));
+    let is_inside = |path: &&Vec<u8>| parents(path).any(|dir| dir != **path && is_module(dir));
     look.changes.keys().filter(is_inside).count()
 }

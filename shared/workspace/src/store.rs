@@ -3,8 +3,8 @@
 
 use crate::{
     git::{Git, is_oid, lines},
-    guest::Scratch,
     remotes::{self, Ways},
+    scratch::Scratch,
     source::{Ref, Repository},
 };
 use banger_doc::{Context, Error, Result};
@@ -82,6 +82,11 @@ impl Store {
         self.git()
             .env("GIT_OBJECT_DIRECTORY", new)
             .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.all_objects())
+    }
+
+    /// Makes a directory of work in progress beside it.
+    pub(crate) fn scratch(&self) -> Result<Scratch> {
+        Scratch::beside(self.dir.parent().expect("because a store lies in a VM's folder"))
     }
 
     /// Returns a way to call git on what a guest wrote or names: in a jail, which shows what banger gave the
@@ -448,7 +453,7 @@ mod tests {
     fn git_on_what_a_guest_wrote_sees_that_and_the_store_alone() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), "sha1").unwrap();
-        let scratch = Scratch::new(&store).unwrap();
+        let scratch = store.scratch().unwrap();
         let (inside, outside) = (scratch.tree().join("file"), dir.path().join("outside"));
         for file in [&inside, &outside] {
             fs::write(file, "words\n").unwrap();

@@ -2,8 +2,8 @@
 //! them: a yes is to these files as they were.
 
 use crate::{
-    guest::hex,
     host::{self, Dir, Sort},
+    names::hex,
 };
 use banger_doc::{Allowed, AllowedFile, Context, Error, Result};
 use banger_state::{State, clock_ms, place, read_document, write_document};

@@ -3,11 +3,12 @@
 use crate::{
     git::Git,
     host::{HostGit, Trusted},
+    path::{join as joined, shown, text},
     plan::{self, Plan},
-    prepare::{Wish, join as joined, shown, text},
     source::{Head, Repository, Source},
     store::Store,
     temporary::Temporary,
+    wish::Wish,
 };
 use banger_doc::{Context, Error, Result, WorkspaceMode};
 use std::{fs, path::Path};
@@ -47,7 +48,7 @@ fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit
     let mut files_of = None;
     if let Some(branch) = &wish.branch {
         let full = format!("refs/heads/{branch}");
-        if !crate::source::is_ref_name(&full) || branch.starts_with('-') {
+        if !crate::names::is_ref_name(&full) || branch.starts_with('-') {
             let shown = branch.escape_debug();
             return Err(Error::usage(format!("'{shown}' is not the name of a branch")));
         }

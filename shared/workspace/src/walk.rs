@@ -3,22 +3,17 @@
 //! tree, and wait for a pipe in the place of a list of rules.
 
 use crate::{
-    git::{Git, said, split_zero},
+    attributes::not_a_file,
+    git::{Git, MODULE, said, split_zero},
     host::{self, Dir, Sort},
     index::Index,
-    plan::MODULE,
+    path::join,
     source::Repository,
     temporary::Temporary,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
-use std::{
-    collections::BTreeSet,
-    ffi::OsStr,
-    fs,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::PathBuf};
 
 /// The most entries of all directories together.
 const MAX_ENTRIES: usize = 5_000_000;
@@ -54,7 +49,7 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
         |walk, dir| {
             let mut asked = Level::default();
             for (name, sort) in walk.list(dir)? {
-                let path = joined(dir, &name);
+                let path = join(dir, &name);
                 if name == b".gitignore" && sort == Sort::Other {
                     return Err(not_a_file(&walk.root.join(&path)));
                 }
@@ -90,7 +85,7 @@ pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
                 walk.found.empty.insert(dir.to_vec());
             }
             for (name, sort) in entries {
-                let path = joined(dir, &name);
+                let path = join(dir, &name);
                 if name == b".bangerignore" && sort == Sort::File {
                     let said = || format!("cannot read '{}'", root.join(&path).display());
                     let file = root.file(&path).with_context(said)?;
@@ -207,7 +202,7 @@ impl Walk<'_> {
     /// Says whether a directory is a repository of its own, as far as that can be told without reading it.
     fn is_repository(&self, dir: &[u8]) -> Result<bool> {
         let sort = |name: &[u8]| {
-            let path = joined(dir, name);
+            let path = join(dir, name);
             self.root
                 .sort(&path)
                 .with_context(|| format!("cannot look at '{}'", self.root.join(&path).display()))
@@ -302,39 +297,4 @@ fn ignored(git: &Git, asked: &Level) -> Result<BTreeSet<Vec<u8>>> {
     }
     let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
     Ok(ignored.map(<[u8]>::to_vec).collect())
-}
-
-/// Fails if git would wait for a pipe in the place of a list of attributes when it reads these files.
-pub(crate) fn attributes_are_files<'a>(
-    root: &Dir,
-    paths: impl Iterator<Item = &'a [u8]>,
-) -> Result<()> {
-    let mut dirs: BTreeSet<&[u8]> = BTreeSet::new();
-    for path in paths {
-        let mut end = path.len();
-        while let Some(at) = path[..end].iter().rposition(|byte| *byte == b'/') {
-            end = at;
-            if !dirs.insert(&path[..end]) {
-                break;
-            }
-        }
-        dirs.insert(b"");
-    }
-    for dir in dirs {
-        let path = joined(dir, b".gitattributes");
-        // What lies behind a link is not read by git either.
-        if root.sort(&path).is_ok_and(|sort| sort == Some(Sort::Other)) {
-            return Err(not_a_file(&root.join(&path)));
-        }
-    }
-    Ok(())
-}
-
-fn not_a_file(path: &Path) -> Error {
-    Error::failed(format!("'{}' is a pipe or another thing that is no file", path.display()))
-        .hint("git would wait for it; remove it")
-}
-
-fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }

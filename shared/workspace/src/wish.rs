@@ -1,0 +1,25 @@
+//! What a user asks of a workspace that goes in.
+
+use banger_doc::WorkspaceMode;
+use std::path::PathBuf;
+
+/// What is asked of a prepare.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The repository or directory on the host, or a path inside it.
+    pub path: PathBuf,
+    /// Where it goes in the guest.
+    pub guest_path: String,
+    /// How much of the repository goes.
+    pub mode: WorkspaceMode,
+    /// A branch that is to be made in the guest alone.
+    pub branch: Option<String>,
+    /// What that branch begins at; HEAD otherwise.
+    pub from: Option<String>,
+    /// Whether untracked files go.
+    pub include_untracked: bool,
+    /// Whether work of the guest may be overwritten.
+    pub force: bool,
+    /// Directories of git's outside the repository that it may lead to.
+    pub trusted: Vec<PathBuf>,
+}
