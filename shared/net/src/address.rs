@@ -1,10 +1,16 @@
-//! Addresses of the link between a namespace and its guest.
+//! The link between a namespace and its guest, and the way out: names of interfaces, addresses.
 
 use banger_doc::Interface;
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+
+/// The guest's interface on the host's side.
+pub const TAP: &str = "tap0";
+
+/// The interface that `pasta` makes.
+pub const WAY_OUT: &str = "pasta0";
 
 /// Largest packet on the link. `pasta` carries streams, not packets, so the path's own limit does
 /// not count here, and larger packets mean fewer of them.

@@ -6,6 +6,7 @@ use crate::{
     keeper,
     link::Links,
     pasta,
+    process::{close_but, enter},
     rules::{self, Net},
     tools::TUN,
 };
@@ -16,7 +17,7 @@ use nix::{
     fcntl::{OFlag, open},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, unshare},
     sys::{
         prctl,
         signal::{Signal, kill},
@@ -202,20 +203,6 @@ impl Drop for Network {
     }
 }
 
-/// Enters the namespace; through its user namespace only where the caller has no power over it yet.
-pub(crate) fn enter(user: RawFd, network: RawFd) -> nix::Result<()> {
-    // SAFETY: the descriptors are open, see `Network::enter`, and are not closed here.
-    let (user, network) =
-        unsafe { (BorrowedFd::borrow_raw(user), BorrowedFd::borrow_raw(network)) };
-    match setns(network, CloneFlags::CLONE_NEWNET) {
-        Err(Errno::EPERM) => {
-            setns(user, CloneFlags::CLONE_NEWUSER)?;
-            setns(network, CloneFlags::CLONE_NEWNET)
-        }
-        done => done,
-    }
-}
-
 /// Waits until there is something to read, however many signals come meanwhile.
 fn has_news(line: BorrowedFd<'_>, until: Instant) -> nix::Result<bool> {
     loop {
@@ -294,25 +281,6 @@ fn hold(line: OwnedFd, plan: &Plan, host: &BTreeSet<Net>, tools: &Tools, options
     }
     // SAFETY: ends this process without running what its parent registered for its own end.
     unsafe { libc::_exit(0) }
-}
-
-/// Closes every descriptor but some, the lowest first: a copy of a process must not keep its
-/// parent's files open.
-pub(crate) fn close_but(kept: &[RawFd]) {
-    let mut next = 0;
-    for fd in kept.iter().map(|fd| *fd as u32) {
-        if fd > next {
-            close_between(next, fd - 1);
-        }
-        next = fd + 1;
-    }
-    close_between(next, u32::MAX);
-}
-
-/// Closes a range of descriptors (close_range(2)) in a copy of a process that uses none of them.
-fn close_between(first: u32, last: u32) {
-    // SAFETY: by contract.
-    unsafe { libc::close_range(first, last, 0) };
 }
 
 /// Makes the namespaces and all that is in them; returns this process's number as `/proc` shows it

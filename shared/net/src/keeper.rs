@@ -1,8 +1,8 @@
 //! The keeper: a process that starts `pasta`, and starts it again when that helps.
 
 use crate::{
-    holder::{close_but, enter},
     link::{Changes, Links},
+    process::{close_but, enter},
     rules::{Net, renewed},
 };
 use banger_doc::{Context, Error, Result};

@@ -18,16 +18,11 @@ mod keeper;
 mod link;
 mod passt;
 mod pasta;
+mod process;
 mod rules;
 mod tools;
 
-pub use address::Plan;
+pub use address::{Plan, TAP, WAY_OUT};
 pub use holder::{Network, Options};
 pub use passt::Carrier;
 pub use tools::{RunAs, Tools, may_open_tun, user_namespaces};
-
-/// The guest's interface on the host's side.
-pub const TAP: &str = "tap0";
-
-/// The interface that `pasta` makes.
-pub const WAY_OUT: &str = "pasta0";
