@@ -9,8 +9,9 @@ use crate::{
     life::{Act, Heard, Life, REAP_LIMIT},
     log::{CONSOLE_LIMIT, CappedLog},
     names::Share,
+    network::weaker_network,
     ports::{self, HostSide},
-    prepare::{Prepared, prepare, weaker_network},
+    prepare::{Prepared, prepare},
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};

@@ -13,6 +13,7 @@ mod life;
 mod live;
 mod log;
 mod names;
+mod network;
 mod ports;
 mod prepare;
 mod stub;

@@ -1,6 +1,9 @@
 //! What a run needs before its VMM starts: the machine's plan, the guest's document, the initramfs.
 
-use crate::{file_sync, stub::Wish};
+use crate::{
+    file_sync,
+    network::{Wish, refuse_network, weaker_network},
+};
 use banger_config::Config;
 use banger_doc::{
     Channel, Context, Disks, Error, Guest, HostPorts, Image, Kernel, NetMode, Result, Spec, Vm,
@@ -219,25 +222,6 @@ fn carried_network(why: &str) -> String {
     format!(
         "network: passt without a namespace, since {why}; the guest reaches services that listen on all \
          of this host's addresses"
-    )
-}
-
-/// Refuses QEMU's own network, which opens the host's loopback to the guest, to whom did not allow that.
-pub(crate) fn refuse_network(why: &str) -> Error {
-    Error::unavailable("no network that keeps the guest from services on this host's loopback")
-        .because(why.to_owned())
-        .hint(
-            "'banger doctor' says what is missing; '--net none' does without a network, '--allow-host' \
-             opens them ('banger vm set' takes both)",
-        )
-}
-
-/// What the user is to know of a VM behind QEMU's own network.
-pub(crate) fn weaker_network(plan: &banger_net::Plan, why: &str) -> String {
-    let gateway = plan.gateway;
-    format!(
-        "network: QEMU's own, since {why}; the guest reaches services on this host's loopback as \
-         {gateway}"
     )
 }
 

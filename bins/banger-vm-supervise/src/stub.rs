@@ -1,10 +1,10 @@
 //! The stub: PID 1 of a PID namespace that the VMM runs in, so that however the supervisor dies,
 //! the kernel ends everything (pid_namespaces(7)).
 
-use crate::prepare::refuse_network;
+use crate::network::{Wish, refuse_network};
 use banger_doc::{Context, Error, Result};
 use banger_machine::{BUSY, Launch, Way};
-use banger_net::{Carrier, Network, Options, Tools};
+use banger_net::{Carrier, Network};
 use banger_state::place;
 use nix::{
     cmsg_space,
@@ -85,14 +85,6 @@ struct Child<'a> {
     stdin: &'a OwnedFd,
     stdout: &'a OwnedFd,
     stderr: &'a OwnedFd,
-}
-
-/// The network namespace that the VMM is to run in.
-#[derive(Debug)]
-pub(crate) struct Wish {
-    pub(crate) tools: Tools,
-    pub(crate) plan: banger_net::Plan,
-    pub(crate) options: Options,
 }
 
 /// What the stub says first.
