@@ -21,6 +21,8 @@ mod typed;
 mod usage;
 mod visible;
 mod vm;
+mod vmm;
+mod words;
 mod workspace;
 
 pub use allowed::{Allowed, AllowedFile};
@@ -39,7 +41,8 @@ pub use stats::{DiskUse, GuestDisk, GuestUse, HostUse, NetworkUse, Stats};
 pub use typed::{shell_word, shell_words};
 pub use usage::Usage;
 pub use visible::{console_line, shows, visible, visible_text, without_colours};
-pub use vm::{Init, NetMode, Spec, Status, View, Vm, Vmm, parse_user};
+pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
+pub use vmm::Vmm;
 pub use workspace::{
     AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
     WorkspacePlan, WorkspaceStatus,

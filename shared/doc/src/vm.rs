@@ -1,9 +1,9 @@
 //! `banger.vm/1`, `banger.spec/1`, `banger.view/1`: what a VM is, how large, how it stands.
 
-use crate::{Document, Exit, HostPorts, Name, Running};
+use crate::{Document, Exit, HostPorts, Name, Running, vmm::Vmm, words::words};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 /// `banger.vm/1`, kept as `vms/NAME/vm.json` and never rewritten.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,19 +35,6 @@ pub enum NetMode {
     User,
     /// No interface but loopback.
     None,
-}
-
-/// The program that plays the machine.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Vmm {
-    /// Firecracker where KVM works, else QEMU.
-    #[default]
-    Auto,
-    /// Firecracker; needs KVM.
-    Firecracker,
-    /// QEMU, with KVM where it works, else in software.
-    Qemu,
 }
 
 /// What runs as a guest's first program.
@@ -187,30 +174,5 @@ impl Document for View {
     const SCHEMA: &'static str = "banger.view/1";
 }
 
-macro_rules! words {
-    ($type:ty: $($word:literal => $value:expr),+) => {
-        impl FromStr for $type {
-            type Err = crate::Error;
-
-            fn from_str(text: &str) -> crate::Result<Self> {
-                match text {
-                    $($word => Ok($value),)+
-                    _ => Err(crate::Error::usage(format!(
-                        "'{text}' is none of {}", [$($word),+].join(", ")
-                    ))),
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(if *self == $value { return f.write_str($word); })+
-                Ok(())
-            }
-        }
-    };
-}
-
 words!(NetMode: "user" => NetMode::User, "none" => NetMode::None);
 words!(Init: "auto" => Init::Auto, "image" => Init::Image, "minimal" => Init::Minimal);
-words!(Vmm: "auto" => Vmm::Auto, "firecracker" => Vmm::Firecracker, "qemu" => Vmm::Qemu);

@@ -2,8 +2,8 @@
 
 use crate::disk::Disk;
 use crate::inode::Time;
-use crate::source::Source;
-use crate::tree::{Body, Id, Meta, Tree};
+use crate::source::{Body, Source};
+use crate::tree::{Id, Meta, Tree};
 use crate::{MAX_LINKS, Summary};
 use banger_doc::{Context, Error, Result};
 use sha2::{Digest, Sha256};

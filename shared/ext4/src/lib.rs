@@ -25,8 +25,8 @@ pub use empty::write_empty;
 pub use host::{from_directory, uuid};
 pub use inode::Time;
 pub use layout::{BLOCK, MAX_LINKS};
-pub use source::{Source, Span, Store, Text, Xattrs};
-pub use tree::{Body, Id, Meta, Tree};
+pub use source::{Body, Source, Span, Store, Text, Xattrs};
+pub use tree::{Id, Meta, Tree};
 pub use xattr::is_known;
 
 /// What the checksums of a full disk start from. It is fixed, so that they can be made before all

@@ -1,10 +1,10 @@
 //! Where the content of files goes while it comes: straight onto the disk, block after block.
 
+use crate::SEED;
 use crate::extent::{Extent, MAX_LENGTH};
 use crate::layout::BLOCK;
 use crate::place::Places;
 use crate::xattr;
-use crate::{Body, SEED};
 use banger_doc::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::uio::pwritev;
@@ -45,6 +45,30 @@ pub struct Span {
 /// An entry's extended attributes in a [`Store`]; the default is none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Xattrs(u32);
+
+/// What something is. What a store keeps of it is in the store that it came with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// A directory.
+    Directory,
+    /// A file whose content is on the disk.
+    File {
+        /// Its size in bytes.
+        size: u64,
+        /// Where its content lies.
+        span: Span,
+    },
+    /// A symbolic link.
+    Symlink(Text),
+    /// A character device.
+    Character(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
 
 /// Attributes as they were written.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use crate::inode::Time;
 use crate::layout::MAX_LINKS;
-use crate::source::{Attributes, Span, Store, Text, Xattrs};
+use crate::source::{Attributes, Body, Span, Store, Text, Xattrs};
 use banger_doc::{Error, Result};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
@@ -23,30 +23,6 @@ pub struct Meta {
     pub time: Time,
     /// Its extended attributes, in the same store as the rest.
     pub xattrs: Xattrs,
-}
-
-/// What something is. What a store keeps of it is in the store that it came with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Body {
-    /// A directory.
-    Directory,
-    /// A file whose content is on the disk.
-    File {
-        /// Its size in bytes.
-        size: u64,
-        /// Where its content lies.
-        span: Span,
-    },
-    /// A symbolic link.
-    Symlink(Text),
-    /// A character device.
-    Character(u32, u32),
-    /// A block device.
-    Block(u32, u32),
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
 }
 
 /// What a node is, and what the tree keeps with it.

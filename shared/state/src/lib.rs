@@ -7,6 +7,7 @@
 mod file;
 mod lock;
 pub mod place;
+mod process;
 mod room;
 mod shelf;
 mod stray;
@@ -18,9 +19,10 @@ pub use file::{
     write_fleeting,
 };
 pub use lock::Lock;
+pub use process::process_of;
 pub use room::Room;
 pub use shelf::{Shelf, Staged};
-pub use vm::{VmFolder, clock_ms, clock_s, process_of};
+pub use vm::{VmFolder, clock_ms, clock_s};
 pub use watch::Watch;
 
 use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result, shell_word};

@@ -2,8 +2,8 @@
 
 use crate::{Lock, file, place, shelf::absent};
 use banger_doc::{
-    Context, Desire, Document, Error, Exit, HostPorts, Mark, Name, Phase, Process, Result, Running,
-    Spec, Status, View, Vm, Wanted,
+    Context, Desire, Document, Error, Exit, HostPorts, Mark, Name, Phase, Result, Running, Spec,
+    Status, View, Vm, Wanted,
 };
 use std::{
     fs::{self, File},
@@ -249,16 +249,6 @@ pub fn clock_s() -> u64 {
 /// Returns the time in milliseconds since 1970.
 pub fn clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
-}
-
-/// Returns a process with its start time; `None` if it is gone, or has ended and nobody waited for it.
-pub fn process_of(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command, field 2, may hold spaces and parentheses; what follows the last `)` does not.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    (!has_ended).then_some(Process { pid, start_ticks })
 }
 
 #[cfg(test)]
