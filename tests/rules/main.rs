@@ -3,6 +3,7 @@
 
 mod budgets;
 mod bugs;
+mod circles;
 mod dependencies;
 mod dial;
 mod documents;
