@@ -95,13 +95,19 @@ fn image(which: &str) -> Vec<Layer> {
         })],
         // Files in as many pieces as there may be.
         "pieces" => vec![made("L", 24, |number, out| {
-            let count = 80_000u64;
-            let map: Vec<String> =
-                (0..count).map(|piece| format!("{},1", (piece * 2 + number % 2) * 4096)).collect();
+            let count = 70_000u64;
+            let map: Vec<String> = (0..count)
+                .map(|piece| format!("{},512", (piece * 2 + number % 2) * 4096))
+                .collect();
             let size = (count * 2 + 2) * 4096;
             let mut records = record("GNU.sparse.map", map.join(",").as_bytes());
             records.extend(record("GNU.sparse.size", size.to_string().as_bytes()));
-            entry(out, &Head::new(b'0', format!("{number}")), &records, &vec![1; count as usize]);
+            entry(
+                out,
+                &Head::new(b'0', format!("{number}")),
+                &records,
+                &vec![1; count as usize * 512],
+            );
         })],
         // Four layers at once that look far back.
         "windows" => (0..4)
