@@ -13,6 +13,7 @@ use std::{
 
 /// Every program that opens the state, called as somebody would.
 const CALLS: &[(&str, &[&str])] = &[
+    ("banger-allow", &["--list"]),
     ("banger-df", &[]),
     ("banger-dns", &[]),
     ("banger-gc", &[]),
