@@ -142,6 +142,37 @@ fn a_workspace_belongs_to_the_guests_user_wherever_it_lies() {
     prepare(&["--user", "nobody-here"]).fails(1, "no user 'nobody-here'");
 }
 
+#[test]
+fn a_repository_has_no_program_that_is_run() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let ran = sandbox.dir().join("ran");
+    let script = "mkdir -p node_modules/.bin; for at in node_modules/.bin/git git; do \
+                  printf '#!/bin/sh\\ntouch %s\\nexec /usr/bin/git \"$@\"\\n' \"$0\" >$at; chmod +x $at; done";
+    let status = Command::new("sh")
+        .args(["-ec", script])
+        .arg(&ran)
+        .current_dir(&repository)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    for path in [
+        "./node_modules/.bin:/usr/bin:/bin",
+        "node_modules/.bin:/usr/bin:/bin",
+        ":/usr/bin:/bin",
+        ".",
+    ] {
+        for dir in [Path::new(&repository), Path::new("/")] {
+            let words = ["web", &repository, "--dry-run"];
+            let answer = sandbox.with(PROGRAM, &words, |command| {
+                command.env("PATH", path).current_dir(dir);
+            });
+            answer.ok();
+            assert!(!ran.exists(), "{path} in {}", dir.display());
+        }
+    }
+}
+
 /// Runs a command as somebody else, who trusts nobody's repository but its own.
 fn as_user(words: &[&str]) -> String {
     let (user, words) = words.split_first().unwrap();
