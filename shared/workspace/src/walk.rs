@@ -55,8 +55,8 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
             let mut asked = Level::default();
             for (name, sort) in walk.list(dir)? {
                 let path = joined(dir, &name);
-                if name == b".gitignore" && sort == Sort::Other {
-                    return Err(not_a_file(&walk.root.join(&path)));
+                if name == b".gitignore" {
+                    rules_are_bounded(walk.root, &path, sort)?;
                 }
                 match sort {
                     _ if name.eq_ignore_ascii_case(b".git") || !is_inside(&path) => {}
@@ -282,6 +282,21 @@ fn absent_rules(repository: &Repository) -> Result<PathBuf> {
         git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
     }
     Ok(path)
+}
+
+/// Fails if git would wait for a list of rules, or take more memory for it than anybody writes rules.
+fn rules_are_bounded(root: &Dir, path: &[u8], sort: Sort) -> Result<()> {
+    let at = root.join(path);
+    if sort == Sort::Other {
+        return Err(not_a_file(&at));
+    }
+    let said = || format!("cannot look at '{}'", at.display());
+    let size = root.stat(path).with_context(said)?.map_or(0, |stat| stat.st_size as u64);
+    if sort == Sort::File && size > MAX_RULES {
+        return Err(Error::failed(format!("'{}' is larger than {MAX_RULES} bytes", at.display()))
+            .hint("git would read all of it; remove it"));
+    }
+    Ok(())
 }
 
 /// Asks git which of these its rules ignore.

@@ -345,6 +345,9 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
     .collect();
     setups.push((pipe(".gitignore"), "no file"));
     setups.push((pipe("d/.gitignore"), "no file"));
+    // Git would take as much memory as it says to hold.
+    setups.push((format!("{ONE}; truncate -s 9G .gitignore"), "is larger than"));
+    setups.push((format!("{ONE}; truncate -s 9G d/.gitignore"), "is larger than"));
     setups.push((pipe(".gitattributes"), "no file"));
     setups.push((format!("{}; echo e >d/f", pipe("d/.gitattributes")), "no file"));
     setups.push(("mkfifo .git; echo x >x".into(), "no directory and no file"));
