@@ -16,6 +16,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsStr,
     fs,
+    io::ErrorKind,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Found {
     pub(crate) empty: BTreeSet<Vec<u8>>,
     /// Pipes, sockets and devices.
     pub(crate) others: BTreeSet<Vec<u8>>,
+    /// Directories that nobody tracks, which the user may not look into.
+    pub(crate) closed: BTreeSet<Vec<u8>>,
 }
 
 /// Lists the files of a repository that are neither in its index nor ignored.
@@ -68,7 +71,21 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
             Ok(asked)
         },
         |asked| ignored(&git, asked),
-        |walk, dir| Ok(tracked.has_below(dir) || !walk.is_repository(dir)?),
+        |walk, dir| {
+            if tracked.has_below(dir) {
+                return Ok(true);
+            }
+            // As git does: what a service in a container left, say, is no reason to take nothing.
+            if walk.is_closed(dir) {
+                walk.found.closed.insert(dir.to_vec());
+                return Ok(false);
+            }
+            let is_inner = walk.is_repository(dir)?;
+            if is_inner {
+                walk.found.inner.insert(dir.to_vec());
+            }
+            Ok(!is_inner)
+        },
     )?;
     Ok(walk.found)
 }
@@ -159,7 +176,7 @@ impl Walk<'_> {
         &mut self,
         look: impl Fn(&mut Self, &[u8]) -> Result<Level>,
         ask: impl Fn(&Level) -> Result<BTreeSet<Vec<u8>>>,
-        enter: impl Fn(&Self, &[u8]) -> Result<bool>,
+        enter: impl Fn(&mut Self, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut dirs = vec![Vec::new()];
         for depth in 0.. {
@@ -180,8 +197,6 @@ impl Walk<'_> {
             for dir in all.dirs.into_iter().filter(goes) {
                 if enter(self, &dir)? {
                     dirs.push(dir);
-                } else {
-                    self.found.inner.insert(dir);
                 }
             }
             let Some(first) = dirs.first() else { break };
@@ -202,6 +217,13 @@ impl Walk<'_> {
         let entries = self.root.list(dir, self.left).with_context(said)?;
         self.left -= entries.len();
         Ok(entries)
+    }
+
+    /// Says whether the user may not list a directory, or not look at what lies in it.
+    fn is_closed(&self, dir: &[u8]) -> bool {
+        let is_denied = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+        self.root.sort(&joined(dir, b".git")).is_err_and(is_denied)
+            || self.root.list(dir, 0).is_err_and(is_denied)
     }
 
     /// Says whether a directory is a repository of its own, as far as that can be told without reading it.

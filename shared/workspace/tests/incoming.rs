@@ -755,6 +755,40 @@ fn what_the_user_set_counts_wherever_it_is_written() {
 }
 
 #[test]
+fn a_directory_that_may_not_be_read_stays_behind_unless_it_is_tracked() {
+    let world = World::new(&format!(
+        "{ONE}; echo u >u; mkdir pg seen; touch pg/x seen/x; chmod 000 pg; chmod 444 seen"
+    ));
+    let prepare = || {
+        // Root without capabilities is an ordinary owner.
+        let mut command = if nix::unistd::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+            command.arg(std::env::current_exe().unwrap());
+            command
+        } else {
+            Command::new(std::env::current_exe().unwrap())
+        };
+        let output = command
+            .args(["--exact", "prepare_as_told", "--nocapture"])
+            .env("HOME", world.path().join("home"))
+            .env("WATCHED_TOP", world.path())
+            .env("WATCHED_PATH", world.host())
+            .env("WATCHED_UNTRACKED", "1")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = prepare();
+    world.shell(&world.host(), "chmod 000 d");
+    let tracked = prepare();
+    world.shell(&world.host(), "chmod 755 pg seen d");
+    assert!(said.contains("it went in"), "{said}");
+    assert_eq!(world.shell(&world.guest(), "ls"), "a\nd\nu\n");
+    assert!(!tracked.contains("it went in"), "{tracked}");
+}
+
+#[test]
 fn a_repository_of_somebody_else_is_refused_as_git_does() {
     if !nix::unistd::geteuid().is_root() {
         return;
