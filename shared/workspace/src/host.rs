@@ -214,7 +214,11 @@ fn leads_out(at: &Path, real: &Path) -> Error {
         at.display().to_string().escape_debug(),
         real.display().to_string().escape_debug()
     ))
-    .hint(format!("'--trust-git-dir {}' takes it along, if it is yours", shell_word(dir)))
+    .hint(format!(
+        "'--trust-git-dir {}' takes it along; say so only if you made it lead there, not whoever wrote the \
+         repository",
+        shell_word(dir)
+    ))
 }
 
 /// A work tree and its git directories.
@@ -287,8 +291,8 @@ fn unnamed(at: &Path, git: &Path, root: &Path) -> Error {
         root.display().to_string().escape_debug()
     ))
     .hint(format!(
-        "'--trust-git-dir {}' takes it along, if it is yours; 'git worktree repair' mends a work tree \
-         that was moved",
+        "'--trust-git-dir {}' takes it along, if you made it lead there; 'git worktree repair' mends a \
+         work tree that was moved",
         shell_word(git)
     ))
 }
