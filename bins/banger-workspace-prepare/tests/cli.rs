@@ -211,6 +211,30 @@ fn commands_start_in_the_directory_that_was_named() {
 }
 
 #[test]
+fn a_git_directory_that_was_trusted_once_is_trusted_for_that_repository_alone() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let script = "mv .git ../own.git; ln -s ../own.git .git; cd ..; mkdir other; ln -s ../own.git other/.git";
+    let status =
+        Command::new("sh").args(["-ec", script]).current_dir(&repository).status().unwrap();
+    assert!(status.success());
+    let to = sandbox.dir().join("guest/repo");
+    let prepare = |path: &str, more: &[&str]| {
+        let words = ["web", path, "--guest-path", to.to_str().unwrap()];
+        sandbox.run(PROGRAM, &[&words, more].concat())
+    };
+    let own = sandbox.dir().join("own.git");
+    let other = sandbox.dir().join("other");
+    prepare(&repository, &[]).fails(2, "leads out of the repository");
+    prepare(&repository, &["--trust-git-dir", own.to_str().unwrap()]).ok();
+    prepare(&repository, &[]).ok();
+    prepare(&repository, &["--dry-run"]).ok();
+    assert_eq!(prepare(&repository, &[]).ok().document()["trusted_git_dirs"], json!([own]));
+    prepare(other.to_str().unwrap(), &["--force"]).fails(2, "leads out of the repository");
+}
+
+#[test]
 fn where_it_would_go_is_said_if_that_can_be_told() {
     let sandbox = Sandbox::new();
     let repository = repository(&sandbox);

@@ -185,7 +185,15 @@ impl Trusted {
             }
             Dir::open(&real)
         };
-        Ok(Self(paths.iter().map(open).collect::<Result<_>>()?))
+        let mut dirs: Vec<Dir> = Vec::new();
+        for dir in paths.iter().map(open) {
+            let dir = dir?;
+            // The configuration, the command line and what was said before may name the same.
+            if dirs.iter().all(|known| known.path() != dir.path()) {
+                dirs.push(dir);
+            }
+        }
+        Ok(Self(dirs))
     }
 
     /// Returns where they lie.

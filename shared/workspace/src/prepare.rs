@@ -137,6 +137,17 @@ fn format_of(source: &Source) -> &str {
     }
 }
 
+/// Returns the directories of git's that the repository at `path` was allowed to lead to when it was prepared
+/// before; `dir` is the place for the record. Nothing is allowed to another repository by that.
+pub fn trusted_before(dir: &Path, path: &Path) -> Vec<PathBuf> {
+    let Ok(Some(before)) = crate::read(dir) else { return Vec::new() };
+    let is_same = |root: PathBuf| root.to_str() == Some(before.host_path.as_str());
+    if !crate::root_of(path).is_ok_and(is_same) {
+        return Vec::new();
+    }
+    before.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()).collect()
+}
+
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
