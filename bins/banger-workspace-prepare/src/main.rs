@@ -8,7 +8,8 @@ use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
 use banger_workspace::{
-    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of, usual_path,
+    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of,
+    trusted_before, usual_path,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -101,6 +102,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 fn wish(args: &Args, usual: String) -> Result<Wish> {
     // What the configuration names may be on a disk that is not there now.
     let configured = Config::load()?.trusted_git_dirs.into_iter().filter(|dir| dir.is_dir());
+    let vm = State::open_read_only().and_then(|state| state.vm(&args.vm));
+    let before = vm.map(|vm| trusted_before(&vm.join(place::VM_WORKSPACE), &args.path));
+    let usual_dirs = configured.chain(before.unwrap_or_default());
     Ok(Wish {
         path: args.path.clone(),
         guest_path: args.guest_path.clone().unwrap_or(usual),
@@ -109,7 +113,7 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
         from: args.from.clone(),
         include_untracked: args.include_untracked,
         force: args.force,
-        trusted: args.trust_git_dir.iter().cloned().chain(configured).collect(),
+        trusted: args.trust_git_dir.iter().cloned().chain(usual_dirs).collect(),
     })
 }
 

@@ -142,6 +142,37 @@ fn a_workspace_belongs_to_the_guests_user_wherever_it_lies() {
     prepare(&["--user", "nobody-here"]).fails(1, "no user 'nobody-here'");
 }
 
+#[test]
+fn a_repository_has_no_program_that_is_run() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let ran = sandbox.dir().join("ran");
+    let script = "mkdir -p node_modules/.bin; for at in node_modules/.bin/git git; do \
+                  printf '#!/bin/sh\\ntouch %s\\nexec /usr/bin/git \"$@\"\\n' \"$0\" >$at; chmod +x $at; done";
+    let status = Command::new("sh")
+        .args(["-ec", script])
+        .arg(&ran)
+        .current_dir(&repository)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    for path in [
+        "./node_modules/.bin:/usr/bin:/bin",
+        "node_modules/.bin:/usr/bin:/bin",
+        ":/usr/bin:/bin",
+        ".",
+    ] {
+        for dir in [Path::new(&repository), Path::new("/")] {
+            let words = ["web", &repository, "--dry-run"];
+            let answer = sandbox.with(PROGRAM, &words, |command| {
+                command.env("PATH", path).current_dir(dir);
+            });
+            answer.ok();
+            assert!(!ran.exists(), "{path} in {}", dir.display());
+        }
+    }
+}
+
 /// Runs a command as somebody else, who trusts nobody's repository but its own.
 fn as_user(words: &[&str]) -> String {
     let (user, words) = words.split_first().unwrap();
@@ -177,6 +208,30 @@ fn commands_start_in_the_directory_that_was_named() {
     let (none, said) = start("out");
     assert_eq!(none, None);
     assert!(said.contains("nothing in 'out' goes along, so commands start in"), "{said}");
+}
+
+#[test]
+fn a_git_directory_that_was_trusted_once_is_trusted_for_that_repository_alone() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let script = "mv .git ../own.git; ln -s ../own.git .git; cd ..; mkdir other; ln -s ../own.git other/.git";
+    let status =
+        Command::new("sh").args(["-ec", script]).current_dir(&repository).status().unwrap();
+    assert!(status.success());
+    let to = sandbox.dir().join("guest/repo");
+    let prepare = |path: &str, more: &[&str]| {
+        let words = ["web", path, "--guest-path", to.to_str().unwrap()];
+        sandbox.run(PROGRAM, &[&words, more].concat())
+    };
+    let own = sandbox.dir().join("own.git");
+    let other = sandbox.dir().join("other");
+    prepare(&repository, &[]).fails(2, "leads out of the repository");
+    prepare(&repository, &["--trust-git-dir", own.to_str().unwrap()]).ok();
+    prepare(&repository, &[]).ok();
+    prepare(&repository, &["--dry-run"]).ok();
+    assert_eq!(prepare(&repository, &[]).ok().document()["trusted_git_dirs"], json!([own]));
+    prepare(other.to_str().unwrap(), &["--force"]).fails(2, "leads out of the repository");
 }
 
 #[test]

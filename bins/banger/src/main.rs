@@ -157,7 +157,14 @@ fn beside() -> Option<PathBuf> {
 
 fn find(name: &OsStr) -> Option<PathBuf> {
     let near = beside().map(|dir| dir.join(name)).filter(|path| is_program(path));
-    near.or_else(|| which::which(name).ok())
+    near.or_else(|| which::which_in(name, env::join_paths(path_dirs()).ok(), "/").ok())
+}
+
+/// Returns the absolute directories of `PATH`. The others lead into the directory of the moment, which may be
+/// a repository that somebody else wrote.
+fn path_dirs() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()
 }
 
 fn is_program(path: &Path) -> bool {
@@ -167,7 +174,7 @@ fn is_program(path: &Path) -> bool {
 /// Returns the words of every program that can be found, guest programs apart, and where it is.
 fn programs() -> BTreeMap<String, PathBuf> {
     let mut dirs: Vec<PathBuf> = beside().into_iter().collect();
-    dirs.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    dirs.extend(path_dirs());
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
         let name = entry.file_name();

@@ -189,6 +189,24 @@ fn beside_comes_before_the_path_and_others_can_add_commands() {
 }
 
 #[test]
+fn a_repository_adds_no_commands() {
+    let sandbox = installed(&["banger-vm-list"]);
+    let bin = sandbox.dir().join("node_modules/.bin");
+    fs::create_dir_all(&bin).expect("a folder");
+    script(&bin, "banger-foo", "touch ../ran ran; echo foo");
+    let run = |words: &[&str]| {
+        sandbox.raw_with(sandbox.dir().join("bin/banger"), words, |command| {
+            command.env("PATH", format!("node_modules/.bin:./node_modules/.bin:{SYSTEM_PATH}"));
+            command.current_dir(sandbox.dir());
+        })
+    };
+    run(&["foo"]).fails(2, "no command 'foo'");
+    assert!(!run(&["help", "all"]).ok().text().contains("foo"));
+    assert!(!run(&[]).ok().text().contains("foo"));
+    assert!(!sandbox.dir().join("ran").exists());
+}
+
+#[test]
 fn status_and_signals_pass_through() {
     let sandbox = installed(&[]);
     let bin = sandbox.dir().join("bin");

@@ -2,7 +2,7 @@
 
 use banger_doc::{Context, Document, Error, Report, Result};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::Read,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -30,6 +30,30 @@ pub fn find(program: &str) -> Result<PathBuf> {
         Error::unavailable(format!("cannot find the program '{program}'"))
             .hint("banger's programs belong into one directory; install all of them")
     })
+}
+
+/// Takes out of `PATH` what is relative. It would be looked for in the directory of the moment, which may be
+/// a repository that somebody else wrote, with a `git` of its own in `./node_modules/.bin`.
+pub(crate) fn leave_relative_path() {
+    let Some(path) = std::env::var_os("PATH") else { return };
+    let Some(kept) = absolute(&path) else { return };
+    // SAFETY: this is the beginning of a program, which has one thread.
+    unsafe {
+        match kept {
+            // An empty one would mean the directory of the moment.
+            kept if kept.is_empty() => std::env::remove_var("PATH"),
+            kept => std::env::set_var("PATH", kept),
+        }
+    }
+}
+
+/// Returns the absolute directories of a `PATH`, if it has others.
+fn absolute(path: &OsStr) -> Option<OsString> {
+    let dirs: Vec<PathBuf> = std::env::split_paths(path).collect();
+    if dirs.iter().all(|dir| dir.is_absolute()) {
+        return None;
+    }
+    std::env::join_paths(dirs.iter().filter(|dir| dir.is_absolute())).ok()
 }
 
 /// A program of banger's that is about to run.
@@ -147,6 +171,23 @@ pub fn call<D: Document>(program: &str, words: &[&str]) -> Result<D> {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn a_path_keeps_its_absolute_directories() {
+        let kept = |path: &str| absolute(path.as_ref()).map(|kept| kept.into_string().unwrap());
+        assert_eq!(kept("/usr/bin:/bin"), None);
+        for path in [
+            "./node_modules/.bin:/usr/bin:/bin",
+            "/usr/bin::/bin",
+            "/usr/bin:/bin:.",
+            ":/usr/bin:/bin:",
+        ] {
+            assert_eq!(kept(path).as_deref(), Some("/usr/bin:/bin"), "{path}");
+        }
+        for path in ["", ".", "bin:vendor/bin"] {
+            assert_eq!(kept(path).as_deref(), Some(""), "{path}");
+        }
+    }
 
     #[test]
     fn what_takes_too_long_is_ended() {

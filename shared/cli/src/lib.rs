@@ -47,6 +47,7 @@ pub fn main_raw<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>) ->
 }
 
 fn begin<A: Parser, T: Termination>(run: fn(A, &mut Out) -> Result<T>, raw: bool) -> ExitCode {
+    call::leave_relative_path();
     let mut command = A::command()
         .arg(
             Arg::new("json")

@@ -79,7 +79,11 @@ impl State {
 
     /// Opens the state without writing anything; an absent one is [`banger_doc::Kind::NotFound`].
     pub fn open_read_only() -> Result<Self> {
-        let state = Self { root: Self::location()? };
+        Self::read_only(Self::location()?)
+    }
+
+    fn read_only(root: PathBuf) -> Result<Self> {
+        let state = Self { root };
         let hint = "BANGER_STATE names the directory that banger keeps all in";
         let found = match fs::metadata(&state.root) {
             Ok(meta) if !meta.is_dir() => {
@@ -88,7 +92,7 @@ impl State {
                 );
             }
             Ok(meta) => {
-                must_be_closed(&state.root, &meta)?;
+                must_be_own(&state.root, &meta)?;
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
@@ -174,16 +178,16 @@ fn make_dir(dir: &Path) -> Result<()> {
             .map_err(|error| error.hint("set BANGER_STATE to a directory you can write to"))?;
     }
     let meta = fs::metadata(dir).with_context(|| format!("cannot look at '{}'", dir.display()))?;
+    must_be_own(dir, &meta)
+}
+
+/// Refuses a directory of the state that is another user's, or that others may write to: whoever can put a
+/// record or a socket there is believed.
+fn must_be_own(dir: &Path, meta: &Metadata) -> Result<()> {
     if meta.uid() != nix::unistd::geteuid().as_raw() {
         return Err(Error::unavailable(format!("'{}' belongs to another user", dir.display()))
             .hint("set BANGER_STATE to a directory of your own"));
     }
-    must_be_closed(dir, &meta)
-}
-
-/// Refuses a directory of the state that others may write to: whoever can put a record or a socket
-/// there is believed.
-fn must_be_closed(dir: &Path, meta: &Metadata) -> Result<()> {
     if meta.mode() & 0o022 == 0 {
         return Ok(());
     }
@@ -225,9 +229,25 @@ mod tests {
                 assert!(mended.success(), "{hint}");
                 State::at(root.clone()).unwrap();
             }
-            // To look at it is nobody's harm.
+            // To look at it does no harm.
             set(&place, 0o755);
             State::at(root.clone()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_user_is_refused_to_read_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        drop(State::at(root.clone()).unwrap());
+        State::read_only(root.clone()).unwrap();
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        std::os::unix::fs::chown(&root, Some(12345), None).unwrap();
+        for opened in [State::at(root.clone()), State::read_only(root)] {
+            let error = opened.unwrap_err();
+            assert!(error.to_string().contains("belongs to another user"), "{error}");
         }
     }
 }

@@ -11,8 +11,9 @@ use nix::{
 };
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -163,7 +164,7 @@ impl Git {
     /// Returns the jail to run in, if there is to be one.
     fn tool(&self) -> Result<Option<Tool>> {
         let Some(folders) = &self.jail else { return Ok(None) };
-        let mut tool = Tool::new(&find()?, JAILED)?;
+        let mut tool = Tool::new(&find(&std::env::var_os("PATH").unwrap_or_default())?, JAILED)?;
         for (dir, written) in folders {
             let dir = std::path::absolute(dir).context("a folder has no path")?;
             tool = tool.sees(dir, *written);
@@ -287,13 +288,16 @@ pub(crate) fn said(ended: &Ended) -> String {
         .collect()
 }
 
-/// Finds git as a jail has to know it.
-fn find() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join("git"))
-        .find(|git| git.is_file())
-        .ok_or_else(absent)
+/// Finds git as a jail has to know it: the first in `PATH` that is no script, of which people have some
+/// before the real one.
+fn find(path: &OsStr) -> Result<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+    };
+    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    let all: Vec<PathBuf> = dirs.map(|dir| dir.join("git")).filter(is_program).collect();
+    let held = all.iter().find(|path| matches!(banger_jail::program(path), Ok(Some(_))));
+    held.or(all.first()).cloned().ok_or_else(absent)
 }
 
 fn absent() -> Error {
@@ -381,4 +385,33 @@ pub(crate) fn lines<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
 /// Says whether `text` is an object's name in hexadecimal.
 pub(crate) fn is_oid(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_script_before_git_is_passed_over_for_a_jail() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str, content: &[u8], mode: u32| {
+            let path = dir.path().join(name).join("git");
+            fs::create_dir(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let elf = fs::read("/proc/self/exe").unwrap();
+        let script = place("script", b"#!/bin/sh\n", 0o755);
+        place("page", &elf[..64], 0o644);
+        let real = place("real", &elf[..64], 0o755);
+        let found = |names: &[&str]| {
+            let dirs = names.iter().map(|name| dir.path().join(name));
+            find(&std::env::join_paths(dirs).unwrap()).map_err(|error| error.to_string())
+        };
+        assert_eq!(found(&["none", "script", "page", "real"]), Ok(real));
+        assert_eq!(found(&["none", "script"]), Ok(script));
+        assert!(found(&["none", "page"]).unwrap_err().contains("cannot find the program 'git'"));
+    }
 }

@@ -185,7 +185,15 @@ impl Trusted {
             }
             Dir::open(&real)
         };
-        Ok(Self(paths.iter().map(open).collect::<Result<_>>()?))
+        let mut dirs: Vec<Dir> = Vec::new();
+        for dir in paths.iter().map(open) {
+            let dir = dir?;
+            // The configuration, the command line and what was said before may name the same.
+            if dirs.iter().all(|known| known.path() != dir.path()) {
+                dirs.push(dir);
+            }
+        }
+        Ok(Self(dirs))
     }
 
     /// Returns where they lie.
@@ -214,7 +222,11 @@ fn leads_out(at: &Path, real: &Path) -> Error {
         at.display().to_string().escape_debug(),
         real.display().to_string().escape_debug()
     ))
-    .hint(format!("'--trust-git-dir {}' takes it along, if it is yours", shell_word(dir)))
+    .hint(format!(
+        "'--trust-git-dir {}' takes it along; say so only if you made it lead there, not whoever wrote the \
+         repository",
+        shell_word(dir)
+    ))
 }
 
 /// A work tree and its git directories.
@@ -287,8 +299,8 @@ fn unnamed(at: &Path, git: &Path, root: &Path) -> Error {
         root.display().to_string().escape_debug()
     ))
     .hint(format!(
-        "'--trust-git-dir {}' takes it along, if it is yours; 'git worktree repair' mends a work tree \
-         that was moved",
+        "'--trust-git-dir {}' takes it along, if you made it lead there; 'git worktree repair' mends a \
+         work tree that was moved",
         shell_word(git)
     ))
 }

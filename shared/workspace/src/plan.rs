@@ -119,6 +119,9 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
     for dir in untracked.inner {
         plan.notes.push(format!("the nested repository '{}' stays behind", dir.escape_ascii()));
     }
+    for dir in untracked.closed {
+        plan.notes.push(format!("'{}' may not be read and stays behind", dir.escape_ascii()));
+    }
     let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
     for path in untracked.files {
         if !with_untracked {

@@ -18,7 +18,12 @@ use crate::{
 use banger_channel::files::Files;
 use banger_doc::{Error, Result, Work, Workspace, WorkspacePlan};
 use banger_state::clock_ms;
-use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 /// Where a workspace lies in a guest that is root's.
 pub const GUEST_PATH: &str = "/root/repo";
@@ -92,6 +97,17 @@ fn format_of(source: &Source) -> &str {
         Source::Repository(repository) => &repository.format,
         Source::Directory(_) => "sha1",
     }
+}
+
+/// Returns the directories of git's that the repository at `path` was allowed to lead to when it was prepared
+/// before; `dir` is the place for the record. Nothing is allowed to another repository by that.
+pub fn trusted_before(dir: &Path, path: &Path) -> Vec<PathBuf> {
+    let Ok(Some(before)) = crate::read(dir) else { return Vec::new() };
+    let is_same = |root: PathBuf| root.to_str() == Some(before.host_path.as_str());
+    if !crate::root_of(path).is_ok_and(is_same) {
+        return Vec::new();
+    }
+    before.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()).collect()
 }
 
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.

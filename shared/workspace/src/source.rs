@@ -415,7 +415,7 @@ fn head(git: &Git) -> Result<Head> {
     let commit = (commit.status.success() && is_oid(&oid)).then_some(oid);
     if branch.is_none() && commit.is_none() {
         // This one says why.
-        let why = git.attempt(["rev-list", "-1", "HEAD"], b"")?;
+        let why = git.attempt(["rev-list", "-1", "HEAD", "--"], b"")?;
         return Err(Error::failed("HEAD names no commit")
             .because(git::said(&why))
             .hint("'git fsck' says what is damaged"));

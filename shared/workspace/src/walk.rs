@@ -13,7 +13,9 @@ use crate::{
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
-use std::{collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    collections::BTreeSet, ffi::OsStr, fs, io::ErrorKind, os::unix::ffi::OsStrExt, path::PathBuf,
+};
 
 /// The most entries of all directories together.
 const MAX_ENTRIES: usize = 5_000_000;
@@ -33,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) empty: BTreeSet<Vec<u8>>,
     /// Pipes, sockets and devices.
     pub(crate) others: BTreeSet<Vec<u8>>,
+    /// Directories that nobody tracks, which the user may not look into.
+    pub(crate) closed: BTreeSet<Vec<u8>>,
 }
 
 /// Lists the files of a repository that are neither in its index nor ignored.
@@ -50,8 +54,8 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
             let mut asked = Level::default();
             for (name, sort) in walk.list(dir)? {
                 let path = join(dir, &name);
-                if name == b".gitignore" && sort == Sort::Other {
-                    return Err(not_a_file(&walk.root.join(&path)));
+                if name == b".gitignore" {
+                    rules_are_bounded(walk.root, &path, sort)?;
                 }
                 match sort {
                     _ if name.eq_ignore_ascii_case(b".git") || !is_inside(&path) => {}
@@ -63,7 +67,21 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
             Ok(asked)
         },
         |asked| ignored(&git, asked),
-        |walk, dir| Ok(tracked.has_below(dir) || !walk.is_repository(dir)?),
+        |walk, dir| {
+            if tracked.has_below(dir) {
+                return Ok(true);
+            }
+            // As git does: what a service in a container left, say, is no reason to take nothing.
+            if walk.is_closed(dir) {
+                walk.found.closed.insert(dir.to_vec());
+                return Ok(false);
+            }
+            let is_inner = walk.is_repository(dir)?;
+            if is_inner {
+                walk.found.inner.insert(dir.to_vec());
+            }
+            Ok(!is_inner)
+        },
     )?;
     Ok(walk.found)
 }
@@ -154,7 +172,7 @@ impl Walk<'_> {
         &mut self,
         look: impl Fn(&mut Self, &[u8]) -> Result<Level>,
         ask: impl Fn(&Level) -> Result<BTreeSet<Vec<u8>>>,
-        enter: impl Fn(&Self, &[u8]) -> Result<bool>,
+        enter: impl Fn(&mut Self, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut dirs = vec![Vec::new()];
         for depth in 0.. {
@@ -175,8 +193,6 @@ impl Walk<'_> {
             for dir in all.dirs.into_iter().filter(goes) {
                 if enter(self, &dir)? {
                     dirs.push(dir);
-                } else {
-                    self.found.inner.insert(dir);
                 }
             }
             let Some(first) = dirs.first() else { break };
@@ -197,6 +213,13 @@ impl Walk<'_> {
         let entries = self.root.list(dir, self.left).with_context(said)?;
         self.left -= entries.len();
         Ok(entries)
+    }
+
+    /// Says whether the user may not list a directory, or not look at what lies in it.
+    fn is_closed(&self, dir: &[u8]) -> bool {
+        let is_denied = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+        self.root.sort(&join(dir, b".git")).is_err_and(is_denied)
+            || self.root.list(dir, 0).is_err_and(is_denied)
     }
 
     /// Says whether a directory is a repository of its own, as far as that can be told without reading it.
@@ -277,6 +300,21 @@ fn absent_rules(repository: &Repository) -> Result<PathBuf> {
         git.run(["update-index", "--skip-worktree", "-z", "--stdin"], &skipped)?;
     }
     Ok(path)
+}
+
+/// Fails if git would wait for a list of rules, or take more memory for it than anybody writes rules.
+fn rules_are_bounded(root: &Dir, path: &[u8], sort: Sort) -> Result<()> {
+    let at = root.join(path);
+    if sort == Sort::Other {
+        return Err(not_a_file(&at));
+    }
+    let said = || format!("cannot look at '{}'", at.display());
+    let size = root.stat(path).with_context(said)?.map_or(0, |stat| stat.st_size as u64);
+    if sort == Sort::File && size > MAX_RULES {
+        return Err(Error::failed(format!("'{}' is larger than {MAX_RULES} bytes", at.display()))
+            .hint("git would read all of it; remove it"));
+    }
+    Ok(())
 }
 
 /// Asks git which of these its rules ignore.

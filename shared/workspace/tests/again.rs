@@ -318,6 +318,7 @@ fn what_cannot_be_right_is_refused_once_and_clearly() {
             "HEAD names no commit",
             "git init -q; echo a >a; git add a; git commit -qm a; git checkout -q --detach; rm -r .git/objects/*",
         ),
+        ("no commit: fatal: bad revision 'HEAD'", "git init -q; ln -sf refs/../../x .git/HEAD"),
     ];
     for (words, setup) in refused {
         let world = World::new(setup);

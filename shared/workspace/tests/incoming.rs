@@ -345,6 +345,9 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
     .collect();
     setups.push((pipe(".gitignore"), "no file"));
     setups.push((pipe("d/.gitignore"), "no file"));
+    // Git would take as much memory as it says to hold.
+    setups.push((format!("{ONE}; truncate -s 9G .gitignore"), "is larger than"));
+    setups.push((format!("{ONE}; truncate -s 9G d/.gitignore"), "is larger than"));
     setups.push((pipe(".gitattributes"), "no file"));
     setups.push((format!("{}; echo e >d/f", pipe("d/.gitattributes")), "no file"));
     setups.push(("mkfifo .git; echo x >x".into(), "no directory and no file"));
@@ -749,6 +752,40 @@ fn what_the_user_set_counts_wherever_it_is_written() {
         "a\nk\nw@work\nwarn\n"
     );
     assert!(world.shell(&world.guest(), "cat .git/info/exclude").contains("*.swp"));
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_stays_behind_unless_it_is_tracked() {
+    let world = World::new(&format!(
+        "{ONE}; echo u >u; mkdir pg seen; touch pg/x seen/x; chmod 000 pg; chmod 444 seen"
+    ));
+    let prepare = || {
+        // Root without capabilities is an ordinary owner.
+        let mut command = if nix::unistd::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+            command.arg(std::env::current_exe().unwrap());
+            command
+        } else {
+            Command::new(std::env::current_exe().unwrap())
+        };
+        let output = command
+            .args(["--exact", "prepare_as_told", "--nocapture"])
+            .env("HOME", world.path().join("home"))
+            .env("WATCHED_TOP", world.path())
+            .env("WATCHED_PATH", world.host())
+            .env("WATCHED_UNTRACKED", "1")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = prepare();
+    world.shell(&world.host(), "chmod 000 d");
+    let tracked = prepare();
+    world.shell(&world.host(), "chmod 755 pg seen d");
+    assert!(said.contains("it went in"), "{said}");
+    assert_eq!(world.shell(&world.guest(), "ls"), "a\nd\nu\n");
+    assert!(!tracked.contains("it went in"), "{tracked}");
 }
 
 #[test]
