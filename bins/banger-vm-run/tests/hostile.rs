@@ -123,7 +123,7 @@ impl Agent {
 
     /// Pretends to run a command.
     fn run(&self, mut stream: BufReader<UnixStream>) -> Result<()> {
-        let frame = [&[16, 0, 0, 0xff, 0][..], &[b'x'; 0xff00]].concat();
+        let frame = [&[16, 0, 0, 0xff, 0][..], &vec![b'x'; 0xff00]].concat();
         let out = stream.get_mut();
         let _ = self.news.send(());
         match self.foul {

@@ -63,7 +63,7 @@ fn say(foul: Foul, stream: &mut UnixStream, whole: &[u8]) -> Result<()> {
 fn play(foul: Foul, stream: &mut BufReader<UnixStream>) -> Result<()> {
     if stream.fill_buf()?.starts_with(br#"{"argv""#) {
         // A frame of stdout.
-        let frame = [&[16, 0, 0, 0xff, 0][..], &[b'x'; 0xff00]].concat();
+        let frame = [&[16, 0, 0, 0xff, 0][..], &vec![b'x'; 0xff00]].concat();
         let frame: &[u8] = match foul {
             Foul::Crawls => &[16, 0, 0, 0, 1, b'x'],
             Foul::Lies => &[16, 0xff, 0xff, 0xff, 0xff],
@@ -139,7 +139,7 @@ fn files(foul: Foul, request: &Value, stream: &mut BufReader<UnixStream>) -> Res
             }
             out.write_all(b"512\0")?;
             out.write_all(&header)?;
-            let piece = [b"60000\0".as_slice(), &[b'x'; 60_000]].concat();
+            let piece = [b"60000\0".as_slice(), &vec![b'x'; 60_000]].concat();
             say(foul, out, if foul == Foul::Crawls { b"1\0x" } else { &piece })
         }
     }
