@@ -18,6 +18,8 @@ use std::{
 
 /// How long the guest may take to answer at all.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long it may take to tell what is at a place.
+const LOOK: Duration = Duration::from_secs(30);
 /// As many links as Linux follows.
 const LINKS: usize = 40;
 
@@ -105,21 +107,20 @@ impl Guest {
     /// Returns what is at a path, and the path after all links.
     pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
         let mut path = self.absolute(path)?;
+        let files = self.files().within(|budget| budget.time(LOOK));
         for _ in 0..LINKS {
             let bytes = path.as_os_str().as_bytes().to_vec();
             let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
             let (dir, name) = (&bytes[..at.max(1)], &bytes[at + 1..]);
             if !is_inside(name) {
                 // `/`, or a name such as `..`: a directory if it is anything.
-                let there = self.files().stat(text(&path)?, &[]);
+                let there = files.stat(text(&path)?, &[]);
                 there.map_err(|error| error.or_hint(self.ls(Path::new("/"))))?;
                 return Ok((path, Kind::Dir));
             }
             let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
-            let found = self
-                .files()
-                .stat(text(&dir)?, &[name])
-                .map_err(|error| self.no_directory(&dir, error))?;
+            let found =
+                files.stat(text(&dir)?, &[name]).map_err(|error| self.no_directory(&dir, error))?;
             let Some(entry) = found.into_iter().flatten().next() else {
                 return Ok((path, Kind::Missing));
             };

@@ -17,7 +17,13 @@ use banger_doc::{Context, Error, Name, Result, visible};
 use banger_state::{State, place};
 use carry::{Ended, carry};
 use nix::unistd::dup2_stdin;
-use std::{env::VarError, fs::File, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    env::VarError,
+    fs::File,
+    io::IsTerminal,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use terminal::Raw;
 
 /// How long the agent of a running VM may take to answer.
@@ -108,7 +114,9 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     let mut stream = connect(&channel, port::EXEC, ANSWER_LIMIT)
         .with_context(|| format!("cannot run a command in VM '{name}'"))
         .map_err(|error| error.hint(format!("'banger vm logs {name}' shows what it is at")))?;
-    write_line(&mut stream, &request).context("cannot send the command to the guest")?;
+    write_line(&mut stream, &request, Instant::now() + ANSWER_LIMIT)
+        .context("cannot send the command to the guest")
+        .map_err(|error| error.hint(format!("'banger vm logs {name}' shows what it is at")))?;
     let raw = tty.then(Raw::enter).transpose()?;
     let ended = carry(&stream, tty);
     drop(raw);

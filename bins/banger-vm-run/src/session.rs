@@ -34,7 +34,7 @@ pub(crate) fn interrupted() -> bool {
 pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
     if rm {
         match delete(vm) {
-            Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
+            Err(error) if stays(&error) => note(&kept(vm, &error)),
             done => done.with_context(|| format!("cannot delete VM '{vm}'"))?,
         }
     } else {
@@ -43,8 +43,18 @@ pub(crate) fn give_up(vm: &Name, rm: bool) -> Result<ExitCode> {
     Ok(ExitCode::from(128 + libc::SIGINT as u8))
 }
 
+/// Says whether a VM stays for its work's sake, or because somebody did not wait for it to go.
+fn stays(error: &Error) -> bool {
+    error.kind() == Kind::Conflict || interrupted()
+}
+
 /// Says in one line why a VM stays that was to go.
 fn kept(vm: &Name, error: &Error) -> String {
+    if interrupted() {
+        return format!(
+            "VM '{vm}' is kept: its removal was interrupted; 'banger vm delete --force {vm}' deletes it"
+        );
+    }
     format!(
         "VM '{vm}' is kept and runs on: {}; 'banger workspace export {vm} --output FILE' brings it out",
         error.chain()
@@ -102,7 +112,7 @@ impl Session {
         let vm = &self.vm;
         match deleted {
             // Work that was not exported is no failure.
-            Err(error) if error.kind() == Kind::Conflict => note(&kept(vm, &error)),
+            Err(error) if stays(&error) => note(&kept(vm, &error)),
             Err(error) => note(&format!("error: cannot delete VM '{vm}': {}", error.chain())),
             Ok(()) => {}
         }
@@ -116,7 +126,9 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
+/// Deletes the VM. Whether Ctrl-C interrupts that is asked anew.
 pub(crate) fn delete(vm: &Name) -> Result<()> {
+    INTERRUPTED.store(false, Ordering::Relaxed);
     Program::new("banger-vm-delete")?
         .args(["--force", "--quiet", vm.as_str()])
         .documents::<Removed>()

@@ -37,7 +37,7 @@ pub(crate) fn serve(mut stream: UnixStream, real: bool, user: &str) -> Result<()
         }
         let answer = answer(&line, real, user)
             .unwrap_or_else(|error| json!({"error": error.chain().replace('\n', " ")}));
-        write_line(&mut stream, &answer).context("cannot answer")?;
+        write_line(&mut stream, &answer, Instant::now() + SILENCE).context("cannot answer")?;
     }
     Ok(())
 }

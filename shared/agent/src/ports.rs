@@ -29,14 +29,14 @@ const BOUND: &str = "07";
 
 /// Tells a stream what listens, and again each time that changes, until its other end goes.
 pub(crate) fn watch(stream: &mut UnixStream) -> Result<()> {
-    stream.set_write_timeout(Some(WRITE_LIMIT)).context("cannot change a socket")?;
     let mut told = None;
     loop {
         let begun = Instant::now();
         let now = tcp_listeners();
         if told.as_ref() != Some(&now) {
             let ports = listening().into_iter().filter(|port| port.protocol == "tcp").collect();
-            write_line(stream, &Ports { ports }).context("cannot tell what listens")?;
+            write_line(stream, &Ports { ports }, Instant::now() + WRITE_LIMIT)
+                .context("cannot tell what listens")?;
             told = Some(now);
         }
         let wait = LOOK_EVERY.max(begun.elapsed() * REST);

@@ -240,9 +240,9 @@ pub fn watch_ports(
     mut hear: impl FnMut(Vec<Port>) -> bool,
 ) -> Result<()> {
     let forever = Duration::from_hours(24 * 365);
+    let end = Instant::now() + limit;
     let mut stream = connect(channel, port::CONTROL, limit)?;
-    stream.set_write_timeout(Some(limit)).context("cannot change a socket")?;
-    write_line(&mut stream, &Request::WatchPorts).context("cannot ask the guest's agent")?;
+    write_line(&mut stream, &Request::WatchPorts, end).context("cannot ask the guest's agent")?;
     while let Some(line) = read_line(&mut stream, ANSWER_BYTES, Instant::now() + forever)
         .context("the guest's agent broke off")?
     {
@@ -305,8 +305,7 @@ struct Failure {
 pub fn ask<A: DeserializeOwned>(channel: &Path, request: &Request, limit: Duration) -> Result<A> {
     let end = Instant::now() + limit;
     let mut stream = connect(channel, port::CONTROL, limit)?;
-    stream.set_write_timeout(Some(limit)).context("cannot change a socket")?;
-    let line = write_line(&mut stream, request)
+    let line = write_line(&mut stream, request, end)
         .and_then(|()| read_line(&mut stream, ANSWER_BYTES, end))
         .context("the guest's agent does not answer")?
         .ok_or_else(|| Error::failed("the guest's agent closed the connection"))?;

@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How much is written in one wait: a larger piece would be waited for anew with each part that is taken.
+const PIECE: usize = 16 << 10;
+
 /// Reads a line of at most `most` bytes, line end included, until `end`; returns it without its
 /// line end, or nothing if the stream ended before the line did. Reads not a byte more.
 pub fn read_line(stream: &mut UnixStream, most: usize, end: Instant) -> Result<Option<Vec<u8>>> {
@@ -46,11 +49,30 @@ pub fn read_line(stream: &mut UnixStream, most: usize, end: Instant) -> Result<O
     }
 }
 
-/// Writes a JSON value as a line.
-pub fn write_line(stream: &mut UnixStream, value: &impl serde::Serialize) -> Result<()> {
+/// Writes a JSON value as a line, until `end`.
+pub fn write_line(
+    stream: &mut UnixStream,
+    value: &impl serde::Serialize,
+    end: Instant,
+) -> Result<()> {
+    let late = || Error::new(ErrorKind::TimedOut, "it was not taken in time");
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    let mut rest = &line[..];
+    while !rest.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(&rest[..rest.len().min(PIECE)]) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(late()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Looks at what can be read, and leaves it there.
@@ -78,6 +100,17 @@ mod tests {
         assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
         drop(here);
         drip.join().unwrap();
+    }
+
+    #[test]
+    fn a_line_that_nobody_takes_ends_in_time() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let begin = Instant::now();
+        let end = begin + Duration::from_millis(300);
+        let error = write_line(&mut here, &"x".repeat(4 << 20), end).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        drop(there);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! time, takes little memory, and leaves nothing.
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
-use banger_channel::bridge;
+mod carried;
+
+use banger_channel::{bridge, files::MARK};
 use banger_tests::{Answer, Running, Sandbox, program};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
@@ -196,7 +198,9 @@ fn timed(sandbox: &Sandbox, name: &str, words: &[&str], seconds: u64) -> Answer 
 fn litter(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with(".tmp-") || name.starts_with(".old-")).collect()
+    names
+        .filter(|name| [".tmp-", ".old-", MARK].iter().any(|mark| name.starts_with(mark)))
+        .collect()
 }
 
 fn name_of(foul: Foul) -> String {
@@ -260,12 +264,14 @@ fn whatever_is_asked_of_a_hostile_guest_ends() {
     let sandbox = &made();
     // One that runs is looked at before it is ended, and stays where that comes to nothing.
     let kept = &vm(sandbox, "kept", Foul::Crawls);
+    let carried = carried::Vms::new(sandbox);
     let fouls = ALL.map(|foul| (foul, vm(sandbox, &name_of(foul), foul)));
     thread::scope(|scope| {
         scope.spawn(|| {
             let answer = timed(sandbox, "banger-vm-delete", &["--force", "kept"], 40);
             assert!(answer.status == 4 && answer.stderr.contains("not known"), "{}", answer.all());
         });
+        scope.spawn(|| carried.try_all(sandbox));
         for (foul, running) in fouls {
             scope.spawn(move || tried(sandbox, foul, running));
         }
