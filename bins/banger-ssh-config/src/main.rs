@@ -139,5 +139,7 @@ fn lines(state: &State) -> Result<String> {
         text,
         "Match host *{SUFFIX} exec \"sh -c 'case ${{TERM:-dumb}} in {KNOWN_TERMINALS}) exit 1;; esac'\"\n    SetEnv TERM={STAND_IN}"
     );
+    // ssh takes the first of these only, so no value that is meant for other hosts comes along.
+    let _ = writeln!(text, "Host {PATTERN}\n    SetEnv BANGER=1");
     Ok(text)
 }
