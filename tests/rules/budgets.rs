@@ -1,7 +1,6 @@
 //! What a guest or an archive may take is decided once, where a command begins.
 
-use crate::{ending, files, none, root};
-use std::fs;
+use crate::{lines_of_code, none};
 
 /// Where a budget is made, and where the bounds of layers meet what the user chose.
 const MAKERS: &[(&str, &[&str])] = &[
@@ -31,23 +30,10 @@ const MAKERS: &[(&str, &[&str])] = &[
 #[test]
 fn budgets_are_made_where_commands_begin() {
     let mut complaints = Vec::new();
-    for path in ending("rs", files()) {
-        let is_source = ["bins/", "shared/"].iter().any(|top| path.starts_with(top))
-            && path.contains("/src/")
-            && !path.ends_with("/tests.rs");
-        if !is_source {
-            continue;
-        }
-        let text = fs::read_to_string(root().join(&path)).expect("a source");
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (number, line) in code.lines().enumerate() {
-            let code = line.split("//").next().unwrap_or_default();
-            for (word, makers) in MAKERS {
-                if code.contains(word) && !makers.contains(&path.as_str()) {
-                    let line = number + 1;
-                    complaints
-                        .push(format!("{path}:{line}: '{word}': pass the command's budget on"));
-                }
+    for (path, line, code) in lines_of_code() {
+        for (word, makers) in MAKERS {
+            if code.contains(word) && !makers.contains(&path.as_str()) {
+                complaints.push(format!("{path}:{line}: '{word}': pass the command's budget on"));
             }
         }
     }
