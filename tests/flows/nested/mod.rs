@@ -4,7 +4,8 @@
 //!
 //! One such host is booted and asked everything, as root (Firecracker's jailer) and as an ordinary user
 //! of the group `kvm` (banger's own jail). `cargo xtask nested` runs the core by itself; `cargo xtask
-//! soak nested` runs all there is, on two such hosts at once.
+//! soak nested` runs all there is, on two such hosts at once, and `cargo xtask soak nested-flows` the
+//! flows that it leaves out.
 
 mod core;
 mod figures;
@@ -14,27 +15,33 @@ mod soak;
 use host::{Extent, Host, Who};
 use std::{path::Path, thread};
 
-/// The core on every run; with `BANGER_SOAK` everything.
+/// The core on every run; with `BANGER_SOAK` everything, or the flows that takes no part of.
 #[test]
 fn firecracker_on_real_kvm() {
     if let Some(bench) = std::env::var_os("BANGER_BENCH") {
         return figures::take(Path::new(&bench));
     }
-    if std::env::var_os("BANGER_SOAK").is_none() {
+    let Some(soak) = std::env::var_os("BANGER_SOAK") else {
         let Some(host) = Host::boot(Extent::Core) else { return };
         return core(&host);
-    }
+    };
+    let flows = |flows| {
+        let Some(host) = Host::boot(Extent::All) else { return };
+        soak::flows(&host, flows);
+    };
     // A host has one processor: two of them take half the time.
     thread::scope(|scope| {
+        if soak == "nested-flows" {
+            scope.spawn(|| flows(soak::NETWORK));
+            scope.spawn(|| flows(soak::OTHERS));
+            return;
+        }
+        scope.spawn(|| flows(soak::MACHINE));
         scope.spawn(|| {
             let Some(host) = Host::boot(Extent::All) else { return };
             core(&host);
             soak::everything(&host);
             soak::flows(&host, soak::GUESTS);
-        });
-        scope.spawn(|| {
-            let Some(host) = Host::boot(Extent::All) else { return };
-            soak::flows(&host, soak::MACHINE);
         });
     });
 }

@@ -17,6 +17,16 @@ pub(crate) const GUESTS: &[(&str, u32)] = &[
 /// The same: what is asked of both VMMs.
 pub(crate) const MACHINE: &[(&str, u32)] = &[("machine::", 1600)];
 
+/// Those that take longer, and show there what they show elsewhere.
+pub(crate) const NETWORK: &[(&str, u32)] = &[("network::", 3000)];
+pub(crate) const OTHERS: &[(&str, u32)] = &[
+    ("busybox::", 900),
+    ("debian::", 900),
+    ("crash::", 600),
+    ("stuck::", 600),
+    ("parallel::of_two_starts_of_one_vm_one_starts_it", 300),
+];
+
 /// Says something to [`ECHO`] a thousand times, fifty at once; each hangs up one way before it reads the
 /// answer to its end.
 const CLIENTS: &str = r#"

@@ -27,6 +27,7 @@ const SOAKS: &[(&str, &[Tests], Duration)] = &[
     ("load", &[flows(&["survive::load::"])], Duration::from_mins(20)),
     ("images", &[flows(&["images::"])], Duration::from_mins(40)),
     ("nested", &[flows(&["nested::"])], Duration::from_hours(1)),
+    ("nested-flows", &[flows(&["nested::"])], Duration::from_hours(2)),
     (
         "model",
         &[
@@ -50,7 +51,7 @@ pub(crate) fn run(name: &str) -> Result {
         let mut command = cargo();
         command.args(["test", "--package", package, "--test", program, "--"]);
         command.args(*tests).args(["--nocapture", "--test-threads", "1"]);
-        command.env("BANGER_SOAK", "true").env("CI", "true");
+        command.env("BANGER_SOAK", name).env("CI", "true");
         say(&format!("soak {name}: {package}, at most {} minutes", limit.as_secs() / 60));
         run::run(&format!("soak {name}"), &mut command, *limit)?;
     }

@@ -95,7 +95,7 @@ fn image(which: &str) -> Vec<Layer> {
         })],
         // Files in as many pieces as there may be.
         "pieces" => vec![made("L", 24, |number, out| {
-            let count = 70_000u64;
+            let count = 75_000u64;
             let map: Vec<String> = (0..count)
                 .map(|piece| format!("{},512", (piece * 2 + number % 2) * 4096))
                 .collect();
