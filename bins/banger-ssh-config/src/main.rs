@@ -75,7 +75,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if !more.is_empty() {
         out.note(&format!(
             "note: what '{shown}' says of all hosts counts for VMs too where ssh adds it up: {}; write \
-             'Host * !*{SUFFIX}' above it to leave VMs out",
+             'Host * !*{SUFFIX}' in place of 'Host *' to leave VMs out",
             more.join(", ")
         ));
     }

@@ -55,7 +55,12 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
         status
             .args(["--quiet", "--check", "--timeout", &seconds, name.as_str()])
             .limit(LOOK + Duration::from_secs(5))
-            .documents::<Removed>()?;
+            .documents::<Removed>()
+            .map_err(|error| {
+                error.or_hint(format!(
+                    "'banger vm delete --lose-work {name}' deletes it without a look at its work"
+                ))
+            })?;
     }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;

@@ -139,7 +139,16 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
     if let (true, Some(dir)) = (tools, &dir) {
         // A command finds them in place.
         let waits = args.detach || !args.command.is_empty();
-        workspace::install_tools(name, dir, &args.env, waits)?;
+        if let Err(error) = workspace::install_tools(name, dir, &args.env, waits) {
+            if session::interrupted() {
+                return session::give_up(name, args.rm);
+            }
+            // The log of what failed is in the VM; who wants none to stay runs it once more without '--rm'.
+            if args.rm {
+                session::delete(name)?;
+            }
+            return Err(error);
+        }
     }
     if !args.rm {
         times.say(name, out);

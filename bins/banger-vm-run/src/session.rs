@@ -50,9 +50,10 @@ fn stays(error: &Error) -> bool {
 
 /// Says in one line why a VM stays that was to go.
 fn kept(vm: &Name, error: &Error) -> String {
-    if interrupted() {
+    if error.kind() != Kind::Conflict {
         return format!(
-            "VM '{vm}' is kept: its removal was interrupted; 'banger vm delete --force {vm}' deletes it"
+            "VM '{vm}' is kept: its removal was interrupted ({}); 'banger vm delete --force {vm}' deletes it",
+            error.chain()
         );
     }
     format!(

@@ -9,6 +9,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// How long installing tools may take, in the words of timeout(1).
+const TOOLS_LIMIT: &str = "1h";
+
 /// What the command line says of a repository.
 #[derive(clap::Args)]
 pub(crate) struct Words {
@@ -118,11 +121,15 @@ impl Words {
         let Some(file) = plan.tools.first().filter(|_| is_wanted) else { return Ok(false) };
         let shown = visible(file, 4096);
         if !self.bootstrap && !plan.tools_allowed {
-            out.note(&format!(
-                "note: '{shown}' names tools, which are not installed: whoever wrote it chose what runs; \
-                 'banger allow {}' lets it, '--bootstrap' this once",
-                shell_word(&plan.host_path)
-            ));
+            let why = format!(
+                "note: '{shown}' names tools, which are not installed: whoever wrote it chose what runs"
+            );
+            let path = shell_word(&plan.host_path);
+            out.note(&match &self.from {
+                // What lies on the host is not what goes in then.
+                Some(_) => format!("{why}; '--bootstrap' lets it this once"),
+                None => format!("{why}; 'banger allow {path}' lets it, '--bootstrap' this once"),
+            });
             return Ok(false);
         }
         if has_no_network {
@@ -175,7 +182,10 @@ pub(crate) fn install_tools(vm: &Name, dir: &str, env: &[String], waits: bool) -
             "command -v mise >/dev/null || exit 0; (trap '' HUP; {install}) >/dev/null 2>&1 </dev/null &"
         )
     };
-    let status = Command::new(find("banger-vm-exec")?)
+    // What is downloaded is large, and a server that sends nothing is no reason to wait for ever.
+    let status = Command::new("timeout")
+        .args(["--foreground", "--kill-after=10", TOOLS_LIMIT])
+        .arg(find("banger-vm-exec")?)
         .args(env.iter().map(|entry| format!("--env={entry}")))
         .args(["--no-tty", &format!("--workdir={dir}"), vm.as_str(), "--", "sh", "-c", &script])
         .stdin(Stdio::null())
@@ -183,6 +193,12 @@ pub(crate) fn install_tools(vm: &Name, dir: &str, env: &[String], waits: bool) -
         .stderr(Stdio::null())
         .status()
         .context("cannot run 'banger-vm-exec'")?;
+    if waits && status.code() == Some(124) {
+        return Err(Error::failed(format!(
+            "mise did not install the tools in VM '{vm}' within an hour"
+        ))
+        .hint("'--no-bootstrap' goes on without them"));
+    }
     if waits && !status.success() && status.code() != Some(127) {
         return Err(Error::failed(format!("mise could not install the tools in VM '{vm}'"))
             .hint(format!(

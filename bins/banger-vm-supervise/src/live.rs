@@ -500,10 +500,15 @@ impl Live<'_> {
     }
 
     fn await_agent(&mut self) {
+        let name = self.start.folder.name().clone();
         self.help("ready", move |over| {
             let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
-            control::wait_ready(Path::new(place::VM_CHANNEL), forever, gone).ok().map(|_| READY)
+            let channel = Path::new(place::VM_CHANNEL);
+            control::wait_ready(channel, forever, gone).ok()?;
+            // Whoever waits for the guest may log in next; without an answer ssh takes root.
+            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
+            Some(READY)
         });
     }
 
@@ -545,11 +550,8 @@ impl Live<'_> {
     fn await_boot(&mut self) {
         let heard = Arc::clone(&self.boot);
         let Ok(news) = self.news_end.try_clone() else { return };
-        let name = self.start.folder.name().clone();
         self.help("boot", move |over| {
-            // Whoever waits for the boot may log in next; without an answer ssh takes root.
             let channel = Path::new(place::VM_CHANNEL);
-            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
             let mut wait = FIRST_WORD;
             while !over.load(Ordering::Relaxed) {
                 let begun = Instant::now();

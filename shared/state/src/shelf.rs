@@ -210,7 +210,9 @@ impl<D: Document> Shelf<D> {
             .with_context(|| format!("cannot move '{}' aside", folder.display()))?;
         fs::rename(new, folder)
             .with_context(|| format!("cannot publish '{}'", folder.display()))?;
-        remove_tree(&aside).with_context(|| format!("cannot remove '{}'", aside.display()))
+        remove_tree(&aside).with_context(|| format!("cannot remove '{}'", aside.display())).map_err(
+            |error| error.or_hint(format!("'{name}' is replaced; 'banger gc' removes the rest")),
+        )
     }
 
     /// Removes an object: it disappears whole, then its files go. `check` runs under the shelf's

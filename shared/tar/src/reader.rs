@@ -277,6 +277,10 @@ impl<I: Input> Reader<I> {
                 )));
             }
         };
+        // As much as a header can say, and less than would fill its last block beyond all numbers.
+        if stored > i64::MAX as u64 {
+            return Err(Error::failed("its size is more than any file's"));
+        }
         // Only files have content.
         if entry.kind != Kind::File && stored > 0 {
             if !self.limits.idle_sizes {

@@ -33,12 +33,20 @@ const DIRS: [&str; 8] = [
 pub(crate) fn is_of_tools(path: &str) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_toml = Path::new(name).extension().is_some_and(|end| end == "toml");
+    // In the place of a directory that mise looks into lies no file of a repository but a link: it leads to
+    // what nobody was shown.
+    if DIRS[1..].contains(&path) {
+        return true;
+    }
     match dir {
         "" => {
             name == ".tool-versions"
-                || is_toml && (name.starts_with("mise.") || name.starts_with(".mise."))
+                || is_toml
+                    && ["mise.", ".mise.", ".rtx.", ".miserc."]
+                        .iter()
+                        .any(|begin| name.starts_with(begin))
         }
-        ".config" => is_toml && name.starts_with("mise."),
+        ".config" => is_toml && (name.starts_with("mise.") || name.starts_with("miserc.")),
         ".config/mise" | ".mise" | "mise" => {
             name == ".tool-versions"
                 || is_toml && (name.starts_with("config.") || name.starts_with("mise."))
@@ -181,6 +189,11 @@ mod tests {
             ".config/mise/conf.d/x.toml",
             "mise/config.toml",
             ".mise/config.local.toml",
+            ".rtx.toml",
+            ".miserc.toml",
+            ".config/miserc.toml",
+            ".config/mise",
+            ".mise",
         ] {
             assert!(is_of_tools(yes), "{yes}");
         }

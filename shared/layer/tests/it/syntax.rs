@@ -28,6 +28,18 @@ fn an_extended_size_beyond_octal_digits_counts() {
     refused(vec![one], "ends within the content");
 }
 
+#[test]
+fn no_size_is_beyond_all_numbers() {
+    for size in [u64::MAX, u64::MAX - 510, 1 << 63] {
+        let size = size.to_string();
+        let one = Tar::new().pax(&[("size", size.as_bytes())]).raw(&head("a", 0), b"").end();
+        refused(vec![one], "more than any file's");
+    }
+    let largest = i64::MAX.to_string();
+    let one = Tar::new().pax(&[("size", largest.as_bytes())]).raw(&head("a", 0), b"").end();
+    refused(vec![one], "more than the limit");
+}
+
 mod an_extended_header_is_for_the_file_after_it {
     use super::*;
 
