@@ -58,7 +58,7 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
             .documents::<Removed>()
             .map_err(|error| {
                 error.or_hint(format!(
-                    "'banger vm delete --lose-work {name}' deletes it without a look at its work"
+                    "'banger workspace status {name}' takes longer to look at its work"
                 ))
             })?;
     }
