@@ -143,11 +143,11 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
             if session::interrupted() {
                 return session::give_up(name, args.rm);
             }
-            // The log of what failed is in the VM; who wants none to stay runs it once more without '--rm'.
-            if args.rm {
-                session::delete(name)?;
+            if !args.rm {
+                return Err(error);
             }
-            return Err(error);
+            session::delete(name)?;
+            return Err(error.hint("without '--rm' the VM stays, with mise's log in it"));
         }
     }
     if !args.rm {

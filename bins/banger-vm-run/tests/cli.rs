@@ -363,4 +363,21 @@ fn a_repository_nobody_said_yes_to_starts_nothing_by_itself() {
     let (install, make) = (log.find("mise install"), log.find("-- make"));
     assert!(install.is_some() && install < make && !log.contains("trap"), "{log}");
     assert!(log.contains("--trust-git-dir=/g"), "{log}");
+    // What lies on the host is not what goes in.
+    let answer = stage.run(&["/h", "-d", "--branch", "b", "--from", "x"]);
+    assert!(!answer.ok().stderr.contains("banger allow"), "{}", answer.stderr);
+}
+
+#[test]
+fn tools_that_cannot_be_installed_leave_no_vm_that_was_to_go() {
+    for (words, goes) in [(&["--rm"][..], true), (&[], false)] {
+        let stage = Stage::new("exit 1");
+        with_workspace(&stage, "[\".mise.toml\"],\"tools\":[\".mise.toml\"]");
+        let answer = stage.run(&[&["/h", "--bootstrap"], words, &["--", "make"]].concat());
+        answer.fails(125, "mise could not install the tools");
+        let log = stage.log();
+        assert!(!log.contains("-- make"), "{log}");
+        assert_eq!(log.contains("delete"), goes, "{log}");
+        assert_eq!(answer.stderr.contains("mise.log"), !goes, "{}", answer.stderr);
+    }
 }
