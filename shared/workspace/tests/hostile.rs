@@ -5,7 +5,7 @@
 
 mod world;
 
-use banger_channel::files::{Budget, Files};
+use banger_channel::files::Files;
 use banger_doc::Context;
 use banger_workspace::{Export, Want, status};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use world::{World, differing, fingerprint};
 
@@ -51,7 +51,7 @@ struct Plot {
 
 fn fakes(plot: Plot) -> Files<'static> {
     let plot = Arc::new(plot);
-    Files::new(Budget::new(Duration::from_mins(10)), move || {
+    world::files_by(move || {
         let (here, there) = UnixStream::pair().context("no pair")?;
         let plot = plot.clone();
         thread::spawn(move || {
