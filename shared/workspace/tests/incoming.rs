@@ -393,10 +393,17 @@ fn what_has_no_end_is_refused() {
             // Deeper than anybody's files are.
             (
                 &format!(
-                    "{ONE}; for i in $(seq 40); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done"
+                    "{ONE}; for i in $(seq 45); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done"
                 ),
                 "",
-                Refused("deeper than 200"),
+                Refused("deeper than 254"),
+            ),
+            (
+                &format!(
+                    "{ONE}; for i in $(seq 42); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done; echo u >u"
+                ),
+                "",
+                Goes,
             ),
             // Alternates of alternates, and one that is its own.
             (
@@ -621,6 +628,20 @@ fn a_directory_without_git_is_no_way_out() {
     assert_eq!(there, "./d/.gitattributes\n./e/.bangerignore\n./n/y\n./out\n./x\n");
     let pipe = hostile("echo x >x; mkfifo .gitattributes");
     assert!(watched(&pipe, "", &[]).unwrap().contains("no file"));
+}
+
+#[test]
+fn rules_of_a_directory_are_bounded_together_and_as_deep_as_paths_are() {
+    let large = "for i in 1 2 3 4 5; do mkdir $i; truncate -s 15M $i/.bangerignore; done";
+    let plan = |world: &World| banger_workspace::dry_run(&world.wish());
+    let refused = plan(&World::new(large)).unwrap_err();
+    assert!(refused.to_string().contains("bytes together"), "{refused}");
+    assert!(refused.hint_text().is_some());
+    let name = "d".repeat(200);
+    let far = "mkdir $N; cd $N; echo '*.o' >.bangerignore; echo o >o.o";
+    let deep = World::new(&format!("N={name}; for i in $(seq 20); do {far}; done; mkdir end"));
+    let files = plan(&deep).unwrap().files;
+    assert!(!files.iter().any(|file| file.contains("o.o")), "{files:?}");
 }
 
 /// What people really have: without a word it is refused, and the hint says the word.
