@@ -5,6 +5,7 @@
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
 use banger_cli::{Out, Screen, note};
+use banger_config::Config;
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
 use banger_state::{State, place};
 use banger_workspace::{Export, Want, budget, files_of};
@@ -52,7 +53,11 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
-    let want = Want { base_commit: args.base_commit, stat: args.stat };
+    let want = Want {
+        base_commit: args.base_commit,
+        stat: args.stat,
+        configured: Config::load()?.git_dirs(),
+    };
     let files = files_of(&vm, budget(&vm, Duration::from_secs(args.timeout))?);
     let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want)?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));

@@ -8,8 +8,8 @@ use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
 use banger_workspace::{
-    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of,
-    trusted_before, usual_path,
+    GUEST_PATH, Wish, allowed_files, budget, dry_run, files_of, place_of, prepare, refused,
+    root_of, trusted_before, usual_path,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -69,14 +69,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.dry_run {
         let usual = if args.guest_path.is_some() { None } else { usual(&args) };
         let is_known = args.guest_path.is_some() || usual.is_some();
-        let mut plan = dry_run(&wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?)?;
+        let wish = wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?;
+        let mut plan = dry_run(&wish)?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
-        if !plan.tools.is_empty()
-            && args.from.is_none()
-            && let Ok(state) = State::open_read_only()
-        {
-            plan.tools_allowed = is_allowed(&state, &root_of(&args.path)?, &plan.tools);
+        if !plan.tools.is_empty() && args.from.is_none() {
+            plan.tools_refused = refused(&root_of(&args.path)?, &plan.tools, &wish.allowed)?;
+            plan.tools_allowed = plan.tools_refused.is_none();
         }
         plan.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
         return out.put(&plan, listed);
@@ -100,11 +99,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 /// Returns what is wished; `usual` is where it goes if nobody says.
 fn wish(args: &Args, usual: String) -> Result<Wish> {
-    // What the configuration names may be on a disk that is not there now.
-    let configured = Config::load()?.trusted_git_dirs.into_iter().filter(|dir| dir.is_dir());
-    let vm = State::open_read_only().and_then(|state| state.vm(&args.vm));
+    let state = State::open_read_only();
+    let vm = state.as_ref().ok().and_then(|state| state.vm(&args.vm).ok());
     let before = vm.map(|vm| trusted_before(&vm.join(place::VM_WORKSPACE), &args.path));
-    let usual_dirs = configured.chain(before.unwrap_or_default());
+    let root = root_of(&args.path);
+    let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
         path: args.path.clone(),
         guest_path: args.guest_path.clone().unwrap_or(usual),
@@ -113,7 +112,9 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
         from: args.from.clone(),
         include_untracked: args.include_untracked,
         force: args.force,
-        trusted: args.trust_git_dir.iter().cloned().chain(usual_dirs).collect(),
+        trusted: args.trust_git_dir.iter().cloned().chain(before.unwrap_or_default()).collect(),
+        configured: Config::load()?.git_dirs(),
+        allowed: allowed.unwrap_or_default(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! `vms/NAME/workspace/`; with `--record` it writes what it found there, as `vm-stop` has it do.
 
 use banger_cli::Out;
+use banger_config::Config;
 use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
 use banger_workspace::{at_stop, budget, files_of, read, record_stop, stake, status};
@@ -60,11 +61,12 @@ fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
         Error::not_found(format!("VM '{}' has no workspace", vm.name()))
             .hint(format!("'banger workspace prepare {}' puts a repository into it", vm.name()))
     })?;
+    let configured = Config::load()?.git_dirs();
     if vm.status()?.is_live() {
         vm.must_run()?;
-        status(&dir, Some(&files_of(vm, budget(vm, time)?)), None)
+        status(&dir, Some(&files_of(vm, budget(vm, time)?)), None, &configured)
     } else {
-        status(&dir, None, at_stop(vm, &record)?)
+        status(&dir, None, at_stop(vm, &record)?, &configured)
     }
 }
 

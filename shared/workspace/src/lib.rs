@@ -40,5 +40,7 @@ pub use record::read;
 pub use status::{
     Stake, at_stop, budget, files_of, guest_work, place_of, record_stop, stake, status,
 };
-pub use tools::{ToolFile, all_allowed, allow, forget, is_allowed, root_of, tool_files};
+pub use tools::{
+    ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
+};
 pub use wish::Wish;

@@ -22,7 +22,7 @@ use nix::sys::statvfs::statvfs;
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -158,11 +158,13 @@ pub fn guest_work(dir: &Path, files: &Files<'_>) -> Result<Vec<Work>> {
     unexported(files, &record, &store, &given, &look, store.keeps_mode())
 }
 
-/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it.
+/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it; `configured`
+/// are directories of git's that every repository may lead to.
 pub fn status(
     dir: &Path,
     files: Option<&Files<'_>>,
     at_stop: Option<AtStop>,
+    configured: &[PathBuf],
 ) -> Result<WorkspaceStatus> {
     if record::read(dir)?.is_none() {
         return Err(no_workspace());
@@ -202,7 +204,7 @@ pub fn status(
         status.is_known = false;
         status.notes.push("the guest does not run, and nothing was written down at its end".into());
     }
-    match host_changes(&record, &given, end) {
+    match host_changes(&record, &given, configured, end) {
         Ok((commit, host)) => {
             status.host_changes = changes(&host);
             status.host_commit = commit;
@@ -234,9 +236,11 @@ fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
 fn host_changes(
     record: &Workspace,
     given: &Tree,
+    configured: &[PathBuf],
     end: Option<Instant>,
 ) -> Result<(Option<String>, Changes)> {
-    let source = Source::open(Path::new(&record.host_path), &record::trusted(record))?;
+    let trusted = [record::trusted(record), configured.to_vec()].concat();
+    let source = Source::open(Path::new(&record.host_path), &trusted)?;
     let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
     let (plan, commit) = match &source {

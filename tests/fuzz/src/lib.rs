@@ -229,6 +229,8 @@ pub fn repository(input: &[u8]) {
             include_untracked: true,
             force: false,
             trusted: Vec::new(),
+            configured: Vec::new(),
+            allowed: Vec::new(),
         };
         if let Ok(plan) = banger_workspace::dry_run(&wish) {
             assert_ne!(plan.base_commit.as_deref(), Some(SECRET), "the other repository was read");

@@ -90,6 +90,8 @@ impl World {
             include_untracked: false,
             force: false,
             trusted: Vec::new(),
+            configured: Vec::new(),
+            allowed: Vec::new(),
         }
     }
 
@@ -116,7 +118,7 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None).unwrap().unexported
+        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
     }
 }
 
