@@ -8,7 +8,7 @@ use banger_cli::{Out, Screen, note};
 use banger_config::Config;
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
 use banger_state::{State, place};
-use banger_workspace::{Export, Want, budget, files_of};
+use banger_workspace::{Export, Want, budget, files_of, or_more_time};
 use std::{
     fs::{self, File},
     io::{IsTerminal, Write},
@@ -58,8 +58,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         stat: args.stat,
         configured: Config::load()?.git_dirs(),
     };
-    let files = files_of(&vm, budget(&vm, Duration::from_secs(args.timeout))?);
-    let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want)?;
+    let budget = budget(&vm, Duration::from_secs(args.timeout))?;
+    let files = files_of(&vm, budget.clone());
+    let made = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want);
+    let mut export = made.map_err(|error| or_more_time(error, &budget))?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     let Some(output) = args.output else {
         let mut stdout = std::io::stdout().lock();

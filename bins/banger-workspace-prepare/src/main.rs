@@ -8,13 +8,10 @@ use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
 use banger_workspace::{
-    GUEST_PATH, Wish, allowed_files, budget, dry_run, files_of, place_of, prepare, refused,
-    root_of, trusted_before, usual_path,
+    GUEST_PATH, Wish, allowed_files, budget, dry_run, files_of, or_more_time, place_of, prepare,
+    refused, root_of, trusted_before, usual_path,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
-
-/// How long it may take.
-const TIME: Duration = Duration::from_hours(1);
 
 /// Put a repository or a directory into a running VM
 ///
@@ -59,6 +56,9 @@ struct Args {
     /// of a link, an alternate; may be repeated
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     trust_git_dir: Vec<PathBuf>,
+    /// How long the guest may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
 }
 
 fn main() -> ExitCode {
@@ -87,9 +87,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Some(_) => String::new(),
         None => usual_path(&place_of(&vm, user)?),
     };
-    let files = files_of(&vm, budget(&vm, TIME)?).by(user.unwrap_or_default(), false);
+    let time = Duration::from_secs(args.timeout);
+    let budget = budget(&vm, time)?;
+    let files = files_of(&vm, budget.clone()).by(user.unwrap_or_default(), false);
     let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual)?);
     let workspace = done.map_err(|error| {
+        let error = or_more_time(error, &budget);
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";
         if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
     })?;

@@ -7,7 +7,7 @@ use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
-use banger_workspace::{at_stop, budget, files_of, read, record_stop, stake, status};
+use banger_workspace::{at_stop, budget, files_of, or_more_time, read, record_stop, stake, status};
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
@@ -64,7 +64,9 @@ fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
     let configured = Config::load()?.git_dirs();
     if vm.status()?.is_live() {
         vm.must_run()?;
-        status(&dir, Some(&files_of(vm, budget(vm, time)?)), None, &configured)
+        let budget = budget(vm, time)?;
+        status(&dir, Some(&files_of(vm, budget.clone())), None, &configured)
+            .map_err(|error| or_more_time(error, &budget))
     } else {
         status(&dir, None, at_stop(vm, &record)?, &configured)
     }

@@ -1,7 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    git::split_zero,
+    git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
     load::read_item,
@@ -35,7 +35,12 @@ pub fn budget(vm: &VmFolder, time: Duration) -> Result<Budget> {
     let said = || format!("cannot look at '{}'", vm.path().display());
     let stat = statvfs(vm.path()).with_context(said)?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-    Ok(Budget::new(time).bytes((free - free / 20) / 2))
+    Ok(Budget::new(time).or_more_time(MORE_TIME).bytes((free - free / 20) / 2))
+}
+
+/// Says what gives more time, where a command failed after its time was over.
+pub fn or_more_time(error: Error, budget: &Budget) -> Error {
+    if budget.left().is_err() { error.or_hint(MORE_TIME) } else { error }
 }
 
 /// Returns the files service of a running VM.
@@ -446,4 +451,19 @@ pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
     let is_module = |dir: &[u8]| given.get(dir).is_some_and(|given| given.sort == Sort::Module);
     let is_inside = |path: &&Vec<u8>| parents(path).any(|dir| dir != **path && is_module(dir));
     look.changes.keys().filter(is_inside).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_had_no_time_is_told_what_gives_more() {
+        let hint = |time: Duration| {
+            let failed = or_more_time(Error::failed("it broke off"), &Budget::new(time));
+            failed.hint_text().map(ToOwned::to_owned)
+        };
+        assert_eq!(hint(Duration::ZERO).as_deref(), Some(MORE_TIME));
+        assert_eq!(hint(Duration::from_mins(1)), None);
+    }
 }
