@@ -1,6 +1,7 @@
 //! The workspace of a VM, if it has one.
 
 use banger_cli::Out;
+use banger_config::Config;
 use banger_doc::Workspace;
 use banger_state::{VmFolder, place, read_document};
 use banger_workspace::head_of;
@@ -22,7 +23,9 @@ pub(crate) fn dir(folder: &VmFolder, out: &Out) -> Option<String> {
         return None;
     }
     let before = workspace.host_commit.as_deref();
-    let trusted: Vec<PathBuf> = workspace.trusted_git_dirs.iter().map(PathBuf::from).collect();
+    let configured = Config::load().map(|config| config.git_dirs()).unwrap_or_default();
+    let trusted = workspace.trusted_git_dirs.iter().map(PathBuf::from).chain(configured);
+    let trusted: Vec<PathBuf> = trusted.collect();
     let now = head_of(Path::new(&workspace.host_path), &trusted);
     if let (Some(before), Some(now)) = (before, now)
         && before != now

@@ -134,9 +134,12 @@ fn run(args: Args, out: &mut Out) -> Result<ExitCode> {
         other => other?,
     };
     times.part("boot");
-    let dir = args.workspace.prepare(name, out)?;
+    let workspace = args.workspace.prepare(name, out)?;
     times.part("workspace");
-    if let (true, Some(dir)) = (tools, &dir) {
+    if let Some(workspace) = workspace.filter(|_| tools)
+        && args.workspace.may_install(&workspace, out)
+    {
+        let dir = &workspace.guest_path;
         // A command finds them in place.
         let waits = args.detach || !args.command.is_empty();
         if let Err(error) = workspace::install_tools(name, dir, &args.env, waits) {

@@ -1,7 +1,9 @@
 //! A repository on the command line.
 
 use banger_cli::{Out, Program, find};
-use banger_doc::{Context, Error, Name, Result, Workspace, WorkspacePlan, shell_word, visible};
+use banger_doc::{
+    Context, Error, Name, Result, ToolRefusal, Workspace, WorkspacePlan, shell_word, visible,
+};
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
@@ -121,15 +123,7 @@ impl Words {
         let Some(file) = plan.tools.first().filter(|_| is_wanted) else { return Ok(false) };
         let shown = visible(file, 4096);
         if !self.bootstrap && !plan.tools_allowed {
-            let why = format!(
-                "note: '{shown}' names tools, which are not installed: whoever wrote it chose what runs"
-            );
-            let path = shell_word(&plan.host_path);
-            out.note(&match &self.from {
-                // What lies on the host is not what goes in then.
-                Some(_) => format!("{why}; '--bootstrap' lets it this once"),
-                None => format!("{why}; 'banger allow {path}' lets it, '--bootstrap' this once"),
-            });
+            out.note(&self.refusal(plan.tools_refused.as_ref(), file, &plan.host_path));
             return Ok(false);
         }
         if has_no_network {
@@ -140,6 +134,34 @@ impl Words {
         }
         out.note(&format!("note: '{shown}' names tools; mise installs them if the image has it"));
         Ok(true)
+    }
+
+    /// Says whether the tools may be installed that what went in names. Files may have changed since it was
+    /// found out what would go.
+    pub(crate) fn may_install(&self, workspace: &Workspace, out: &Out) -> bool {
+        let may = self.bootstrap || workspace.tools_allowed;
+        if let Some(refused) = workspace.tools_refused.as_ref().filter(|_| !may) {
+            out.note(&self.refusal(Some(refused), &refused.path, &workspace.host_path));
+        }
+        may
+    }
+
+    /// Says why tools are not installed, and what has them installed.
+    fn refusal(&self, refused: Option<&ToolRefusal>, file: &str, host_path: &str) -> String {
+        let shown = visible(refused.map_or(file, |refused| &refused.path), 4096);
+        let why = match refused.map(|refused| refused.why.as_str()) {
+            Some("link") => "it is a link, and what it leads to may change",
+            Some("changed") => "it is not what you said yes to",
+            _ => "whoever wrote it chose what runs",
+        };
+        let why = format!("note: '{shown}' names tools, which are not installed: {why}");
+        let is_link = refused.is_some_and(|refused| refused.why == "link");
+        // With '--from', what lies on the host is not what goes in.
+        if is_link || self.from.is_some() {
+            return format!("{why}; '--bootstrap' lets it this once");
+        }
+        let path = shell_word(host_path);
+        format!("{why}; 'banger allow {path}' lets it, '--bootstrap' this once")
     }
 
     /// Says how an image is named, where the path may be meant to be one.
@@ -155,8 +177,8 @@ impl Words {
         ))
     }
 
-    /// Brings the repository into the VM and returns where it is.
-    pub(crate) fn prepare(&self, vm: &Name, out: &Out) -> Result<Option<String>> {
+    /// Brings the repository into the VM and returns what went.
+    pub(crate) fn prepare(&self, vm: &Name, out: &Out) -> Result<Option<Workspace>> {
         if self.path.is_none() {
             return Ok(None);
         }
@@ -165,7 +187,7 @@ impl Words {
             .args(self.words(vm.as_str()))
             .documents()
             .with_context(|| format!("VM '{vm}' runs, but has no workspace"))?;
-        Ok(workspace.into_iter().next().map(|workspace| workspace.guest_path))
+        Ok(workspace.into_iter().next())
     }
 }
 

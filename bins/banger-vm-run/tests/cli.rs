@@ -204,10 +204,18 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
 
 /// Adds a stand-in for the program that takes a repository in.
 fn with_workspace(stage: &Stage, files: &str) {
+    let is_allowed = files.contains("tools_allowed");
+    with_record(stage, files, if is_allowed { r#","tools_allowed":true"# } else { "" });
+}
+
+/// The same, with more words of the record.
+fn with_record(stage: &Stage, files: &str, more: &str) {
     let plan = format!(
         r#"{{"schema":"banger.workspace-plan/1","host_path":"/h","guest_path":"/root/repo","mode":"shallow","files":{files},"size_bytes":1,"untracked_left":0}}"#
     );
-    let record = r#"{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/h","is_repository":true,"object_format":"sha1","prepared_tree":"t","given":{},"tree_file":"t","files":1,"prepared_unix_ms":1}"#;
+    let record = format!(
+        r#"{{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/h","is_repository":true,"object_format":"sha1","prepared_tree":"t","given":{{}},"tree_file":"t","files":1,"prepared_unix_ms":1{more}}}"#
+    );
     let script = format!("case \"$*\" in *--dry-run*) echo '{plan}';; *) echo '{record}';; esac");
     stage.program("banger-workspace-prepare", &script);
 }
@@ -338,6 +346,35 @@ fn tools_are_installed_where_the_user_said_yes_and_there_is_a_network() {
     stage.run(&["/h", "-d", "--net", "none", "--no-bootstrap"]).ok();
     assert!(!stage.log().contains("mise"), "{}", stage.log());
     stage.run(&["/h", "-d", "--bootstrap", "--no-bootstrap"]).fails(2, "cannot be used with");
+}
+
+#[test]
+fn tools_that_changed_before_they_went_are_not_installed() {
+    let plan = "[\".tool-versions\"],\"tools\":[\".tool-versions\"],\"tools_allowed\":true";
+    let refused =
+        |why: &str| format!(r#","tools_refused":{{"path":".tool-versions","why":"{why}"}}"#);
+    let stage = Stage::new("exit 0");
+    with_record(&stage, plan, &refused("changed"));
+    let answer = stage.run(&["/h", "-d"]);
+    answer.ok();
+    assert!(!stage.log().contains("mise"), "{}", stage.log());
+    assert!(answer.stderr.contains("it is not what you said yes to"), "{}", answer.stderr);
+    // Where nothing is left of them, nothing is said either.
+    let stage = Stage::new("exit 0");
+    with_record(&stage, plan, "");
+    stage.run(&["/h", "-d"]).ok();
+    assert!(!stage.log().contains("mise"), "{}", stage.log());
+    let stage = Stage::new("exit 0");
+    with_record(&stage, plan, &refused("changed"));
+    stage.run(&["/h", "-d", "--bootstrap"]).ok();
+    assert!(stage.log().contains("mise install"), "{}", stage.log());
+    // To a link nobody can say yes.
+    let stage = Stage::new("exit 0");
+    with_record(&stage, &format!("[\"a\"],\"tools\":[\".tool-versions\"]{}", refused("link")), "");
+    let answer = stage.run(&["/h", "-d"]);
+    answer.ok();
+    assert!(answer.stderr.contains("it is a link"), "{}", answer.stderr);
+    assert!(!answer.stderr.contains("banger allow"), "{}", answer.stderr);
 }
 
 #[test]

@@ -5,9 +5,10 @@
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
 use banger_cli::{Out, Screen, note};
+use banger_config::Config;
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
 use banger_state::{State, place};
-use banger_workspace::{Export, Want, budget, files_of};
+use banger_workspace::{Export, Want, budget, files_of, or_more_time};
 use std::{
     fs::{self, File},
     io::{IsTerminal, Write},
@@ -52,9 +53,15 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
-    let want = Want { base_commit: args.base_commit, stat: args.stat };
-    let files = files_of(&vm, budget(&vm, Duration::from_secs(args.timeout))?);
-    let mut export = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want)?;
+    let want = Want {
+        base_commit: args.base_commit,
+        stat: args.stat,
+        configured: Config::load()?.git_dirs(),
+    };
+    let budget = budget(&vm, Duration::from_secs(args.timeout))?;
+    let files = files_of(&vm, budget.clone());
+    let made = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want);
+    let mut export = made.map_err(|error| or_more_time(error, &budget))?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     let Some(output) = args.output else {
         let mut stdout = std::io::stdout().lock();

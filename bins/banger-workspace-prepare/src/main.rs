@@ -8,13 +8,10 @@ use banger_config::Config;
 use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, place};
 use banger_workspace::{
-    GUEST_PATH, Wish, budget, dry_run, files_of, is_allowed, place_of, prepare, root_of,
-    trusted_before, usual_path,
+    GUEST_PATH, Wish, allowed_files, budget, dry_run, files_of, or_more_time, place_of, prepare,
+    refused, root_of, trusted_before, usual_path,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
-
-/// How long it may take.
-const TIME: Duration = Duration::from_hours(1);
 
 /// Put a repository or a directory into a running VM
 ///
@@ -59,6 +56,9 @@ struct Args {
     /// of a link, an alternate; may be repeated
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     trust_git_dir: Vec<PathBuf>,
+    /// How long the guest may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
 }
 
 fn main() -> ExitCode {
@@ -69,14 +69,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.dry_run {
         let usual = if args.guest_path.is_some() { None } else { usual(&args) };
         let is_known = args.guest_path.is_some() || usual.is_some();
-        let mut plan = dry_run(&wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?)?;
+        let wish = wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?;
+        let mut plan = dry_run(&wish)?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
-        if !plan.tools.is_empty()
-            && args.from.is_none()
-            && let Ok(state) = State::open_read_only()
-        {
-            plan.tools_allowed = is_allowed(&state, &root_of(&args.path)?, &plan.tools);
+        if !plan.tools.is_empty() && args.from.is_none() {
+            plan.tools_refused = refused(&root_of(&args.path)?, &plan.tools, &wish.allowed)?;
+            plan.tools_allowed = plan.tools_refused.is_none();
         }
         plan.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
         return out.put(&plan, listed);
@@ -88,9 +87,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Some(_) => String::new(),
         None => usual_path(&place_of(&vm, user)?),
     };
-    let files = files_of(&vm, budget(&vm, TIME)?).by(user.unwrap_or_default(), false);
+    let time = Duration::from_secs(args.timeout);
+    let budget = budget(&vm, time)?;
+    let files = files_of(&vm, budget.clone()).by(user.unwrap_or_default(), false);
     let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual)?);
     let workspace = done.map_err(|error| {
+        let error = or_more_time(error, &budget);
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";
         if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
     })?;
@@ -100,11 +102,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 /// Returns what is wished; `usual` is where it goes if nobody says.
 fn wish(args: &Args, usual: String) -> Result<Wish> {
-    // What the configuration names may be on a disk that is not there now.
-    let configured = Config::load()?.trusted_git_dirs.into_iter().filter(|dir| dir.is_dir());
-    let vm = State::open_read_only().and_then(|state| state.vm(&args.vm));
+    let state = State::open_read_only();
+    let vm = state.as_ref().ok().and_then(|state| state.vm(&args.vm).ok());
     let before = vm.map(|vm| trusted_before(&vm.join(place::VM_WORKSPACE), &args.path));
-    let usual_dirs = configured.chain(before.unwrap_or_default());
+    let root = root_of(&args.path);
+    let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
         path: args.path.clone(),
         guest_path: args.guest_path.clone().unwrap_or(usual),
@@ -113,7 +115,9 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
         from: args.from.clone(),
         include_untracked: args.include_untracked,
         force: args.force,
-        trusted: args.trust_git_dir.iter().cloned().chain(usual_dirs).collect(),
+        trusted: args.trust_git_dir.iter().cloned().chain(before.unwrap_or_default()).collect(),
+        configured: Config::load()?.git_dirs(),
+        allowed: allowed.unwrap_or_default(),
     })
 }
 

@@ -235,6 +235,26 @@ fn a_git_directory_that_was_trusted_once_is_trusted_for_that_repository_alone() 
 }
 
 #[test]
+fn what_the_configuration_trusts_is_taken_back_there() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let script = "mv .git ../own.git; ln -s ../own.git .git";
+    let status =
+        Command::new("sh").args(["-ec", script]).current_dir(&repository).status().unwrap();
+    assert!(status.success());
+    let to = sandbox.dir().join("guest/repo");
+    let prepare =
+        || sandbox.run(PROGRAM, &["web", &repository, "--guest-path", to.to_str().unwrap()]);
+    let own = sandbox.dir().join("own.git");
+    sandbox.config(&format!("trusted_git_dirs = ['{}']\n", own.display()));
+    assert_eq!(prepare().ok().document()["trusted_git_dirs"], json!(null));
+    prepare().ok();
+    sandbox.config("");
+    prepare().fails(2, "leads out of the repository");
+}
+
+#[test]
 fn where_it_would_go_is_said_if_that_can_be_told() {
     let sandbox = Sandbox::new();
     let repository = repository(&sandbox);

@@ -4,9 +4,10 @@
 //! `vms/NAME/workspace/`; with `--record` it writes what it found there, as `vm-stop` has it do.
 
 use banger_cli::Out;
+use banger_config::Config;
 use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
-use banger_workspace::{at_stop, budget, files_of, read, record_stop, stake, status};
+use banger_workspace::{at_stop, budget, files_of, or_more_time, read, record_stop, stake, status};
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
@@ -60,11 +61,14 @@ fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
         Error::not_found(format!("VM '{}' has no workspace", vm.name()))
             .hint(format!("'banger workspace prepare {}' puts a repository into it", vm.name()))
     })?;
+    let configured = Config::load()?.git_dirs();
     if vm.status()?.is_live() {
         vm.must_run()?;
-        status(&dir, Some(&files_of(vm, budget(vm, time)?)), None)
+        let budget = budget(vm, time)?;
+        status(&dir, Some(&files_of(vm, budget.clone())), None, &configured)
+            .map_err(|error| or_more_time(error, &budget))
     } else {
-        status(&dir, None, at_stop(vm, &record)?)
+        status(&dir, None, at_stop(vm, &record)?, &configured)
     }
 }
 

@@ -152,6 +152,11 @@ impl Config {
         })
     }
 
+    /// Returns the directories of git's that it names, as far as they are there: one may be on a disk that is not.
+    pub fn git_dirs(&self) -> Vec<PathBuf> {
+        self.trusted_git_dirs.iter().filter(|dir| dir.is_dir()).cloned().collect()
+    }
+
     /// Reads the configuration; an absent file chooses nothing.
     pub fn load() -> Result<Self> {
         let Some(path) = Self::location() else { return Ok(Self::default()) };

@@ -23,6 +23,16 @@ pub struct AllowedFile {
     pub sha256: String,
 }
 
+/// Why the tools of a repository are not installed by themselves.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ToolRefusal {
+    /// The first file that names tools and may not, below the directory.
+    pub path: String,
+    /// `new`: nobody said yes to it; `changed`: it is not what the user said yes to; `link`: it is no regular
+    /// file, and what it leads to may change.
+    pub why: String,
+}
+
 impl Document for Allowed {
     const SCHEMA: &'static str = "banger.allowed/1";
 }

@@ -25,7 +25,7 @@ mod vmm;
 mod words;
 mod workspace;
 
-pub use allowed::{Allowed, AllowedFile};
+pub use allowed::{Allowed, AllowedFile, ToolRefusal};
 pub use check::{Check, Outcome, Removed};
 pub use copy::Copy;
 pub use error::{Context, Error, Kind, Report, Result};

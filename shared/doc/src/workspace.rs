@@ -1,7 +1,7 @@
 //! `banger.workspace/1` and what is said of a workspace: what went into a VM, what it lacks, what
 //! came out.
 
-use crate::Document;
+use crate::{Document, ToolRefusal};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -86,9 +86,17 @@ pub struct Workspace {
     /// What was found right before the VM was last stopped; gone once it is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_stop: Option<AtStop>,
-    /// Directories of git's outside the repository that it may lead to.
+    /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
+    /// the configuration are read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_git_dirs: Vec<String>,
+    /// Whether files that name tools are among those that were given, and the user said yes to all of them as
+    /// they went (`banger allow`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tools_allowed: bool,
+    /// Which of them keeps that from being so; none if there are no such files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools_refused: Option<ToolRefusal>,
     /// What the user is to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -232,6 +240,9 @@ pub struct WorkspacePlan {
     /// Whether the user said yes to all of these as they are (`banger allow`).
     #[serde(default)]
     pub tools_allowed: bool,
+    /// Which of them keeps that from being so, where that can be told before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools_refused: Option<ToolRefusal>,
     /// What the user is to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

@@ -14,7 +14,7 @@ use banger_state::clock_ms;
 use std::{
     fs::File,
     io::{Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// What is asked of an export.
@@ -24,6 +24,8 @@ pub struct Want {
     pub base_commit: Option<String>,
     /// Whether to say only how much changed.
     pub stat: bool,
+    /// Directories of git's that every repository of the host's may lead to.
+    pub configured: Vec<PathBuf>,
 }
 
 /// A patch that was made and waits to be handed over.
@@ -71,7 +73,7 @@ impl Export {
         let git = store.git_for_guest(Some(&scratch));
         let mut base_commit = record.base_commit.clone();
         if let Some(asked) = &want.base_commit {
-            base_commit = Some(find_commit(&store, &record, &scratch, asked)?);
+            base_commit = Some(find_commit(&store, &record, &scratch, asked, want)?);
         }
         let base = match &base_commit {
             Some(commit) => commit.clone(),
@@ -146,6 +148,7 @@ fn find_commit(
     record: &Workspace,
     scratch: &Scratch,
     asked: &str,
+    want: &Want,
 ) -> Result<String> {
     let full = format!("{asked}^{{commit}}");
     let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &full];
@@ -154,8 +157,8 @@ fn find_commit(
     if ended.status.success() && crate::git::is_oid(&oid) {
         return Ok(oid);
     }
-    if let Ok(Source::Repository(repository)) =
-        Source::open(Path::new(&record.host_path), &crate::record::trusted(record))
+    let trusted = [crate::record::trusted(record), want.configured.clone()].concat();
+    if let Ok(Source::Repository(repository)) = Source::open(Path::new(&record.host_path), &trusted)
     {
         let oid = repository.resolve(asked)?;
         store.bring(&repository, &oid, scratch)?;

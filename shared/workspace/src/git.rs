@@ -27,8 +27,12 @@ pub(crate) const MODULE: u32 = 0o160_000;
 /// A directory; not in git's trees as such.
 pub(crate) const DIR: u32 = 0o040_000;
 
+/// What gives a look at a guest more time.
+pub(crate) const MORE_TIME: &str = "'--timeout SECONDS' gives it more time";
 /// How long one call may take.
 const LIMIT: Duration = Duration::from_mins(20);
+/// What may be why it takes so long.
+const SLOW: &str = "the disk may be slow, or the repository too large; 'git gc' in it may help";
 /// The most bytes a call may answer.
 const MAX_ANSWER: u64 = 1 << 30;
 /// The most bytes kept of what a call says on stderr.
@@ -124,10 +128,13 @@ impl Git {
         self
     }
 
-    /// Returns how long a call may take.
-    fn limit(&self) -> Duration {
+    /// Returns how long a call may take, or says that there is no time for it.
+    fn limit(&self) -> Result<Duration> {
         let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
-        left.map_or(LIMIT, |left| left.min(LIMIT))
+        match left {
+            Some(Duration::ZERO) => Err(Error::failed("the guest took too long").hint(MORE_TIME)),
+            left => Ok(left.map_or(LIMIT, |left| left.min(LIMIT))),
+        }
     }
 
     /// Adds a variable.
@@ -244,11 +251,12 @@ impl Git {
         words: impl IntoIterator<Item = S>,
         input: &[u8],
     ) -> Result<Ended> {
+        let limit = self.limit()?;
         let tool = self.tool()?;
         let mut command = self.command(tool.as_ref(), words);
         command.stdout(Stdio::piped());
         let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
-        bounded(command, input, self.limit(), jail)
+        bounded(command, input, limit, jail)
     }
 
     /// Calls git with its answer going to a file.
@@ -257,11 +265,12 @@ impl Git {
         words: impl IntoIterator<Item = S> + Clone,
         file: File,
     ) -> Result<()> {
+        let limit = self.limit()?;
         let tool = self.tool()?;
         let mut command = self.command(tool.as_ref(), words.clone());
         command.stdout(file);
         let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
-        let ended = bounded(command, b"", self.limit(), jail)?;
+        let ended = bounded(command, b"", limit, jail)?;
         if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
     }
 }
@@ -364,7 +373,8 @@ fn bounded(
     });
     let status = child.wait().context("cannot wait for 'git'")?;
     if late {
-        return Err(Error::failed(format!("'git' took longer than {:.1} s", limit.as_secs_f32())));
+        let late = Error::failed(format!("'git' took longer than {:.1} s", limit.as_secs_f32()));
+        return Err(late.hint(if limit < LIMIT { MORE_TIME } else { SLOW }));
     }
     if answer.len() as u64 > MAX_ANSWER {
         return Err(Error::failed(format!("'git' answered more than {MAX_ANSWER} bytes")));
@@ -391,6 +401,17 @@ pub(crate) fn is_oid(text: &str) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_call_without_time_left_says_what_gives_more() {
+        let late = |end: Instant| {
+            let git = Git::at(Path::new("/")).until(Some(end));
+            git.run(["cat-file", "--batch"], b"").unwrap_err()
+        };
+        let over = late(Instant::now());
+        assert_eq!(over.to_string(), "the guest took too long");
+        assert_eq!(over.hint_text(), Some(MORE_TIME));
+    }
 
     #[test]
     fn a_script_before_git_is_passed_over_for_a_jail() {

@@ -196,9 +196,18 @@ impl Trusted {
         Ok(Self(dirs))
     }
 
-    /// Returns where they lie.
-    pub(crate) fn paths(&self) -> Vec<String> {
-        self.0.iter().map(|dir| dir.path().display().to_string()).collect()
+    /// Returns where they lie, to be written down.
+    pub(crate) fn paths(&self) -> Result<Vec<String>> {
+        let text = |dir: &Dir| {
+            dir.path().to_str().map(ToOwned::to_owned).ok_or_else(|| {
+                Error::usage(format!(
+                    "'{}' cannot be remembered: its path is not UTF-8",
+                    dir.path().display()
+                ))
+                .hint("rename it")
+            })
+        };
+        self.0.iter().map(text).collect()
     }
 
     /// Returns the root that a path without links lies below, and the way from there.

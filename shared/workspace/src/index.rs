@@ -1,7 +1,7 @@
 //! Reading an index file (gitformat-index(5)), whoever wrote it, and fitting one to other files.
 
 use crate::names::hex;
-use banger_doc::{Error, Result};
+use banger_doc::{Context, Error, Result};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -139,12 +139,16 @@ pub(crate) fn fitted(
     Ok(new)
 }
 
-/// Reads an index as a guest's is read, fits it to other files, and reads that again. Returns how many entries it
-/// has.
-pub fn check_index(bytes: &[u8], oid_len: usize) -> Result<usize> {
-    let index = parse(bytes, oid_len, MOST_OF_GUEST)?;
-    let new = fitted(bytes, oid_len, |_| Some(Stat::Unsure))?;
-    let again = parse(&new, oid_len, MOST_OF_GUEST)?;
+/// Reads an index as a guest's is read; nothing if it is none. What is one is fitted to other files and read
+/// again, which may not fail; returns how many entries it has.
+pub fn check_index(bytes: &[u8], oid_len: usize) -> Option<Result<usize>> {
+    let index = parse(bytes, oid_len, MOST_OF_GUEST).ok()?;
+    Some(check_fitted(bytes, oid_len, &index))
+}
+
+fn check_fitted(bytes: &[u8], oid_len: usize, index: &Index) -> Result<usize> {
+    let new = fitted(bytes, oid_len, |_| Some(Stat::Unsure)).context("it cannot be fitted")?;
+    let again = parse(&new, oid_len, MOST_OF_GUEST).context("what was fitted is none")?;
     if index.entries.len() != again.entries.len() {
         return Err(Error::failed("the index changed by being fitted"));
     }

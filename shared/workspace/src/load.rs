@@ -25,6 +25,7 @@ use std::{
     io::Read,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// Stands for all references to branches of remotes, which no look at a guest tells apart from what it
@@ -272,7 +273,7 @@ fn add_plan(
             Some(given) if !item.is_link => {
                 (given.sum.clone(), Content::Disk(plan.root.clone(), path.clone(), item.seen))
             }
-            _ => read_item(item, &plan.root, path)
+            _ => read_item(item, &plan.root, path, None)
                 .with_context(|| format!("cannot read '{}'", plan.root.join(path).display()))?,
         };
         let oid = item.oid.clone().or_else(|| known.map(|given| given.oid.clone()));
@@ -434,10 +435,12 @@ fn add_small(load: &mut Load, path: Vec<u8>, bytes: Vec<u8>) {
     load.pieces.insert(path.clone(), Piece { path, content, mode: 0o100_644, mtime_s: None });
 }
 
+/// Reads something that goes, its sum and where its content is from; fails if that takes until after `end`.
 pub(crate) fn read_item(
     item: &Item,
     root: &Dir,
     path: &[u8],
+    end: Option<Instant>,
 ) -> std::io::Result<(String, Content)> {
     if item.mode == DIR {
         return Ok((String::new(), Content::Dir));
@@ -451,6 +454,9 @@ pub(crate) fn read_item(
     let mut sum = Sha256::new();
     let mut buffer = vec![0; 128 << 10];
     loop {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
         match file.read(&mut buffer)? {
             0 => break,
             size => sum.update(&buffer[..size]),

@@ -52,7 +52,7 @@ fn check_guest_path(path: &str) -> Result<()> {
 /// Says exactly what would go, and touches nothing.
 pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     check_guest_path(&wish.guest_path)?;
-    let source = Source::open(&wish.path, &wish.trusted)?;
+    let source = Source::open(&wish.path, &wish.all_trusted())?;
     let scratch = Temporary::new()?;
     let store = Store::open(scratch.path(), format_of(&source))?;
     let mut files = Vec::new();
@@ -81,6 +81,7 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
     Ok(WorkspacePlan {
         tools,
         tools_allowed: false,
+        tools_refused: None,
         host_path: host_path.display().to_string(),
         guest_path: Some(wish.guest_path.clone()),
         mode: wish.mode,
@@ -107,13 +108,13 @@ pub fn trusted_before(dir: &Path, path: &Path) -> Vec<PathBuf> {
     if !crate::root_of(path).is_ok_and(is_same) {
         return Vec::new();
     }
-    before.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()).collect()
+    crate::record::trusted(&before)
 }
 
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
-    let source = Source::open(&wish.path, &wish.trusted)?;
+    let source = Source::open(&wish.path, &wish.all_trusted())?;
     let folder = Folder::open(dir, files.budget().left()?)?;
     let before = folder.record()?;
     if before.is_none() {
@@ -208,7 +209,9 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         untracked_left: load.untracked_left,
         prepared_unix_ms: clock_ms(),
         at_stop: None,
-        trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths(),
+        trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
+        tools_allowed: false,
+        tools_refused: None,
         notes: load.notes.clone(),
     };
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();

@@ -16,13 +16,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The most bytes of lists of rules that are copied for git to read.
+pub(crate) const MAX_ALL_RULES: u64 = 64 << 20;
+
 /// A directory of work in progress beside the store, gone with its value. A killed program's is
 /// removed by the next one.
 pub(crate) struct Scratch(Temporary);
 
 impl Scratch {
     pub(crate) fn beside(beside: &Path) -> Result<Self> {
-        let dir = Temporary::beside(beside)?;
+        Self::within(Temporary::beside(beside)?)
+    }
+
+    /// Makes one among the system's temporary files.
+    pub(crate) fn new() -> Result<Self> {
+        Self::within(Temporary::new()?)
+    }
+
+    fn within(dir: Temporary) -> Result<Self> {
         for part in ["tree", "objects", "links"] {
             fs::create_dir(dir.path().join(part)).context("cannot make a scratch directory")?;
         }

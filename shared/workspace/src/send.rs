@@ -7,6 +7,7 @@ use crate::{
     load::{Content, Load, Piece, REMOTE_REFS, is_remote},
     plan,
     record::Folder,
+    tools::{first_refused, is_of_tools},
     wish::Wish,
 };
 use banger_channel::files::{Files, PRESENT, Put, append_link};
@@ -43,6 +44,7 @@ pub(crate) fn send(
         && plan.is_empty()
         && plan.gone.is_empty()
     {
+        judge_tools(record, &load, wish, &Sent::new());
         return keep(folder, before, old, &look, load, record);
     }
     let next_name = folder.write_tree(&load.tree)?;
@@ -84,11 +86,31 @@ pub(crate) fn send(
             return Err(error);
         }
     }
+    judge_tools(record, &load, wish, &sent_at);
     remember(files, root, &mut load.tree, &look, &sent_at)?;
     record.tree_file = folder.write_tree(&load.tree)?;
     folder.write(record)?;
     folder.tidy(&record.tree_file);
     Ok(())
+}
+
+/// Writes down whether the user said yes to the files that name tools, as they went.
+fn judge_tools(record: &mut Workspace, load: &Load, wish: &Wish, sent_at: &Sent) {
+    let mut any = false;
+    let files = load.pieces.iter().filter_map(|(path, piece)| {
+        let name = std::str::from_utf8(path).ok().filter(|name| is_of_tools(name))?;
+        let sum = match &piece.content {
+            Content::Dir => return None,
+            // Another content than was looked at has another sum.
+            Content::Disk(..) if sent_at.get(path) == Some(&None) => Some(""),
+            Content::Disk(..) => load.tree.get(path).map(|given| given.sum.as_str()),
+            Content::Bytes(_) | Content::Link(_) => None,
+        };
+        any = true;
+        Some((name, sum))
+    });
+    record.tools_refused = first_refused(files, &wish.allowed);
+    record.tools_allowed = any && record.tools_refused.is_none();
 }
 
 /// Says whether a first prepare that failed may have left anything in the guest. Where not, no record of

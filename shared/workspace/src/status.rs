@@ -1,7 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    git::split_zero,
+    git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
     load::read_item,
@@ -19,7 +19,12 @@ use banger_doc::{
 };
 use banger_state::{VmFolder, clock_ms, place};
 use nix::sys::statvfs::statvfs;
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -30,7 +35,12 @@ pub fn budget(vm: &VmFolder, time: Duration) -> Result<Budget> {
     let said = || format!("cannot look at '{}'", vm.path().display());
     let stat = statvfs(vm.path()).with_context(said)?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-    Ok(Budget::new(time).bytes((free - free / 20) / 2))
+    Ok(Budget::new(time).or_more_time(MORE_TIME).bytes((free - free / 20) / 2))
+}
+
+/// Says what gives more time, where a command failed after its time was over.
+pub fn or_more_time(error: Error, budget: &Budget) -> Error {
+    if budget.left().is_err() { error.or_hint(MORE_TIME) } else { error }
 }
 
 /// Returns the files service of a running VM.
@@ -91,9 +101,9 @@ pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
     let dir = vm.join(place::VM_WORKSPACE);
     let Some(record) = record::read(&dir)? else { return Ok(Stake::Nothing) };
     match vm.status()? {
-        Status::Running => match status(&dir, Some(&files_of(vm, budget(vm, time)?)), None) {
-            Ok(status) if status.unexported.is_empty() => Ok(Stake::Nothing),
-            Ok(status) => Ok(Stake::Work(status.unexported)),
+        Status::Running => match guest_work(&dir, &files_of(vm, budget(vm, time)?)) {
+            Ok(work) if work.is_empty() => Ok(Stake::Nothing),
+            Ok(work) => Ok(Stake::Work(work)),
             Err(error) => Ok(Stake::Unknown(error.chain())),
         },
         Status::Created => Ok(Stake::Nothing),
@@ -134,17 +144,32 @@ pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<Option<AtStop>> {
         folder.write(&record)
     };
     write(None)?;
-    let found = status(&dir, Some(&files_of(vm, budget.clone())), None)?;
-    let found = AtStop { unexported: found.unexported, unix_ms: clock_ms() };
+    let unexported = guest_work(&dir, &files_of(vm, budget.clone()))?;
+    let found = AtStop { unexported, unix_ms: clock_ms() };
     write(Some(found.clone()))?;
     Ok(Some(found))
 }
 
-/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it.
+/// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
+pub fn guest_work(dir: &Path, files: &Files<'_>) -> Result<Vec<Work>> {
+    if record::read(dir)?.is_none() {
+        return Err(no_workspace());
+    }
+    let folder = Folder::open(dir, files.budget().left()?)?;
+    let record = folder.record()?.ok_or_else(no_workspace)?;
+    let (given, next) = folder.trees(&record)?;
+    let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
+    let look = look(files, &record, &store, &given, next.as_ref())?;
+    unexported(files, &record, &store, &given, &look, store.keeps_mode())
+}
+
+/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it; `configured`
+/// are directories of git's that every repository may lead to.
 pub fn status(
     dir: &Path,
     files: Option<&Files<'_>>,
     at_stop: Option<AtStop>,
+    configured: &[PathBuf],
 ) -> Result<WorkspaceStatus> {
     if record::read(dir)?.is_none() {
         return Err(no_workspace());
@@ -165,9 +190,10 @@ pub fn status(
         host_changes: Vec::new(),
         notes: Vec::new(),
     };
-    if let Some(files) = files {
-        let end = files.budget().end();
-        let store = Store::open(dir, &record.object_format)?.until(end);
+    let mut store = Store::open(dir, &record.object_format)?;
+    let end = files.map(|files| files.budget().end());
+    if let (Some(files), Some(end)) = (files, end) {
+        store = store.until(end);
         let look = look(files, &record, &store, &given, next.as_ref())?;
         status.unexported = unexported(files, &record, &store, &given, &look, store.keeps_mode())?;
         status.guest_changes = changes(&look.changes);
@@ -183,16 +209,14 @@ pub fn status(
         status.is_known = false;
         status.notes.push("the guest does not run, and nothing was written down at its end".into());
     }
-    match host_changes(&record, &given) {
+    match host_changes(&record, &given, configured, end) {
         Ok((commit, host)) => {
             status.host_changes = changes(&host);
             status.host_commit = commit;
         }
         Err(error) => status.notes.push(error.chain()),
     }
-    if let Some(note) = went_in(dir, &record)? {
-        status.notes.push(note);
-    }
+    status.notes.extend(went_in(&store, &record).unwrap_or_else(|error| Some(error.chain())));
     if record.next.is_some() {
         status.notes.push("the last prepare did not end; run it again".into());
     }
@@ -200,9 +224,8 @@ pub fn status(
 }
 
 /// Says which local edits of the host's went in: a patch to the commit has them too.
-fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
+fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
-    let store = Store::open(dir, &record.object_format)?;
     let git = store.git_for_guest(None);
     let edits = differences(&git, base, &record.prepared_tree)?;
     let Some(first) = edits.keys().next() else { return Ok(None) };
@@ -214,9 +237,15 @@ fn went_in(dir: &Path, record: &Workspace) -> Result<Option<String>> {
     Ok(Some(format!("{what} of the host's, which the patch holds too")))
 }
 
-/// Returns what the host changed since it was prepared.
-fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Changes)> {
-    let source = Source::open(Path::new(&record.host_path), &record::trusted(record))?;
+/// Returns what the host changed since it was prepared; files are read until `end`.
+fn host_changes(
+    record: &Workspace,
+    given: &Tree,
+    configured: &[PathBuf],
+    end: Option<Instant>,
+) -> Result<(Option<String>, Changes)> {
+    let trusted = [record::trusted(record), configured.to_vec()].concat();
+    let source = Source::open(Path::new(&record.host_path), &trusted)?;
     let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
     let (plan, commit) = match &source {
@@ -225,7 +254,10 @@ fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Cha
             repository.head.commit.clone(),
         ),
         Source::Directory(root) => {
-            let store = Store::open(scratch.path(), "sha1")?;
+            let mut store = Store::open(scratch.path(), "sha1")?;
+            if let Some(end) = end {
+                store = store.until(end);
+            }
             (plan::of_directory(root, &store.git())?, None)
         }
     };
@@ -236,7 +268,15 @@ fn host_changes(record: &Workspace, given: &Tree) -> Result<(Option<String>, Cha
             }
             Some(given) if given.host == Some(item.seen) => {}
             Some(given) => {
-                let sum = read_item(item, &plan.root, path).map(|(sum, _)| sum).unwrap_or_default();
+                let sum = match read_item(item, &plan.root, path, end) {
+                    Ok((sum, _)) => sum,
+                    Err(error) if error.kind() == ErrorKind::TimedOut => {
+                        return Err(Error::failed(
+                            "there was no time to read what the host changed",
+                        ));
+                    }
+                    Err(_) => String::new(),
+                };
                 if sum != given.sum || item.mode != given.mode {
                     changes.insert(path.clone(), How::Modified);
                 }
@@ -411,4 +451,19 @@ pub(crate) fn inner_changes(given: &Tree, look: &Look) -> usize {
     let is_module = |dir: &[u8]| given.get(dir).is_some_and(|given| given.sort == Sort::Module);
     let is_inside = |path: &&Vec<u8>| parents(path).any(|dir| dir != **path && is_module(dir));
     look.changes.keys().filter(is_inside).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_had_no_time_is_told_what_gives_more() {
+        let hint = |time: Duration| {
+            let failed = or_more_time(Error::failed("it broke off"), &Budget::new(time));
+            failed.hint_text().map(ToOwned::to_owned)
+        };
+        assert_eq!(hint(Duration::ZERO).as_deref(), Some(MORE_TIME));
+        assert_eq!(hint(Duration::from_mins(1)), None);
+    }
 }

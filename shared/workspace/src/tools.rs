@@ -5,7 +5,7 @@ use crate::{
     host::{self, Dir, Sort},
     names::hex,
 };
-use banger_doc::{Allowed, AllowedFile, Context, Error, Result};
+use banger_doc::{Allowed, AllowedFile, Context, Error, Result, ToolRefusal};
 use banger_state::{State, clock_ms, place, read_document, write_document};
 use sha2::{Digest, Sha256};
 use std::{
@@ -161,15 +161,41 @@ pub fn forget(state: &State, path: &Path) -> Result<Allowed> {
     Ok(allowed)
 }
 
-/// Says whether the user said yes to each of `names`, files of the repository at `root`, as they are now.
-pub fn is_allowed(state: &State, root: &Path, names: &[String]) -> bool {
-    let Ok(allowed) = read_document::<Allowed>(&place_of(state, root)) else { return false };
-    let Ok(now) = tool_files(root) else { return false };
-    let now = sums(&now);
-    Path::new(&allowed.path) == root
-        && names
-            .iter()
-            .all(|name| now.iter().any(|file| file.path == *name && allowed.files.contains(file)))
+/// Returns the files of the repository at `root` that the user said yes to, as they were then.
+pub fn allowed_files(state: &State, root: &Path) -> Vec<AllowedFile> {
+    let allowed = read_document::<Allowed>(&place_of(state, root)).ok();
+    let allowed = allowed.filter(|allowed| Path::new(&allowed.path) == root);
+    allowed.map(|allowed| allowed.files).unwrap_or_default()
+}
+
+/// Returns the first of the files with these sums that the user did not say yes to; a link has none.
+pub(crate) fn first_refused<'a>(
+    files: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    allowed: &[AllowedFile],
+) -> Option<ToolRefusal> {
+    files.into_iter().find_map(|(path, sum)| {
+        let known = allowed.iter().find(|file| file.path == path);
+        let why = match (sum, known) {
+            (None, _) => "link",
+            (_, None) => "new",
+            (Some(sum), Some(known)) if sum != known.sha256 => "changed",
+            _ => return None,
+        };
+        Some(ToolRefusal { path: path.to_owned(), why: why.into() })
+    })
+}
+
+/// Returns the first of `names`, files of the repository at `root`, that the user did not say yes to as it is
+/// now.
+pub fn refused(
+    root: &Path,
+    names: &[String],
+    allowed: &[AllowedFile],
+) -> Result<Option<ToolRefusal>> {
+    let now = sums(&tool_files(root)?);
+    let sum =
+        |name: &String| now.iter().find(|file| file.path == *name).map(|file| file.sha256.as_str());
+    Ok(first_refused(names.iter().map(|name| (name.as_str(), sum(name))), allowed))
 }
 
 #[cfg(test)]
@@ -213,20 +239,26 @@ mod tests {
         fs::write(root.join(".config/mise.toml"), "x = 1").unwrap();
         let root = fs::canonicalize(root).unwrap();
         let names = [".config/mise.toml".to_owned(), ".tool-versions".to_owned()];
-        assert!(!is_allowed(&state, &root, &names));
+        let why = |names: &[String]| {
+            let refused = refused(&root, names, &allowed_files(&state, &root)).unwrap();
+            refused.map(|refused| format!("{} {}", refused.path, refused.why))
+        };
+        let said = |words: &str| Some(words.to_owned());
+        assert_eq!(why(&names), said(".config/mise.toml new"));
         let files = tool_files(&root).unwrap();
         allow(&state, &root, &files[1..]).unwrap();
-        assert!(is_allowed(&state, &root, &names[1..]) && !is_allowed(&state, &root, &names));
+        assert_eq!(why(&names[1..]), None);
+        assert_eq!(why(&names), said(".config/mise.toml new"));
         allow(&state, &root, &files).unwrap();
-        assert!(is_allowed(&state, &root, &names));
+        assert_eq!(why(&names), None);
         fs::write(root.join(".tool-versions"), "node 23").unwrap();
-        assert!(!is_allowed(&state, &root, &names));
+        assert_eq!(why(&names), said(".tool-versions changed"));
         fs::remove_file(root.join(".tool-versions")).unwrap();
         std::os::unix::fs::symlink(".config/mise.toml", root.join(".tool-versions")).unwrap();
-        assert!(!is_allowed(&state, &root, &names));
+        assert_eq!(why(&names), said(".tool-versions link"));
         assert_eq!(all_allowed(&state).unwrap().len(), 1);
         assert_eq!(forget(&state, &root).unwrap().files.len(), 2);
-        assert!(!is_allowed(&state, &root, &names[..1]));
+        assert_eq!(why(&names[..1]), said(".config/mise.toml new"));
         forget(&state, &root).unwrap_err();
     }
 }

@@ -133,7 +133,7 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
             unit.plan.notes.push(format!("submodule '{}' is not checked out", shown(&path)));
             continue;
         }
-        let module = HostGit::open(&dir, &Trusted::open(&wish.trusted)?);
+        let module = HostGit::open(&dir, &Trusted::open(&wish.all_trusted())?);
         let module = module.and_then(Repository::open);
         let module =
             module.with_context(|| format!("submodule '{}' cannot go along", shown(&path)))?;

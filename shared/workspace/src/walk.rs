@@ -8,19 +8,16 @@ use crate::{
     host::{self, Dir, Sort},
     index::Index,
     path::join,
+    scratch::{MAX_ALL_RULES, Scratch, make_dirs},
     source::Repository,
-    temporary::Temporary,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
-use std::{
-    collections::BTreeSet, ffi::OsStr, fs, io::ErrorKind, os::unix::ffi::OsStrExt, path::PathBuf,
-};
+use banger_tree::MAX_DEPTH;
+use std::{cell::Cell, collections::BTreeSet, io::ErrorKind, path::PathBuf};
 
 /// The most entries of all directories together.
 const MAX_ENTRIES: usize = 5_000_000;
-/// Directories deeper than this are refused; a guest's agent enters none of them.
-const MAX_DEPTH: usize = 200;
 /// The largest list of rules.
 const MAX_RULES: u64 = 16 << 20;
 
@@ -90,11 +87,11 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
 pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
     let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
     // The rules alone, as git reads them.
-    let scratch = Temporary::new()?;
-    let tree = scratch.path().join("tree");
-    fs::create_dir(&tree).context("cannot make a scratch directory")?;
-    let git = git.clone().work_tree(&tree).env("GIT_INDEX_FILE", scratch.path().join("index"));
-    let has_rules = std::cell::Cell::new(false);
+    let scratch = Scratch::new()?;
+    let tree = scratch.open_tree()?;
+    let git = git.clone().work_tree(&scratch.tree()).env("GIT_INDEX_FILE", scratch.index());
+    let left = Cell::new(MAX_ALL_RULES);
+    let has_rules = Cell::new(false);
     walk.level_by_level(
         |walk, dir| {
             let mut asked = Level::default();
@@ -104,21 +101,21 @@ pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
             }
             for (name, sort) in entries {
                 let path = join(dir, &name);
+                if !is_inside(&path) && !name.eq_ignore_ascii_case(b".git") {
+                    return Err(too_far(root, &path));
+                }
                 if name == b".bangerignore" && sort == Sort::File {
                     let said = || format!("cannot read '{}'", root.join(&path).display());
                     let file = root.file(&path).with_context(said)?;
                     let rules = host::read(&file, MAX_RULES, &root.join(&path))?;
-                    let to = tree.join(OsStr::from_bytes(dir));
-                    fs::create_dir_all(&to).context("cannot copy rules")?;
-                    fs::write(to.join(".gitignore"), rules).context("cannot copy rules")?;
+                    let rest = left.get().checked_sub(rules.len() as u64);
+                    left.set(rest.ok_or_else(|| too_many_rules(root))?);
+                    scratch.write(&join(dir, b".gitignore"), false, &mut rules.as_slice())?;
                     has_rules.set(true);
                 }
                 if name.eq_ignore_ascii_case(b".git") {
                     asked.git.push(path);
                     continue;
-                }
-                if !is_inside(&path) {
-                    return Err(Error::failed(format!("'{}' is too long", path.escape_ascii())));
                 }
                 match sort {
                     Sort::Dir => asked.dirs.push(path),
@@ -134,14 +131,33 @@ pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
             }
             for dir in &asked.dirs {
                 // Some rules are for directories alone, and git looks whether it is one.
-                fs::create_dir_all(tree.join(OsStr::from_bytes(dir)))
-                    .context("cannot copy rules")?;
+                make_dirs(&tree, dir).context("cannot copy rules")?;
             }
             ignored(&git, asked)
         },
         |_, _| Ok(true),
     )?;
     Ok(walk.found)
+}
+
+/// What helps where something does not go.
+const IGNORE: &str =
+    "a rule in '.bangerignore' that ignores what lies above it, or moving it away, helps";
+
+fn too_many_rules(root: &Dir) -> Error {
+    Error::failed(format!(
+        "the '.bangerignore' files in '{}' are larger than {MAX_ALL_RULES} bytes together",
+        root.path().display().to_string().escape_debug()
+    ))
+    .hint("fewer and shorter rules, in the directory above all others, do the same")
+}
+
+fn too_far(root: &Dir, path: &[u8]) -> Error {
+    Error::failed(format!(
+        "'{}' lies too deep, or has too long a path, for a guest",
+        root.join(path).display().to_string().escape_debug()
+    ))
+    .hint(IGNORE)
 }
 
 /// What one step of a walk asks of.
@@ -175,7 +191,7 @@ impl Walk<'_> {
         enter: impl Fn(&mut Self, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut dirs = vec![Vec::new()];
-        for depth in 0.. {
+        for depth in 1.. {
             let mut all = Level::default();
             for dir in &dirs {
                 let level = look(self, dir)?;
@@ -196,11 +212,13 @@ impl Walk<'_> {
                 }
             }
             let Some(first) = dirs.first() else { break };
+            // What lies in these has more names than a path of a guest's.
             if depth >= MAX_DEPTH {
                 let path = self.root.join(first);
                 return Err(Error::failed(format!(
-                    "'{}' lies deeper than {MAX_DEPTH} directories",
-                    path.display().to_string().escape_debug()
+                    "'{}' lies deeper than {} directories",
+                    path.display().to_string().escape_debug(),
+                    MAX_DEPTH - 1
                 ))
                 .hint("a rule that ignores it, or moving it away, helps"));
             }

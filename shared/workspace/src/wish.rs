@@ -1,6 +1,6 @@
 //! What a user asks of a workspace that goes in.
 
-use banger_doc::WorkspaceMode;
+use banger_doc::{AllowedFile, WorkspaceMode};
 use std::path::PathBuf;
 
 /// What is asked of a prepare.
@@ -20,6 +20,17 @@ pub struct Wish {
     pub include_untracked: bool,
     /// Whether work of the guest may be overwritten.
     pub force: bool,
-    /// Directories of git's outside the repository that it may lead to.
+    /// Directories of git's outside the repository that it may lead to, which the record keeps.
     pub trusted: Vec<PathBuf>,
+    /// The same by the configuration, which says so each time.
+    pub configured: Vec<PathBuf>,
+    /// Files that name tools, as the user said yes to them.
+    pub allowed: Vec<AllowedFile>,
+}
+
+impl Wish {
+    /// Returns all directories outside the repository that it may lead to.
+    pub(crate) fn all_trusted(&self) -> Vec<PathBuf> {
+        self.trusted.iter().chain(&self.configured).cloned().collect()
+    }
 }

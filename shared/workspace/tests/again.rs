@@ -213,6 +213,30 @@ fn a_directory_without_git_goes_whole() {
 }
 
 #[test]
+fn a_yes_to_tools_is_to_what_went() {
+    let world = World::new(
+        "git init -q; echo node 22 >.tool-versions; git add -A; git commit -qm one; ln -s .tool-versions mise.toml",
+    );
+    let sha256 =
+        world.shell(&world.host(), "sha256sum .tool-versions | cut -d' ' -f1 | tr -d '\n'");
+    let allowed = vec![banger_doc::AllowedFile { path: ".tool-versions".into(), sha256 }];
+    let wish = banger_workspace::Wish { allowed, ..world.wish() };
+    let judged = |wish: &banger_workspace::Wish| {
+        let record = world.prepare(wish).unwrap();
+        (record.tools_allowed, record.tools_refused.map(|refused| refused.why))
+    };
+    assert_eq!(judged(&wish), (true, None));
+    assert_eq!(judged(&wish), (true, None), "nothing was to be sent");
+    assert_eq!(judged(&world.wish()), (false, Some("new".into())));
+    world.shell(&world.host(), "echo node 23 >.tool-versions");
+    assert_eq!(judged(&wish), (false, Some("changed".into())));
+    world.shell(&world.host(), "git checkout -q .tool-versions; git add mise.toml");
+    assert_eq!(judged(&wish), (false, Some("link".into())));
+    world.shell(&world.host(), "git rm -qf mise.toml .tool-versions");
+    assert_eq!(judged(&wish), (false, None));
+}
+
+#[test]
 fn branches_are_made_in_the_guest_alone() {
     let world = World::new(
         "git init -q; for i in $(seq 30); do echo $i >f; echo $i >f$i; git add -A; git commit -qm $i; done; echo edit >>f; echo u >u",
@@ -292,7 +316,7 @@ fn a_repository_cannot_run_anything_on_the_host() {
     world.prepare(&wish).unwrap();
     fs::write(world.guest().join("a"), "changed\n").unwrap();
     world.export();
-    status(&world.vm(), Some(&world.files()), None).unwrap();
+    status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
     let ran: Vec<_> = fs::read_dir(world.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -335,7 +359,7 @@ fn both_sides_are_compared() {
     world.prepare(&world.wish()).unwrap();
     world.shell(&world.guest(), "echo w >>a; rm c; echo n >'n w'");
     world.shell(&world.host(), "echo h >>d/b; git commit -qam h; echo u >u");
-    let found = status(&world.vm(), Some(&world.files()), None).unwrap();
+    let found = status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
     let list = |changes: &[banger_doc::Change]| {
         changes.iter().map(|c| format!("{} {}", c.how, c.path)).collect::<Vec<_>>().join(", ")
     };
@@ -343,6 +367,6 @@ fn both_sides_are_compared() {
     assert_eq!(list(&found.host_changes), "modified d/b, added u");
     assert_ne!(found.host_commit, found.guest_commit);
     assert!(found.is_live && found.is_known);
-    let found = status(&world.vm(), None, None).unwrap();
+    let found = status(&world.vm(), None, None, &[]).unwrap();
     assert!(!found.is_known && !found.is_live);
 }

@@ -4,16 +4,32 @@
 
 mod world;
 
-use banger_doc::{Context, WorkKind, WorkspaceMode};
+use banger_doc::{WorkKind, WorkspaceMode};
 use std::{
     fs,
-    os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
-use world::{World, applied, counts, worked};
+use world::{World, applied, counts, files_by, files_within, worked};
 
 const ONE: &str = "git init -q; mkdir -p app/src; echo p >app/package.json; echo i >app/src/i.js; \
                    echo '*.o' >app/.gitignore; echo a >a; git add -A; git commit -qm one";
+
+#[test]
+fn a_look_at_the_guest_does_not_wait_for_the_host() {
+    let world = worked(ONE, "echo w >>a");
+    // Nobody reads all of that.
+    world.shell(&world.host(), "truncate -s 4T app/package.json");
+    let begun = Instant::now();
+    let work = banger_workspace::guest_work(&world.vm(), &files_within(Duration::from_mins(1)));
+    assert_eq!(work.unwrap().len(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    let files = files_within(Duration::from_secs(10));
+    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap();
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
+    assert_eq!(found.unexported.len(), 1);
+    assert!(found.notes.iter().any(|note| note.contains("no time to read")), "{:?}", found.notes);
+}
 
 #[test]
 fn a_program_counts_on_kinds_paths_and_references() {
@@ -109,16 +125,11 @@ fn many_linked_work_trees_are_asked_of_at_once() {
     let real = "git worktree add -q --detach $TOP/elsewhere";
     let world = worked(ONE, &format!("{real}; MANY=300; {stale}"));
     let streams = AtomicUsize::new(0);
-    let files = banger_channel::files::Files::new(
-        banger_channel::files::Budget::new(std::time::Duration::from_mins(10)),
-        || {
-            streams.fetch_add(1, Ordering::Relaxed);
-            let (here, there) = UnixStream::pair().context("no pair")?;
-            std::thread::spawn(move || banger_channel::files::serve(there));
-            Ok(here)
-        },
-    );
-    let found = banger_workspace::status(&world.vm(), Some(&files), None).unwrap().unexported;
+    let files = files_by(|| {
+        streams.fetch_add(1, Ordering::Relaxed);
+        world::connect()
+    });
+    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap().unexported;
     assert_eq!(found.len(), 1, "{found:?}");
     let found: Vec<String> = found.into_iter().map(|work| work.words).collect();
     assert!(found[0].contains("the work tree '") && found[0].contains("elsewhere"), "{found:?}");
@@ -343,7 +354,7 @@ fn an_export_says_what_its_patch_changes() {
     let export = banger_workspace::Export::make(&world.vm(), &world.files(), &want).unwrap();
     assert_eq!(export.changes.len(), 1, "{:?}", export.changes);
     drop(export);
-    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None).unwrap();
+    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
     assert!(status.notes.iter().any(|note| note.contains("'a' went in")), "{:?}", status.notes);
 }
 
@@ -366,17 +377,12 @@ fn any_path_of_the_guest_is_taken_and_a_refused_one_leaves_nothing() {
     // An empty directory is nothing that was begun.
     fs::create_dir_all(world.guest()).unwrap();
     let is_first = AtomicBool::new(true);
-    let files = banger_channel::files::Files::new(
-        banger_channel::files::Budget::new(std::time::Duration::from_mins(10)),
-        || {
-            if is_first.swap(false, Ordering::Relaxed) {
-                return Err(banger_doc::Error::failed("the guest hung up"));
-            }
-            let (here, there) = UnixStream::pair().context("no pair")?;
-            std::thread::spawn(move || banger_channel::files::serve(there));
-            Ok(here)
-        },
-    );
+    let files = files_by(|| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            return Err(banger_doc::Error::failed("the guest hung up"));
+        }
+        world::connect()
+    });
     banger_workspace::prepare(&world.vm(), &files, &world.wish()).unwrap_err();
     assert!(!is_first.load(Ordering::Relaxed), "the first connection was asked for");
     assert!(banger_workspace::read(&world.vm()).unwrap().is_none(), "no record is left");

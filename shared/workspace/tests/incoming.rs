@@ -57,6 +57,8 @@ fn prepare_as_told() {
         include_untracked: told("WATCHED_UNTRACKED").is_some(),
         force: false,
         trusted: Vec::new(),
+        configured: Vec::new(),
+        allowed: Vec::new(),
     };
     match banger_workspace::prepare(&top.join("vm"), &world::files(), &wish) {
         Ok(_) => println!("\nWATCHED: it went in"),
@@ -393,10 +395,17 @@ fn what_has_no_end_is_refused() {
             // Deeper than anybody's files are.
             (
                 &format!(
-                    "{ONE}; for i in $(seq 40); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done"
+                    "{ONE}; for i in $(seq 45); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done"
                 ),
                 "",
-                Refused("deeper than 200"),
+                Refused("deeper than 254"),
+            ),
+            (
+                &format!(
+                    "{ONE}; for i in $(seq 42); do mkdir -p d/d/d/d/d/d; cd d/d/d/d/d/d; done; echo u >u"
+                ),
+                "",
+                Goes,
             ),
             // Alternates of alternates, and one that is its own.
             (
@@ -623,6 +632,20 @@ fn a_directory_without_git_is_no_way_out() {
     assert!(watched(&pipe, "", &[]).unwrap().contains("no file"));
 }
 
+#[test]
+fn rules_of_a_directory_are_bounded_together_and_as_deep_as_paths_are() {
+    let large = "for i in 1 2 3 4 5; do mkdir $i; truncate -s 15M $i/.bangerignore; done";
+    let plan = |world: &World| banger_workspace::dry_run(&world.wish());
+    let refused = plan(&World::new(large)).unwrap_err();
+    assert!(refused.to_string().contains("bytes together"), "{refused}");
+    assert!(refused.hint_text().is_some());
+    let name = "d".repeat(200);
+    let far = "mkdir $N; cd $N; echo '*.o' >.bangerignore; echo o >o.o";
+    let deep = World::new(&format!("N={name}; for i in $(seq 20); do {far}; done; mkdir end"));
+    let files = plan(&deep).unwrap().files;
+    assert!(!files.iter().any(|file| file.contains("o.o")), "{files:?}");
+}
+
 /// What people really have: without a word it is refused, and the hint says the word.
 #[test]
 fn layouts_that_lead_out_go_in_for_those_who_say_so() {
@@ -679,7 +702,7 @@ fn layouts_that_lead_out_go_in_for_those_who_say_so() {
         // What was said once holds for this workspace.
         assert_eq!(world.unexported(), [""; 0]);
         world.shell(&world.guest(), "echo more >>a");
-        let from = banger_workspace::status(&world.vm(), Some(&world.files()), None).unwrap();
+        let from = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
         assert_eq!(from.unexported.len(), 1, "{from:?}");
     }
 }

@@ -27,7 +27,7 @@ const SETUP: &str = "git init -q; for i in $(seq 60); do mkdir -p d$((i % 7)); s
 /// together. Dying is the connection's end in the middle of anything, and no answer ever after.
 fn dying(limit: i64) -> Files<'static> {
     let left = Arc::new(AtomicI64::new(limit));
-    Files::new(banger_channel::files::Budget::new(std::time::Duration::from_mins(10)), move || {
+    world::files_by(move || {
         if left.load(Ordering::SeqCst) <= 0 {
             return Err(banger_doc::Error::failed("the guest is gone"));
         }

@@ -22,6 +22,7 @@ const NAME: u64 = 120;
 #[derive(Clone, Debug)]
 pub struct Budget {
     end: Instant,
+    more_time: Option<&'static str>,
     bytes: Pot,
     names: Pot,
     entries: Pot,
@@ -73,6 +74,7 @@ impl Budget {
     pub fn of(time: Duration, bytes: u64, names: u64, entries: u64) -> Self {
         Self {
             end: Instant::now() + time,
+            more_time: None,
             bytes: Pot::new(bytes, None),
             names: Pot::new(names, None),
             entries: Pot::new(entries, None),
@@ -97,6 +99,12 @@ impl Budget {
         Self { end: self.end.min(Instant::now() + most), ..self.clone() }
     }
 
+    /// Says what to type for more time, where there is such a word.
+    #[must_use]
+    pub fn or_more_time(self, hint: &'static str) -> Self {
+        Self { more_time: Some(hint), ..self }
+    }
+
     /// Returns when it is over.
     pub fn end(&self) -> Instant {
         self.end
@@ -107,7 +115,7 @@ impl Budget {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::failed("the guest took too long")
-                .hint("the guest may be busy, broken or hostile"));
+                .hint(self.more_time.unwrap_or("the guest may be busy, broken or hostile")));
         }
         Ok(left)
     }
@@ -175,6 +183,11 @@ mod tests {
     fn time_that_is_over_is_an_error() {
         let budget = Budget::new(Duration::from_hours(1));
         assert!(budget.left().is_ok());
-        assert!(budget.time(Duration::ZERO).left().is_err());
+        let hint = |budget: &Budget| {
+            let late = budget.time(Duration::ZERO).left().unwrap_err();
+            late.hint_text().map(ToOwned::to_owned)
+        };
+        assert!(hint(&budget).is_some_and(|hint| hint.contains("hostile")));
+        assert_eq!(hint(&budget.or_more_time("wait")).as_deref(), Some("wait"));
     }
 }

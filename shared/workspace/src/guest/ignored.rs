@@ -3,7 +3,7 @@
 use super::found::{ENTRY, Look, MAX_LEFT, small};
 use crate::{
     plan::is_safe,
-    scratch::{Scratch, make_dirs},
+    scratch::{MAX_ALL_RULES, Scratch, make_dirs},
     store::Store,
 };
 use banger_channel::files::{Files, Got, What};
@@ -12,9 +12,6 @@ use std::fs;
 
 /// The largest list of what to ignore, or of attributes.
 pub(super) const MAX_RULES: u64 = 1 << 20;
-
-/// How much of such lists is read from the index, where their files are absent on purpose.
-const MAX_ALL_RULES: u64 = 64 << 20;
 
 /// Returns which of `paths` and of the directories `dirs` a rule ignores, by those that lie in the
 /// guest's tree and by `rules`.
@@ -129,6 +126,7 @@ pub(super) fn write_rules(
         absent.filter_map(|path| Some((path, &look.index.staged.get(path)?.1))).collect();
     let oids = absent.iter().map(|(_, oid)| *oid).collect();
     let blobs = store.blobs(&oids, MAX_RULES, MAX_ALL_RULES)?;
+    // As much is read from the index, where their files are absent on purpose.
     let mut left = MAX_ALL_RULES;
     for (path, oid) in absent {
         // The guest's index may name one a million times.

@@ -9,8 +9,8 @@
     reason = "each test program uses its part of this"
 )]
 
-use banger_channel::files::{Files, serve};
-use banger_doc::{Context, Work, Workspace, WorkspaceMode};
+use banger_channel::files::{Budget, Files, serve};
+use banger_doc::{Context, Result, Work, Workspace, WorkspaceMode};
 use banger_workspace::{Export, Want, Wish};
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 /// A host and a guest in one scratch directory.
@@ -89,6 +90,8 @@ impl World {
             include_untracked: false,
             force: false,
             trusted: Vec::new(),
+            configured: Vec::new(),
+            allowed: Vec::new(),
         }
     }
 
@@ -96,7 +99,7 @@ impl World {
         files()
     }
 
-    pub fn prepare(&self, wish: &Wish) -> banger_doc::Result<Workspace> {
+    pub fn prepare(&self, wish: &Wish) -> Result<Workspace> {
         banger_workspace::prepare(&self.vm(), &self.files(), wish)
     }
 
@@ -115,17 +118,30 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None).unwrap().unexported
+        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
     }
 }
 
 /// A guest that is this machine.
 pub fn files() -> Files<'static> {
-    Files::new(banger_channel::files::Budget::new(std::time::Duration::from_mins(10)), || {
-        let (here, there) = UnixStream::pair().context("no pair")?;
-        thread::spawn(move || serve(there));
-        Ok(here)
-    })
+    files_within(Duration::from_mins(10))
+}
+
+/// The same, for a command that may last for so long.
+pub fn files_within(time: Duration) -> Files<'static> {
+    Files::new(Budget::new(time), connect)
+}
+
+/// Connects to a guest that is this machine.
+pub fn connect() -> Result<UnixStream> {
+    let (here, there) = UnixStream::pair().context("no pair")?;
+    thread::spawn(move || serve(there));
+    Ok(here)
+}
+
+/// A guest that answers as it likes.
+pub fn files_by<'a>(connect: impl Fn() -> Result<UnixStream> + 'a) -> Files<'a> {
+    Files::new(Budget::new(Duration::from_mins(10)), connect)
 }
 
 /// Prepares the repository that `setup` makes, whole, and works in the guest.
