@@ -241,6 +241,7 @@ fn without_namespaces_a_tool_still_has_limits_and_says_what_is_weaker() {
     assert!(status.success(), "{said}");
     assert!(weaker().unwrap().contains("no PID namespace"), "{:?}", weaker());
     assert!(said.contains(&format!("write {}: yes", host.path("disk").display())), "{said}");
+    assert!(said.contains(&format!("in {}\n", host.path("folder").display())), "{said}");
     for what in ["inet", "unix", "kill the parent", "trace", "namespace", "mount", "fork"] {
         assert!(said.contains(&format!("{what}: Operation not permitted")), "{what}: {said}");
     }
