@@ -293,7 +293,7 @@ fn git_check(line: String) -> Check {
     let is_careful = CAREFUL_GIT
         .iter()
         .any(|careful| (major, minor) == (careful.0, careful.1) && patch >= careful.2)
-        || (major, minor) > (2, 44);
+        || CAREFUL_GIT.last().is_some_and(|last| (major, minor) > (last.0, last.1));
     if (major, minor) < OLDEST_GIT {
         let (major, minor) = OLDEST_GIT;
         let reason = format!("{line} is older than {major}.{minor}");
@@ -306,9 +306,19 @@ fn git_check(line: String) -> Check {
             format!(
                 "{line} lacks a fence against hostile repositories (GIT_NO_LAZY_FETCH), unless its packager put it in"
             ),
-            "2.39.4, 2.45 and later have it; banger's other fences hold without it",
+            format!(
+                "{} ({} and later have it); banger's other fences hold without it",
+                remedy::install(&remedy::GIT),
+                careful_releases()
+            ),
         )
     }
+}
+
+/// Names the first release of each line of git that has the fence, the last of which stands for all later ones.
+fn careful_releases() -> String {
+    let names = CAREFUL_GIT.iter().map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn needed(name: &str, package: &remedy::Package) -> Check {
@@ -368,6 +378,10 @@ mod tests {
         ] {
             assert_eq!(outcome(version), expected, "{version}");
         }
+        let check = git_check("git version 2.34.1 (/usr/bin/git)".into());
+        let remedy = check.remedy.unwrap_or_default();
+        assert!(remedy.starts_with(&remedy::install(&remedy::GIT)), "{remedy}");
+        assert!(remedy.contains("2.39.4, ") && remedy.contains("2.44.1 and later"), "{remedy}");
     }
 
     #[test]
