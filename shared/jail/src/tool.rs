@@ -147,7 +147,12 @@ impl Tool {
 
     /// Starts the command in a jail, in `dir`. To be called by the thread that waits for it, since it ends
     /// with that. On a host that allows no namespaces it runs behind what is left, and [`weaker`] says why.
-    pub fn spawn(&self, mut command: Command, dir: &Path) -> Result<Child> {
+    pub fn spawn(&self, command: Command, dir: &Path) -> Result<Child> {
+        self.start(command, dir)
+            .map_err(|error| error.or_hint("'banger doctor' looks at namespaces"))
+    }
+
+    fn start(&self, mut command: Command, dir: &Path) -> Result<Child> {
         let said = || format!("cannot run '{}' in a jail", self.program.display());
         let (words, words_end) = pipe2(OFlag::O_CLOEXEC).with_context(said)?;
         fcntl(&words, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).with_context(said)?;
@@ -178,9 +183,7 @@ impl Tool {
                 continue;
             }
             let error = if count == 0 { error } else { io::Error::other(why) };
-            return Err(error)
-                .with_context(said)
-                .map_err(|error| error.or_hint("'banger doctor' looks at namespaces"));
+            return Err(error).with_context(said);
         }
     }
 
@@ -192,11 +195,11 @@ impl Tool {
         let mut end = End::Own(None);
         let mut trees = Vec::new();
         let mapped = match real.then(|| self.mapped()).transpose() {
-            Err(errno) if is_none(errno) => {
-                let _ = ROOT.set(format!("no ID-mapped mounts: {}", errno.desc()));
+            Err(error) if tag_of(&error) == NONE => {
+                let _ = ROOT.set(error.chain());
                 None
             }
-            mapped => mapped.context("cannot show it its files as another user's")?,
+            mapped => mapped?,
         };
         if let Some(mapped) = mapped {
             end = End::Own(Some(own_user(User::Tool)));
@@ -221,16 +224,19 @@ impl Tool {
     }
 
     /// Returns what it sees as the user that it becomes has it.
-    fn mapped(&self) -> nix::Result<Vec<Tree>> {
+    fn mapped(&self) -> Result<Vec<Tree>> {
         static OWNERS: OnceLock<OwnedFd> = OnceLock::new();
         let owners = match OWNERS.get() {
             Some(owners) => owners,
             None => OWNERS.get_or_init({
-                let made = owners(own_user(User::Tool))?;
+                let made = owners(own_user(User::Tool)).context("no user namespace for mounts")?;
                 || made
             }),
         };
-        let tree = |(path, writable): &(PathBuf, bool)| Tree::of(path, *writable, owners);
+        let tree = |(path, writable): &(PathBuf, bool)| {
+            Tree::of(path, *writable, owners)
+                .with_context(|| format!("cannot map '{}' to another user", path.display()))
+        };
         self.seen.iter().map(tree).collect()
     }
 }
