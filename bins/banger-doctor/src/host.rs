@@ -3,15 +3,14 @@
 use crate::{fail, info, pass, remedy, warn};
 use banger_config::Config;
 use banger_doc::Check;
-use banger_machine::{Answer, Kvm, Version, kvm};
+use banger_machine::{Answer, Kvm, Version, ask, kvm, number, streams};
 use nix::unistd::geteuid;
 use std::{
     fs::{self, OpenOptions},
     io::ErrorKind,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -34,25 +33,15 @@ pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
     let kvm = kvm();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let instead = instead(carries(&config));
     let mut checks = vec![processor(), kvm_check(kvm, &Processor::read(&cpuinfo)), qemu(&config)];
     checks.extend(firecracker(&config, kvm));
     checks.extend([
-        tun(&config),
+        tun(&config, &instead),
         user_namespaces(),
-        tool(
-            "pasta",
-            config.binaries.pasta.clone(),
-            &remedy::PASST,
-            "guests need '--net none', or '--allow-host' for QEMU's own user network",
-        ),
-        tool(
-            "nft",
-            None,
-            &remedy::NFTABLES,
-            "'passt' carries guests' packets instead, without a ruleset",
-        ),
+        tool("pasta", config.binaries.pasta.clone(), &remedy::PASST, &instead),
+        tool("nft", None, &remedy::NFTABLES, &instead),
         needed("e2fsck", &remedy::E2FSPROGS),
-        needed("resize2fs", &remedy::E2FSPROGS),
         git(),
         tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
     ]);
@@ -141,13 +130,6 @@ fn qemu(config: &Config) -> Check {
     }
 }
 
-/// Reads the two numbers of a line such as `QEMU emulator version 7.2.22 (Debian 1:7.2)`.
-fn number(line: &str) -> Option<(u32, u32)> {
-    let (_, version) = line.split_once("version ")?;
-    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
-}
-
 /// Looks at Firecracker, then says what is known not to work in its version.
 fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
     let name = "firecracker";
@@ -188,9 +170,28 @@ fn firecracker(config: &Config, kvm: Kvm) -> Vec<Check> {
     checks
 }
 
-fn tun(config: &Config) -> Check {
+/// Says why nothing carries guests' packets where the host gives no network namespace, if nothing does.
+fn carries(config: &Config) -> Result<(), String> {
+    let run_as = banger_net::RunAs::needed(config.run_as.as_deref())?;
+    let (pasta, plan) = (config.binaries.pasta.as_deref(), banger_net::Plan::new());
+    banger_net::Carrier::find(run_as, pasta, &plan, false)?;
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    streams(architecture, &config.binaries, Instant::now() + LIMIT)
+}
+
+/// Says what a guest has instead of a network namespace.
+fn instead(carries: Result<(), String>) -> String {
+    match carries {
+        Ok(()) => "'passt' carries guests' packets instead, without a ruleset".to_owned(),
+        Err(why) => format!(
+            "'passt' cannot carry guests' packets instead ({why}), so guests need '--net none', or \
+             '--allow-host' for QEMU's own user network"
+        ),
+    }
+}
+
+fn tun(config: &Config, instead: &str) -> Check {
     let path = "/dev/net/tun";
-    let instead = "'passt' carries guests' packets instead, without a ruleset";
     let user = banger_net::RunAs::needed(config.run_as.as_deref());
     let error = match OpenOptions::new().read(true).write(true).open(path) {
         // A root of a user namespace cannot give its network's user a device.
@@ -292,7 +293,7 @@ fn git_check(line: String) -> Check {
     let is_careful = CAREFUL_GIT
         .iter()
         .any(|careful| (major, minor) == (careful.0, careful.1) && patch >= careful.2)
-        || (major, minor) > (2, 44);
+        || CAREFUL_GIT.last().is_some_and(|last| (major, minor) > (last.0, last.1));
     if (major, minor) < OLDEST_GIT {
         let (major, minor) = OLDEST_GIT;
         let reason = format!("{line} is older than {major}.{minor}");
@@ -305,9 +306,19 @@ fn git_check(line: String) -> Check {
             format!(
                 "{line} lacks a fence against hostile repositories (GIT_NO_LAZY_FETCH), unless its packager put it in"
             ),
-            "2.39.4, 2.45 and later have it; banger's other fences hold without it",
+            format!(
+                "{} ({} and later have it); banger's other fences hold without it",
+                remedy::install(&remedy::GIT),
+                careful_releases()
+            ),
         )
     }
+}
+
+/// Names the first release of each line of git that has the fence, the last of which stands for all later ones.
+fn careful_releases() -> String {
+    let names = CAREFUL_GIT.iter().map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn needed(name: &str, package: &remedy::Package) -> Check {
@@ -334,34 +345,14 @@ pub(crate) fn locate(name: &str, chosen: Option<&PathBuf>) -> Option<PathBuf> {
 fn version(path: &Path) -> Result<String, String> {
     let mut command = Command::new(path);
     command.arg("--version");
-    let text = bounded(command).map_err(|why| format!("'{}' {why}", path.display()))?;
+    let text = bounded(command)?;
     let line = text.lines().next().unwrap_or_default().trim();
     Ok(format!("{line} ({})", path.display()))
 }
 
 /// Runs a command to its end within [`LIMIT`] and returns its stdout.
 fn bounded(mut command: Command) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("cannot be run: {error}"))?;
-    let end = Instant::now() + LIMIT;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => break,
-            Ok(Some(status)) => return Err(format!("ended with {status}")),
-            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(2)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("did not end within {} s", LIMIT.as_secs()));
-            }
-        }
-    }
-    let output = child.wait_with_output().map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    ask(&mut command, Instant::now() + LIMIT).map_err(|error| error.chain())
 }
 
 #[cfg(test)]
@@ -387,6 +378,25 @@ mod tests {
         ] {
             assert_eq!(outcome(version), expected, "{version}");
         }
+        let check = git_check("git version 2.34.1 (/usr/bin/git)".into());
+        let remedy = check.remedy.unwrap_or_default();
+        assert!(remedy.starts_with(&remedy::install(&remedy::GIT)), "{remedy}");
+        assert!(remedy.contains("2.39.4, ") && remedy.contains("2.44.1 and later"), "{remedy}");
+    }
+
+    #[test]
+    fn passt_is_promised_only_where_it_can_carry() {
+        assert!(instead(Ok(())).starts_with("'passt' carries"));
+        let words = instead(Err("QEMU 6.2 is older than 7.2".into()));
+        assert!(
+            words.contains("QEMU 6.2 is older than 7.2") && words.contains("--net none"),
+            "{words}"
+        );
+        let config = Config::default();
+        let nowhere = Path::new("/nowhere/pasta").to_owned();
+        let binaries = banger_config::Binaries { pasta: Some(nowhere), ..config.binaries.clone() };
+        let lacking = Config { binaries, ..config };
+        assert!(carries(&lacking).unwrap_err().contains("passt"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) const QEMU: Package = Package {
     zypper: "qemu",
     apk: if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" },
 };
-/// `e2fsck` and `resize2fs`.
+/// `e2fsck`.
 pub(crate) const E2FSPROGS: Package = same("e2fsprogs");
 /// `pasta`.
 pub(crate) const PASST: Package = same("passt");

@@ -3,7 +3,7 @@
 use banger_doc::{Check, Outcome};
 
 /// Without these no VM starts, whatever else is right.
-const NEEDED: [&str; 6] = ["processor", "qemu", "e2fsck", "resize2fs", "config", "space"];
+const NEEDED: [&str; 5] = ["processor", "qemu", "e2fsck", "config", "space"];
 
 /// Returns the worst outcome, and a sentence.
 pub(crate) fn of(checks: &[Check]) -> (Outcome, String) {

@@ -118,7 +118,7 @@ impl Disks {
             }
         }
         if let Some(why) = banger_jail::weaker() {
-            log.say(&format!("e2fsck ran without namespaces of its own: {why}"));
+            log.say(&format!("e2fsck {why}"));
         }
         good
     }

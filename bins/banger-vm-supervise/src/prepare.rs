@@ -54,6 +54,7 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     let addresses = banger_net::Plan::new();
     let mut notes = Vec::new();
     let (mut network, mut without) = (None, None);
+    let mut carried = None;
     if spec.net == NetMode::User {
         match wish(&spec, &config, &addresses) {
             Ok(wish) => network = Some(wish),
@@ -64,16 +65,21 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     plan.verbose = folder.wanted()?.is_some_and(|wanted| wanted.console);
     plan.tap = network.is_some().then(|| banger_net::TAP.to_owned());
     plan.user_network = addresses.user_network();
-    let carrier = without.as_ref().and_then(|_| carrier(&spec, &config, &kernel, &addresses));
-    plan.carried = carrier.is_some();
+    if without.is_some() {
+        carried = Some(carrier(&spec, &config, &kernel, &addresses, until));
+    }
+    plan.carried = matches!(carried, Some(Ok(_)));
     let (machine, note) = banger_machine::machine(spec.vmm, plan, &config.binaries)?;
-    if let (Some(why), true) = (&without, carrier.is_some()) {
-        notes.push(carried_network(why));
-    } else if let Some(why) = without {
-        if !spec.allow_host {
-            return Err(refuse_network(&why));
+    let mut carrier = None;
+    if let (Some(why), Some(carried)) = (without, carried) {
+        match carried {
+            Ok(found) => {
+                notes.push(carried_network(&why));
+                carrier = Some(found);
+            }
+            Err(reason) if !spec.allow_host => return Err(refuse_network(&why, Some(&reason))),
+            Err(_) => notes.push(weaker_network(&addresses, &why)),
         }
-        notes.push(weaker_network(&addresses, &why));
     }
     notes.extend(note);
     let mut guest = guest(&vm, &spec, &image, &kernel, &addresses, machine.guest_channel());
@@ -204,24 +210,26 @@ fn wish(spec: &Spec, config: &Config, plan: &banger_net::Plan) -> Result<Wish, S
     Ok(Wish { tools, plan: plan.clone(), options })
 }
 
-/// Returns what carries the guest's packets on a host that gives no tap, if anything does.
+/// Returns what carries the guest's packets on a host that gives no tap, or why nothing does.
 fn carrier(
     spec: &Spec,
     config: &Config,
     kernel: &Kernel,
     plan: &banger_net::Plan,
-) -> Option<Carrier> {
-    let run_as = RunAs::needed(config.run_as.as_deref()).ok()?;
+    until: Instant,
+) -> Result<Carrier, String> {
+    let run_as = RunAs::needed(config.run_as.as_deref())?;
     let pasta = config.binaries.pasta.as_deref();
-    let carrier = Carrier::find(run_as, pasta, plan, spec.allow_host).ok()?;
-    banger_machine::streams(&kernel.architecture, &config.binaries).then_some(carrier)
+    let carrier = Carrier::find(run_as, pasta, plan, spec.allow_host)?;
+    banger_machine::streams(&kernel.architecture, &config.binaries, until)?;
+    Ok(carrier)
 }
 
 /// What the user is to know of a VM whose packets `passt` carries.
 fn carried_network(why: &str) -> String {
     format!(
         "network: passt without a namespace, since {why}; the guest reaches services that listen on all \
-         of this host's addresses"
+         of this host's addresses, link-local addresses, and the metadata of clouds"
     )
 }
 

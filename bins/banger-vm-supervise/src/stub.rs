@@ -257,7 +257,7 @@ fn attempt(vmm: &Child<'_>, flags: CloneFlags) -> Result<std::result::Result<Stu
             }
             First::Refused(why) => {
                 reap(pid, REAP_LIMIT);
-                return Err(refuse_network(&why));
+                return Err(refuse_network(&why, None));
             }
             First::Failed(why) => {
                 let _ = kill(pid, Signal::SIGKILL);

@@ -1,5 +1,6 @@
 //! The one way to connect to a socket in a VM's `run/`.
 
+use banger_doc::VMM_USERS;
 use nix::{
     fcntl::{OFlag, open},
     sys::{
@@ -13,14 +14,10 @@ use nix::{
 };
 use std::{
     io,
-    ops::Range,
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     time::Duration,
 };
-
-/// The users that root's VMMs run as (`docs/security.md`).
-const VMM_USERS: Range<u32> = 0x7000_0000..0x8000_0000;
 
 /// How long to wait for room in a listener's queue.
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +96,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("channel.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
-        chown(&socket, Some(12_345), None).unwrap();
-        let refused = dial(&socket, PATIENT).unwrap_err().to_string();
-        assert!(refused.contains("another user"), "{refused}");
+        // The users of a VM's network and of tools are none of its VMM's.
+        for other in [12_345, VMM_USERS.start - 1, VMM_USERS.end, 0x7040_0000 + 4321, 0x7080_4321] {
+            chown(&socket, Some(other), None).unwrap();
+            let refused = dial(&socket, PATIENT).unwrap_err().to_string();
+            assert!(refused.contains("another user"), "{refused}");
+        }
         chown(&socket, Some(VMM_USERS.start + 4321), None).unwrap();
         assert!(dial(&socket, PATIENT).is_ok());
     }

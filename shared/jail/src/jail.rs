@@ -11,7 +11,7 @@ use crate::{
     elf::{is_dynamic, is_elf},
     mapped::Tree,
 };
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, VMM_USERS};
 use nix::{
     errno::Errno,
     libc,
@@ -36,11 +36,8 @@ use std::{
 
 /// Where the jail of a VMM is laid out, an empty folder below the VM's.
 pub const JAIL: &str = "run/jail";
-/// The first user that what a root starts may run as: those from here to 2^31 are nobody's (systemd's
-/// UIDS-GIDS.md). The process number of what starts it is added, which nothing else has meanwhile.
-const FIRST_UID: u32 = 0x7000_0000;
-/// How many users each kind has: one for every process number that Linux can give (proc_sys_kernel(5)).
-const USERS: u32 = 1 << 22;
+/// How many users each kind has.
+const USERS: u32 = VMM_USERS.end - VMM_USERS.start;
 /// What a dynamically linked program needs besides the VM's files.
 const LIBRARIES: &[&str] =
     &["lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib", "nix/store", "gnu/store"];
@@ -187,7 +184,7 @@ pub fn own_user(kind: User) -> Uid {
         User::Network => USERS,
         User::Tool => 2 * USERS,
     };
-    Uid::from_raw(FIRST_UID + first + getpid().as_raw() as u32)
+    Uid::from_raw(VMM_USERS.start + first + getpid().as_raw() as u32)
 }
 
 /// Returns a program as a jail has it, a path without links; none where it is a script, which needs what

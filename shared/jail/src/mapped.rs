@@ -1,7 +1,7 @@
 //! Files of a root's that another user sees as its own (mount_setattr(2), ID-mapped mounts, of Linux
 //! 5.12): nothing on the disk changes hands, so nothing has to be taken back.
 
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Result};
 use nix::{
     errno::Errno,
     libc,
@@ -103,35 +103,93 @@ impl Tree {
 }
 
 /// Makes a user namespace that says who sees root's files as its own: `user`. To be called as root.
-pub(crate) fn owners(user: Uid) -> Result<OwnedFd> {
-    let failed = "cannot make a user namespace for mounts";
-    let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).context(failed);
+pub(crate) fn owners(user: Uid) -> nix::Result<OwnedFd> {
+    let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC);
     let ((made, made_end), (hold, hold_end)) = (pipe()?, pipe()?);
     // SAFETY: the child only makes system calls, and never returns from here.
-    let child = match unsafe { fork() }.context(failed)? {
+    let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop(hold_end);
             let done = unshare(CloneFlags::CLONE_NEWUSER);
-            let _ = write(&made_end, &[done.map_or(1, |()| 0)]);
-            let _ = read(&hold, &mut [0]);
+            let number = done.map_or_else(|errno| errno as i32, |()| 0);
+            let _ = write(&made_end, &number.to_ne_bytes());
+            let _ = hear(&hold, &mut [0]);
             // SAFETY: ends this process without running what its parent registered for its own end.
             unsafe { libc::_exit(0) }
         }
     };
     drop((made_end, hold));
-    let mut word = [1];
-    let mut map = || -> Result<OwnedFd> {
-        if read(&made, &mut word).ok() != Some(1) || word != [0] {
-            return Err(Error::failed(failed));
+    let map = || -> nix::Result<OwnedFd> {
+        let mut number = [0; size_of::<i32>()];
+        if hear(&made, &mut number)? != number.len() {
+            return Err(Errno::ECHILD);
         }
+        match i32::from_ne_bytes(number) {
+            0 => {}
+            number => return Err(Errno::from_raw(number)),
+        }
+        let errno = |error: std::io::Error| {
+            error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+        };
         for file in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{child}/{file}"), format!("0 {user} 1")).context(failed)?;
+            fs::write(format!("/proc/{child}/{file}"), format!("0 {user} 1")).map_err(errno)?;
         }
-        Ok(File::open(format!("/proc/{child}/ns/user")).context(failed)?.into())
+        Ok(File::open(format!("/proc/{child}/ns/user")).map_err(errno)?.into())
     };
     let owners = map();
     drop(hold_end);
-    let _ = waitpid(child, None);
+    while waitpid(child, None) == Err(Errno::EINTR) {}
     owners
+}
+
+/// Reads from a pipe, however many signals come meanwhile.
+fn hear(pipe: &OwnedFd, bytes: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match read(pipe, bytes) {
+            Err(Errno::EINTR) => {}
+            heard => return heard,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: libc::c_int) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_signal_is_no_answer() {
+        let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler only counts.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        let (from, to) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        // SAFETY: it has no conditions.
+        let reader = unsafe { libc::pthread_self() };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    thread::sleep(Duration::from_millis(40));
+                    // SAFETY: the reader waits for this thread.
+                    assert_eq!(unsafe { libc::pthread_kill(reader, libc::SIGUSR1) }, 0);
+                }
+                write(&to, &[7]).unwrap();
+            });
+            let mut byte = [0];
+            assert_eq!(hear(&from, &mut byte), Ok(1));
+            assert_eq!(byte, [7]);
+        });
+        assert!(COUNT.load(Ordering::Relaxed) > 0);
+    }
 }

@@ -53,6 +53,8 @@ const FAILED: u8 = b'E';
 
 /// Why this host allows no jail, once that has been found out.
 static WEAKER: OnceLock<String> = OnceLock::new();
+/// Why root's tools stay root here, likewise.
+static ROOT: OnceLock<String> = OnceLock::new();
 /// The process that a watcher waits for.
 static WATCHED: AtomicI32 = AtomicI32::new(0);
 
@@ -89,9 +91,34 @@ struct Fence {
     alone: AtomicBool,
 }
 
-/// Returns why tools of this process run without namespaces of their own, if they did.
-pub fn weaker() -> Option<&'static str> {
-    WEAKER.get().map(String::as_str)
+/// Returns how tools of this process run behind less than a whole jail and why, if they did: words that go on
+/// after a tool's name.
+pub fn weaker() -> Option<String> {
+    if let Some(why) = WEAKER.get() {
+        return Some(format!("ran without namespaces of its own: {why}"));
+    }
+    ROOT.get().map(|why| format!("ran as root in its jail, without capabilities: {why}"))
+}
+
+/// Says whether this is how a kernel, a file system or a container says that it has no such thing to give, for
+/// which what is weaker stands in; the lack of memory, say, is none.
+fn is_none(errno: Errno) -> bool {
+    use Errno::{EACCES, EINVAL, ENOSPC, ENOSYS, EPERM};
+    // The last is that of `max_user_namespaces` and its like (namespaces(7)).
+    matches!(errno, EPERM | EACCES | ENOSYS | EINVAL | ENOSPC)
+}
+
+/// Returns what begins the words about a failure to make namespaces: only what the host has not to give is let pass.
+fn tag_of(error: &Error) -> u8 {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let of_std = || error.downcast_ref::<io::Error>()?.raw_os_error().map(Errno::from_raw);
+        if let Some(errno) = error.downcast_ref::<Errno>().copied().or_else(of_std) {
+            return if is_none(errno) { NONE } else { FAILED };
+        }
+        cause = error.source();
+    }
+    FAILED
 }
 
 impl Tool {
@@ -120,11 +147,16 @@ impl Tool {
 
     /// Starts the command in a jail, in `dir`. To be called by the thread that waits for it, since it ends
     /// with that. On a host that allows no namespaces it runs behind what is left, and [`weaker`] says why.
-    pub fn spawn(&self, mut command: Command, dir: &Path) -> Result<Child> {
+    pub fn spawn(&self, command: Command, dir: &Path) -> Result<Child> {
+        self.start(command, dir)
+            .map_err(|error| error.or_hint("'banger doctor' looks at namespaces"))
+    }
+
+    fn start(&self, mut command: Command, dir: &Path) -> Result<Child> {
         let said = || format!("cannot run '{}' in a jail", self.program.display());
         let (words, words_end) = pipe2(OFlag::O_CLOEXEC).with_context(said)?;
         fcntl(&words, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).with_context(said)?;
-        let fence = Arc::new(self.fence(dir));
+        let fence = Arc::new(self.fence(dir).with_context(said)?);
         let inner = Arc::clone(&fence);
         let parent = std::process::id();
         let begin = move || {
@@ -155,14 +187,21 @@ impl Tool {
         }
     }
 
-    fn fence(&self, dir: &Path) -> Fence {
+    fn fence(&self, dir: &Path) -> Result<Fence> {
         let mut files = loaded(&self.program, &[]);
         files.push(Seen { writable: true, ..Seen::as_it_is(Path::new("/dev/null")) });
         files.push(Seen::as_it_is(Path::new("/dev/urandom")));
         let real = geteuid().is_root() && weak_root().is_ok();
         let mut end = End::Own(None);
         let mut trees = Vec::new();
-        if real && let Ok(mapped) = self.mapped() {
+        let mapped = match real.then(|| self.mapped()).transpose() {
+            Err(error) if tag_of(&error) == NONE => {
+                let _ = ROOT.set(error.chain());
+                None
+            }
+            mapped => mapped?,
+        };
+        if let Some(mapped) = mapped {
             end = End::Own(Some(own_user(User::Tool)));
             trees = mapped;
         } else {
@@ -175,13 +214,13 @@ impl Tool {
         }
         let mut jail = Jail::new(files, BASE, end);
         jail.trees = trees;
-        Fence {
+        Ok(Fence {
             jail,
             limits: self.limits,
             dir: dir.to_owned(),
             as_user: !geteuid().is_root(),
             alone: AtomicBool::new(WEAKER.get().is_some()),
-        }
+        })
     }
 
     /// Returns what it sees as the user that it becomes has it.
@@ -190,12 +229,13 @@ impl Tool {
         let owners = match OWNERS.get() {
             Some(owners) => owners,
             None => OWNERS.get_or_init({
-                let made = owners(own_user(User::Tool))?;
+                let made = owners(own_user(User::Tool)).context("no user namespace for mounts")?;
                 || made
             }),
         };
         let tree = |(path, writable): &(PathBuf, bool)| {
-            Tree::of(path, *writable, owners).context("no mapped mount can be had")
+            Tree::of(path, *writable, owners)
+                .with_context(|| format!("cannot map '{}' to another user", path.display()))
         };
         self.seen.iter().map(tree).collect()
     }
@@ -215,7 +255,7 @@ impl Fence {
         if self.alone.load(Ordering::Relaxed) {
             return self.stand_alone().map_err(failed);
         }
-        let none = |error| (NONE, error);
+        let none = |error| (tag_of(&error), error);
         let ids = (geteuid(), getegid());
         if self.as_user {
             unshare(CloneFlags::CLONE_NEWUSER).context("no user namespace").map_err(none)?;
@@ -250,6 +290,7 @@ impl Fence {
             .or_else(|errno| if geteuid().is_root() { Err(errno) } else { Ok(()) })
             .context("cannot give up privileges")?;
         plain()?;
+        chdir(&self.dir).context("cannot enter its folder")?;
         let seen = self.jail.files.iter().map(|file| (file.inside.as_str(), file.writable));
         let trees = self.jail.trees.iter().map(|tree| (tree.inside.as_str(), tree.writable));
         confine::restrict(seen.chain(trees), false).context("cannot restrict it with Landlock")?;
@@ -283,9 +324,11 @@ fn watch() -> nix::Result<OwnedFd> {
         ForkResult::Parent { child } => {
             let keep = life_end.as_raw_fd() as u32;
             // SAFETY: this copy of the process uses nothing but the pipe.
-            unsafe {
-                libc::close_range(0, keep - 1, 0);
-                libc::close_range(keep + 1, u32::MAX, 0);
+            let close = |first, last| unsafe { libc::close_range(first, last, 0) };
+            if close(0, keep - 1) != 0 || close(keep + 1, u32::MAX) != 0 {
+                // The tool sees that its watcher ended and says so; with these open its caller would wait for ever.
+                // SAFETY: ends this process without running what its parent registered for its own end.
+                unsafe { libc::_exit(127) }
             }
             wait_for(child)
         }
@@ -318,4 +361,28 @@ fn wait_for(child: Pid) -> ! {
     };
     // SAFETY: ends this process without running what its parent registered for its own end.
     unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_host_has_not_to_give_is_done_without() {
+        let tag = |errno: Errno| {
+            let of_nix = Err::<(), _>(errno).context("no user namespace").unwrap_err();
+            let of_std = io::Error::from_raw_os_error(errno as i32);
+            let of_std = Err::<(), _>(of_std).context("cannot map the user").unwrap_err();
+            let below = Err::<(), _>(of_nix).context("no jail").unwrap_err();
+            assert_eq!(tag_of(&below), tag_of(&of_std));
+            tag_of(&below)
+        };
+        for none in [Errno::EPERM, Errno::EACCES, Errno::ENOSYS, Errno::EINVAL, Errno::ENOSPC] {
+            assert_eq!(tag(none), NONE, "{none}");
+        }
+        for failed in [Errno::ENOMEM, Errno::EMFILE, Errno::ENOENT, Errno::EAGAIN] {
+            assert_eq!(tag(failed), FAILED, "{failed}");
+        }
+        assert_eq!(tag_of(&Error::failed("words")), FAILED);
+    }
 }

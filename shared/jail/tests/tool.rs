@@ -180,6 +180,13 @@ fn a_tool_ends_as_it_would_without_its_jail() {
     fs::write(host.path("script"), "#!/bin/sh\n").unwrap();
     let script = Tool::new(&host.path("script"), LIMITS).unwrap_err();
     assert!(script.chain().contains("is a script, which no jail can hold"), "{}", script.chain());
+    // What it is to see is not there: for root no reason to stay root.
+    let absent = host.path("absent");
+    let tool = Tool::new(&host.path("probe"), LIMITS).unwrap().sees(&absent, false);
+    let error = tool.spawn(tool.command(), Path::new("/")).unwrap_err();
+    assert!(error.chain().contains(absent.to_str().unwrap()), "{}", error.chain());
+    assert!(error.report().hint.unwrap().contains("banger doctor"));
+    assert!(weaker().is_none(), "{:?}", weaker());
 }
 
 /// The names of processes that run this probe.
@@ -241,6 +248,7 @@ fn without_namespaces_a_tool_still_has_limits_and_says_what_is_weaker() {
     assert!(status.success(), "{said}");
     assert!(weaker().unwrap().contains("no PID namespace"), "{:?}", weaker());
     assert!(said.contains(&format!("write {}: yes", host.path("disk").display())), "{said}");
+    assert!(said.contains(&format!("in {}\n", host.path("folder").display())), "{said}");
     for what in ["inet", "unix", "kill the parent", "trace", "namespace", "mount", "fork"] {
         assert!(said.contains(&format!("{what}: Operation not permitted")), "{what}: {said}");
     }

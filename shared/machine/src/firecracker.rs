@@ -3,7 +3,7 @@
 use crate::{
     Accelerator, Event, Kvm, Launch, Machine, OUTPUT, Plan, Way,
     api::{Api, BootSource, Drive, MachineConfig, NetworkInterface, Vsock},
-    cgroup, kvm,
+    ask, cgroup, kvm,
     versions::{GET_FIRECRACKER, Version},
 };
 use banger_channel::{VSOCK_PORT, bridge::Device};
@@ -27,7 +27,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::mpsc::{self, Receiver, Sender},
     thread,
     time::{Duration, Instant},
@@ -512,29 +512,8 @@ fn find(name: &str, configured: Option<&PathBuf>) -> Result<PathBuf> {
 /// Asks a program for its version, such as `1.12.1`.
 fn version_of(program: &Path, until: Instant) -> Result<String> {
     let until = until.min(Instant::now() + VERSION_LIMIT);
-    let mut child = Command::new(program)
-        .arg("--version")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot run '{}'", program.display()))?;
-    while child.try_wait().context("cannot wait for Firecracker")?.is_none() {
-        if Instant::now() >= until {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::unavailable(format!(
-                "'{} --version' does not end",
-                shell_word(program)
-            )));
-        }
-        thread::sleep(Duration::from_micros(300));
-    }
-    let mut text = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        let _ = stdout.take(4096).read_to_string(&mut text);
-    }
+    let text = ask(Command::new(program).arg("--version").env_clear(), until)
+        .map_err(|error| error.hint("'--vmm qemu' does without"))?;
     let first = text.lines().next().unwrap_or_default();
     Ok(first.rsplit(' ').next().unwrap_or_default().trim_start_matches('v').to_owned())
 }
@@ -573,6 +552,7 @@ fn require_elf(kernel: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Stdio;
 
     #[test]
     fn a_program_is_asked_for_its_version() {
@@ -599,6 +579,7 @@ mod tests {
         assert!(asked("exit 1").is_err());
         let error = asked("exec sleep 60").unwrap_err();
         assert!(error.chain().contains("does not end"), "{error}");
+        assert_eq!(error.hint_text(), Some("'--vmm qemu' does without"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! starts the process, keeps it, and ends it.
 
 mod api;
+mod ask;
 mod cgroup;
 mod firecracker;
 mod kvm;
@@ -14,11 +15,12 @@ mod versions;
 mod vmm;
 
 pub use api::BUSY;
+pub use ask::ask;
 pub use cgroup::{forget, groups, remove_group, strays};
 pub use firecracker::{Firecracker, complaint};
 pub use kvm::{Kvm, group, join_hint, kvm};
 pub use plan::{Disk, Plan};
-pub use qemu::{Qemu, streams};
+pub use qemu::{Qemu, number, streams};
 pub use versions::{Answer, Fault, GET_FIRECRACKER, Version};
 pub use vmm::{Accelerator, Event, Launch, Machine, OUTPUT, Way};
 

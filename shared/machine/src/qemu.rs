@@ -1,6 +1,6 @@
 //! QEMU: with KVM where it works, else in software.
 
-use crate::{Accelerator, Disk, Event, Launch, Machine, Plan, Way, kvm, qmp::Qmp};
+use crate::{Accelerator, Disk, Event, Launch, Machine, Plan, Way, ask, kvm, qmp::Qmp};
 use banger_channel::bridge::Device;
 use banger_config::Binaries;
 use banger_doc::{Channel, Context, Error, Result, Vmm};
@@ -13,7 +13,8 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
+    time::{Duration, Instant},
 };
 
 /// A firmware that does the little a kernel needs, where SeaBIOS looks at each disk first.
@@ -23,6 +24,10 @@ const SMALL_FIRMWARE: &str = "qboot.rom";
 const MODERN: &str = "pci-non-transitional";
 /// The virtio-serial port that the guest's agent speaks on.
 const PORT: &str = "banger.0";
+/// The first QEMU that can have a socket behind a guest's interface.
+const STREAMS: (u32, u32) = (7, 2);
+/// How long it may take to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// Kernel and initramfs in the jail.
 const KERNEL: &str = "/kernel";
 const INITRAMFS: &str = "/initramfs";
@@ -222,16 +227,27 @@ impl Qemu {
     }
 }
 
-/// Says whether the QEMU of an architecture can have a socket behind a guest's interface: those from 7.2 on.
-pub fn streams(architecture: &str, binaries: &Binaries) -> bool {
-    let say = || -> Option<(u32, u32)> {
-        let program = find(architecture, binaries).ok()?;
-        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut numbers = text.split_once("version ")?.1.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-    };
-    say().is_some_and(|version| version >= (7, 2))
+/// Says why the QEMU of an architecture can have no socket behind a guest's interface, if it cannot, in words; it
+/// is asked for its version, for which it has until then and a little while at most.
+pub fn streams(architecture: &str, binaries: &Binaries, until: Instant) -> Result<(), String> {
+    let program = find(architecture, binaries).map_err(|error| error.chain())?;
+    let until = until.min(Instant::now() + VERSION_LIMIT);
+    let said = ask(Command::new(program).arg("--version"), until).map_err(|error| error.chain())?;
+    let number = number(&said).ok_or("QEMU does not tell its version")?;
+    if number < STREAMS {
+        let ((major, minor), (from, since)) = (number, STREAMS);
+        return Err(format!(
+            "QEMU {major}.{minor} is older than {from}.{since}, the first that has a socket for it"
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the two numbers of a line such as `QEMU emulator version 7.2.22 (Debian 1:7.2)`.
+pub fn number(line: &str) -> Option<(u32, u32)> {
+    let (_, version) = line.split_once("version ")?;
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 /// Opens a disk as often as QEMU has to: for writing it reads the disk's beginning first.
@@ -406,8 +422,29 @@ mod tests {
             user_network: "net=192.0.2.0/24".into(),
             verbose: false,
             namespaces: Ok(()),
-            until: std::time::Instant::now(),
+            until: Instant::now(),
         }
+    }
+
+    #[test]
+    fn a_qemu_that_cannot_carry_packets_is_told_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("qemu");
+        let says = |body: &str| {
+            // Written by another process, since what somebody writes cannot be run.
+            let write = "rm -f \"$1\"; printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\"; chmod 755 \"$1\"";
+            let mut shell = Command::new("sh");
+            shell.args(["-euc", write, "sh"]).arg(&program).arg(body);
+            assert!(shell.status().unwrap().success());
+            let binaries = Binaries { qemu: Some(program.clone()), ..Binaries::default() };
+            streams(host_architecture(), &binaries, Instant::now() + Duration::from_secs(5))
+        };
+        assert_eq!(says("echo 'QEMU emulator version 7.2.22 (Debian)'"), Ok(()));
+        assert_eq!(says("echo 'QEMU emulator version 10.0.2'"), Ok(()));
+        let old = says("echo 'QEMU emulator version 6.2.0'").unwrap_err();
+        assert!(old.starts_with("QEMU 6.2 is older than 7.2"), "{old}");
+        assert!(says("echo words").unwrap_err().contains("does not tell its version"));
+        assert!(says("exec sleep 60").unwrap_err().contains("does not end"));
     }
 
     #[test]

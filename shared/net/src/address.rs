@@ -19,6 +19,9 @@ pub(crate) const MTU: u32 = 65_520;
 /// Prefix length of the link's IPv4 network.
 pub(crate) const PREFIX4: u8 = 24;
 
+/// The same as a mask.
+pub(crate) const MASK4: u32 = u32::MAX << (32 - PREFIX4);
+
 /// Prefix length of the link's IPv6 network.
 pub(crate) const PREFIX6: u8 = 64;
 
@@ -129,7 +132,7 @@ struct Route {
 impl Route {
     /// Says whether this route, unless it is a default route, shares an address with `network`.
     fn meets(&self, network: Ipv4Addr) -> bool {
-        let common = self.mask & (u32::MAX << (32 - PREFIX4));
+        let common = self.mask & MASK4;
         self.mask != 0 && (self.destination ^ network.to_bits()) & common == 0
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     address::{MTU, PREFIX4, PREFIX6},
     keeper,
     link::Links,
-    pasta,
+    nft, pasta,
     process::{close_but, enter},
     rules::{self, Net},
     tools::TUN,
@@ -33,13 +33,13 @@ use nix::{
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice, IoSliceMut, Read, Write},
+    io::{IoSlice, IoSliceMut, Read},
     net::IpAddr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::OpenOptionsExt, process::CommandExt},
     },
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
@@ -260,7 +260,12 @@ fn receive(line: &OwnedFd, until: Instant) -> Result<(u32, Vec<OwnedFd>)> {
 
 /// Is the holder: makes everything, says so, and waits for the other end of the line to close.
 fn hold(line: OwnedFd, plan: &Plan, host: &BTreeSet<Net>, tools: &Tools, options: Options) -> ! {
-    let made = build(plan, host, tools, options);
+    let made = build(plan, host, tools, options).and_then(|(shown, fds)| {
+        let mut kept: Vec<RawFd> = fds.iter().chain([&line]).map(AsRawFd::as_raw_fd).collect();
+        kept.sort_unstable();
+        close_but(&kept).context("the holder cannot close what is not its own")?;
+        Ok((shown, fds))
+    });
     let (words, fds) = match &made {
         Ok((shown, fds)) => ([READY, shown.to_string().as_bytes()].concat(), fds.as_slice()),
         Err(error) => (error.chain().into_bytes(), &[][..]),
@@ -276,7 +281,6 @@ fn hold(line: OwnedFd, plan: &Plan, host: &BTreeSet<Net>, tools: &Tools, options
     );
     if made.is_ok() {
         drop(made);
-        close_but(&[line.as_raw_fd()]);
         let _ = File::from(line).read(&mut [0]);
     }
     // SAFETY: ends this process without running what its parent registered for its own end.
@@ -310,7 +314,8 @@ fn build(
         let path = format!("/proc/self/{file}");
         fs::write(&path, text).with_context(|| format!("cannot write '{path}'"))?;
     }
-    let rules = load_rules(tools, &rules::ruleset(plan, options.allow_host, host))?;
+    let rules = rules::ruleset(plan, options.allow_host, host);
+    let rules = nft::load(Command::new(&tools.nft), &rules, nft::LIMIT)?;
     let with_ipv6 = switch_routing_on()?;
     let tap = open_tap(options.by_name)?;
     let mut links = Links::open()?;
@@ -387,34 +392,4 @@ fn open_tap(by_name: bool) -> Result<OwnedFd> {
             .with_context(|| format!("cannot keep the tap '{TAP}'"))?;
     }
     Ok(file.into())
-}
-
-/// `nft` at work.
-struct Loading(std::process::Child);
-
-/// Starts `nft` on a ruleset. The interfaces it names need not be there yet.
-fn load_rules(tools: &Tools, rules: &str) -> Result<Loading> {
-    let start = || -> io::Result<std::process::Child> {
-        let mut child = Command::new(&tools.nft)
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        child.stdin.take().expect("because it was asked for").write_all(rules.as_bytes())?;
-        Ok(child)
-    };
-    start().map(Loading).with_context(|| format!("cannot run '{}'", tools.nft.display()))
-}
-
-impl Loading {
-    fn finish(self) -> Result<()> {
-        let output = self.0.wait_with_output().context("cannot wait for 'nft'")?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let words = String::from_utf8_lossy(&output.stderr);
-        let first = words.lines().next().unwrap_or("no reason given").trim().to_owned();
-        Err(Error::failed(format!("'nft' refused the rules: {first}")))
-    }
 }

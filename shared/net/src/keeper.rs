@@ -2,10 +2,11 @@
 
 use crate::{
     link::{Changes, Links},
+    nft,
     process::{close_but, enter},
     rules::{Net, renewed},
 };
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Result};
 use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -25,8 +26,7 @@ use std::{
         unix::process::CommandExt,
     },
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    thread,
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -36,9 +36,6 @@ const SOON: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the host may take to write down new name servers after its routes changed.
 const SETTLING: Duration = Duration::from_secs(2);
-
-/// How long `nft` may take.
-const NFT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What it takes to tell a namespace of the host's addresses as they change.
 pub(crate) struct Watch {
@@ -60,29 +57,11 @@ impl Watch {
             return Ok(());
         }
         let (user, network) = (self.user, self.network);
-        let mut nft = Command::new(&self.nft);
-        nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut command = Command::new(&self.nft);
         // SAFETY: only system calls, which are safe between fork and exec, on descriptors that are
         // open as long as this process lives.
-        unsafe { nft.pre_exec(move || enter(user, network).map_err(Into::into)) };
-        let mut child = nft.spawn().context("cannot run 'nft'")?;
-        let end = Instant::now() + NFT_LIMIT;
-        let told = child.stdin.take().map(|mut stdin| stdin.write_all(renewed(&own).as_bytes()));
-        told.transpose().context("cannot write to 'nft'")?;
-        let status = loop {
-            if let Some(status) = child.try_wait().context("cannot wait for 'nft'")? {
-                break status;
-            }
-            if Instant::now() > end {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::failed("'nft' does not end"));
-            }
-            thread::sleep(Duration::from_millis(2));
-        };
-        if !status.success() {
-            return Err(Error::failed("'nft' refused the host's addresses"));
-        }
+        unsafe { command.pre_exec(move || enter(user, network).map_err(Into::into)) };
+        nft::load(command, &renewed(&own), nft::LIMIT)?.finish()?;
         self.known = own;
         Ok(())
     }
@@ -99,8 +78,13 @@ pub(crate) fn start(pasta: Command, watch: Watch, output: BorrowedFd<'_>) -> Res
             if getppid() == parent && dup2_stdout(output).and(dup2_stderr(output)).is_ok() {
                 let mut kept = [0, 1, 2, watch.user, watch.network];
                 kept.sort_unstable();
-                close_but(&kept);
-                let _ = keep(pasta, watch);
+                match close_but(&kept) {
+                    Ok(()) => drop(keep(pasta, watch)),
+                    Err(errno) => {
+                        let words = "the way out cannot close what is not its own";
+                        let _ = writeln!(io::stderr(), "{words}: {}", errno.desc());
+                    }
+                }
             }
             // SAFETY: ends this process without running what its parent registered for its own end.
             unsafe { libc::_exit(1) }

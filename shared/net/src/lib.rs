@@ -16,6 +16,7 @@ mod address;
 mod holder;
 mod keeper;
 mod link;
+mod nft;
 mod passt;
 mod pasta;
 mod process;

@@ -1,6 +1,6 @@
 //! A way out without a namespace: `passt` at the other end of a VMM's socket, for a host that gives no tap.
 
-use crate::{Plan, RunAs, pasta::become_user, tools};
+use crate::{Plan, RunAs, address::MASK4, pasta::become_user, tools};
 use banger_doc::{Context, Result};
 use nix::{
     libc,
@@ -73,7 +73,7 @@ impl Carrier {
             give("-g", gateway);
         }
         give("--dns-forward", IpAddr::V4(*dns));
-        give("-n", IpAddr::V4(Ipv4Addr::new(255, 255, 255, 0)));
+        give("-n", IpAddr::V4(Ipv4Addr::from_bits(MASK4)));
         command.arg("--fd").arg(end.to_string());
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         let run_as = self.run_as;
@@ -128,15 +128,17 @@ mod tests {
         [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
     }
 
-    /// Says whether a guest gets through to a service on the host's loopback.
-    fn reaches_the_loopback(allow_host: bool) -> Option<bool> {
+    /// Says whether `passt` would start: it takes its addresses from a host that is online.
+    fn is_online() -> bool {
         let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-        if !routes.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000")) {
-            return None;
-        }
+        routes.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000"))
+    }
+
+    /// Says whether a guest gets through to a service on the host's loopback.
+    fn reaches_the_loopback(allow_host: bool) -> bool {
         let plan = Plan::new();
-        let run_as = RunAs::needed(None).ok()?;
-        let carrier = Carrier::find(run_as, None, &plan, allow_host).ok()?;
+        let run_as = RunAs::needed(None).unwrap();
+        let carrier = Carrier::find(run_as, None, &plan, allow_host).unwrap();
         let (mut guest, end) = UnixStream::pair().unwrap();
         guest.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let service = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -160,14 +162,16 @@ mod tests {
             assert!(Instant::now() < end, "passt goes on");
             thread::sleep(Duration::from_millis(20));
         }
-        Some(reached)
+        reached
     }
 
     #[test]
     fn a_carried_guest_reaches_the_host_s_loopback_only_where_that_is_allowed() {
-        if let Some(reached) = reaches_the_loopback(true) {
-            assert!(reached);
-            assert_eq!(reaches_the_loopback(false), Some(false));
+        if !is_online() {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this host has no default route");
+            return;
         }
+        assert!(reaches_the_loopback(true));
+        assert!(!reaches_the_loopback(false));
     }
 }

@@ -4,7 +4,7 @@ use crate::{RunAs, WAY_OUT, tools::TUN};
 use nix::{
     errno::Errno,
     libc,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
@@ -77,6 +77,8 @@ fn own_tun(user: RunAs) -> nix::Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("banger"), TUN_FOLDER, Some("tmpfs"), flags, Some("size=4k,nr_inodes=4,mode=0755"))?;
-    mknod(TUN, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, device)?;
-    chown(TUN, Some(user.uid), Some(user.gid))
+    mknod(TUN, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, device)
+        .and_then(|()| chown(TUN, Some(user.uid), Some(user.gid)))
+        // What the host has is to be seen again.
+        .or_else(|errno| umount2(TUN_FOLDER, MntFlags::MNT_DETACH).and(Err(errno)))
 }

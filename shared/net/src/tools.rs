@@ -100,12 +100,27 @@ pub fn user_namespaces(other: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Says whether this root may make a device, and a place for it that nobody else sees: one in a container may lack
+/// that (capabilities(7)).
+fn makes_devices() -> bool {
+    has_powers(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+fn has_powers(status: &str) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const MKNOD: u64 = 1 << 27;
+    let wanted = SYS_ADMIN | MKNOD;
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok())
+        .is_some_and(|held| held & wanted == wanted)
+}
+
 /// Says whether the user of a network can make taps: root gives one that cannot a device of its own.
 pub fn may_open_tun(run_as: Option<RunAs>) -> bool {
     let opens = || OpenOptions::new().read(true).write(true).open(TUN).is_ok();
     match run_as {
         None => access(TUN, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
-        Some(_) if weak_root().is_ok() && opens() => true,
+        Some(_) if weak_root().is_ok() && makes_devices() && opens() => true,
         Some(user) => fs::metadata(TUN).is_ok_and(|meta| {
             let shift = if meta.uid() == user.uid.as_raw() {
                 6
@@ -153,6 +168,15 @@ mod tests {
         assert!(User::from_uid(user.uid).unwrap().is_none(), "{user:?}");
         assert!(user.uid != own_user(Kind::Vmm) && user.uid != own_user(Kind::Tool));
         assert_eq!(RunAs::needed(Some("nobody")).unwrap(), Some(RunAs::named("nobody").unwrap()));
+    }
+
+    #[test]
+    fn a_root_without_the_powers_for_it_makes_no_device() {
+        assert!(has_powers("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        // What containers have unless told otherwise: no CAP_SYS_ADMIN.
+        assert!(!has_powers("CapEff:\t00000000a80425fb\n"));
+        assert!(!has_powers("CapEff:\t0000000000200000\n"));
+        assert!(!has_powers(""));
     }
 
     #[test]

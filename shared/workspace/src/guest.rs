@@ -158,6 +158,7 @@ pub(crate) fn look(
         look.left.push(Work::new(WorkKind::More, format!("{more} more such places")).times(more));
     }
     look.notes.extend(look.left.iter().map(|work| format!("not in a patch: {}", work.words)));
+    look.notes.extend(banger_jail::weaker().map(|why| format!("git {why}")));
     Ok(look)
 }
 
