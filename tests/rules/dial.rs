@@ -1,7 +1,7 @@
 //! Sockets in a VM's `run/` are reached in one way: `banger_channel::dial`, which takes no link and no
 //! other user's socket.
 
-use crate::{ending, files, none, read};
+use crate::{lines_of_code, none};
 
 /// Who else may connect to a socket by its path, and to which.
 const OTHERS: &[(&str, &str)] = &[
@@ -13,19 +13,23 @@ const OTHERS: &[(&str, &str)] = &[
 #[test]
 fn a_socket_of_a_vmm_is_reached_in_one_way() {
     let mut complaints = Vec::new();
-    for path in ending("rs", files()) {
-        let is_source =
-            ["bins/", "shared/"].iter().any(|top| path.starts_with(top)) && path.contains("/src/");
-        if !is_source || OTHERS.iter().any(|(file, _)| *file == path) {
-            continue;
-        }
-        let text = read(&path);
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut used = vec![false; OTHERS.len()];
+    for (path, line, code) in lines_of_code() {
         for word in ["UnixStream::connect", "UnixAddr::new(", "UnixDatagram"] {
-            if code.contains(word) {
-                complaints.push(format!("{path} names {word}; banger_channel::dial connects"));
+            if !code.contains(word) {
+                continue;
+            }
+            match OTHERS.iter().position(|(file, _)| *file == path) {
+                Some(row) => used[row] = true,
+                None => {
+                    complaints
+                        .push(format!("{path}:{line}: {word}; banger_channel::dial connects"));
+                }
             }
         }
+    }
+    for ((file, _), _) in OTHERS.iter().zip(used).filter(|(_, used)| !used) {
+        complaints.push(format!("{file} connects to nothing: take it out of the table"));
     }
     none(complaints);
 }

@@ -1,7 +1,7 @@
 //! What is to be typed again is quoted for the shell: a path or a name in a command that a hint or a
 //! note shows goes through `banger_doc::shell_word`.
 
-use crate::{ending, files, none, read};
+use crate::{code_of, none, sources};
 
 /// What may stand in a command without it: by file, or in any for `*`, and why it is one plain word.
 const PLAIN: &[(&str, &str, &str)] = &[
@@ -49,17 +49,13 @@ const ENDS: &[&str] = &[".name()", ".vm", ".host_port", ".guest_port"];
 fn what_is_to_be_typed_again_is_quoted_for_the_shell() {
     let mut complaints = Vec::new();
     let mut used = vec![false; PLAIN.len()];
-    for path in ending("rs", files()) {
-        let is_source =
-            ["bins/", "shared/"].iter().any(|top| path.starts_with(top)) && path.contains("/src/");
+    for path in sources() {
         // What runs in a guest shows nothing to the host's user.
         let in_guest = ["bins/banger-guest-", "shared/guest/", "shared/agent/"];
-        if !is_source || path.ends_with("tests.rs") || in_guest.iter().any(|g| path.starts_with(g))
-        {
+        if in_guest.iter().any(|guest| path.starts_with(guest)) {
             continue;
         }
-        let text = read(&path);
-        for (line, expression, command) in unquoted(&text) {
+        for (line, expression, command) in unquoted(&code_of(&path)) {
             let row = PLAIN.iter().position(|(file, plain, _)| {
                 (*file == "*" || *file == path) && *plain == expression
             });
@@ -79,8 +75,7 @@ fn what_is_to_be_typed_again_is_quoted_for_the_shell() {
 
 /// Returns what stands in commands of a source and is not seen to be quoted: its line, the expression,
 /// the command.
-fn unquoted(text: &str) -> Vec<(usize, String, String)> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+fn unquoted(code: &str) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some((start, end)) = literal(code, at) {

@@ -68,20 +68,31 @@ fn none(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
+/// Returns the paths of the sources of the programs and the crates, files of tests left out.
+fn sources() -> Vec<String> {
+    let is_source = |path: &String| {
+        ["bins/", "shared/"].iter().any(|top| path.starts_with(top))
+            && !path.contains("/tests/")
+            && !path.ends_with("/tests.rs")
+    };
+    ending("rs", files()).into_iter().filter(is_source).collect()
+}
+
+/// Returns the code of a source without its unit tests, which stand at its end.
+fn code_of(path: &str) -> String {
+    without_tests(&read(path)).to_owned()
+}
+
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
+}
+
 /// Returns every line of code of the programs and the crates, unit tests and comments left out: its file, its
 /// number, its words.
 fn lines_of_code() -> Vec<(String, usize, String)> {
     let mut lines = Vec::new();
-    for path in ending("rs", files()) {
-        let is_source = ["bins/", "shared/"].iter().any(|top| path.starts_with(top))
-            && path.contains("/src/")
-            && !path.ends_with("/tests.rs");
-        if !is_source {
-            continue;
-        }
-        let text = read(&path);
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (number, line) in (1..).zip(code.lines()) {
+    for path in sources() {
+        for (number, line) in (1..).zip(code_of(&path).lines()) {
             let code = line.split("//").next().unwrap_or_default();
             lines.push((path.clone(), number, code.to_owned()));
         }

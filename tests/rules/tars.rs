@@ -1,6 +1,6 @@
 //! What somebody else made of a tar is read in one place (`shared/tar`).
 
-use crate::{ending, files, none, read};
+use crate::{ending, files, none, read, without_tests};
 
 /// Who reads with the crate `tar`, which takes what others read otherwise: the agent, what the host
 /// itself wrote; and the tests of both ends.
@@ -27,10 +27,10 @@ fn there_is_no_second_reader_of_hostile_archives() {
             }
             continue;
         }
-        let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+        let code = without_tests(&text);
         let is_test = file.contains("/tests/") || file.ends_with("/tests.rs");
         for program in ["tar", "bsdtar", "cpio", "dpkg-deb", "ar"] {
-            if !is_test && text[..tests].contains(&format!("Command::new(\"{program}\")")) {
+            if !is_test && code.contains(&format!("Command::new(\"{program}\")")) {
                 complaints.push(format!("{file} runs {program}"));
             }
         }

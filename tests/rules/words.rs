@@ -1,6 +1,6 @@
 //! Words and places that have no business in the tree.
 
-use crate::{files, none, root};
+use crate::{files, lines_of_code, none, root};
 use std::{collections::BTreeSet, fs};
 
 /// The only names at the top of the tree, dot files apart.
@@ -74,21 +74,10 @@ fn no_past_and_nothing_unfinished() {
 #[test]
 fn no_message_names_a_page_of_the_tree() {
     let mut complaints = Vec::new();
-    for path in files() {
-        let is_source =
-            ["bins/", "shared/"].iter().any(|top| path.starts_with(top)) && path.contains("/src/");
-        if !is_source {
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
-        // What tests say is for those who have the tree.
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (number, line) in code.lines().enumerate() {
-            let says = line.split_once("//").map_or(line, |(code, _)| code);
-            let page = says.contains("docs/") || says.contains(".md ") || says.contains(".md\"");
-            if page && !says.contains("include_str!") {
-                complaints.push(format!("{path}:{}: {}", number + 1, line.trim()));
-            }
+    for (path, number, says) in lines_of_code() {
+        let page = says.contains("docs/") || says.contains(".md ") || says.contains(".md\"");
+        if page && !says.contains("include_str!") {
+            complaints.push(format!("{path}:{number}: {}", says.trim()));
         }
     }
     none(complaints);

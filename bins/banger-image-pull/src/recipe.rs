@@ -16,9 +16,9 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     os::fd::AsFd,
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -26,9 +26,13 @@ use std::{
 };
 
 /// How long the tool may take: it fetches a few hundred MiB, and may run in an emulated machine.
-const LIMIT: Duration = Duration::from_hours(3);
+pub(crate) const LIMIT: Duration = Duration::from_hours(3);
 /// How long it may take to clean up once it is told to end.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long its words may take to come once it has ended: what it began may have them still.
+const WORDS_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is asked whether it has ended.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many lines of the tool's words are kept for an error.
 const KEPT_LINES: usize = 12;
@@ -156,7 +160,7 @@ pub(crate) fn write(
     let said = Said::listen(child.stderr.take().expect("because it was asked for"));
     let at = Arc::clone(&said.step);
     let stdout = child.stdout.take().expect("because it was asked for");
-    let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
+    let maker = Arc::new(Mutex::new(Maker { child, said, ended: None, is_late: false }));
     let stream = Stream { stdout, maker: Arc::clone(&maker), until: Instant::now() + LIMIT };
     let layer = Layer {
         name: "mmdebstrap".into(),
@@ -175,7 +179,8 @@ pub(crate) fn write(
         || banger_image::write(state, &wish.name, vec![layer], &wish.limits, &done),
     );
     // The tool's own words say more than that its stream broke off.
-    let ended = maker.lock().unwrap_or_else(PoisonError::into_inner).end(result.is_err());
+    let mut maker = maker.lock().unwrap_or_else(PoisonError::into_inner);
+    let ended = if result.is_err() { maker.stop(END_LIMIT) } else { maker.judge() };
     ended.and(result)
 }
 
@@ -183,28 +188,51 @@ pub(crate) fn write(
 struct Maker {
     child: Child,
     said: Said,
-    ended: Option<std::process::ExitStatus>,
+    ended: Option<ExitStatus>,
+    /// Whether it had all its time.
+    is_late: bool,
 }
 
 impl Maker {
-    /// Waits for the tool and says why it failed. One that is still at work when nobody reads it
-    /// any more is told to end.
-    fn end(&mut self, stop: bool) -> Result<()> {
-        let status = if let Some(status) = self.ended {
-            status
-        } else {
-            if stop {
-                // Its stream is closed, so it cannot go on; it cleans up by itself.
-                let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    /// Returns how the tool ended, if it has.
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().context("cannot wait for mmdebstrap")?;
+            if self.ended.is_some() {
+                // Its number may be another program's from now on.
+                interrupt::end(None);
             }
-            let status = self.wait(stop)?;
-            // Its number may be another program's from now on.
-            interrupt::end(None);
-            status
-        };
-        self.ended = Some(status);
-        if status.success() || stop && status.code().is_none() {
+        }
+        Ok(self.ended)
+    }
+
+    /// Tells a tool to end that is still at work when nobody reads it any more, and kills it if it has
+    /// not cleaned up in time. Says why it failed, unless it was ended so.
+    fn stop(&mut self, limit: Duration) -> Result<()> {
+        if self.ended()?.is_none() {
+            // Its stream is closed, so it cannot go on; it cleans up by itself.
+            let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+        let end = Instant::now() + limit;
+        let mut is_killed = false;
+        while self.ended()?.is_none() {
+            if !is_killed && Instant::now() >= end {
+                let _ = self.child.kill();
+                is_killed = true;
+            }
+            thread::sleep(PAUSE);
+        }
+        if self.is_late {
+            return Err(Error::failed(late())
+                .hint("whether the mirror can be reached, and is fast enough, decides how long it takes; try again later, or pull an image of a registry"));
+        }
+        if self.ended.is_some_and(|status| status.code().is_none()) { Ok(()) } else { self.judge() }
+    }
+
+    /// Says why the tool failed, if it ended so.
+    fn judge(&mut self) -> Result<()> {
+        if self.ended.is_none_or(|status| status.success()) {
             return Ok(());
         }
         let words = self.said.finish();
@@ -223,21 +251,9 @@ impl Maker {
     }
 }
 
-impl Maker {
-    /// Waits for the tool, which may be cleaning up after it was told to end; then it is killed.
-    fn wait(&mut self, told: bool) -> Result<std::process::ExitStatus> {
-        let end = Instant::now() + END_LIMIT;
-        loop {
-            let ended = self.child.try_wait().context("cannot wait for mmdebstrap")?;
-            if let Some(status) = ended {
-                return Ok(status);
-            }
-            if told && Instant::now() > end {
-                let _ = self.child.kill();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
+/// Says that the tool had all its time.
+fn late() -> String {
+    format!("mmdebstrap did not end within {} hours", LIMIT.as_secs() / 3600)
 }
 
 /// The tool's tar, whose end counts only if the tool ended well.
@@ -254,9 +270,7 @@ impl Stream {
         loop {
             let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let hours = LIMIT.as_secs() / 3600;
-                let words = format!("mmdebstrap did not end within {hours} hours");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+                return Err(self.give_up());
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)], timeout) {
@@ -266,6 +280,31 @@ impl Stream {
             }
         }
     }
+
+    /// Waits until the tool has ended, which it may do some time after it closed its stdout.
+    fn wait_for_the_end(&self) -> io::Result<()> {
+        loop {
+            let mut maker = self.maker();
+            let ended = maker.ended().map_err(|error| io::Error::other(error.chain()))?;
+            if ended.is_some() {
+                return maker.judge().map_err(|error| io::Error::other(error.chain()));
+            }
+            drop(maker);
+            if Instant::now() >= self.until {
+                return Err(self.give_up());
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn give_up(&self) -> io::Error {
+        self.maker().is_late = true;
+        io::Error::new(io::ErrorKind::TimedOut, late())
+    }
+
+    fn maker(&self) -> MutexGuard<'_, Maker> {
+        self.maker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Read for Stream {
@@ -273,8 +312,7 @@ impl Read for Stream {
         self.wait()?;
         let n = self.stdout.read(buffer)?;
         if n == 0 && !buffer.is_empty() {
-            let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
-            maker.end(false).map_err(|error| io::Error::other(error.chain()))?;
+            self.wait_for_the_end()?;
         }
         Ok(n)
     }
@@ -314,7 +352,10 @@ impl Said {
     /// Returns the lines that tell of a failure, else the last ones.
     fn finish(&mut self) -> String {
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            let end = Instant::now() + WORDS_LIMIT;
+            while !thread.is_finished() && Instant::now() < end {
+                thread::sleep(PAUSE);
+            }
         }
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let told: Vec<&str> = lines
@@ -402,6 +443,7 @@ fn mirror_in(text: &str, suite: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
 
     #[test]
     fn the_furthest_step_of_the_tool_is_said() {
@@ -423,24 +465,62 @@ mod tests {
         assert_eq!(said("I: creating tarball...\nI: downloading packages with apt...\n"), last);
     }
 
-    #[test]
-    fn a_tool_that_does_not_end_is_ended() {
+    /// A tool that does what a script says, and its stream.
+    fn tool(script: &str, limit: Duration) -> (Arc<Mutex<Maker>>, Stream) {
         let mut child = Command::new("sh")
-            .args(["-c", "while :; do echo x; sleep 0.05; done"])
+            .args(["-c", script])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let said = Said::listen(child.stderr.take().unwrap());
         let stdout = child.stdout.take().unwrap();
-        let maker = Arc::new(Mutex::new(Maker { child, said, ended: None }));
-        let until = Instant::now() + Duration::from_millis(300);
-        let mut stream = Stream { stdout, maker: Arc::clone(&maker), until };
+        let maker = Arc::new(Mutex::new(Maker { child, said, ended: None, is_late: false }));
+        let stream = Stream { stdout, maker: Arc::clone(&maker), until: Instant::now() + limit };
+        (maker, stream)
+    }
+
+    #[test]
+    fn a_tool_that_does_not_end_is_ended() {
+        let wait = Duration::from_millis(300);
+        let begin = Instant::now();
+        // One that goes on writing, one that closed its stdout, one that no signal ends but SIGKILL.
+        for (script, is_deaf) in [
+            ("while :; do echo x; sleep 0.05; done", false),
+            ("exec >&-; exec sleep 60", false),
+            ("trap 'echo E: done >&2; exit 1' TERM; exec >&-; while :; do :; done", false),
+            ("trap '' TERM; while :; do echo x; sleep 0.05; done", true),
+        ] {
+            let (maker, mut stream) = tool(script, wait);
+            let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{script}");
+            let told = Instant::now();
+            let error = maker.lock().unwrap().stop(wait).unwrap_err();
+            assert_eq!(error.chain(), "mmdebstrap did not end within 3 hours", "{script}");
+            assert!(error.hint_text().is_some());
+            assert_eq!(is_deaf, told.elapsed() >= wait, "{script}: {:?}", told.elapsed());
+            let signal = maker.lock().unwrap().ended.unwrap().signal();
+            assert_eq!(signal == Some(9), is_deaf, "{script}: {signal:?}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn the_end_of_the_stream_counts_if_the_tool_ended_well() {
+        let minute = Duration::from_mins(1);
+        let (maker, mut stream) = tool("echo x; exec >&-; sleep 0.1", minute);
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"x\n");
+        maker.lock().unwrap().judge().unwrap();
+        // What it began may keep its stderr; nobody waits for that.
+        let begin = Instant::now();
+        let (maker, mut stream) = tool("sleep 60 >&- & echo E: no room >&2; exit 3", minute);
         let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(error.to_string().contains("did not end within"), "{error}");
-        maker.lock().unwrap().end(true).unwrap();
-        assert!(maker.lock().unwrap().ended.is_some());
+        assert_eq!(error.to_string(), "mmdebstrap failed: E: no room");
+        let error = maker.lock().unwrap().stop(minute).unwrap_err();
+        assert_eq!(error.chain(), "mmdebstrap failed: E: no room");
+        assert!(begin.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Two pulls of one name: one works, the other waits and then finds the image.
 
+use crate::recipe;
 use banger_cli::Out;
 use banger_doc::{Context, Error, Name, Result};
 use banger_image::interrupt;
@@ -13,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest another pull is waited for. It has bounds of its own on every wait.
-const LIMIT: Duration = Duration::from_hours(2);
+/// The longest another pull is waited for: the longest one makes an image of packages, and writes it.
+const LIMIT: Duration = recipe::LIMIT.saturating_add(Duration::from_hours(1));
 
 /// The right to make an image of a name.
 pub(crate) struct Turn {
@@ -44,7 +45,7 @@ pub(crate) fn take(state: &State, name: &Name, out: &Out) -> Result<Turn> {
         thread::sleep(Duration::from_millis(25));
     }
     Err(Error::conflict(format!("another pull of '{name}' does not end"))
-        .hint("look for it with ps"))
+        .hint("'ps -C banger-image-pull' shows it"))
 }
 
 /// Takes the lock, unless another pull has it.

@@ -26,9 +26,9 @@ const LINKS: usize = 40;
 /// What a copy may take. It is silence that ends a wait: how long a copy takes depends on its size.
 const TIME: Duration = Duration::from_hours(48);
 /// The most entries.
-pub(crate) const ENTRIES: u64 = 10_000_000;
+const ENTRIES: u64 = 10_000_000;
 /// The most memory for names.
-const NAMES: u64 = 64 << 20;
+const NAMES: u64 = 160 << 20;
 
 /// A running VM.
 #[derive(Debug)]

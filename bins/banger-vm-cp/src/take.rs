@@ -1,7 +1,7 @@
 //! From a guest to the host.
 
 use crate::{
-    guest::{ENTRIES, Guest, text},
+    guest::{Guest, text},
     place::{How, Kind, NO_FILE, Source, decide, is_contents},
     progress::{Counted, bar},
     signals::Signals,
@@ -168,7 +168,7 @@ fn take(
         name: b".",
         fresh: false,
         archive,
-        entries: ENTRIES,
+        budget: guest.budget(),
         stop: signals.came.clone(),
     };
     let (tar, root) = match how {
@@ -196,7 +196,9 @@ fn take(
             return done.or_else(|error| match remove_tree_if_there(&new) {
                 Ok(()) => Err(error),
                 Err(left) => {
-                    Err(error).context(format!("cannot remove '{}' ({left})", new.display()))
+                    let place = new.display();
+                    Err(error.hint(format!("'rm -r {}' removes what came of it", shell_word(&new))))
+                        .context(format!("what came of it stays in '{place}' ({left})"))
                 }
             });
         }

@@ -68,7 +68,9 @@ impl Agent {
     fn take_over(self, socket: PathBuf) {
         let agent = Arc::new(self);
         thread::spawn(move || {
+            let end = Instant::now() + Duration::from_mins(2);
             while !socket.exists() {
+                assert!(Instant::now() < end, "there is no channel to take the place of");
                 thread::sleep(Duration::from_millis(2));
             }
             fs::remove_file(&socket).unwrap();

@@ -111,6 +111,11 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
     Ok((view, Some(line.took())))
 }
 
+/// The part of the time to look in which what the guest holds is asked for, and the one after which
+/// who asks is ended.
+const ASKED: f32 = 0.75;
+const ENDED: f32 = 0.9;
+
 /// Has it written down what the guest holds that was not exported. A guest that cannot be asked, or does not
 /// answer within `limit`, is stopped all the same; then deleting it takes `--lose-work`.
 fn write_down_work(folder: &VmFolder, line: &Line, limit: Duration) {
@@ -121,10 +126,10 @@ fn write_down_work(folder: &VmFolder, line: &Line, limit: Duration) {
     line.enter("asking what it holds");
     let written = Program::new("banger-workspace-status").and_then(|program| {
         // It ends by itself, and leaves nothing; if it does not, it is ended.
-        let seconds = format!("{:.2}", limit.mul_f32(0.75).as_secs_f32());
+        let seconds = format!("{:.2}", limit.mul_f32(ASKED).as_secs_f32());
         program
             .args(["--record", "--timeout", &seconds, folder.name().as_str()])
-            .limit(limit.mul_f32(0.9))
+            .limit(limit.mul_f32(ENDED))
             .documents::<WorkspaceStatus>()
     });
     if let Err(error) = written {

@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let begun = Instant::now();
         assert!(dial(&socket, PATIENT).is_err());
-        assert!(begun.elapsed() < Duration::from_secs(20));
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(5), "{took:?}");
     }
 }

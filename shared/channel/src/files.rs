@@ -331,7 +331,7 @@ impl<'a> Files<'a> {
 
     fn ask(&self, request: &Request<'_>, paths: &[&[u8]]) -> Result<Answer> {
         self.budget.left()?;
-        let stream = Timed { stream: (self.open)()?, end: self.budget.end() };
+        let stream = Timed { stream: (self.open)()?, end: self.budget.end(), silence: SILENCE };
         let list_bytes = paths.iter().map(|path| path.len() as u64 + 1).sum();
         let mut head = to_line(&Request { list_bytes, ..request.clone() });
         head.push(b'\n');
@@ -367,17 +367,19 @@ fn to_line<T: Serialize>(value: &T) -> Vec<u8> {
 struct Timed {
     stream: UnixStream,
     end: Instant,
+    /// How long one wait may take.
+    silence: Duration,
 }
 
 impl Timed {
     fn try_clone(&self) -> std::io::Result<Self> {
-        Ok(Self { stream: self.stream.try_clone()?, end: self.end })
+        Ok(Self { stream: self.stream.try_clone()?, ..*self })
     }
 
     /// Returns how long the next wait may take.
     fn wait(&self) -> std::io::Result<Duration> {
         let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(too_late()) } else { Ok(left.min(SILENCE)) }
+        if left.is_zero() { Err(too_late()) } else { Ok(left.min(self.silence)) }
     }
 
     /// Tells apart why a wait came to nothing.

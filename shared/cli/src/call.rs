@@ -3,13 +3,19 @@
 use banger_doc::{Context, Document, Error, Report, Result};
 use std::{
     ffi::{OsStr, OsString},
-    io::Read,
+    io::{ErrorKind, Read},
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// How often a program that closed its stdout is asked whether it has ended.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What helps whoever waited for a program in vain.
+const LATE: &str = "the machine or the guest may be busy: 'banger vm stats' shows what the VMs do; type it again when they do less";
 
 /// Set for a program whose documents are read: the caller says its error, so it need not.
 pub(crate) const CALLED: &str = "BANGER_CALLED";
@@ -117,7 +123,13 @@ impl Program {
             None => self.command.output(),
             Some(limit) => within(&mut self.command, limit),
         };
-        let output = output.with_context(|| format!("cannot run '{}'", self.name))?;
+        let output =
+            output.with_context(|| format!("cannot run '{}'", self.name)).map_err(|error| {
+                let is_late = std::error::Error::source(&error)
+                    .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+                    .is_some_and(|cause| cause.kind() == ErrorKind::TimedOut);
+                if is_late { error.or_hint(LATE) } else { error }
+            })?;
         let lines = || output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         if output.status.success() {
             let documents = lines().map(D::from_slice).collect::<Result<_>>();
@@ -138,6 +150,7 @@ impl Program {
 /// Runs a command to its end, or ends it when its time is over; what it runs itself then finds nobody to
 /// answer to.
 fn within(command: &mut Command, limit: Duration) -> std::io::Result<Output> {
+    let end = Instant::now() + limit;
     let mut child = command.spawn()?;
     let mut stdout = child.stdout.take().expect("because it is piped");
     let (send, ended) = mpsc::channel();
@@ -148,14 +161,21 @@ fn within(command: &mut Command, limit: Duration) -> std::io::Result<Output> {
         let _ = send.send(read.map(|_| answer));
     });
     if let Ok(answer) = ended.recv_timeout(limit) {
-        // It closed its stdout, which is the last that it does.
-        let status = child.wait()?;
-        return Ok(Output { status, stdout: answer?, stderr: Vec::new() });
+        // It closed its stdout, which is the last that a sound one does.
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Output { status, stdout: answer?, stderr: Vec::new() });
+            }
+            if Instant::now() >= end {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
     }
     let _ = child.kill();
     child.wait()?;
     let words = format!("it took longer than {:.1} s and was ended", limit.as_secs_f32());
-    Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
+    Err(std::io::Error::new(ErrorKind::TimedOut, words))
 }
 
 /// Runs a program to its end and returns its one document.
@@ -199,10 +219,30 @@ mod tests {
         let output = within(&mut shell("echo said"), Duration::from_mins(1)).unwrap();
         assert!(output.status.success() && output.stdout == b"said\n");
         let begin = Instant::now();
-        for script in ["exec sleep 60", "sleep 60 & wait", "trap '' TERM; while :; do :; done"] {
+        for script in [
+            "exec sleep 60",
+            "sleep 60 & wait",
+            "trap '' TERM; while :; do :; done",
+            "exec >&-; exec sleep 60",
+            "echo said; exec >&-; trap '' TERM; while :; do :; done",
+        ] {
             let error = within(&mut shell(script), Duration::from_millis(200)).unwrap_err();
             assert!(error.to_string().contains("longer than 0.2 s"), "{error}");
         }
         assert!(begin.elapsed() < Duration::from_secs(20));
+        // One that only takes a moment to end is not ended.
+        let output = within(&mut shell("exec >&-; sleep 0.1; exit 7"), Duration::from_mins(1));
+        assert_eq!(output.unwrap().status.code(), Some(7));
+    }
+
+    #[test]
+    fn who_waited_in_vain_is_told_what_to_do() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec sleep 60"]);
+        let limit = Some(Duration::from_millis(100));
+        let program = Program { name: "banger-x".into(), command, limit };
+        let error = program.answer::<Report>().unwrap_err();
+        assert!(error.chain().starts_with("cannot run 'banger-x': it took longer"), "{error:?}");
+        assert_eq!(error.hint_text(), Some(LATE));
     }
 }

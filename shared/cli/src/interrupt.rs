@@ -1,6 +1,7 @@
 //! Ctrl-C leaves nothing half made: it is removed before the program ends, as the signal says.
 
-use banger_doc::{Context, Result};
+use crate::note;
+use banger_doc::{Context, Result, shell_word};
 use banger_tree::remove_tree_if_there;
 use nix::{
     sys::signal::{Signal, kill},
@@ -15,6 +16,7 @@ use signal_hook::{
 use std::{
     fs,
     io::{IsTerminal, Write},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -131,9 +133,21 @@ fn remove(folder: &Path) {
         thread::sleep(Duration::from_millis(5));
     }
     if let Err(error) = remove_tree_if_there(folder) {
-        let place = folder.display();
-        let _ = writeln!(std::io::stderr(), "note: '{place}' stays, and holds room: {error}");
+        note(&stays(folder, &error));
     }
+}
+
+/// Says that a folder could not be removed, and what removes it.
+fn stays(folder: &Path, error: &dyn std::error::Error) -> String {
+    let place = folder.display();
+    let name = folder.file_name().unwrap_or_default();
+    // Those are the objects of the state that are half made; others are in a directory for temporary files.
+    let what = if name.as_bytes().starts_with(b".new-") {
+        "'banger gc'".to_owned()
+    } else {
+        format!("'rm -r {}'", shell_word(folder))
+    };
+    format!("note: '{place}' stays, and holds room: {error}; {what} removes it")
 }
 
 fn undo() -> MutexGuard<'static, Undo> {
@@ -165,4 +179,20 @@ fn undo() -> MutexGuard<'static, Undo> {
         let _ = writeln!(stderr, "{}", banger_doc::visible_text(words));
     }
     undo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_is_said_with_what_removes_it() {
+        let full = std::io::Error::other("busy");
+        let said = |folder: &str| stays(Path::new(folder), &full);
+        let place = "/s/images/.new-web-7";
+        let words = format!("note: '{place}' stays, and holds room: busy; 'banger gc' removes it");
+        assert_eq!(said(place), words);
+        let words = said("/tmp/a b/banger-kernel-x");
+        assert!(words.ends_with("busy; 'rm -r /tmp/a\\ b/banger-kernel-x' removes it"), "{words}");
+    }
 }

@@ -4,13 +4,13 @@ use crate::{Document, visible};
 use serde::{Deserialize, Serialize};
 use std::{fmt, io::ErrorKind};
 
-/// The most columns of a sentence or a hint, and of a sentence with its causes: what others wrote
-/// may stand in them.
+/// The most columns of a sentence, in which others may have written.
 const SENTENCE: usize = 400;
-/// The most letters of a hint, in which words are quoted for the shell: only its end is cut off, since
-/// nothing that is left is then without its quotes.
-const HINT: usize = 3000;
+/// The most columns of a sentence with its causes.
 const CHAIN: usize = 1000;
+/// The most letters of a hint. It holds two paths of the longest there are, each letter with a backslash
+/// before it; only its end is cut off, so nothing that is left is without its quotes.
+const HINT: usize = 20_000;
 /// The most lines below a sentence, and what each begins with.
 const LINES: usize = 40;
 const BELOW: &str = "\n  ";

@@ -3,8 +3,11 @@
 use crate::shows;
 use std::{ffi::OsStr, fmt::Write, os::unix::ffi::OsStrExt};
 
-/// The most letters of a word; a longer one loses its middle.
-const LETTERS: usize = 240;
+/// The most bytes of a word: as long as a path can be (`PATH_MAX`), so nothing that can be typed is cut.
+const BYTES: usize = 4096;
+/// Stands for the end of a longer word. Whatever is typed with it ends as an error of the shell's: `(` begins
+/// what nothing closes.
+const CUT: &str = "...(too long to type";
 
 /// Returns a path or a name as it is typed in a shell, for one that is part of a command in a hint or
 /// a note. Whoever wrote the name, the shell takes it for one word and does nothing else with it, and
@@ -15,18 +18,17 @@ const LETTERS: usize = 240;
 /// UTF-8, the word is `$'...'`, bytes by their octal numbers.
 pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
-    let Some(text) = word.to_str() else {
-        return octal(&word.as_bytes()[..word.len().min(LETTERS)]);
-    };
-    if text.is_empty() {
+    if word.is_empty() {
         return "''".to_owned();
     }
-    let cut = (text.chars().count() > LETTERS).then(|| {
-        let head: String = text.chars().take(LETTERS / 2).collect();
-        let tail: Vec<char> = text.chars().rev().take(LETTERS / 2).collect();
-        head + "…" + &tail.into_iter().rev().collect::<String>()
-    });
-    let text = cut.as_deref().unwrap_or(text);
+    let bytes = word.as_bytes();
+    if bytes.len() > BYTES {
+        let whole = word.to_str().map_or(BYTES, |text| text.floor_char_boundary(BYTES));
+        return shell_word(OsStr::from_bytes(&bytes[..whole])) + CUT;
+    }
+    let Some(text) = word.to_str() else {
+        return octal(bytes);
+    };
     if !text.chars().all(shows) {
         return octal(text.as_bytes());
     }
@@ -90,11 +92,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_word_is_cut_before_it_is_quoted() {
-        let long = format!("{};touch own", "x;".repeat(5000));
-        let typed = shell_word(&long);
-        assert!(typed.chars().count() <= 2 * LETTERS + 2, "{typed}");
-        assert_eq!(typed.matches(';').count(), typed.matches("\\;").count());
-        assert!(shell_word("\n".repeat(9000)).len() <= 12 * LETTERS + 16);
+    fn no_path_is_cut_and_what_is_longer_ends_with_the_mark() {
+        let deep = "/srv/a b".repeat(511);
+        assert_eq!(shell_word(&deep), "/srv/a\\ b".repeat(511));
+        let odd = [b"/\xff\n".repeat(1364), b"abc".to_vec()].concat();
+        let typed = shell_word(OsStr::from_bytes(&odd));
+        assert_eq!(typed, format!("$'{}abc'", "/\\377\\012".repeat(1364)));
+        for long in [b"x;touch own;".repeat(5000), "\u{e4}".repeat(9000).into(), odd.repeat(2)] {
+            let typed = shell_word(OsStr::from_bytes(&long));
+            assert!(typed.len() <= 4 * BYTES + 3 + CUT.len() && typed.ends_with(CUT), "{typed}");
+        }
     }
 }

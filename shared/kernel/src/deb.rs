@@ -13,7 +13,7 @@ use std::{
 const MAX_MEMBERS: usize = 16;
 /// What a package may unpack to before the ratio to what it came as is looked at.
 const FREE: u64 = 256 << 20;
-/// How many bytes a package may unpack to for each byte it came as; a kernel's come to five.
+/// How many bytes a package may unpack to for each byte it came as.
 const RATIO: u64 = 100;
 
 /// Unpacks the kernel and the modules of a package below `root`: `root/kernel` and
@@ -66,12 +66,13 @@ fn take<I: Input>(
         }
         let Some(place) = place_of(&entry.path) else { continue };
         if entry.pieces.is_some() {
-            return Err(Error::failed("a file in it is stored as a sparse one"))
-                .with_context(broken);
+            return Err(Error::failed("a file in it is stored as a sparse one")
+                .hint("dpkg-deb makes no such package: take one that a distribution made"))
+            .with_context(broken);
         }
         let place: Vec<&str> = place.iter().map(String::as_str).collect();
         let size = entry.size;
-        tree::fill(root, &place, budget, what, |file| {
+        tree::fill(root, &place, size, budget, what, |file| {
             let write = |bytes: &[u8]| {
                 file.write_all(bytes).with_context(|| format!("cannot unpack {what}"))
             };
@@ -213,6 +214,42 @@ mod tests {
         let mut unpack = || unpack(&dir.path().join("x.deb"), dir.path(), &mut budget);
         unpack().unwrap();
         assert!(unpack().unwrap_err().chain().contains("unpacks to more than"));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_before_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let package = dir.path().join("x.deb");
+        let files: &[(&str, &[u8])] =
+            &[("boot/vmlinuz-6.12.1-x", &[7; 4000]), ("lib/modules/6.12.1-x/a.ko", &[7; 4001])];
+        fs::write(&package, deb(files)).unwrap();
+        let mut budget = tree::Budget::new();
+        budget.bytes = 8000;
+        let error = unpack(&package, dir.path(), &mut budget).unwrap_err().chain();
+        assert!(error.contains("has more than 4 GiB of files"), "{error}");
+        assert_eq!(fs::metadata(dir.path().join("kernel")).unwrap().len(), 4000);
+        assert!(!dir.path().join("modules").exists());
+    }
+
+    #[test]
+    fn a_sparse_file_is_refused_with_a_hint() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("boot/vmlinuz-6.12.1-x").unwrap();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.realsize[..11].copy_from_slice(b"00000001000");
+        gnu.sparse[0].offset[..11].copy_from_slice(b"00000001000");
+        gnu.sparse[0].numbytes[..11].copy_from_slice(b"00000000000");
+        header.set_cksum();
+        let tar = [header.as_bytes().as_slice(), &[0; 1024]].concat();
+        let error = unpacked(&packed(&*tar)).1.unwrap_err();
+        assert!(error.chain().contains("stored as a sparse one"), "{}", error.chain());
+        assert!(error.hint_text().unwrap().contains("dpkg-deb"));
     }
 
     fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<()>) {

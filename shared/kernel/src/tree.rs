@@ -18,7 +18,8 @@ const MAX_DEPTH: usize = 16;
 /// What may still be read from one source.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    bytes: u64,
+    /// Bytes of the files that are wanted.
+    pub(crate) bytes: u64,
     files: usize,
     /// Bytes that packages may unpack to, what is passed over included.
     pub(crate) plain: u64,
@@ -37,6 +38,13 @@ impl Budget {
             .checked_sub(1)
             .ok_or_else(|| Error::failed(format!("{what} has more than {MAX_FILES} files")))?;
         Ok(())
+    }
+
+    /// Returns what is left after so many bytes.
+    fn without(&self, bytes: u64, what: &str) -> Result<u64> {
+        self.bytes.checked_sub(bytes).ok_or_else(|| {
+            Error::failed(format!("{what} has more than {} GiB of files", MAX_BYTES >> 30))
+        })
     }
 }
 
@@ -62,20 +70,23 @@ pub(crate) fn put(
     what: &str,
 ) -> Result<PathBuf> {
     let mut content = content.take(budget.bytes + 1);
-    fill(root, names, budget, what, |file| {
+    fill(root, names, 0, budget, what, |file| {
         std::io::copy(&mut content, file).with_context(|| format!("cannot unpack {what}"))
     })
 }
 
-/// Writes one new file as [`put`] does. `fill` writes what is in it and returns how much that is.
+/// Writes one new file as [`put`] does, of at least `told` bytes. `fill` writes what is in it and returns
+/// how much that is.
 pub(crate) fn fill(
     root: &Path,
     names: &[&str],
+    told: u64,
     budget: &mut Budget,
     what: &str,
     fill: impl FnOnce(&mut fs::File) -> Result<u64>,
 ) -> Result<PathBuf> {
     budget.spend(what)?;
+    budget.without(told, what)?;
     let path = names.iter().fold(root.to_owned(), |path, name| path.join(name));
     let parent = path.parent().expect("because a file has a name below the root");
     make_dir(parent)?;
@@ -88,9 +99,7 @@ pub(crate) fn fill(
         .with_context(failed)?;
     let copied = fill(&mut file)?;
     file.flush().with_context(failed)?;
-    budget.bytes = budget.bytes.checked_sub(copied).ok_or_else(|| {
-        Error::failed(format!("{what} has more than {} GiB of files", MAX_BYTES >> 30))
-    })?;
+    budget.bytes = budget.without(copied, what)?;
     Ok(path)
 }
 

@@ -124,6 +124,11 @@ mod tests {
     }
 
     #[test]
+    fn the_pattern_is_of_names_with_the_suffix() {
+        assert_eq!(PATTERN.split(' ').next(), Some(&*format!("*{}", crate::SUFFIX)));
+    }
+
+    #[test]
     fn odd_paths_are_quoted_for_whoever_reads_them() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(dir.path().join("it's 100%")).unwrap();

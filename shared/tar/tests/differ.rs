@@ -312,52 +312,126 @@ fn what_some_read_otherwise_is_refused() {
     let linked = |kind| Head { link: b"good".to_vec(), ..good(kind, POSIX) };
     let size_of = |size: usize| record("size", &size.to_string());
     let archives = [
-        ("a path for all", with(&[(b'g', path("../evil"))], good(b'0', POSIX), b"")),
-        ("a size for all", with(&[(b'g', size_of(512))], good(b'0', POSIX), b"")),
+        (
+            "a path for all",
+            "an extended header sets 'path' for all entries",
+            with(&[(b'g', path("../evil"))], good(b'0', POSIX), b""),
+        ),
+        (
+            "a size for all",
+            "an extended header sets 'size' for all entries",
+            with(&[(b'g', size_of(512))], good(b'0', POSIX), b""),
+        ),
         (
             "two paths",
+            "the extended header's 'path' is wrong: it is told twice",
             with(&[(b'x', [path("good"), path("../evil")].concat())], good(b'0', POSIX), b""),
         ),
         (
             "a long name and a path",
+            "an entry has two names",
             with(&[(b'L', b"../evil\0".to_vec()), (b'x', path("good"))], good(b'0', GNU), b""),
         ),
         (
             "a path and a long name",
+            "an entry has two names",
             with(&[(b'x', path("good")), (b'L', b"../evil\0".to_vec())], good(b'0', GNU), b""),
         ),
-        ("a hard link with content", with(&[], linked(b'1'), &hidden("../evil"))),
-        ("a link with content", with(&[], linked(b'2'), &hidden("../evil"))),
-        ("a directory with content", with(&[], good(b'5', POSIX), &hidden("../evil"))),
-        ("a pipe with content", with(&[], good(b'6', POSIX), &hidden("../evil"))),
-        ("a device with content", with(&[], good(b'3', POSIX), &hidden("../evil"))),
+        (
+            "a hard link with content",
+            "it tells a size, but only files have content",
+            with(&[], linked(b'1'), &hidden("../evil")),
+        ),
+        (
+            "a link with content",
+            "it tells a size, but only files have content",
+            with(&[], linked(b'2'), &hidden("../evil")),
+        ),
+        (
+            "a directory with content",
+            "it tells a size, but only files have content",
+            with(&[], good(b'5', POSIX), &hidden("../evil")),
+        ),
+        (
+            "a pipe with content",
+            "it tells a size, but only files have content",
+            with(&[], good(b'6', POSIX), &hidden("../evil")),
+        ),
+        (
+            "a device with content",
+            "it tells a size, but only files have content",
+            with(&[], good(b'3', POSIX), &hidden("../evil")),
+        ),
         (
             "a size that the header has not",
+            "an entry has two sizes",
             with(&[(b'x', size_of(0))], good(b'0', POSIX), &hidden("../evil")),
         ),
         (
             "a prefix in a GNU header",
+            "a header has what is a prefix to some and none to others",
             with(&[], Head { prefix: b"..".to_vec(), ..good(b'0', GNU) }, b""),
         ),
         (
             "a prefix in an old header",
+            "a header has what is a prefix to some and none to others",
             with(&[], Head { prefix: b"..".to_vec(), ..good(b'0', [0; 8]) }, b""),
         ),
-        ("a header of no kind", with(&[], good(b'0', *b"ustarXYZ"), b"")),
-        ("a file with a slash", with(&[], Head::new(b'0', "good/", POSIX), b"")),
-        ("a volume", with(&[], good(b'V', GNU), b"")),
-        ("sparse in POSIX", with(&[], good(b'S', POSIX), b"")),
+        (
+            "a header of no kind",
+            "a header is of a kind that is not known",
+            with(&[], good(b'0', *b"ustarXYZ"), b""),
+        ),
+        (
+            "a file with a slash",
+            "a file's name ends with a slash",
+            with(&[], Head::new(b'0', "good/", POSIX), b""),
+        ),
+        ("a volume", "its type 'V' is not known", with(&[], good(b'V', GNU), b"")),
+        (
+            "sparse in POSIX",
+            "it is sparse in a way that is not known to all",
+            with(&[], good(b'S', POSIX), b""),
+        ),
         (
             "a key after a space",
+            "an extended header has a record with a space in its key",
             with(&[(b'x', record(" path", "../evil"))], good(b'0', POSIX), b""),
         ),
-        ("a target in a file's header", with(&[], linked(b'0'), b"x")),
-        ("a target for a file", with(&[(b'x', record("linkpath", "x"))], good(b'0', POSIX), b"")),
-        ("a star size", with(&[(b'x', record("SCHILY.realsize", "5"))], good(b'0', POSIX), b"")),
+        (
+            "a target in a file's header",
+            "it has a link's target and is none",
+            with(&[], linked(b'0'), b"x"),
+        ),
+        (
+            "a target for a file",
+            "it has a link's target and is none",
+            with(&[(b'x', record("linkpath", "x"))], good(b'0', POSIX), b""),
+        ),
+        (
+            "a star size",
+            "the extended header's 'SCHILY.realsize' is wrong: not all know what it means",
+            with(&[(b'x', record("SCHILY.realsize", "5"))], good(b'0', POSIX), b""),
+        ),
+        (
+            "a size beyond all",
+            "its size is more than any file's",
+            with(&[(b'x', record("size", &u64::MAX.to_string()))], good(b'0', POSIX), b""),
+        ),
     ];
-    for (what, bytes) in archives {
-        let said = ours(&bytes);
-        assert!(said.is_err(), "{what}: {said:?}");
+    for (what, why, bytes) in archives {
+        assert_eq!(ours(&bytes).unwrap_err(), why, "{what}");
+    }
+    // What they are made of is taken where nothing is wrong with it.
+    let long = with(&[(b'L', b"good\0".to_vec())], good(b'0', GNU), b"x");
+    let told = [path("good"), size_of(1)].concat();
+    for taken in [
+        with(&[], good(b'0', POSIX), b"x"),
+        with(&[], good(b'0', [0; 8]), b"x"),
+        with(&[(b'x', told)], good(b'0', POSIX), b"x"),
+        long,
+    ] {
+        assert_eq!(ours(&taken).unwrap().0, [line('-', 1, "good", "")]);
     }
 }
 

@@ -160,19 +160,21 @@ impl Pressed {
         Self { child: command.spawn().unwrap(), said }
     }
 
-    /// Presses Ctrl-C after each of these times; returns the status and what was said. It has to end within so
-    /// many seconds of the last.
-    fn ended(mut self, after: &[Duration], seconds: u64) -> (Option<i32>, String) {
+    /// Presses Ctrl-C after each of these times; returns the status, what was said, and whether it was still at
+    /// work when the first came. It has to end within so many seconds of the last.
+    fn ended(mut self, after: &[Duration], seconds: u64) -> (Option<i32>, String, bool) {
         let group = Pid::from_raw(self.child.id() as i32);
+        let mut ran = None;
         for time in after {
             thread::sleep(*time);
+            ran = ran.or(Some(self.child.try_wait().unwrap().is_none()));
             let _ = killpg(group, Signal::SIGINT);
         }
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
             let said = || fs::read_to_string(&self.said).unwrap_or_default();
             if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), said());
+                return (status.code(), said(), ran == Some(true));
             }
             if Instant::now() > end {
                 let _ = killpg(group, Signal::SIGKILL);
@@ -245,11 +247,12 @@ fn ran(sandbox: &Sandbox, foul: Foul) {
         return;
     }
     let start = || Pressed::start(sandbox, name, "banger-vm-exec", &[name, "true"]);
-    let (status, said) = if foul == Foul::Silent {
+    let (status, said, ran) = if foul == Foul::Silent {
         start().ended(&[second], 14)
     } else {
         start().ended(&[second, second / 2, second / 2], 3)
     };
+    assert!(ran, "{foul:?}: it ended before anybody pressed Ctrl-C: {said}");
     assert_eq!(status, Some(130), "{foul:?}: {said}");
     assert!(said.contains("it may still run in VM"), "{foul:?}: {said}");
     if foul == Foul::Silent {
@@ -272,6 +275,10 @@ fn looked(sandbox: &Sandbox, foul: Foul) {
                 let answer = timed(sandbox, "banger-vm-cp", &words, 34);
                 assert!(answer.status != 0, "{foul:?}: {}", answer.all());
                 assert!(is_clean(&answer.stderr), "{}", answer.all());
+                // The others keep it waiting, for whatever it hears of first.
+                if matches!(foul, Foul::Lies | Foul::Floods) {
+                    assert!(answer.stderr.contains("a string does not end"), "{}", answer.all());
+                }
             });
         }
     });
@@ -288,8 +295,17 @@ fn copied(sandbox: &Sandbox, foul: Foul) {
             scope.spawn(move || {
                 let label = format!("{name}-{number}");
                 let copy = Pressed::start(sandbox, &label, "banger-vm-cp", words);
-                let (status, said) = copy.ended(&[Duration::from_secs(3)], 5);
+                let (status, said, ran) = copy.ended(&[Duration::from_secs(3)], 5);
                 assert!(status != Some(0), "{foul:?} {words:?}: {said}");
+                // A lie is seen at once. A flood of what is no archive is, or comes to its place later.
+                match foul {
+                    Foul::Silent | Foul::Crawls | Foul::Drips => {
+                        assert!(ran, "{foul:?} {words:?}: nobody had pressed Ctrl-C: {said}");
+                    }
+                    Foul::Lies => assert!(!ran, "{words:?}: it goes on after a lie: {said}"),
+                    Foul::Floods => {}
+                }
+                assert!(ran || said.contains("cannot copy"), "{foul:?} {words:?}: {said}");
                 assert!(is_clean(&said), "{said}");
             });
         }

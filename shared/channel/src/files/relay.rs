@@ -3,6 +3,7 @@
 use super::{is_inside, take::Made, tree::plain_path};
 use banger_doc::{Context, Error, Result};
 use banger_tar::{Buffered, Entry, Holes, Kind, Reader, Writer, shown};
+use banger_tree::MAX_DEPTH;
 use std::io::{Read, Write};
 
 /// The most links of one stream: they are remembered.
@@ -63,7 +64,7 @@ impl Links {
         let path = plain_path(&entry.path);
         let bad = |what: &str| Error::failed(format!("'{}' in the tar stream {what}", shown(path)));
         if path != b"." && !is_inside(path) {
-            return Err(bad("leaves its directory"));
+            return Err(bad(&format!("leaves its directory, or has more than {MAX_DEPTH} names")));
         }
         // Some programs write through a link where a file of its name comes later.
         let is_link = |path: &[u8]| self.count > 0 && self.made.has(path);
@@ -74,7 +75,9 @@ impl Links {
             Kind::Hardlink => {
                 let target = plain_path(&entry.link);
                 if !is_inside(target) || self.through(target) {
-                    return Err(bad("is a hard link that leaves its directory"));
+                    return Err(bad(&format!(
+                        "is a hard link that leaves its directory, or has more than {MAX_DEPTH} names"
+                    )));
                 }
                 target
             }
@@ -255,6 +258,20 @@ mod tests {
                 assert!(!String::from_utf8_lossy(&passed).contains("evil"), "{what}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_is_too_deep_is_said_so() {
+        let passes = |depth: usize| {
+            let name = vec!["a"; depth].join("/") + "\0";
+            let long = block("././@LongLink", tar::EntryType::GNULongName, "", name.as_bytes());
+            let bytes =
+                [long, block("a", tar::EntryType::Regular, "", b""), vec![0; 1024]].concat();
+            relay(&mut bytes.as_slice(), &mut Vec::new(), Whom::Agent)
+        };
+        passes(MAX_DEPTH).unwrap();
+        let error = passes(MAX_DEPTH + 1).unwrap_err().chain();
+        assert!(error.contains("leaves its directory, or has more than 255 names"), "{error}");
     }
 
     #[test]

@@ -87,7 +87,10 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<
         Some(_) => return Err(Error::usage("the list of paths has no end")),
     };
     if let Some(bad) = paths.iter().find(|path| !is_inside(path)) {
-        return Err(Error::usage(format!("'{}' leaves the root", bad.escape_ascii())));
+        return Err(Error::usage(format!(
+            "'{}' leaves the root, or has more than {MAX_DEPTH} names",
+            bad.escape_ascii()
+        )));
     }
     let turn = match request.op {
         Op::PutFresh | Op::PutAside | Op::PutWithin | Op::Remove => Some(Turn::take(root)?),
@@ -257,7 +260,10 @@ fn unpack<S: Read>(tree: &Tree, reader: &mut BufReader<S>, how: Unpack) -> Resul
             continue;
         }
         if path != b"." && !is_inside(&path) {
-            return Err(Error::usage(format!("'{}' leaves the root", path.escape_ascii())));
+            return Err(Error::usage(format!(
+                "'{}' leaves the root, or has more than {MAX_DEPTH} names",
+                path.escape_ascii()
+            )));
         }
         let said = || format!("cannot write {}", tree.said(&path));
         let link = entry.link_name_bytes().unwrap_or_default().into_owned();
@@ -462,7 +468,7 @@ fn tar_one<W: Write>(
             header.set_entry_type(tar::EntryType::Directory);
             builder.append_data(&mut header, full, std::io::empty())?;
             if depth >= MAX_DEPTH {
-                return Err(std::io::Error::other("too deep"));
+                return Err(std::io::Error::other(format!("it has more than {MAX_DEPTH} names")));
             }
             let fd = tree.at(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
             for entry in Dir::from_fd(fd)?.iter() {

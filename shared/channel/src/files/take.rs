@@ -1,11 +1,12 @@
 //! Making files of the host from a guest's tar stream, every byte of which may be a lie.
 
 use super::{
-    is_inside,
+    Budget, is_inside,
     tree::{Item, Tree, plain_path},
 };
 use banger_doc::{Context, Error, Result};
 use banger_tar::{Buffered, Entry, Input, Kind, Reader, shown};
+use banger_tree::MAX_DEPTH;
 use std::{
     collections::HashSet,
     fs::File,
@@ -21,8 +22,6 @@ use std::{
 
 /// The most that all files may say to hold. The stream's length does not bound files with holes.
 const MOST_BYTES: u64 = 1 << 40;
-/// The most bytes of directories' paths: they are kept until all is there.
-const MOST_NAMES: u64 = 64 << 20;
 /// How many of those that were left out are named.
 const NAMED: usize = 20;
 
@@ -37,8 +36,8 @@ pub struct Take<'a> {
     pub fresh: bool,
     /// Whether owners, setuid bits and links that lead out are kept.
     pub archive: bool,
-    /// The most entries.
-    pub entries: u64,
+    /// What its entries, and the names that are kept, are taken of.
+    pub budget: &'a Budget,
     /// Set by somebody who wants no more of it.
     pub stop: Arc<AtomicBool>,
 }
@@ -89,16 +88,20 @@ impl Take<'_> {
         let mut taken = Taken::default();
         let mut dirs = Vec::new();
         let mut made = Made::default();
-        let mut names = 0;
         while reader.advance().context("cannot read the guest's stream")? {
             let entry = reader.entry();
             let below = self.below(&entry.path)?;
+            // What is left out keeps us as busy as what is made.
+            self.budget.take_entry().map_err(|most| {
+                Error::failed(format!("the guest sent more than {most} entries"))
+                    .hint("copy parts of it one by one; the guest may be hostile")
+            })?;
             if let Some(why) = self.refuses(entry, &below) {
                 taken.skip(&below, why);
                 continue;
             }
             let path = self.place(&below);
-            self.bound(entry, &mut taken)?;
+            Self::bound(entry, &mut taken)?;
             let said = || format!("cannot write '{}/{}'", root.display(), path.escape_ascii());
             if entry.kind == Kind::Hardlink {
                 let target = self.below(&entry.link)?;
@@ -120,12 +123,8 @@ impl Take<'_> {
                 made.forget(&path);
             }
             if entry.kind == Kind::Directory {
-                names += path.len() as u64;
-                if names > MOST_NAMES {
-                    return Err(Error::failed(format!(
-                        "the guest's directories have more than {MOST_NAMES} bytes of names"
-                    )));
-                }
+                // They are kept until all is there.
+                self.budget.take_name(path.len())?;
             }
             let link = entry.link.clone();
             let item = Item {
@@ -189,10 +188,14 @@ impl Take<'_> {
             asked if asked == path => Some(&b"."[..]),
             asked => path.strip_prefix(asked).and_then(|rest| rest.strip_prefix(b"/")),
         };
-        below
-            .filter(|below| *below == b"." || is_inside(below))
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| Self::nonsense("was not asked for", path))
+        below.filter(|below| *below == b"." || is_inside(below)).map(<[u8]>::to_vec).ok_or_else(
+            || {
+                Self::nonsense(
+                    &format!("was not asked for, or has more than {MAX_DEPTH} names"),
+                    path,
+                )
+            },
+        )
     }
 
     /// Returns where it belongs below the root.
@@ -215,11 +218,8 @@ impl Take<'_> {
         }
     }
 
-    fn bound(&self, entry: &Entry, taken: &mut Taken) -> Result<()> {
+    fn bound(entry: &Entry, taken: &mut Taken) -> Result<()> {
         taken.entries += 1;
-        if taken.entries > self.entries {
-            return Err(Error::failed(format!("the guest sent more than {} files", self.entries)));
-        }
         taken.bytes = taken.bytes.saturating_add(entry.size);
         if taken.bytes > MOST_BYTES {
             return Err(Error::failed(format!(

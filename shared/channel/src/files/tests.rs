@@ -1,4 +1,5 @@
 use super::*;
+use banger_tree::MAX_DEPTH;
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
@@ -168,10 +169,18 @@ fn nothing_leaves_the_root() {
     let name = root.to_str().unwrap();
     for bad in ["../evil", "/evil", "a/../../evil"] {
         let error = put(&files(), name, Put::Fresh, &[("ok", "x"), (bad, "x")]).unwrap_err();
-        assert!(error.chain().contains("leaves the root"), "{}", error.chain());
+        assert!(
+            error.chain().contains("leaves the root, or has more than 255 names"),
+            "{}",
+            error.chain()
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
-    assert!(files().hash("/", &[b"../etc/passwd"]).is_err());
+    let deep = vec!["a"; MAX_DEPTH + 1].join("/");
+    for bad in ["../etc/passwd", &deep] {
+        let error = files().hash("/", &[bad.as_bytes()]).unwrap_err().chain();
+        assert!(error.contains("leaves the root, or has more than 255 names"), "{error}");
+    }
 }
 
 #[test]
@@ -395,4 +404,26 @@ fn the_reason_at_the_end_of_a_long_sentence_stays() {
     let short = shortened(&long);
     assert!(short.starts_with("'d/d/") && short.ends_with("is too ?deep"), "{short}");
     assert!(short.chars().count() <= 500);
+}
+
+#[test]
+fn silence_ends_a_wait_before_the_time_is_over() {
+    let (short, long) = (Duration::from_millis(100), Duration::from_mins(1));
+    for (silence, time, words) in
+        [(short, long, "the guest fell silent"), (long, short, "the guest took too long")]
+    {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut stream = Timed { stream: here, end: Instant::now() + time, silence };
+        there.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        let begin = Instant::now();
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert_eq!((error.kind(), &*error.to_string()), (std::io::ErrorKind::TimedOut, words));
+        // More than is taken of it: nobody reads.
+        stream.end = Instant::now() + time;
+        let error = stream.write_all(&vec![0; 64 << 20]).unwrap_err();
+        assert_eq!((error.kind(), &*error.to_string()), (std::io::ErrorKind::TimedOut, words));
+        let took = begin.elapsed();
+        assert!(took >= short && took < Duration::from_secs(20), "{took:?}");
+    }
 }

@@ -4,6 +4,7 @@
 use super::wire::{MARK, PRESENT, is_inside};
 use banger_doc::{Context, Error, Result};
 use banger_tar::Kind as Sort;
+use banger_tree::MAX_DEPTH;
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat},
@@ -257,7 +258,9 @@ impl Tree {
     /// Gives the file at `target` below the root another name.
     pub(super) fn link(&self, target: &[u8], path: &[u8], replace: bool) -> std::io::Result<()> {
         if !is_inside(target) {
-            return Err(std::io::Error::other("a hard link that leaves the root"));
+            return Err(std::io::Error::other(format!(
+                "a hard link that leaves the root, or has more than {MAX_DEPTH} names"
+            )));
         }
         let (from, file) = self.parent(target)?;
         let (dir, name) = split(path);

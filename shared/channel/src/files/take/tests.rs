@@ -22,7 +22,13 @@ fn files() -> Files<'static> {
 
 fn take<'a>(asked: &'a str, name: &'a str) -> Take<'a> {
     let (asked, name) = (asked.as_bytes(), name.as_bytes());
-    Take { asked, name, fresh: true, archive: false, entries: 1000, stop: Arc::default() }
+    let budget = Box::leak(Box::new(of(1000)));
+    Take { asked, name, fresh: true, archive: false, budget, stop: Arc::default() }
+}
+
+/// A budget of so many entries.
+fn of(entries: u64) -> Budget {
+    Budget::of(std::time::Duration::from_mins(5), u64::MAX, 64 << 20, entries)
 }
 
 /// A stream with what the builder refuses to make.
@@ -235,7 +241,15 @@ fn what_does_not_end_is_cut_off() {
         take("t", ".").unpack(from, &fresh).unwrap_err().chain()
     };
     let many: Vec<_> = (0..2000).map(|_| ("t/a", Regular, "")).collect();
-    assert!(unpack(&mut stream(&many).as_slice()).contains("more than 1000 files"));
+    assert!(unpack(&mut stream(&many).as_slice()).contains("more than 1000 entries"));
+    // What is left out counts, and so does what the command took before.
+    let left_out: Vec<_> = (0..2000).map(|_| ("t/a", Fifo, "")).collect();
+    assert!(unpack(&mut stream(&left_out).as_slice()).contains("more than 1000 entries"));
+    let shared = of(10);
+    (0..9).for_each(|_| shared.take_entry().unwrap());
+    let one = Take { budget: &shared, ..take("t", ".") };
+    one.unpack(&mut stream(&many[..1]).as_slice(), &fresh).unwrap();
+    assert!(one.unpack(&mut stream(&many[..1]).as_slice(), &fresh).is_err());
 
     let mut long = tar::Header::new_gnu();
     long.set_entry_type(EntryType::GNULongName);
@@ -292,9 +306,10 @@ fn what_does_not_end_is_cut_off() {
     for _ in 0..20 {
         all = Box::new(all.chain(std::io::Cursor::new(one.repeat(1000))));
     }
-    let many = Take { entries: 1_000_000, ..take("t", ".") };
+    let budget = of(1_000_000);
+    let many = Take { budget: &budget, ..take("t", ".") };
     let error = many.unpack(&mut all, &fresh).unwrap_err().chain();
-    assert!(error.contains("bytes of names"), "{error}");
+    assert!(error.contains("more than 64 MiB of memory"), "{error}");
     fs::remove_dir_all(fresh.join("d".repeat(250))).unwrap();
 
     let cut = stream(&[("t/a", Regular, "0123456789")]);
@@ -304,6 +319,24 @@ fn what_does_not_end_is_cut_off() {
 
 #[test]
 fn nobody_else_may_write_what_a_guest_made_writable_for_all() {
+    // The mask is the whole process's, so each stands in one of its own.
+    let Ok(expected) = std::env::var("BANGER_TEST_MODES") else {
+        for (mask, modes) in [("022", "755 644"), ("077", "700 600"), ("002", "775 664")] {
+            let output = Command::new("sh")
+                .args(["-c", "umask $0; exec \"$@\"", mask])
+                .arg(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "files::take::tests::nobody_else_may_write_what_a_guest_made_writable_for_all",
+                ])
+                .env("BANGER_TEST_MODES", modes)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && said.contains("1 passed"), "{mask}: {said}");
+        }
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     for (path, kind, mode) in [("tree", Directory, 0o777), ("tree/file", Regular, 0o4666)] {
@@ -318,10 +351,8 @@ fn nobody_else_may_write_what_a_guest_made_writable_for_all() {
     }
     let stream = tar.into_inner().unwrap();
     let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
-    let mask = umask();
     take("tree", "plain").unpack(&mut stream.as_slice(), dir.path()).unwrap();
-    assert_eq!(mode("plain"), 0o777 & !mask);
-    assert_eq!(mode("plain/file"), 0o666 & !mask);
+    assert_eq!(format!("{:o} {:o}", mode("plain"), mode("plain/file")), expected);
     // As with tar -p, for who asks for all of it.
     let all = Take { archive: true, ..take("tree", "archive") };
     all.unpack(&mut stream.as_slice(), dir.path()).unwrap();
