@@ -8,7 +8,7 @@ use std::{
 };
 
 fn run(shell: &str, word: &str) -> Output {
-    Command::new(shell).args(["-c", &format!("printf %s {word}")]).output().unwrap()
+    Command::new(shell).args(["-c", &format!("printf %s {word}")]).output().expect("a shell")
 }
 
 #[test]
