@@ -23,6 +23,8 @@ use std::{
 
 /// How deep indexes may be nested.
 const MAX_DEPTH: u32 = 2;
+/// The most bytes of a platform that somebody would type.
+const PLATFORM: usize = 64;
 
 /// Where an image comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -454,11 +456,14 @@ impl Puller {
         if self.platform.distance(platform).is_some() {
             return Ok(());
         }
-        Err(Error::failed(format!("the image is made for {platform}, not for {}", self.platform))
-            .hint(format!(
-                "pull it with '--platform {}' if that is meant",
-                shell_word(platform.to_string())
-            )))
+        let error =
+            Error::failed(format!("the image is made for {platform}, not for {}", self.platform));
+        let name = platform.to_string();
+        Err(if name.len() > PLATFORM {
+            error.hint(OTHERS)
+        } else {
+            error.hint(format!("pull it with '--platform {}' if that is meant", shell_word(name)))
+        })
     }
 }
 
