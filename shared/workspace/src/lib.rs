@@ -23,6 +23,7 @@ mod record;
 mod remotes;
 mod scratch;
 mod send;
+mod sides;
 mod source;
 mod status;
 mod store;
