@@ -1,6 +1,8 @@
 //! What `banger-workspace-export` prints and what counts as exported by it; patches are tested in
 //! `shared/workspace` and in the flows.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use banger_channel::bridge;
 use banger_tests::{Answer, Running, Sandbox, program};
 use serde_json::json;
@@ -43,7 +45,7 @@ impl World {
         let world = Self { sandbox, _running: running };
         let make = "git init -q repo; cd repo; seq 9 >a; echo README >b; git add -A; \
                     git -c user.name=A -c user.email=a@b commit -qm one; echo mine >>b";
-        world.shell(make);
+        world.shell(make).ok();
         let prepare = program("banger-workspace-prepare");
         let (repository, guest) = (world.at("repo"), world.at("guest/repo"));
         let words = ["web", &repository, "--guest-path", &guest];
