@@ -16,6 +16,8 @@ mod guest;
 mod host;
 mod index;
 mod load;
+mod mails;
+mod mbox;
 mod names;
 mod path;
 mod plan;

@@ -1,6 +1,7 @@
 //! What went into a guest and what it has now, as two trees of git's side by side.
 
 use crate::{
+    bring::bring,
     git::Git,
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
@@ -8,7 +9,7 @@ use crate::{
     path::{join, parents, shown},
     record::Folder,
     scratch::Scratch,
-    status::{inner_changes, look, no_workspace},
+    status::{head_commit, inner_changes, look, no_workspace},
     store::Store,
 };
 use banger_channel::files::Files;
@@ -33,11 +34,13 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
+    /// Why the guest's commits are not all in the scratch, where they were asked for.
+    broken: Option<String>,
 }
 
 impl Sides {
-    /// Looks at the guest of the workspace whose record lies in `dir`.
-    pub(crate) fn look(dir: &Path, files: &Files<'_>) -> Result<Self> {
+    /// Looks at the guest of the workspace whose record lies in `dir`; `with_commits` brings those of its HEAD.
+    pub(crate) fn look(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
         if crate::read(dir)?.is_none() {
             return Err(no_workspace());
         }
@@ -50,7 +53,15 @@ impl Sides {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
                 .hint("somebody removed it there"));
         }
-        let scratch = store.scratch()?;
+        let mut broken = None;
+        let scratch = if with_commits {
+            let tips = head_commit(&look.position).into_iter().collect();
+            let mut brought = bring(files, &record, &store, &tips)?;
+            broken = brought.broken.pop_first().map(|(_, why)| why);
+            brought.scratch
+        } else {
+            store.scratch()?
+        };
         let keeps = store.keeps_mode();
         let whole =
             guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
@@ -69,6 +80,18 @@ impl Sides {
         if inner > 0 {
             notes.push(format!("changes to {inner} files of submodules are not in the patch"));
         }
+        let in_the_way = |path: &&Vec<u8>| {
+            let is_module = given.get(*path).is_some_and(|given| given.sort == Sort::Module);
+            let inside = join(path, b"");
+            let next = changed.range(inside.clone()..).next();
+            is_module && next.is_some_and(|(next, _)| next.starts_with(&inside))
+        };
+        for path in changed.keys().filter(in_the_way) {
+            let path = shown(path);
+            notes.push(format!(
+                "'{path}' was a submodule and is files now: 'git apply' takes that where nothing lies at '{path}'"
+            ));
+        }
         let kept = kept.first().map(|first| {
             let (first, count) = (shown(first), kept.len());
             let what = if count == 1 {
@@ -78,7 +101,7 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
-        Ok(Self { folder, record, store, scratch, look, base, tree, whole, notes, kept })
+        Ok(Self { folder, record, store, scratch, look, base, tree, whole, notes, kept, broken })
     }
 
     /// Returns a way to call git on both.
@@ -86,22 +109,37 @@ impl Sides {
         self.store.git_for_guest(Some(&self.scratch))
     }
 
-    /// Says how many references beside that of the guest's branch moved: what is taken out is files.
-    pub(crate) fn other_references(&self) -> usize {
-        let position = self.exported(String::new()).position;
+    /// Returns the commit of the guest's HEAD, which is there with all it leads to.
+    pub(crate) fn head(&self) -> Result<Option<String>> {
+        match &self.broken {
+            None => Ok(head_commit(&self.look.position)),
+            Some(why) => Err(Error::failed(format!("cannot read the guest's commits: {why}"))
+                .hint("without '--commits' a patch of its files is made")),
+        }
+    }
+
+    /// Returns the tree without anything in it.
+    pub(crate) fn empty_tree(&self) -> Result<String> {
+        let index = self.scratch.path().join("empty");
+        self.git_for_guest().env("GIT_INDEX_FILE", &index).text(["write-tree"])
+    }
+
+    /// Says how many references lead to what is not out once `commits`, and that of HEAD, are.
+    pub(crate) fn other_references(&self, commits: &BTreeSet<String>) -> usize {
+        let position = self.exported(String::new(), commits).position;
         let refs = self.look.position.refs.iter();
         refs.filter(|(name, oid)| position.refs.get(*name) != Some(oid)).count()
     }
 
-    /// Ends the look at the guest: returns what is to be written down when `tree` is out, and removes the
-    /// scratch.
-    pub(crate) fn handover(self, tree: String) -> Result<Handover> {
-        let exported = self.exported(tree);
+    /// Ends the look at the guest: returns what is to be written down when `tree` is out, and `commits` beside that
+    /// of HEAD are, and removes the scratch.
+    pub(crate) fn handover(self, tree: String, commits: &BTreeSet<String>) -> Result<Handover> {
+        let exported = self.exported(tree, commits);
         self.scratch.remove()?;
         Ok(Handover { folder: self.folder, record: self.record, exported })
     }
 
-    fn exported(&self, tree: String) -> Exported {
+    fn exported(&self, tree: String, commits: &BTreeSet<String>) -> Exported {
         let now = &self.look.position;
         // Other branches are not in a patch, so they stay as they were given.
         let mut position = self.record.given.clone();
@@ -110,6 +148,8 @@ impl Sides {
         if let Some(oid) = now.refs.get(&name) {
             position.refs.insert(name, oid.clone());
         }
+        let out = now.refs.iter().filter(|(_, oid)| commits.contains(*oid));
+        position.refs.extend(out.map(|(name, oid)| (name.clone(), oid.clone())));
         position.index_sha256.clone_from(&now.index_sha256);
         Exported { tree, position, unix_ms: clock_ms() }
     }

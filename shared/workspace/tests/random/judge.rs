@@ -560,7 +560,11 @@ impl Clean {
         let _ = git(&dir, &["clean", "-ffdq", if untracked { "-X" } else { "-x" }]);
         // Submodules are in an index alone. This one is of what lies there, with the patch; the checkout's own
         // stays as it is until the files are patched.
-        let script = "i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
+        let script = "if grep -aq '^deleted file mode 160000' ../patch; then
+              # Where it is to become files, somebody has to put a submodule aside, and is told so.
+              git ls-files -s | sed -n 's/^160000 [^ ]* .\t//p' | while read -r m; do rm -rf \"$m\"; mkdir \"$m\"; done
+            fi
+            i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
             git ls-files -z -c -o --exclude-standard | grep -zv '/$' |
             GIT_INDEX_FILE=$PWD/../index git update-index --add --remove -z --stdin
             GIT_INDEX_FILE=$PWD/../index git apply --cached --allow-empty ../patch

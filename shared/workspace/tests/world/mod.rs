@@ -118,6 +118,17 @@ impl World {
         patch
     }
 
+    /// Exports mails to the commit that was prepared, and returns them.
+    pub fn mails(&self) -> Vec<u8> {
+        let base_commit = Some("prepared".to_owned());
+        let want = Want { base_commit, commits: true, ..Want::default() };
+        let mut export = Export::make(&self.vm(), &self.files(), &want).unwrap();
+        let mut mails = Vec::new();
+        export.patch.read_to_end(&mut mails).unwrap();
+        export.done().unwrap();
+        mails
+    }
+
     /// Says what would be lost with the guest, in words.
     pub fn unexported(&self) -> Vec<String> {
         self.work().into_iter().map(|work| work.words).collect()
