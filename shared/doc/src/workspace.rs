@@ -282,6 +282,92 @@ impl Document for WorkspaceExport {
     const SCHEMA: &'static str = "banger.workspace-export/1";
 }
 
+/// `banger.workspace-apply/1`: a guest's work was put onto a checkout of the host's, or would be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspaceApply {
+    /// Absolute path in the guest.
+    pub guest_path: String,
+    /// Absolute path of the checkout.
+    pub host_path: String,
+    /// Whether the files were changed; with `--check`, and where anything is in conflict, none was.
+    pub is_applied: bool,
+    /// Whether the guest's work counts as exported by this.
+    pub is_exported: bool,
+    /// What changed on the host, or would.
+    pub changes: Vec<Change>,
+    /// Those of these paths that were merged with what the host changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<String>,
+    /// Why nothing can be put there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspaceApply {
+    const SCHEMA: &'static str = "banger.workspace-apply/1";
+}
+
+/// A path that host and guest do not agree on.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Conflict {
+    /// Path below the root; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    pub path: String,
+    /// What it is about.
+    pub kind: ConflictKind,
+    /// The same in words, as git says it.
+    pub words: String,
+    /// The places where both changed the same lines, as git marks them; cut off where that is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunks: Option<String>,
+}
+
+/// What host and guest do not agree on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictKind {
+    /// Both changed the same lines.
+    Content,
+    /// Both changed what cannot be merged as text.
+    Binary,
+    /// Each has a file there that did not go in.
+    AddAdd,
+    /// One changed what the other deleted.
+    ModifyDelete,
+    /// The guest renamed what the host deleted, or something else has the new name.
+    RenameDelete,
+    /// A link on one side, a file or another link on the other.
+    Types,
+    /// A file on the host that git does not track.
+    Untracked,
+    /// A directory, a file in the place of one, or a pipe or a device.
+    InTheWay,
+    /// Staged changes on the host.
+    Staged,
+    /// Names that differ in case alone, where case does not count.
+    Case,
+}
+
+impl ConflictKind {
+    /// Returns the word that git has for it, or would have.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Binary => "binary",
+            Self::AddAdd => "add/add",
+            Self::ModifyDelete => "modify/delete",
+            Self::RenameDelete => "rename/delete",
+            Self::Types => "distinct types",
+            Self::Untracked => "untracked",
+            Self::InTheWay => "file/directory",
+            Self::Staged => "staged",
+            Self::Case => "case",
+        }
+    }
+}
+
 /// `banger.workspace-status/1`: what host and guest have that the other lacks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct WorkspaceStatus {

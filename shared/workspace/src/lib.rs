@@ -5,6 +5,7 @@
 //! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
+mod apply;
 mod attributes;
 mod copy;
 mod export;
@@ -33,6 +34,7 @@ mod unit;
 mod walk;
 mod wish;
 
+pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
 pub use host::head_of;
 pub use index::check_index;

@@ -22,6 +22,7 @@ pub(crate) struct Sides {
     pub(crate) record: Workspace,
     pub(crate) store: Store,
     pub(crate) scratch: Scratch,
+    pub(crate) given: Tree,
     pub(crate) look: Look,
     /// What went in, as it lies on the host: without what a sparse checkout leaves out there and the guest made.
     pub(crate) base: String,
@@ -78,7 +79,7 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
-        Ok(Self { folder, record, store, scratch, look, base, tree, whole, notes, kept })
+        Ok(Self { folder, record, store, scratch, given, look, base, tree, whole, notes, kept })
     }
 
     /// Returns a way to call git on both.

@@ -312,7 +312,7 @@ pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {
     changes.iter().map(|(path, how)| Change { path: shown(path), how: how.word().into() }).collect()
 }
 
-fn head_commit(position: &Position) -> Option<String> {
+pub(crate) fn head_commit(position: &Position) -> Option<String> {
     match position.head.strip_prefix("ref: ") {
         Some(name) => position.refs.get(name.trim()).cloned(),
         None => Some(position.head.clone()).filter(|head| crate::git::is_oid(head)),
