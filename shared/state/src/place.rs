@@ -142,4 +142,6 @@ pub const TREE: &[&str] = &[
     "vms/NAME/workspace/told",
     "vms/NAME/workspace/repo.git/",
     "vms/NAME/workspace/local/",
+    "vms/NAME/workspace/applied/",
+    "vms/NAME/workspace/applying.json",
 ];

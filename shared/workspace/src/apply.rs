@@ -12,7 +12,7 @@ mod work;
 
 use crate::{host::Dir, path::shown, sides::Sides, status::head_commit};
 use banger_channel::files::Files;
-use banger_doc::{Change, Context, Error, Result, WorkspaceApply};
+use banger_doc::{Change, ConflictKind, Context, Error, Result, WorkspaceApply, shell_word};
 use banger_state::{Lock, clock_ms};
 use checkout::Checkout;
 use judge::{Judge, Verdict};
@@ -260,19 +260,18 @@ pub fn refusal(vm: &str, document: &WorkspaceApply) -> Error {
 }
 
 fn hint(vm: &str, document: &WorkspaceApply) -> String {
-    use banger_doc::ConflictKind::Staged;
-    let vm = banger_doc::shell_word(vm);
-    if document.conflicts.iter().all(|conflict| conflict.kind == Staged) {
-        let root = banger_doc::shell_word(&document.host_path);
+    if document.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Staged) {
+        let root = shell_word(&document.host_path);
         return format!("'git -C {root} commit' or 'git -C {root} restore --staged .', then again");
     }
+    let vm = shell_word(vm);
     format!("'banger workspace export {vm} --output FILE' brings it out as a patch")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_doc::{Conflict, ConflictKind};
+    use banger_doc::Conflict;
 
     #[test]
     fn a_refusal_says_what_helps() {
@@ -290,7 +289,7 @@ mod tests {
         };
         let error = refusal("web", &document);
         assert!(error.to_string().contains("1 path is in conflict; nothing was changed"));
-        let root = banger_doc::shell_word("/home/me/my repo");
+        let root = shell_word("/home/me/my repo");
         assert!(error.hint_text().unwrap().starts_with(&format!("'git -C {root} commit'")));
         document.conflicts.push(conflict(ConflictKind::Content));
         assert!(refusal("web", &document).hint_text().unwrap().contains("workspace export web"));

@@ -22,13 +22,13 @@ use std::{
     time::Instant,
 };
 
-/// What else git may be in the middle of, by the file that says so: what it is, and what ends it.
-const BUSY: &[(&str, &str, &str)] = &[
-    ("MERGE_HEAD", "a merge", "merge"),
-    ("rebase-merge", "a rebase", "rebase"),
-    ("rebase-apply", "a rebase", "rebase"),
-    ("CHERRY_PICK_HEAD", "a cherry-pick", "cherry-pick"),
-    ("REVERT_HEAD", "a revert", "revert"),
+/// What git may be in the middle of, by the file that says so.
+const BUSY: &[(&str, &str)] = &[
+    ("MERGE_HEAD", "a merge"),
+    ("rebase-merge", "a rebase"),
+    ("rebase-apply", "a rebase"),
+    ("CHERRY_PICK_HEAD", "a cherry-pick"),
+    ("REVERT_HEAD", "a revert"),
 ];
 
 /// What lies at a path.
@@ -137,10 +137,10 @@ impl Checkout {
         let Some(repository) = &self.repository else { return Ok(()) };
         let root = self.root.path();
         let at = shell_word(root);
-        if let Some((_, what, verb)) = BUSY.iter().find(|(name, ..)| repository.has(name)) {
+        if let Some((_, what)) = BUSY.iter().find(|(name, _)| repository.has(name)) {
             return Err(Error::conflict(format!("{what} is going on in '{}'", root.display()))
                 .hint(format!(
-                    "'git -C {at} {verb} --abort' or '--continue' ends it; then again"
+                    "'git -C {at} status' says how to end it; then again"
                 )));
         }
         if repository.has("index.lock") {

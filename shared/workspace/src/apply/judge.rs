@@ -541,7 +541,7 @@ impl Judge<'_> {
             return Ok(());
         }
         let words = ["ls-tree", "-r", "-z", "--name-only", &self.sides.whole];
-        let answer = self.sides.git().run(words, b"")?;
+        let answer = self.sides.git_for_guest().run(words, b"")?;
         let fold = |path: &[u8]| String::from_utf8_lossy(path).to_lowercase();
         let mut names: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
         for path in split_zero(&answer) {

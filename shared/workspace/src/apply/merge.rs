@@ -72,7 +72,7 @@ impl Merger {
             input.extend_from_slice(path);
             input.push(0);
         }
-        let attributes = sides.git().work_tree(&sides.scratch.tree());
+        let attributes = sides.git_for_guest().work_tree(&sides.scratch.tree());
         let answer = attributes.run(["check-attr", "-z", "--stdin", "merge"], &input)?;
         let mut fields = split_zero(&answer);
         while let (Some(path), Some(_), Some(value)) = (fields.next(), fields.next(), fields.next())

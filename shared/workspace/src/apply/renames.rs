@@ -46,7 +46,7 @@ pub(super) fn renamed_on_host(
     }
     let store = &sides.store;
     let seen = [store.dir.clone(), store.local.clone(), copies.path().to_owned()];
-    let git = sides.git().jailed(seen, Some(sides.scratch.path()));
+    let git = sides.git_for_guest().jailed(seen, Some(sides.scratch.path()));
     let oids = git.run(["hash-object", "-w", "--no-filters", "--stdin-paths"], names.as_bytes())?;
     let oids = String::from_utf8_lossy(&oids).into_owned();
     let tree = |name: &str, lines: &[u8]| {

@@ -59,7 +59,7 @@ impl Work {
         let words = words.iter().copied();
         let words = words.chain([sides.record.prepared_tree.as_str(), sides.whole.as_str()]);
         let answer =
-            sides.git().run(words, b"").context("cannot compare what went in and what is there")?;
+            sides.git_for_guest().run(words, b"").context("cannot compare what went in and what is there")?;
         let (changes, renamed, targets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut work = Self { changes, renamed, modules: Vec::new(), tree, targets };
         let mut fields = split_zero(&answer);
