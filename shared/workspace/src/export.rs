@@ -31,7 +31,7 @@ pub struct Want {
 
 /// A patch that was made and waits to be handed over.
 pub struct Export {
-    handover: Handover,
+    handover: Option<Handover>,
     /// The patch.
     pub patch: File,
     /// Its size, in bytes.
@@ -58,7 +58,7 @@ impl Export {
     /// Makes the patch of all the guest changed. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>, want: &Want) -> Result<Self> {
         let sides = Sides::look(dir, files)?;
-        let git = sides.git();
+        let git = sides.git_for_guest();
         let (base, tree, base_commit) = match &want.base_commit {
             None => (sides.base.clone(), sides.tree.clone(), None),
             Some(asked) => {
@@ -101,13 +101,14 @@ impl Export {
         }
         let (guest_path, host_path) =
             (sides.record.guest_path.clone(), sides.record.host_path.clone());
-        let handover = sides.handover(tree)?;
+        // How much changed is no work.
+        let handover = Some(sides.handover(tree)?).filter(|_| !want.stat);
         Ok(Self { handover, patch, size_bytes, base_commit, changes, notes, guest_path, host_path })
     }
 
     /// Writes down that the patch was handed over.
     pub fn done(self) -> Result<()> {
-        self.handover.done()
+        self.handover.map_or(Ok(()), Handover::done)
     }
 }
 

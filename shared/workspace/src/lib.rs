@@ -7,6 +7,8 @@
 
 mod apply;
 mod attributes;
+#[cfg_attr(not(test), allow(dead_code, reason = "what needs it follows"))]
+mod bring;
 mod copy;
 mod export;
 mod git;

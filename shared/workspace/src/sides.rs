@@ -83,7 +83,7 @@ impl Sides {
     }
 
     /// Returns a way to call git on both.
-    pub(crate) fn git(&self) -> Git {
+    pub(crate) fn git_for_guest(&self) -> Git {
         self.store.git_for_guest(Some(&self.scratch))
     }
 
@@ -160,6 +160,7 @@ fn lying<'a>(
     }
     let tree = |name: &str, from: &str, words: &[&str], input: &[u8]| {
         let git = git.clone().env("GIT_INDEX_FILE", scratch.path().join(name));
+        let git = git.work_tree(&scratch.tree());
         git.run(["read-tree", from], b"")?;
         git.run(["update-index", "-z"].iter().chain(words), input)?;
         git.text(["write-tree", "--missing-ok"])

@@ -223,7 +223,7 @@ pub fn status(
     Ok(status)
 }
 
-/// Says which local edits of the host's went in: a patch to the commit has them too.
+/// Says which local edits of the host's went in: only a patch to the commit has them.
 fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let git = store.git_for_guest(None);
@@ -231,10 +231,14 @@ fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
     let what = match edits.len() {
-        1 => format!("'{first}' went in with a local edit"),
-        count => format!("{count} files, as '{first}', went in with local edits"),
+        1 => format!("'{first}' went in with a local edit of the host's, which is"),
+        count => {
+            format!(
+                "{count} files, as '{first}', went in with local edits of the host's, which are"
+            )
+        }
     };
-    Ok(Some(format!("{what} of the host's, which the patch holds too")))
+    Ok(Some(format!("{what} in no patch but one with '--base-commit prepared'")))
 }
 
 /// Returns what the host changed since it was prepared; files are read until `end`.

@@ -139,9 +139,7 @@ impl Checkout {
         let at = shell_word(root);
         if let Some((_, what)) = BUSY.iter().find(|(name, _)| repository.has(name)) {
             return Err(Error::conflict(format!("{what} is going on in '{}'", root.display()))
-                .hint(format!(
-                    "'git -C {at} status' says how to end it; then again"
-                )));
+                .hint(format!("'git -C {at} status' says how to end it; then again")));
         }
         if repository.has("index.lock") {
             let lock = repository.host.git.join(b"index.lock");

@@ -58,8 +58,10 @@ impl Work {
             ["diff-tree", "-r", "-z", "-M", "--raw", "--full-index", "--ignore-submodules=none"];
         let words = words.iter().copied();
         let words = words.chain([sides.record.prepared_tree.as_str(), sides.whole.as_str()]);
-        let answer =
-            sides.git_for_guest().run(words, b"").context("cannot compare what went in and what is there")?;
+        let answer = sides
+            .git_for_guest()
+            .run(words, b"")
+            .context("cannot compare what went in and what is there")?;
         let (changes, renamed, targets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut work = Self { changes, renamed, modules: Vec::new(), tree, targets };
         let mut fields = split_zero(&answer);
