@@ -46,8 +46,9 @@ pub use visible::{console_line, shows, visible, visible_text, without_colours};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
 pub use vmm::Vmm;
 pub use workspace::{
-    AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
-    WorkspacePlan, WorkspaceStatus,
+    AtStop, Change, Exported, Kept, Position, Pulled, PulledRef, PushedRef, Work, WorkKind,
+    Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan, WorkspacePull, WorkspacePush,
+    WorkspaceStatus,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -6,7 +6,6 @@
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
 mod attributes;
-#[cfg_attr(not(test), allow(dead_code, reason = "what needs it follows"))]
 mod bring;
 mod copy;
 mod export;
@@ -15,13 +14,17 @@ mod given;
 mod guest;
 mod host;
 mod index;
+mod kept;
 mod load;
 mod names;
+mod offer;
 mod path;
 mod plan;
 mod prepare;
+mod pull;
 mod ready;
 mod record;
+mod refs;
 mod remotes;
 mod scratch;
 mod send;
@@ -32,11 +35,14 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod wip;
 mod wish;
 
 pub use export::{Export, Want};
 pub use host::head_of;
 pub use index::check_index;
+pub use kept::{Keeper, Over, remove_kept};
+pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
 pub use record::read;
 pub use status::{
