@@ -7,7 +7,6 @@
 
 mod apply;
 mod attributes;
-#[cfg_attr(not(test), allow(dead_code, reason = "what needs it follows"))]
 mod bring;
 mod copy;
 mod export;
@@ -16,13 +15,17 @@ mod given;
 mod guest;
 mod host;
 mod index;
+mod kept;
 mod load;
 mod names;
+mod offer;
 mod path;
 mod plan;
 mod prepare;
+mod pull;
 mod ready;
 mod record;
+mod refs;
 mod remotes;
 mod scratch;
 mod send;
@@ -34,12 +37,15 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod wip;
 mod wish;
 
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
 pub use host::head_of;
 pub use index::check_index;
+pub use kept::{Keeper, Over, remove_kept};
+pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
 pub use record::read;
 pub use status::{

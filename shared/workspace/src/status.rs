@@ -4,6 +4,7 @@ use crate::{
     git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
+    kept::still_kept,
     load::read_item,
     path::{parents, shown},
     plan,
@@ -391,24 +392,31 @@ pub(crate) fn unexported(
         return Ok(Vec::new());
     }
     let exported = record.exported.as_ref();
+    let pulled = still_kept(record);
     let known: Vec<&Position> =
         [Some(&record.given), record.next.as_ref(), exported.map(|e| &e.position)]
             .into_iter()
             .flatten()
+            .chain(pulled.iter().map(|pulled| &pulled.position))
             .collect();
     let mut moved = moved_from(record, &known, &look.position);
     moved.extend(look.left.iter().cloned());
     let mut staged = BTreeMap::new();
     let is_as_given = |known: &Position| known.index_sha256 == look.position.index_sha256;
-    if !is_as_given(&record.given) && !record.next.as_ref().is_some_and(is_as_given) {
+    if !is_as_given(&record.given)
+        && !record.next.as_ref().is_some_and(is_as_given)
+        && !pulled.iter().any(|pulled| is_as_given(&pulled.position))
+    {
         staged = guest::staged_only(store, look)?;
     }
     let mut is_same = look.changes.is_empty();
-    if !staged.is_empty() || (exported.is_some() && !is_same) {
+    let has_left = exported.is_some() || pulled.iter().any(|pulled| pulled.tree.is_some());
+    if !staged.is_empty() || (has_left && !is_same) {
         let scratch = store.scratch()?;
         let tree =
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
         is_same |= exported.is_some_and(|exported| tree == exported.tree);
+        is_same |= pulled.iter().any(|pulled| pulled.tree.as_ref() == Some(&tree));
         let git = store.git_for_guest(Some(&scratch));
         let listed = git.run(["ls-tree", "-r", "-z", &tree], b"")?;
         let listed: BTreeMap<&[u8], &[u8]> = split_zero(&listed).filter_map(path_and_oid).collect();
