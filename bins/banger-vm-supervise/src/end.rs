@@ -1,6 +1,7 @@
 //! How a run ended, and writing it down.
 
-use crate::{disks::Disks, log::CappedLog, stub::VmmEnd};
+use crate::{log::CappedLog, stub::VmmEnd};
+use banger_disks::Disks;
 use banger_doc::{Context, Error, Exit, Reason, Result, Vmm, Workspace};
 use banger_guest::place::MARK;
 use banger_machine::{Event, Kvm};
@@ -60,8 +61,9 @@ pub(crate) struct End {
 /// is tried, whatever became of the others.
 pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     let disks_clean = end.disks.as_ref().is_some_and(|disks| {
-        Disks::take_back(log);
-        disks.check(log)
+        let mut say = |words: &str| log.say(words);
+        disks.take_back(&mut say);
+        disks.check(&mut say)
     });
     // What a VM's own control groups are called is all that is needed of it.
     if let Ok(vm) = folder.vm()

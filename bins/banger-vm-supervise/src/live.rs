@@ -3,7 +3,6 @@
 
 use crate::{
     clock::{self, HostClock},
-    disks::Disks,
     end::{End, Stage, clear_run, forget_work},
     halt,
     life::{Act, Heard, Life, REAP_LIMIT},
@@ -15,6 +14,7 @@ use crate::{
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
+use banger_disks::Disks;
 use banger_doc::{
     Booted, Context, Desire, Error, HostPorts, IN_GUEST, Phase, Process, Refused, Result, Running,
     Wanted,
@@ -119,7 +119,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let console = CappedLog::fresh(place::VM_CONSOLE, CONSOLE_LIMIT)?;
     let console = end.console.insert(console);
     let until = start.begun + limit(start.folder);
-    let disks = end.disks.insert(Disks::take()?);
+    let disks = end.disks.insert(Disks::take(Path::new("."))?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
     forget_work()?;
