@@ -3,7 +3,7 @@
 
 use crate::{
     clock::{self, HostClock},
-    end::{End, Stage, clear_run, forget_work},
+    end::{End, Stage, clear_run},
     halt,
     life::{Act, Heard, Life, REAP_LIMIT},
     log::{CONSOLE_LIMIT, CappedLog},
@@ -122,7 +122,6 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let disks = end.disks.insert(Disks::take(Path::new("."))?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
-    forget_work()?;
     fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)

@@ -1,6 +1,6 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
-//! Reads the guest's files through the VM's channel and leaves them, their index and references
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, and leaves them, their index and references
 //! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
@@ -52,7 +52,6 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
-    vm.must_run()?;
     let want = Want {
         base_commit: args.base_commit,
         stat: args.stat,

@@ -46,7 +46,7 @@ pub use visible::{console_line, shows, visible, visible_text, without_colours};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
 pub use vmm::Vmm;
 pub use workspace::{
-    AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
+    Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
     WorkspacePlan, WorkspaceStatus,
 };
 

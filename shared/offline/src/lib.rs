@@ -14,5 +14,5 @@ mod session;
 mod view;
 
 pub use serve::serve;
-pub use session::files;
+pub use session::{Source, files};
 pub use view::{Disks, View};

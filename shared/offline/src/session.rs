@@ -19,6 +19,7 @@ use nix::{
 };
 use std::{
     cell::RefCell,
+    fmt,
     fs::File,
     io::IoSlice,
     os::{
@@ -41,28 +42,58 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long the reader may take to end once nobody asks any more; then it is left to end with this program.
 const END: Duration = Duration::from_millis(200);
 
-/// Returns the files of a VM: from its agent while it runs, else from its disks. Which of the two is decided by the
-/// first thing that is asked; from disks on no run begins before this, and every answer, has gone.
+/// Returns the files of a VM: from its agent while it runs, else from its disks, which are opened when something is
+/// asked. No run begins before this, and every answer, has gone.
 pub fn files(vm: &VmFolder, budget: Budget) -> Files<'static> {
-    let (vm, end) = (vm.clone(), budget.clone());
-    let session: RefCell<Option<Session>> = RefCell::new(None);
-    Files::new(budget, move || {
-        let mut session = session.borrow_mut();
-        if session.is_none() {
-            let status = vm.status()?;
-            if status == Status::Running {
-                let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
-                return connect(&path, port::FILES, CONNECT.min(end.left()?))
-                    .with_context(|| format!("cannot reach the guest of VM '{}'", vm.name()));
-            }
-            *session = Some(Session::open(&vm, status)?);
+    let (source, end) = (Source::of(vm), budget.clone());
+    let of_disks = source.reads_disks();
+    let files = Files::new(budget, move || source.stream(CONNECT.min(end.left()?)));
+    if of_disks { files.of_disks() } else { files }
+}
+
+/// Who has the files of a VM.
+pub struct Source {
+    vm: VmFolder,
+    is_running: bool,
+    session: RefCell<Option<Session>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("is_running", &self.is_running).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Says who it is now: the VM's agent if it runs, else who reads its disks.
+    pub fn of(vm: &VmFolder) -> Self {
+        let is_running = matches!(vm.status(), Ok(Status::Running));
+        Self { vm: vm.clone(), is_running, session: RefCell::new(None) }
+    }
+
+    /// Says whether it is disks that are read.
+    pub fn reads_disks(&self) -> bool {
+        !self.is_running
+    }
+
+    /// Opens a stream of the files service. `limit` is how long a guest has to let itself be asked.
+    pub fn stream(&self, limit: Duration) -> Result<UnixStream> {
+        let vm = &self.vm;
+        if self.is_running {
+            let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
+            return connect(&path, port::FILES, limit)
+                .with_context(|| format!("cannot reach the files of VM '{}'", vm.name()))
+                .map_err(|error| {
+                    error.or_hint(format!("'banger vm logs {}' shows what it is at", vm.name()))
+                });
         }
-        let failed = || format!("cannot read the disks of VM '{}'", vm.name());
-        session.as_ref().map_or_else(
-            || Err(Error::failed("nobody reads")),
-            |session| session.stream().with_context(failed),
-        )
-    })
+        let mut session = self.session.borrow_mut();
+        let session = match &mut *session {
+            Some(session) => session,
+            none => none.insert(Session::open(vm)?),
+        };
+        session.stream().with_context(|| format!("cannot read the disks of VM '{}'", vm.name()))
+    }
 }
 
 /// A reader of the disks of one VM.
@@ -72,12 +103,17 @@ struct Session {
 }
 
 impl Session {
-    fn open(vm: &VmFolder, status: Status) -> Result<Self> {
+    fn open(vm: &VmFolder) -> Result<Self> {
+        let name = vm.name();
+        let status = vm.status()?;
+        if status == Status::Running {
+            return Err(Error::conflict(format!("VM '{name}' was started at this moment"))
+                .hint("try again"));
+        }
         if status.is_live() {
             // Neither has it an agent that answers, nor are its disks at rest.
             vm.must_run()?;
         }
-        let name = vm.name();
         if status == Status::Created {
             return Err(Error::conflict(format!(
                 "VM '{name}' has never run, so it holds no files"
