@@ -87,9 +87,6 @@ pub struct Workspace {
     pub untracked_left: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
-    /// What was found right before the VM was last stopped; gone once it is started again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_stop: Option<AtStop>,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
     /// the configuration are read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -224,15 +221,6 @@ impl Work {
     pub fn list(all: &[Self]) -> String {
         all.iter().map(|work| work.words.as_str()).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// What was found right before a VM was stopped.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct AtStop {
-    /// What would be lost; empty if nothing.
-    pub unexported: Vec<Work>,
-    /// When, in milliseconds since 1970.
-    pub unix_ms: u64,
 }
 
 /// `banger.workspace-plan/1`: what a prepare would give a guest.
@@ -398,13 +386,13 @@ pub struct WorkspaceStatus {
     pub guest_path: String,
     /// Absolute path on the host.
     pub host_path: String,
-    /// Whether the guest could be asked; without it only the record made at stop is known.
+    /// Whether the VM runs; else its disks were read.
     pub is_live: bool,
-    /// Whether it is known what the guest holds.
+    /// Whether it is known what the guest holds; not where disks cannot be read.
     pub is_known: bool,
     /// What would be lost with the VM; empty if nothing.
     pub unexported: Vec<Work>,
-    /// What the guest changed since it was prepared; listed only with `is_live`.
+    /// What the guest changed since it was prepared.
     pub guest_changes: Vec<Change>,
     /// The commit that is HEAD in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,10 +48,7 @@ pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
 pub use record::read;
-pub use status::{
-    Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,
-    status,
-};
+pub use status::{Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status};
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };

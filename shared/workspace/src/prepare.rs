@@ -209,7 +209,6 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         files: load.files,
         untracked_left: load.untracked_left,
         prepared_unix_ms: clock_ms(),
-        at_stop: None,
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
         tools_allowed: false,
         tools_refused: None,
