@@ -10,7 +10,6 @@ use crate::{
 use banger_channel::files::Files;
 use banger_doc::{Change, Context, Error, Result};
 use std::{
-    collections::BTreeSet,
     fs::File,
     io::{Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -61,26 +60,27 @@ impl std::fmt::Debug for Export {
 impl Export {
     /// Makes the patch, or the mails, of all the guest did. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>, want: &Want) -> Result<Self> {
-        let sides = Sides::look(dir, files, want.commits)?;
+        let look = if want.commits { Sides::with_commits } else { Sides::look };
+        let mut sides = look(dir, files)?;
         let git = sides.git_for_guest();
         let patch = tempfile::tempfile_in(dir).context("cannot make a file for the patch")?;
         let mut notes = sides.notes.clone();
         let made = if want.commits {
-            mails_of(&sides, want, &patch, &mut notes)?
+            mails_of(&mut sides, want, &patch, &mut notes)?
         } else {
             patch_of(&sides, want, &patch, &mut notes)?
         };
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
         let changes = changes(&differences(&git, &made.base, &made.tree)?);
-        let others = sides.other_references(&made.commits);
+        let others = sides.other_references();
         if others > 0 && !want.stat {
             notes.push(format!("commits on {others} other branches or tags are not in the patch"));
         }
         let (guest_path, host_path) =
             (sides.record.guest_path.clone(), sides.record.host_path.clone());
         // How much changed is no work.
-        let handover = Some(sides.handover(made.out, &made.commits)?).filter(|_| !want.stat);
+        let handover = Some(sides.handover(made.out)?).filter(|_| !want.stat);
         let base_commit = made.base_commit;
         Ok(Self { handover, patch, size_bytes, base_commit, changes, notes, guest_path, host_path })
     }
@@ -98,8 +98,6 @@ struct Made {
     tree: String,
     /// What is out once it is.
     out: String,
-    /// Commits that are out beside it.
-    commits: BTreeSet<String>,
     base_commit: Option<String>,
 }
 
@@ -132,11 +130,11 @@ fn patch_of(sides: &Sides, want: &Want, file: &File, notes: &mut Vec<String>) ->
         common.iter().chain(form).copied().chain([base.as_str(), tree.as_str()]).collect();
     let copy = file.try_clone().context("cannot copy a descriptor")?;
     sides.git_for_guest().to_file(&words, copy).context("cannot make the patch")?;
-    Ok(Made { base, out: tree.clone(), tree, commits: BTreeSet::new(), base_commit })
+    Ok(Made { base, out: tree.clone(), tree, base_commit })
 }
 
 /// Makes mails of the guest's commits, and of the rest.
-fn mails_of(sides: &Sides, want: &Want, file: &File, notes: &mut Vec<String>) -> Result<Made> {
+fn mails_of(sides: &mut Sides, want: &Want, file: &File, notes: &mut Vec<String>) -> Result<Made> {
     let record = &sides.record;
     if !record.is_repository {
         return Err(Error::usage(format!(
@@ -155,8 +153,8 @@ fn mails_of(sides: &Sides, want: &Want, file: &File, notes: &mut Vec<String>) ->
     notes.extend(mails.notes);
     let base_commit = record.base_commit.clone();
     let base = base_commit.clone().map_or_else(|| sides.empty_tree(), Ok)?;
-    let (tree, out, commits) = (mails.sum, sides.whole.clone(), mails.commits);
-    Ok(Made { base, tree, out, commits, base_commit })
+    sides.told = mails.commits;
+    Ok(Made { base, tree: mails.sum, out: sides.whole.clone(), base_commit })
 }
 
 /// Finds the commit that is asked for; none if that is the one that was prepared, and there was none.

@@ -202,13 +202,13 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         prepared_tree: load.prepared_tree.clone(),
         given: load.position.clone(),
         exported: None,
+        pulled: same.map(|same| same.pulled.clone()).unwrap_or_default(),
         tree_file: String::new(),
         next_tree_file: None,
         next: None,
         files: load.files,
         untracked_left: load.untracked_left,
         prepared_unix_ms: clock_ms(),
-        at_stop: None,
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
         tools_allowed: false,
         tools_refused: None,
@@ -303,8 +303,8 @@ fn refuse_to_overwrite(
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
-        if before.exported.is_some() {
-            next = "it was exported; '--force' overwrites it";
+        if before.exported.is_some() || !before.pulled.is_empty() {
+            next = "it was exported or pulled; '--force' overwrites it";
         }
     }
     Err(Error::conflict(format!(

@@ -23,6 +23,7 @@ pub(crate) struct Sides {
     pub(crate) record: Workspace,
     pub(crate) store: Store,
     pub(crate) scratch: Scratch,
+    pub(crate) given: Tree,
     pub(crate) look: Look,
     /// What went in, as it lies on the host: without what a sparse checkout leaves out there and the guest made.
     pub(crate) base: String,
@@ -34,13 +35,24 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
+    /// Commits that go out one by one.
+    pub(crate) told: BTreeSet<String>,
     /// Why the guest's commits are not all in the scratch, where they were asked for.
     broken: Option<String>,
 }
 
 impl Sides {
-    /// Looks at the guest of the workspace whose record lies in `dir`; `with_commits` brings those of its HEAD.
-    pub(crate) fn look(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
+    /// Looks at the guest of the workspace whose record lies in `dir`.
+    pub(crate) fn look(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        Self::make(dir, files, false)
+    }
+
+    /// The same, with the commits that the guest's HEAD leads to in the scratch.
+    pub(crate) fn with_commits(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        Self::make(dir, files, true)
+    }
+
+    fn make(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
         if crate::read(dir)?.is_none() {
             return Err(no_workspace());
         }
@@ -101,7 +113,21 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
-        Ok(Self { folder, record, store, scratch, look, base, tree, whole, notes, kept, broken })
+        Ok(Self {
+            folder,
+            record,
+            store,
+            scratch,
+            given,
+            look,
+            base,
+            tree,
+            whole,
+            notes,
+            kept,
+            told: BTreeSet::new(),
+            broken,
+        })
     }
 
     /// Returns a way to call git on both.
@@ -124,22 +150,22 @@ impl Sides {
         self.git_for_guest().env("GIT_INDEX_FILE", &index).text(["write-tree"])
     }
 
-    /// Says how many references lead to what is not out once `commits`, and that of HEAD, are.
-    pub(crate) fn other_references(&self, commits: &BTreeSet<String>) -> usize {
-        let position = self.exported(String::new(), commits).position;
+    /// Says how many references lead to what is not out with the files: that of HEAD is.
+    pub(crate) fn other_references(&self) -> usize {
+        let position = self.exported(String::new()).position;
         let refs = self.look.position.refs.iter();
         refs.filter(|(name, oid)| position.refs.get(*name) != Some(oid)).count()
     }
 
-    /// Ends the look at the guest: returns what is to be written down when `tree` is out, and `commits` beside that
-    /// of HEAD are, and removes the scratch.
-    pub(crate) fn handover(self, tree: String, commits: &BTreeSet<String>) -> Result<Handover> {
-        let exported = self.exported(tree, commits);
+    /// Ends the look at the guest: returns what is to be written down when `tree` is out, and removes the
+    /// scratch.
+    pub(crate) fn handover(self, tree: String) -> Result<Handover> {
+        let exported = self.exported(tree);
         self.scratch.remove()?;
         Ok(Handover { folder: self.folder, record: self.record, exported })
     }
 
-    fn exported(&self, tree: String, commits: &BTreeSet<String>) -> Exported {
+    fn exported(&self, tree: String) -> Exported {
         let now = &self.look.position;
         // Other branches are not in a patch, so they stay as they were given.
         let mut position = self.record.given.clone();
@@ -148,7 +174,7 @@ impl Sides {
         if let Some(oid) = now.refs.get(&name) {
             position.refs.insert(name, oid.clone());
         }
-        let out = now.refs.iter().filter(|(_, oid)| commits.contains(*oid));
+        let out = now.refs.iter().filter(|(_, oid)| self.told.contains(*oid));
         position.refs.extend(out.map(|(name, oid)| (name.clone(), oid.clone())));
         position.index_sha256.clone_from(&now.index_sha256);
         Exported { tree, position, unix_ms: clock_ms() }

@@ -566,7 +566,7 @@ impl Clean {
             fi
             i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
             git ls-files -z -c -o --exclude-standard | grep -zv '/$' |
-            GIT_INDEX_FILE=$PWD/../index git update-index --add --remove -z --stdin
+            GIT_INDEX_FILE=$PWD/../index git update-index --ignore-skip-worktree-entries --add --remove -z --stdin
             GIT_INDEX_FILE=$PWD/../index git apply --cached --allow-empty ../patch
             git apply --allow-empty ../patch && mv ../index $i";
         fs::write(top.join("patch"), patch).unwrap();
