@@ -213,6 +213,7 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     }
     random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
+    commits_come_out_as_mails(&world);
     what_was_not_exported_stays(&world);
 }
 
@@ -380,6 +381,40 @@ fn what_was_not_exported_stays(world: &World) {
     world.guest.run("vm-kill", &["web"]).ok();
     world.guest.run("vm-delete", &["web"]).fails(4, "it is not known whether");
     world.guest.run("vm-delete", &["--lose-work", "web"]).ok();
+}
+
+/// Commits come out as mails, and the work of a VM that is gone is there still.
+fn commits_come_out_as_mails(world: &World) {
+    let setup = "git init -q; seq 9 >a; seq 9 >b; git add -A; git commit -qm one; echo mine >>b";
+    let top = world.repository("mails", setup);
+    world.prepare(&top, &["--force"]).ok();
+    world.guest.says(
+        "git config user.name Grace; git config user.email grace@example.org; sed -i s/5/five/ a; \
+         git commit -qam 'Say five' -m 'And why.'; git checkout -qb lines; echo n >n; git add n; \
+         git commit -qm 'Add n'; git gc -q; echo more >>n",
+    );
+    let export = program("banger-workspace-export");
+    let printed = world.guest.sandbox.raw(&export, &["web", "--commits"]);
+    let last = printed.ok().stderr.lines().last().unwrap_or_default().to_owned();
+    assert!(last.contains("printing does not count"), "{last}");
+    let print = last.split('\'').find(|part| part.contains("exports --print"));
+    let copy =
+        print.and_then(|line| line.rsplit(' ').next()).expect("where its copy is").to_owned();
+    let status = || world.guest.run("workspace-status", &["web", "--check"]);
+    status().fails(4, "commits on 'lines'");
+    fs::write(top.join("mbox"), &printed.stdout).expect("mails");
+    let log = world.shell(
+        &top,
+        "host",
+        "git am -q ../mbox; git status --short; git log --format='%an: %s' -n 3; cat n",
+    );
+    assert_eq!(log, " M b\nbanger: uncommitted work\nGrace: Add n\nGrace: Say five\nn\nmore\n");
+    let marked = world.guest.sandbox.raw(&export, &["web", "--commits", "--mark"]);
+    assert_eq!(marked.ok().stdout, printed.stdout);
+    world.nothing_to_lose();
+    let exports = program("banger-workspace-exports");
+    let again = world.guest.sandbox.raw(exports, &["--print", &copy]);
+    assert_eq!(again.ok().stdout, printed.stdout);
 }
 
 /// Either side is killed at moments spread over a prepare and an export. `BANGER_MOMENTS` says how

@@ -202,7 +202,7 @@ fn an_output_that_is_no_file_is_refused_before_the_guest_is_asked() {
     assert_eq!(world.unexported(), 0);
 }
 
-/// Field line W3: commits are no nameless diff.
+/// Commits are no nameless diff.
 #[test]
 fn commits_come_as_mails() {
     let world = World::new();

@@ -109,7 +109,7 @@ fn there_may_be_commits_alone_or_the_rest_alone_or_nothing() {
     taken(ONE, "git checkout -q --detach; echo 1 >>a; git commit -qam detached; echo u >u");
 }
 
-/// Field line W3: what was one nameless diff.
+/// What is not staged stays where it is.
 #[test]
 fn mails_apply_beside_local_edits_that_went_in() {
     let setup = &format!("{ONE}; echo mine >>b; echo staged >s; git add s; echo untracked >u");

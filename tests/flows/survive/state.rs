@@ -54,6 +54,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-workspace-prepare", &["web", "."]),
     ("banger-workspace-apply", &["web"]),
     ("banger-workspace-export", &["web", "--output", "x"]),
+    ("banger-workspace-exports", &[]),
     ("banger-workspace-status", &["web"]),
 ];
 
