@@ -1,12 +1,12 @@
 //! Stops VMs in order: their guests shut down, their disks come to rest.
 //!
-//! Runs `banger-workspace-status` for a VM with a workspace, so that it is known afterwards what it
+//! Runs `banger-workspace-status` for a VM with workspaces, so that it is known afterwards what it
 //! holds. Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
 
 use banger_cli::{Out, Program, interrupt, is_called};
 use banger_doc::{Desire, Error, Name, Reason, Result, Status, View, Wanted, WorkspaceStatus};
 use banger_stages::{Line, Stages};
-use banger_state::{State, VmFolder, Watch, place, process_of};
+use banger_state::{State, VmFolder, Watch, process_of};
 use std::{
     process::ExitCode,
     sync::{Mutex, PoisonError},
@@ -119,8 +119,9 @@ const ENDED: f32 = 0.9;
 /// Has it written down what the guest holds that was not exported. A guest that cannot be asked, or does not
 /// answer within `limit`, is stopped all the same; then deleting it takes `--lose-work`.
 fn write_down_work(folder: &VmFolder, line: &Line, limit: Duration) {
-    let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
-    if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
+    // What cannot be listed is said by who looks at it.
+    let has_none = folder.workspaces().is_ok_and(|all| all.is_empty());
+    if has_none || !matches!(folder.status(), Ok(Status::Running)) {
         return;
     }
     line.enter("asking what it holds");

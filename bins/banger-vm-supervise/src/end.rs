@@ -4,7 +4,9 @@ use crate::{disks::Disks, log::CappedLog, stub::VmmEnd};
 use banger_doc::{Context, Error, Exit, Reason, Result, Vmm, Workspace};
 use banger_guest::place::MARK;
 use banger_machine::{Event, Kvm};
-use banger_state::{VmFolder, clock_s, place, read_document, rewrite_document, write_document};
+use banger_state::{
+    VmFolder, clock_s, place, read_document, rewrite_document, workspaces, write_document,
+};
 use banger_tree::remove_tree_if_there;
 use nix::sys::signal::Signal;
 use std::{fs, io::ErrorKind, path::Path, time::Duration};
@@ -117,16 +119,19 @@ pub(crate) fn clear_run() -> Result<()> {
     remove_tree_if_there(Path::new(place::VM_RUN)).context("cannot clear 'run'")
 }
 
-/// Forgets what the last stop found of a workspace: the guest that is about to run changes it, and an end
+/// Forgets what the last stop found of each workspace: the guest that is about to run changes it, and an end
 /// that could not look at it again must not count as one that did.
 pub(crate) fn forget_work() -> Result<()> {
-    let path = Path::new(place::VM_WORKSPACE_DOCUMENT);
-    // What cannot be read tells nobody anything.
-    let Ok(mut workspace) = read_document::<Workspace>(path) else { return Ok(()) };
-    if workspace.at_stop.take().is_none() {
-        return Ok(());
+    for folder in workspaces(Path::new(""))? {
+        let path = folder.join(place::WORKSPACE_DOCUMENT);
+        // What cannot be read tells nobody anything.
+        let Ok(mut workspace) = read_document::<Workspace>(&path) else { continue };
+        if workspace.at_stop.take().is_some() {
+            rewrite_document(&path, &workspace)
+                .context("cannot forget what the last stop found")?;
+        }
     }
-    rewrite_document(path, &workspace).context("cannot forget what the last stop found")
+    Ok(())
 }
 
 /// Puts the end into a reason and a sentence.

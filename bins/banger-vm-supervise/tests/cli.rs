@@ -58,8 +58,8 @@ fn a_run_that_cannot_begin_is_written_down_and_leaves_nothing() {
 fn a_start_forgets_what_the_last_stop_found() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
-    let path = sandbox.vm("web").join("workspace/workspace.json");
-    fs::create_dir(path.parent().unwrap()).unwrap();
+    let path = sandbox.vm("web").join("workspaces/0123456789abcdef/workspace.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     let record = |more: &str| {
         format!(
             r#"{{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/x","is_repository":false,

@@ -1,14 +1,14 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
 //! Reads the guest's files through the VM's channel and leaves them, their index and references
-//! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
+//! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspaces/ID/` that it was
 //! handed over. Without `--output` its stdout is the patch, also on failure.
 
 use banger_cli::{Out, Screen, note};
 use banger_config::Config;
 use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
-use banger_state::{State, place};
-use banger_workspace::{Export, Want, budget, files_of, or_more_time};
+use banger_state::State;
+use banger_workspace::{Export, Want, budget, files_of, folder, or_more_time};
 use std::{
     fs::{self, File},
     io::{IsTerminal, Write},
@@ -38,6 +38,9 @@ struct Args {
     /// Say that what is printed is kept elsewhere, so that it counts as exported
     #[arg(long, conflicts_with_all = ["output", "stat"])]
     mark: bool,
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
     /// The commit that the patch is to apply to, instead of the one that was prepared
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
     vm.must_run()?;
     let want = Want {
         base_commit: args.base_commit,
@@ -60,7 +64,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());
-    let made = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want);
+    let made = Export::make(&dir, &files, &want);
     let mut export = made.map_err(|error| or_more_time(error, &budget))?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     let Some(output) = args.output else {

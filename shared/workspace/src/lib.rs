@@ -8,6 +8,7 @@
 mod attributes;
 mod copy;
 mod export;
+mod folders;
 mod git;
 mod given;
 mod guest;
@@ -33,9 +34,10 @@ mod walk;
 mod wish;
 
 pub use export::{Export, Want};
+pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
 pub use host::head_of;
 pub use index::check_index;
-pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
+pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
 pub use record::read;
 pub use status::{
     Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,

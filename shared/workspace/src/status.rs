@@ -1,6 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
+    folders::{folder, folders, records},
     git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
@@ -71,6 +72,8 @@ pub enum Stake {
     Work(Vec<Work>),
     /// It has a workspace, and it is not known what is in it; why.
     Unknown(String),
+    /// It has several workspaces, and something is at stake in these, by their places in the guest.
+    Several(Vec<(String, Stake)>),
 }
 
 impl Stake {
@@ -91,23 +94,67 @@ impl Stake {
                 ),
                 format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
             ),
+            Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
+                format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
+                format!(
+                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
+                     patch can hold, 'banger vm cp' the rest"
+                ),
+            ),
+            Self::Several(all) => (
+                format!(
+                    "it is not known whether VM '{vm}' holds work that was not exported: {}",
+                    in_each(all)
+                ),
+                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+            ),
         };
         Err(Error::conflict(message).hint(next))
     }
 }
 
-/// Says what would be lost if this VM were deleted now.
-pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    let Some(record) = record::read(&dir)? else { return Ok(Stake::Nothing) };
+/// Says what is at stake in each of several workspaces.
+fn in_each(all: &[(String, Stake)]) -> String {
+    let words = all.iter().map(|(path, one)| match one {
+        Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
+        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
+    let mut records = records(vm)?;
+    if guest_path.is_some() {
+        let asked = folder(vm, guest_path)?;
+        records.retain(|(dir, _)| *dir == asked);
+    }
+    let budget = budget(vm, time)?;
+    let is_one = records.len() == 1;
+    let mut found = Vec::new();
+    for (dir, record) in records {
+        let stake = stake_of(vm, &dir, &record, &budget)?;
+        if is_one {
+            return Ok(stake);
+        }
+        if stake != Stake::Nothing {
+            found.push((record.guest_path, stake));
+        }
+    }
+    Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
+}
+
+/// Says what would be lost of one workspace.
+fn stake_of(vm: &VmFolder, dir: &Path, record: &Workspace, budget: &Budget) -> Result<Stake> {
     match vm.status()? {
-        Status::Running => match guest_work(&dir, &files_of(vm, budget(vm, time)?)) {
+        Status::Running => match guest_work(dir, &files_of(vm, budget.clone())) {
             Ok(work) if work.is_empty() => Ok(Stake::Nothing),
             Ok(work) => Ok(Stake::Work(work)),
             Err(error) => Ok(Stake::Unknown(error.chain())),
         },
         Status::Created => Ok(Stake::Nothing),
-        _ => Ok(match at_stop(vm, &record)? {
+        _ => Ok(match at_stop(vm, record)? {
             Some(found) if found.unexported.is_empty() => Stake::Nothing,
             Some(found) => Stake::Work(found.unexported),
             None => Stake::Unknown("it did not end by a 'banger vm stop' that could ask".into()),
@@ -129,25 +176,26 @@ pub fn at_stop(vm: &VmFolder, record: &Workspace) -> Result<Option<AtStop>> {
     Ok((wanted && ended.is_some() && is_down).then(|| found.clone()))
 }
 
-/// Writes down what a VM holds that was not exported, right before it is stopped. Nothing is
-/// written down, and an older record is gone, if that cannot be told within `time`.
-pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<Option<AtStop>> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    if record::read(&dir)?.is_none() {
-        return Ok(None);
-    }
+/// Writes down what each workspace of a VM holds that was not exported, right before it is stopped. Nothing is
+/// written down of one, and an older record is gone, if that cannot be told within `time`.
+pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<()> {
+    let dirs = folders(vm)?;
     let budget = budget(vm, time)?;
-    let write = |at_stop: Option<AtStop>| -> Result<()> {
-        let folder = Folder::open(&dir, budget.left()?)?;
+    let write = |dir: &Path, at_stop: Option<AtStop>| -> Result<()> {
+        let folder = Folder::open(dir, budget.left()?)?;
         let Some(mut record) = folder.record()? else { return Ok(()) };
         record.at_stop = at_stop;
         folder.write(&record)
     };
-    write(None)?;
-    let unexported = guest_work(&dir, &files_of(vm, budget.clone()))?;
-    let found = AtStop { unexported, unix_ms: clock_ms() };
-    write(Some(found.clone()))?;
-    Ok(Some(found))
+    // All of them first: there may be no time to come to the last one.
+    dirs.iter().try_for_each(|dir| write(dir, None))?;
+    let record = |dir: &Path| {
+        let unexported = guest_work(dir, &files_of(vm, budget.clone()))?;
+        write(dir, Some(AtStop { unexported, unix_ms: clock_ms() }))
+    };
+    // One that cannot be looked at keeps none of the others from it.
+    let done: Vec<Result<()>> = dirs.iter().map(|dir| record(dir)).collect();
+    done.into_iter().collect()
 }
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
