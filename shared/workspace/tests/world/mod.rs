@@ -84,6 +84,8 @@ impl World {
         Wish {
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
+            is_named: true,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
@@ -140,7 +142,7 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
+        banger_workspace::status(&self.vm(), &self.files(), true, &[]).unwrap().unexported
     }
 }
 
