@@ -1,6 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
+    folders::{folder, records},
     git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
@@ -66,6 +67,8 @@ pub enum Stake {
     Work(Vec<Work>),
     /// It has a workspace, and it is not known what is in it; why.
     Unknown(String),
+    /// It has several workspaces, and something is at stake in these, by their places in the guest.
+    Several(Vec<(String, Stake)>),
 }
 
 impl Stake {
@@ -86,18 +89,63 @@ impl Stake {
                 ),
                 format!("'banger workspace status {vm}' looks at it again"),
             ),
+            Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
+                format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
+                format!(
+                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
+                     patch can hold, 'banger vm cp' the rest"
+                ),
+            ),
+            Self::Several(all) => (
+                format!(
+                    "it is not known whether VM '{vm}' holds work that was not exported: {}",
+                    in_each(all)
+                ),
+                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+            ),
         };
         Err(Error::conflict(message).hint(next))
     }
 }
 
-/// Says what would be lost if this VM were deleted now, whether it runs or not.
-pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    if record::read(&dir)?.is_none() || vm.status()? == Status::Created {
+/// Says what is at stake in each of several workspaces.
+fn in_each(all: &[(String, Stake)]) -> String {
+    let words = all.iter().map(|(path, one)| match one {
+        Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
+        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
+    let mut records = records(vm)?;
+    if guest_path.is_some() {
+        let asked = folder(vm, guest_path)?;
+        records.retain(|(dir, _)| *dir == asked);
+    }
+    let budget = budget(vm, time)?;
+    let is_one = records.len() == 1;
+    let mut found = Vec::new();
+    for (dir, record) in records {
+        let stake = stake_of(vm, &dir, &budget)?;
+        if is_one {
+            return Ok(stake);
+        }
+        if stake != Stake::Nothing {
+            found.push((record.guest_path, stake));
+        }
+    }
+    Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
+}
+
+/// Says what would be lost of one workspace.
+fn stake_of(vm: &VmFolder, dir: &Path, budget: &Budget) -> Result<Stake> {
+    if vm.status()? == Status::Created {
         return Ok(Stake::Nothing);
     }
-    Ok(match guest_work(&dir, &files_of(vm, budget(vm, time)?)) {
+    Ok(match guest_work(dir, &files_of(vm, budget.clone())) {
         Ok(work) if work.is_empty() => Stake::Nothing,
         Ok(work) => Stake::Work(work),
         Err(error) => Stake::Unknown(error.chain()),

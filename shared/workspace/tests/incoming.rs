@@ -47,6 +47,8 @@ fn prepare_as_told() {
     let wish = Wish {
         path: told("WATCHED_PATH").unwrap(),
         guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
+        is_named: true,
+        user: None,
         mode: if told("WATCHED_FULL").is_some() {
             WorkspaceMode::FullCopy
         } else {

@@ -84,6 +84,8 @@ impl World {
         Wish {
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
+            is_named: true,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
