@@ -310,6 +310,12 @@ impl random::Bed for Far<'_> {
         if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
     }
 
+    fn mails(&self) -> Result<Vec<u8>, String> {
+        let words = ["--mark", "--commits", "--base-commit", "prepared", "web"];
+        let answer = self.world.guest.sandbox.raw(program("banger-workspace-export"), &words);
+        if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
+    }
+
     fn keeps(&self, unexported: &[String]) {
         if unexported.is_empty() {
             self.world.nothing_to_lose();

@@ -18,6 +18,8 @@ use std::{
 
 /// The most commits that mails are made of.
 const MAX_COMMITS: usize = 20_000;
+/// The most bytes of all of these, which are kept in memory.
+const MAX_WORDS: u64 = 64 << 20;
 /// Whose the mail of what is not committed is.
 const WHO: &str = "banger <banger@localhost>";
 /// What else brings commits.
@@ -98,7 +100,11 @@ pub(crate) fn write(sides: &Sides, all: bool, file: &File) -> Result<Mails> {
         "--encode-email-headers",
         range.as_str(),
     ];
-    git.to_file(words, copy).context("cannot make mails of the guest's commits")?;
+    // No rules of a work tree's count.
+    sides
+        .git_for_guest()
+        .to_file(words, copy)
+        .context("cannot make mails of the guest's commits")?;
     let written = mbox::write(raw, file, &oids).context("cannot write the mails")?;
     match oids.len() - written {
         0 => {}
@@ -188,6 +194,14 @@ fn read(git: &Git, words: &[&str]) -> Result<Vec<Commit>> {
     let oids: Vec<String> = listed.lines().map(ToOwned::to_owned).collect();
     if oids.len() > MAX_COMMITS {
         let many = format!("the guest has {} commits; mails are made of {MAX_COMMITS}", oids.len());
+        return Err(Error::failed(many).hint(HINT));
+    }
+    let sizes = git.run(["cat-file", "--batch-check=%(objectsize)"], lines(&oids).as_bytes())?;
+    let sizes = String::from_utf8_lossy(&sizes).into_owned();
+    let size: u64 = sizes.lines().filter_map(|size| size.parse::<u64>().ok()).sum();
+    if size > MAX_WORDS {
+        let many =
+            format!("the guest's commits have {size} bytes of messages; {MAX_WORDS} are read");
         return Err(Error::failed(many).hint(HINT));
     }
     let answer = git.run(["cat-file", "--batch"], lines(&oids).as_bytes())?;

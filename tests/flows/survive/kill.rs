@@ -223,8 +223,11 @@ fn an_export_survives_a_kill_anywhere() {
             let answer =
                 sandbox.run(stage.program("banger-workspace-export"), &["web", "--output", file]);
             // Whatever became of it, what is there is all of it, and what counts is there.
-            let record = fs::read_to_string(sandbox.vm("web").join("workspace/workspace.json"));
-            let counts = record.expect("a record").contains("\"exported\"");
+            let folders = fs::read_dir(sandbox.vm("web").join("workspaces")).expect("a folder");
+            let records = folders.flatten().map(|one| one.path().join("workspace.json"));
+            let record: String =
+                records.map(|path| fs::read_to_string(path).expect("a record")).collect();
+            let counts = record.contains("\"exported\"");
             let is_whole = |path: &std::path::Path| {
                 fs::read_to_string(path).is_ok_and(|text| text.ends_with("@@ -0,0 +1 @@\n+n\n"))
             };

@@ -528,6 +528,34 @@ fn missing(dir: &Path, oids: &BTreeSet<&str>, more: &str) -> BTreeSet<String> {
 impl Clean {
     /// Applies a patch to a checkout of the commit.
     pub(super) fn make(top: &Path, base: Option<&str>, patch: &[u8]) -> Result<Self, String> {
+        Self::checkout(top, base)?;
+        apply(top, patch).map_err(|words| format!("to the commit, {words}"))?;
+        Ok(Self::of(&top.join("clean")))
+    }
+
+    /// Has git make commits of mails on a checkout of the commit.
+    pub(super) fn mailed(top: &Path, base: Option<&str>, mails: &[u8]) -> Result<Self, String> {
+        Self::checkout(top, base)?;
+        let dir = top.join("clean");
+        fs::write(top.join("mbox"), mails).unwrap();
+        if !mails.is_empty() {
+            let words = ["-c", "user.name=A", "-c", "user.email=a@b", "am", "-q", "../mbox"];
+            let output = command(&dir, &words).stderr(Stdio::piped()).output().unwrap();
+            if !output.status.success() {
+                let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(format!("the mails are not taken: {words}"));
+            }
+        }
+        Ok(Self::of(&dir))
+    }
+
+    fn of(dir: &Path) -> Self {
+        let view = View::of(dir);
+        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
+        Self { files: view.files, objects }
+    }
+
+    fn checkout(top: &Path, base: Option<&str>) -> Result<(), String> {
         let dir = top.join("clean");
         let _ = fs::remove_dir_all(&dir);
         git(top, &["clone", "-q", "--no-checkout", "--shared", "--template=", "host", "clean"])
@@ -536,12 +564,10 @@ impl Clean {
             git(&dir, &["checkout", "-q", "--detach", base])
                 .ok_or_else(|| format!("{base} cannot be checked out"))?;
         } else {
+            let _ = git(&dir, &["symbolic-ref", "HEAD", "refs/heads/none"]);
             let _ = git(&dir, &["read-tree", "--empty"]);
         }
-        apply(top, patch).map_err(|words| format!("to the commit, {words}"))?;
-        let view = View::of(&dir);
-        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
-        Ok(Self { files: view.files, objects })
+        Ok(())
     }
 
     /// Keeps the host's checkout as it lies.
@@ -578,9 +604,7 @@ impl Clean {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("as it lies, the patch does not apply: {words}"));
         }
-        let view = View::of(&dir);
-        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
-        Ok(Self { files: view.files, objects })
+        Ok(Self::of(&dir))
     }
 }
 
