@@ -208,7 +208,7 @@ fn an_export_survives_a_kill_anywhere() {
     let make = "git init -q repo; cd repo; seq 9 >a; git add a; git -c user.name=A -c user.email=a@b commit -qm one; echo mine >>a";
     sandbox.raw("/bin/sh", &["-ec", make]).ok();
     guest.run("workspace-prepare", &["web", "repo"]).ok();
-    guest.says("echo guest >>repo/a; echo n >repo/n");
+    guest.says("echo guest >>a; echo n >n");
     guest.run("vm-stop", &["web"]).ok();
     let file = sandbox.dir().join("work.patch");
     let file = file.to_str().expect("text");
