@@ -108,12 +108,14 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
     let root = root_of(&args.path);
     let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
+        vm: args.vm.to_string(),
         path: args.path.clone(),
         guest_path: args.guest_path.clone().unwrap_or(usual),
         mode: args.mode,
         branch: args.branch.clone(),
         from: args.from.clone(),
         include_untracked: args.include_untracked,
+        include: Vec::new(),
         force: args.force,
         trusted: args.trust_git_dir.iter().cloned().chain(before.unwrap_or_default()).collect(),
         configured: Config::load()?.git_dirs(),

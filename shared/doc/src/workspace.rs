@@ -176,6 +176,9 @@ pub enum WorkKind {
     More,
 }
 
+/// How much work a sentence names.
+const MOST_SAID: usize = 8;
+
 impl Work {
     /// Returns work of a sort, with its words.
     pub fn new(kind: WorkKind, words: impl Into<String>) -> Self {
@@ -200,9 +203,23 @@ impl Work {
         Self { count: Some(count as u64), ..self }
     }
 
-    /// Returns the words of several.
+    /// Returns the words of several, as one says them: not all if there are many, and not that a branch is
+    /// checked out whose commits are named.
     pub fn list(all: &[Self]) -> String {
-        all.iter().map(|work| work.words.as_str()).collect::<Vec<_>>().join(", ")
+        let is_said = |work: &Self| {
+            work.kind == WorkKind::Head
+                && all.iter().any(|other| {
+                    other.kind == WorkKind::Commits && other.reference == work.reference
+                })
+        };
+        let mut said: Vec<&str> =
+            all.iter().filter(|work| !is_said(work)).map(|work| work.words.as_str()).collect();
+        let more = said.len().saturating_sub(MOST_SAID);
+        if more <= 1 {
+            return said.join(", ");
+        }
+        said.truncate(MOST_SAID);
+        format!("{}, ... and {more} more", said.join(", "))
     }
 }
 
@@ -312,4 +329,24 @@ pub struct WorkspaceStatus {
 
 impl Document for WorkspaceStatus {
     const SCHEMA: &'static str = "banger.workspace-status/1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_said_in_one_sentence() {
+        let branch = |kind, words: &str| Work::new(kind, words).of("refs/heads/lines");
+        let changed = Work::new(WorkKind::Changes, "3 changed files (lines.c, ...)");
+        let head = branch(WorkKind::Head, "branch 'lines' checked out");
+        let commits = branch(WorkKind::Commits, "2 commits on branch 'lines'");
+        let said = Work::list(&[changed.clone(), head.clone(), commits]);
+        assert_eq!(said, "3 changed files (lines.c, ...), 2 commits on branch 'lines'");
+        assert_eq!(Work::list(&[head.clone()]), "branch 'lines' checked out");
+        let many = |count: usize| Work::list(&vec![changed.clone(); count]);
+        assert_eq!(many(9).matches("lines.c").count(), 9, "one more is no shorter");
+        assert!(many(128).ends_with(", ... and 120 more"), "{}", many(128));
+        assert_eq!(many(128).matches("lines.c").count(), 8);
+    }
 }

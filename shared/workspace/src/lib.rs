@@ -39,7 +39,7 @@ pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
 pub use record::read;
 pub use status::{
     Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,
-    status,
+    status, way_out,
 };
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,

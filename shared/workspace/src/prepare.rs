@@ -138,7 +138,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
-            refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
+            refuse_to_overwrite(wish, &store, files, before, (&given, &look), keeps_mode)?;
         }
         // What was there is gone, or is another repository's, whose objects are not to go along.
         is_replaced =
@@ -285,26 +285,25 @@ fn keeps_mode(source: &Source) -> bool {
 
 /// Fails if a prepare would overwrite what the guest did since the last one and nobody exported.
 fn refuse_to_overwrite(
-    folder: &Folder,
+    wish: &Wish,
+    store: &Store,
     files: &Files<'_>,
     before: &Workspace,
-    given: &Tree,
-    look: &Look,
+    (given, look): (&Tree, &Look),
     keeps_mode: bool,
 ) -> Result<()> {
-    let moved = crate::status::moved(before, &look.position);
+    let moved = crate::status::moved(files, before, store, look)?;
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
-    let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
-    let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
-    let mut work = lost;
-    let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";
+    let mut work = crate::status::unexported(files, before, store, given, look, keeps_mode)?;
+    let mut next = crate::way_out(&work, &wish.vm);
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
+        next = crate::way_out(&work, &wish.vm);
         if before.exported.is_some() {
-            next = "it was exported; '--force' overwrites it";
+            "it was exported; '--force' overwrites it".clone_into(&mut next);
         }
     }
     Err(Error::conflict(format!(

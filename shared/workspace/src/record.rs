@@ -45,10 +45,6 @@ impl Folder {
         Ok(folder)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads the record; nothing if the VM was never given a workspace.
     pub(crate) fn record(&self) -> Result<Option<Workspace>> {
         read(&self.path)

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// What is asked of a prepare.
 #[derive(Clone, Debug)]
 pub struct Wish {
+    /// What the VM is called.
+    pub vm: String,
     /// The repository or directory on the host, or a path inside it.
     pub path: PathBuf,
     /// Where it goes in the guest.
@@ -18,6 +20,8 @@ pub struct Wish {
     pub from: Option<String>,
     /// Whether untracked files go.
     pub include_untracked: bool,
+    /// Which untracked and ignored files go all the same: patterns as in `.gitignore`.
+    pub include: Vec<String>,
     /// Whether work of the guest may be overwritten.
     pub force: bool,
     /// Directories of git's outside the repository that it may lead to, which the record keeps.

@@ -45,6 +45,7 @@ fn prepare_as_told() {
     let told = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let Some(top) = told("WATCHED_TOP") else { return };
     let wish = Wish {
+        vm: "web".into(),
         path: told("WATCHED_PATH").unwrap(),
         guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
         mode: if told("WATCHED_FULL").is_some() {
@@ -55,6 +56,7 @@ fn prepare_as_told() {
         branch: told("WATCHED_FROM").map(|_| "made".into()),
         from: told("WATCHED_FROM").map(|from| from.to_str().unwrap().to_owned()),
         include_untracked: told("WATCHED_UNTRACKED").is_some(),
+        include: Vec::new(),
         force: false,
         trusted: Vec::new(),
         configured: Vec::new(),

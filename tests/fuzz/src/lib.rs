@@ -221,12 +221,14 @@ pub fn repository(input: &[u8]) {
     // Git takes a thousand times as long as this program does.
     if input.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 64 == 0 {
         let wish = banger_workspace::Wish {
+            vm: "fuzz".into(),
             path: root,
             guest_path: "/root/repo".into(),
             mode: banger_doc::WorkspaceMode::Shallow,
             branch: None,
             from: None,
             include_untracked: true,
+            include: vec!["*".into()],
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),

@@ -82,12 +82,14 @@ impl World {
 
     pub fn wish(&self) -> Wish {
         Wish {
+            vm: "web".into(),
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
             include_untracked: false,
+            include: Vec::new(),
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),
