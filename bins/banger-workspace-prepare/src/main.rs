@@ -46,6 +46,12 @@ struct Args {
     /// Take untracked files along that no rule ignores
     #[arg(long)]
     include_untracked: bool,
+    /// Take these along too, whether untracked or ignored: a pattern as in '.gitignore'; may be repeated
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    include: Vec<String>,
+    /// Leave behind what '--include' and '--include-untracked' took along before
+    #[arg(long)]
+    no_include: bool,
     /// Print what would go, and touch nothing; the VM need not run
     #[arg(long)]
     dry_run: bool,
@@ -70,7 +76,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let usual = if args.guest_path.is_some() { None } else { usual(&args) };
         let is_known = args.guest_path.is_some() || usual.is_some();
         let wish = wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?;
-        let mut plan = dry_run(&wish)?;
+        let vm = State::open_read_only().and_then(|state| state.vm(&args.vm)).ok();
+        let record = vm.map(|vm| vm.join(place::VM_WORKSPACE));
+        let mut plan = dry_run(&wish, record.as_deref())?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
         if !plan.tools.is_empty() && args.from.is_none() {
@@ -105,6 +113,7 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
     let state = State::open_read_only();
     let vm = state.as_ref().ok().and_then(|state| state.vm(&args.vm).ok());
     let before = vm.map(|vm| trusted_before(&vm.join(place::VM_WORKSPACE), &args.path));
+    let config = Config::load()?;
     let root = root_of(&args.path);
     let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
@@ -115,10 +124,12 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
         branch: args.branch.clone(),
         from: args.from.clone(),
         include_untracked: args.include_untracked,
-        include: Vec::new(),
+        include: args.include.clone(),
+        configured_include: config.workspace_include.clone(),
+        no_include: args.no_include,
         force: args.force,
         trusted: args.trust_git_dir.iter().cloned().chain(before.unwrap_or_default()).collect(),
-        configured: Config::load()?.git_dirs(),
+        configured: config.git_dirs(),
         allowed: allowed.unwrap_or_default(),
     })
 }

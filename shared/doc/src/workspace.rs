@@ -81,6 +81,16 @@ pub struct Workspace {
     /// How many untracked files stayed on the host.
     #[serde(default)]
     pub untracked_left: u64,
+    /// The first 20 of these; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untracked_left_paths: Vec<String>,
+    /// Whether untracked files were asked for.
+    #[serde(default)]
+    pub include_untracked: bool,
+    /// Patterns of untracked and ignored files that go, as `--include` gave them; those of the configuration are
+    /// read each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
     /// What was found right before the VM was last stopped; gone once it is started again.
@@ -248,6 +258,9 @@ pub struct WorkspacePlan {
     pub size_bytes: u64,
     /// How many untracked files would stay on the host.
     pub untracked_left: u64,
+    /// The first 20 of these; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untracked_left_paths: Vec<String>,
     /// The commit that the files are based on; none without commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,

@@ -12,6 +12,7 @@ mod git;
 mod given;
 mod guest;
 mod host;
+mod include;
 mod index;
 mod load;
 mod names;

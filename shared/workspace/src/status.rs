@@ -2,8 +2,9 @@
 
 use crate::{
     git::{MORE_TIME, is_oid, split_zero},
-    given::{Sort, Tree},
+    given::{Sort, Tree, beside},
     guest::{self, Changes, How, Look, differences},
+    include::{Include, Taking},
     load::read_item,
     path::{parents, shown, some_of},
     plan,
@@ -274,9 +275,13 @@ fn host_changes(
     let source = Source::open(Path::new(&record.host_path), &trusted)?;
     let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
+    let taking = |untracked| -> Result<Taking> {
+        let include = Include::new(&record.include)?;
+        Ok(Taking { untracked, include, before: beside(given).cloned().collect() })
+    };
     let (plan, commit) = match &source {
         Source::Repository(repository) => (
-            plan::of_repository(repository, !repository.has_own_excludes)?,
+            plan::of_repository(repository, &taking(!repository.has_own_excludes)?, b"")?,
             repository.head.commit.clone(),
         ),
         Source::Directory(root) => {
@@ -284,7 +289,7 @@ fn host_changes(
             if let Some(end) = end {
                 store = store.until(end);
             }
-            (plan::of_directory(root, &store.git())?, None)
+            (plan::of_directory(root, &store.git(), &taking(true)?)?, None)
         }
     };
     for (path, item) in &plan.items {

@@ -20,8 +20,13 @@ pub struct Wish {
     pub from: Option<String>,
     /// Whether untracked files go.
     pub include_untracked: bool,
-    /// Which untracked and ignored files go all the same: patterns as in `.gitignore`.
+    /// Which untracked and ignored files go whatever rules say: patterns as in `.gitignore`, which the record
+    /// keeps.
     pub include: Vec<String>,
+    /// The same by the configuration, which says so each time.
+    pub configured_include: Vec<String>,
+    /// Whether what was taken along before stays behind unless it is asked for again.
+    pub no_include: bool,
     /// Whether work of the guest may be overwritten.
     pub force: bool,
     /// Directories of git's outside the repository that it may lead to, which the record keeps.

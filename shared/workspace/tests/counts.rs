@@ -485,12 +485,12 @@ fn a_repository_that_git_refuses_is_no_directory_without_git() {
     ] {
         let world = World::new(&setup);
         let wish = banger_workspace::Wish { path: world.host().join(at), ..world.wish() };
-        banger_workspace::dry_run(&wish).unwrap_err();
+        banger_workspace::dry_run(&wish, None).unwrap_err();
         world.prepare(&wish).unwrap_err();
         assert!(!world.guest().exists());
     }
     let world = World::new("mkdir sub; cd sub; git init -q; echo x >x");
-    let plan = banger_workspace::dry_run(&world.wish()).unwrap();
+    let plan = banger_workspace::dry_run(&world.wish(), None).unwrap();
     assert_eq!(plan.files, ["sub/x"]);
 }
 
@@ -526,7 +526,7 @@ fn names_and_places_may_be_odd() {
         "mkdir $'a\\nb'; cd $'a\\nb'; git init -q; echo x >'a\\xff'; echo y >$'a\\xff'; git add -A; git commit -qm 1",
     );
     let wish = banger_workspace::Wish { path: world.host().join("a\nb"), ..world.wish() };
-    let plan = banger_workspace::dry_run(&wish).unwrap();
+    let plan = banger_workspace::dry_run(&wish, None).unwrap();
     assert_eq!(plan.files, ["a\\\\xff", "a\\xff"]);
     world.prepare(&wish).unwrap();
     assert_eq!(world.unexported(), [""; 0]);

@@ -229,12 +229,14 @@ pub fn repository(input: &[u8]) {
             from: None,
             include_untracked: true,
             include: vec!["*".into()],
+            configured_include: Vec::new(),
+            no_include: false,
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),
             allowed: Vec::new(),
         };
-        if let Ok(plan) = banger_workspace::dry_run(&wish) {
+        if let Ok(plan) = banger_workspace::dry_run(&wish, None) {
             assert_ne!(plan.base_commit.as_deref(), Some(SECRET), "the other repository was read");
             let inside = |file: &String| !file.contains(".git/") && !file.contains("outside");
             assert!(plan.files.iter().all(inside), "{:?}", plan.files);

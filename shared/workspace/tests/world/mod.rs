@@ -90,6 +90,8 @@ impl World {
             from: None,
             include_untracked: false,
             include: Vec::new(),
+            configured_include: Vec::new(),
+            no_include: false,
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),
