@@ -1,7 +1,7 @@
 //! `banger.workspace/1` and what is said of a workspace: what went into a VM, what it lacks, what
 //! came out.
 
-use crate::{Document, ToolRefusal};
+use crate::{Document, Name, ToolRefusal};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -298,9 +298,12 @@ pub struct WorkspaceExport {
     pub output: String,
     /// Its size, in bytes.
     pub size_bytes: u64,
-    /// The commit that the patch applies to; none if it applies to nothing, or to the directory.
+    /// The commit that the patch applies to; none if that is what went in, local edits included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
+    /// The name of the copy that is kept; none of an empty patch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Name>,
     /// What it changes.
     pub changes: Vec<Change>,
     /// What the user is to know.

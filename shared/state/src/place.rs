@@ -8,6 +8,8 @@ pub const IMAGES: &str = "images";
 pub const KERNELS: &str = "kernels";
 /// VMs, a folder each.
 pub const VMS: &str = "vms";
+/// Copies of what exports brought out of VMs, a folder each.
+pub const EXPORTS: &str = "exports";
 /// Blobs of OCI images, an OCI image layout (OCI image-spec, `image-layout.md`).
 pub const CACHE: &str = "cache/oci";
 /// Blobs on their way into the cache, each locked by who downloads it.
@@ -36,7 +38,7 @@ pub const DNS_LOCK: &str = "dns.lock";
 pub const DNS_USERS: &str = "dns.users";
 
 /// Directories that opening the state makes.
-pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
+pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, EXPORTS, CACHE, SSH];
 
 /// An image's document.
 pub const IMAGE_DOCUMENT: &str = "image.json";
@@ -50,6 +52,8 @@ pub const KERNEL_FILE: &str = "vmlinux";
 pub const KERNEL_INITRAMFS: &str = "initramfs.cpio";
 /// The disk mounted at `/lib/modules/RELEASE`.
 pub const KERNEL_MODULES: &str = "modules.ext4";
+/// The document of an export's copy, beside it as `patch` or `mbox`.
+pub const EXPORT_DOCUMENT: &str = "export.json";
 /// A VM's fixed record.
 pub const VM_DOCUMENT: &str = "vm.json";
 /// A VM's changeable spec.
@@ -110,6 +114,9 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/vmlinux",
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
+    "exports/NAME/export.json",
+    "exports/NAME/patch",
+    "exports/NAME/mbox",
     "leases.db",
     "allowed/SUM.json",
     "told",

@@ -9,7 +9,7 @@ mod position;
 mod tree;
 
 pub(crate) use commits::own_commits;
-pub(crate) use found::{Changes, How, Look};
+pub(crate) use found::{Changes, How, Look, is_no_directory};
 pub(crate) use position::{index_is_committed, staged_only};
 pub(crate) use tree::{differences, tree_of};
 

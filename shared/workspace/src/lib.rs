@@ -6,6 +6,8 @@
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
 mod attributes;
+#[cfg_attr(not(test), allow(dead_code, reason = "what needs it follows"))]
+mod bring;
 mod copy;
 mod export;
 mod git;
@@ -24,6 +26,7 @@ mod record;
 mod remotes;
 mod scratch;
 mod send;
+mod sides;
 mod source;
 mod status;
 mod store;

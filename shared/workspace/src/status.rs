@@ -243,25 +243,32 @@ pub fn status(
         }
         Err(error) => status.notes.push(error.chain()),
     }
-    status.notes.extend(went_in(&store, &record).unwrap_or_else(|error| Some(error.chain())));
+    status
+        .notes
+        .extend(went_in(&store, &record, &given).unwrap_or_else(|error| Some(error.chain())));
     if record.next.is_some() {
         status.notes.push("the last prepare did not end; run it again".into());
     }
     Ok(status)
 }
 
-/// Says which local edits of the host's went in: a patch to the commit has them too.
-fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
+/// Says which local edits of the host's went in: only a patch to the commit has them.
+fn went_in(store: &Store, record: &Workspace, given: &Tree) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let git = store.git_for_guest(None);
-    let edits = differences(&git, base, &record.prepared_tree)?;
+    let mut edits = differences(&git, base, &record.prepared_tree)?;
+    edits.retain(|path, _| given.get(path).is_none_or(|given| given.beside.is_none()));
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
     let what = match edits.len() {
-        1 => format!("'{first}' went in with a local edit"),
-        count => format!("{count} files, as '{first}', went in with local edits"),
+        1 => format!("'{first}' went in with a local edit of the host's, which is"),
+        count => {
+            format!(
+                "{count} files, as '{first}', went in with local edits of the host's, which are"
+            )
+        }
     };
-    Ok(Some(format!("{what} of the host's, which the patch holds too")))
+    Ok(Some(format!("{what} in no patch but one with '--base-commit prepared'")))
 }
 
 /// Returns what the host changed since it was prepared; files are read until `end`.

@@ -6,9 +6,9 @@
 mod world;
 
 use banger_doc::{Kind, Work, WorkspaceMode};
-use banger_workspace::Wish;
-use std::fs;
-use world::{World, applied, fingerprint};
+use banger_workspace::{Export, Want, Wish};
+use std::{fs, io::Read};
+use world::{World, fingerprint};
 
 const SETUP: &str = "git init -q; echo a >a; printf '.env*\\nbuild/\\nkeys/\\n' >.gitignore; git add -A; \
      git commit -qm one; echo S >.env.local; echo D >.env; mkdir -p build/conf keys/.git; echo o >build/o; \
@@ -243,11 +243,25 @@ fn the_configuration_is_asked_each_time() {
 
 #[test]
 fn an_included_file_comes_back_to_the_checkout() {
-    let world = World::new(SETUP);
-    world.prepare(&including(&world, &[".env.local"])).unwrap();
-    world.shell(&world.guest(), "sleep 0.02; rm .env.local; echo w >>a");
-    assert_eq!(Work::list(&world.work()), "2 changed files (.env.local, a)");
-    let _ = applied;
-    world.export();
+    let world = World::new(&format!("{SETUP}; echo edit >>a"));
+    world.prepare(&including(&world, &[".env*", "build/", "notes"])).unwrap();
+    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    assert!(status.notes[0].starts_with("'a' went in with a local edit"), "{:?}", status.notes);
+    world.shell(
+        &world.guest(),
+        "sleep 0.02; echo W >>.env.local; rm .env; mv build/o build/p; echo w >>notes; git add -f build/p",
+    );
+    // Since the commit: what was ignored is not given away.
+    let want = Want { base_commit: Some("prepared".into()), ..Want::default() };
+    let mut export = Export::make(&world.vm(), &world.files(), &want).unwrap();
+    let mut sum = String::new();
+    export.patch.read_to_string(&mut sum).unwrap();
+    drop(export);
+    assert!(sum.contains("+W") && sum.contains("+edit") && sum.contains("+n\n"), "{sum}");
+    assert!(!sum.contains("+S") && !sum.contains("c.json"), "{sum}");
+    // Against what went in: the checkout as it lies has all of it.
+    fs::write(world.path().join("patch"), world.export()).unwrap();
+    let applied = "git apply $TOP/patch; cat .env.local notes build/p build/conf/c.json; ls .env build/o 2>/dev/null || true";
+    assert_eq!(world.shell(&world.host(), applied), "S\nW\nn\nw\no\nc\n");
     assert_eq!(world.unexported(), [""; 0]);
 }

@@ -144,6 +144,6 @@ pub(super) fn small_files(
 }
 
 /// Says whether nothing or no directory is where one was looked for.
-pub(super) fn is_no_directory(error: &Error) -> bool {
+pub(crate) fn is_no_directory(error: &Error) -> bool {
     is_absent(error) || error.kind() == Kind::Conflict
 }

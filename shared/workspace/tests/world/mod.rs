@@ -107,9 +107,15 @@ impl World {
         banger_workspace::prepare(&self.vm(), &self.files(), wish)
     }
 
-    /// Exports and returns the patch.
+    /// Exports against what went in, and returns the patch.
     pub fn export(&self) -> Vec<u8> {
-        let mut export = Export::make(&self.vm(), &self.files(), &Want::default()).unwrap();
+        self.export_of(None)
+    }
+
+    /// Exports against a commit, and returns the patch.
+    pub fn export_of(&self, base: Option<&str>) -> Vec<u8> {
+        let want = Want { base_commit: base.map(ToOwned::to_owned), ..Want::default() };
+        let mut export = Export::make(&self.vm(), &self.files(), &want).unwrap();
         let mut patch = Vec::new();
         export.patch.read_to_end(&mut patch).unwrap();
         export.done().unwrap();
