@@ -71,7 +71,7 @@ impl Export {
                     }
                     None => sides.record.prepared_tree.clone(),
                 };
-                (base, sides.whole.clone(), commit)
+                (sides.with_ignored(base)?, sides.whole.clone(), commit)
             }
         };
         let patch = tempfile::tempfile_in(dir).context("cannot make a file for the patch")?;

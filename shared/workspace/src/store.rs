@@ -446,7 +446,7 @@ fn parents(git: &Git, commits: &[String]) -> Result<Vec<(String, Vec<String>)>> 
 }
 
 /// Reads what `git cat-file --batch` says: name, sort and content of each object.
-fn each_object(answer: &[u8], mut take: impl FnMut(&str, &str, &[u8])) -> Result<()> {
+pub(crate) fn each_object(answer: &[u8], mut take: impl FnMut(&str, &str, &[u8])) -> Result<()> {
     let mut rest = answer;
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
