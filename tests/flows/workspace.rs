@@ -364,7 +364,7 @@ fn what_was_not_exported_stays(world: &World) {
     let top = world.repository("stays", "git init -q; echo a >a; git add a; git commit -qm one");
     world.prepare(&top, &["--force"]).ok();
     world.guest.says("echo w >>a; git commit -qam 'work that matters'");
-    world.guest.run("vm-delete", &["--force", "web"]).fails(4, "commits on 'main'");
+    world.guest.run("vm-delete", &["--force", "web"]).fails(4, "1 commit on branch 'main'");
     world.guest.run("vm-stop", &["web"]).ok();
     for words in
         [&["vm-delete", "web"][..], &["vm-delete", "--force", "web"], &["vm-prune", "--force"]]
@@ -379,7 +379,7 @@ fn what_was_not_exported_stays(world: &World) {
     world.guest.run("vm-start", &["web"]).ok();
     // Looking at the patch does not bring it out.
     world.guest.sandbox.raw(program("banger-workspace-export"), &["web"]).ok();
-    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "commits on 'main'");
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "1 commit on branch 'main'");
     world.export(&top, &[]);
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();

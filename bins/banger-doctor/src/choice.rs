@@ -137,6 +137,7 @@ pub(crate) fn settings() -> Vec<Check> {
         config.trusted_git_dirs.iter().map(|path| path.display().to_string()).collect();
     for (name, items) in [
         ("trusted-git-dirs", &trusted),
+        ("workspace-include", &config.workspace_include),
         ("insecure-registries", &config.insecure_registries),
         ("catalogs", &paths),
         ("file-sync", &synced),

@@ -56,10 +56,11 @@ fn kept(vm: &Name, error: &Error) -> String {
             error.chain()
         );
     }
-    format!(
-        "VM '{vm}' is kept and runs on: {}; 'banger workspace export {vm} --output FILE' brings it out",
-        error.chain()
-    )
+    let subject = format!("VM '{vm}' ");
+    let why = error.chain();
+    let why = why.strip_prefix(&subject).map_or_else(|| why.clone(), |why| format!("it {why}"));
+    let out = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("{subject}is kept and runs on: {why}{out}")
 }
 
 /// A command, or a shell, in a VM.

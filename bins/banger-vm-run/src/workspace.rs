@@ -11,6 +11,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// What has it say what would go, where nothing went before.
+const DRY_RUN: [&str; 2] = ["--dry-run", "--no-include"];
+
 /// How long installing tools may take, in the words of timeout(1).
 const TOOLS_LIMIT: &str = "1h";
 
@@ -35,6 +38,9 @@ pub(crate) struct Words {
     /// Take untracked files along that no rule ignores
     #[arg(long, requires = "path")]
     include_untracked: bool,
+    /// Take these along too, whether untracked or ignored: a pattern as in '.gitignore'; may be repeated
+    #[arg(long, value_name = "PATTERN", requires = "path", allow_hyphen_values = true)]
+    include: Vec<String>,
     /// Print what would go, and make nothing
     #[arg(long, requires = "path")]
     pub(crate) dry_run: bool,
@@ -71,6 +77,7 @@ impl Words {
             word.push(dir);
             words.push(word);
         }
+        words.extend(self.include.iter().map(|pattern| format!("--include={pattern}").into()));
         if self.include_untracked {
             words.push("--include-untracked".into());
         }
@@ -92,14 +99,15 @@ impl Words {
             Err(error) => return error,
         };
         let vm = name.map_or("new", Name::as_str);
-        let error = Command::new(program).arg("--dry-run").args(self.words(vm)).exec();
+        let error = Command::new(program).args(DRY_RUN).args(self.words(vm)).exec();
         Error::failed("cannot run 'banger-workspace-prepare'").because(error)
     }
 
     /// Finds out what would go.
     fn plan(&self, name: Option<&Name>) -> Result<Option<WorkspacePlan>> {
         let plan: Vec<WorkspacePlan> = Program::new("banger-workspace-prepare")?
-            .args(["--dry-run", "--quiet"])
+            .args(DRY_RUN)
+            .arg("--quiet")
             .args(self.words(name.map_or("new", Name::as_str)))
             .documents()?;
         Ok(plan.into_iter().next())

@@ -52,6 +52,12 @@ struct Args {
     /// Take untracked files along that no rule ignores
     #[arg(long)]
     include_untracked: bool,
+    /// Take these along too, whether untracked or ignored: a pattern as in '.gitignore'; may be repeated
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    include: Vec<String>,
+    /// Leave behind what '--include' and '--include-untracked' took along before
+    #[arg(long)]
+    no_include: bool,
     /// Print what would go, and touch nothing; the VM need not run
     #[arg(long)]
     dry_run: bool,
@@ -76,7 +82,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let place = place(&args)?;
         let is_known = place.is_some();
         let wish = wish(&args, place.unwrap_or_else(|| usual(&args)))?;
-        let mut plan = dry_run(&wish)?;
+        let vm = State::open_read_only().and_then(|state| state.vm(&args.vm)).ok();
+        let record = vm.map(|vm| folder_at(&vm, &wish.guest_path));
+        let mut plan = dry_run(&wish, record.as_deref())?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
         if !plan.tools.is_empty() && args.from.is_none() {
@@ -142,9 +150,11 @@ fn wish(args: &Args, at: Place) -> Result<Wish> {
     let state = State::open_read_only();
     let vm = state.as_ref().ok().and_then(|state| state.vm(&args.vm).ok());
     let before = vm.map(|vm| trusted_before(&vm, &args.path));
+    let config = Config::load()?;
     let root = root_of(&args.path);
     let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
+        vm: args.vm.to_string(),
         path: args.path.clone(),
         guest_path: at.guest_path,
         is_named: args.guest_path.is_some(),
@@ -153,9 +163,12 @@ fn wish(args: &Args, at: Place) -> Result<Wish> {
         branch: args.branch.clone(),
         from: args.from.clone(),
         include_untracked: args.include_untracked,
+        include: args.include.clone(),
+        configured_include: config.workspace_include.clone(),
+        no_include: args.no_include,
         force: args.force,
         trusted: args.trust_git_dir.iter().cloned().chain(before.unwrap_or_default()).collect(),
-        configured: Config::load()?.git_dirs(),
+        configured: config.git_dirs(),
         allowed: allowed.unwrap_or_default(),
     })
 }

@@ -61,6 +61,9 @@ fn wrong_lines_and_wrong_paths_are_refused() {
         sandbox.run(PROGRAM, &words)
     };
     dry(&["--guest-path", "repo"]).fails(2, "no absolute path");
+    dry(&["--include", ""]).fails(2, "it is empty");
+    dry(&["--include", "a\nb"]).fails(2, "more than one line");
+    dry(&["--include", "../a"]).fails(2, "leads out of the directory");
     dry(&["--guest-path", "/a/../etc"]).fails(2, "no absolute path");
     dry(&["--from", "HEAD"]).fails(2, "--branch");
     dry(&["--mode", "rsync"]).fails(2, "neither shallow nor full_copy");
@@ -252,6 +255,49 @@ fn what_the_configuration_trusts_is_taken_back_there() {
     prepare().ok();
     sandbox.config("");
     prepare().fails(2, "leads out of the repository");
+}
+
+#[test]
+fn what_is_included_is_said_by_the_command_line_and_the_configuration() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let to = sandbox.dir().join("guest/repo");
+    let prepare = |more: &[&str]| {
+        let words = ["web", &repository, "--guest-path", to.to_str().unwrap()];
+        sandbox.run(PROGRAM, &[&words, more].concat())
+    };
+    let files = |answer: &Answer| answer.documents[0]["files"].clone();
+    let answer = prepare(&["--dry-run", "--include=*.o", "--include", "none"]);
+    assert_eq!(files(answer.ok()), json!([".gitignore", "a", "x.o"]));
+    assert_eq!(answer.documents[0]["untracked_left_paths"], json!(["u"]));
+    let said = "note: 1 untracked file would stay behind (u); '--include-untracked' or '--include PATTERN' takes it";
+    assert!(answer.stderr.contains(said), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("no untracked or ignored file matches 'none'"),
+        "{}",
+        answer.stderr
+    );
+    let quiet = prepare(&["--dry-run", "--quiet"]);
+    assert_eq!((files(quiet.ok()), quiet.stderr.as_str()), (json!([".gitignore", "a"]), ""));
+
+    let done = prepare(&["--include=*.o"]).ok().document().clone();
+    assert_eq!((&done["include"], &done["include_untracked"]), (&json!(["*.o"]), &json!(false)));
+    assert!(to.join("x.o").is_file() && !to.join("u").exists());
+    // It holds from then on, beside what the configuration says, until somebody says otherwise.
+    sandbox.config("workspace_include = ['/u']\n");
+    assert_eq!(files(prepare(&["--dry-run"]).ok()), json!([".gitignore", "a", "u", "x.o"]));
+    assert_eq!(prepare(&[]).ok().document()["include"], json!(["*.o"]));
+    assert_eq!(
+        files(prepare(&["--dry-run", "--no-include"]).ok()),
+        json!([".gitignore", "a", "u"])
+    );
+    sandbox.config("");
+    let done = prepare(&["--no-include"]).ok().document().clone();
+    assert_eq!(done["include"], json!(null));
+    assert!(!to.join("x.o").exists() && !to.join("u").exists());
+    sandbox.config("workspace_include = ['']\n");
+    prepare(&[]).fails(2, "workspace_include has ''");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use banger_cli::{Out, note};
 use banger_config::Config;
 use banger_doc::{Change, Name, Result, Work, WorkspaceStatus, visible};
 use banger_state::State;
-use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status};
+use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status, way_out};
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
@@ -61,6 +61,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let configured = Config::load()?.git_dirs();
     let is_one = all.len() == 1;
     let mut failures = Vec::new();
+    let mut unexported = Vec::new();
     for (dir, _) in &all {
         let found = match status(dir, &files, is_live, &configured) {
             Ok(found) => found,
@@ -70,6 +71,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 continue;
             }
         };
+        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
         let of = |note: &String| {
             if is_one {
                 format!("note: {note}")
@@ -78,7 +80,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
             }
         };
         found.notes.iter().for_each(|note| out.note(&of(note)));
-        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
+        unexported.extend(found.unexported);
+    }
+    if !unexported.is_empty() {
+        out.suggest(&way_out(&unexported, args.vm.as_str()));
     }
     let mut failures = failures.into_iter();
     let first = failures.next();
@@ -92,24 +97,72 @@ fn said_of(found: &WorkspaceStatus) -> String {
     format!("{}\n{}", visible(&found.guest_path, 4096), lines.join("\n"))
 }
 
+/// How many paths of a side are listed.
+const MOST: usize = 20;
+
+/// Says the sum in the first line, then what it is made of.
 fn said(found: &WorkspaceStatus) -> String {
-    let mut text = String::new();
+    let mut text = if !found.is_known {
+        "it is not known what the guest holds".to_owned()
+    } else if found.unexported.is_empty() {
+        "nothing in the guest would be lost".to_owned()
+    } else {
+        format!("not exported: {}", Work::list(&found.unexported))
+    };
     let mut part = |title: &str, changes: &[Change]| {
         if !changes.is_empty() {
-            let _ = writeln!(text, "{title}:");
+            let _ = write!(text, "\n{title}:");
         }
-        for change in changes {
-            let _ = writeln!(text, "  {:<8}  {}", change.how, change.path.escape_debug());
+        let more = changes.len().saturating_sub(MOST);
+        // A line that says one more is no shorter than that one.
+        let shown = if more > 1 { MOST } else { changes.len() };
+        for change in &changes[..shown] {
+            let _ = write!(text, "\n  {:<8}  {}", change.how, change.path.escape_debug());
+        }
+        if more > 1 {
+            let _ = write!(text, "\n  ... and {more} more; '--json' lists all");
         }
     };
-    part("the guest has", &found.guest_changes);
-    part("the host has", &found.host_changes);
-    if !found.is_known {
-        text.push_str("it is not known what the guest holds");
-    } else if found.unexported.is_empty() {
-        text.push_str("nothing in the guest would be lost");
-    } else {
-        let _ = write!(text, "not exported: {}", Work::list(&found.unexported));
-    }
+    part("the guest changed", &found.guest_changes);
+    part("the host changed", &found.host_changes);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_doc::WorkKind;
+
+    fn status(changed: usize) -> WorkspaceStatus {
+        let change = |at| Change { path: format!("f{at}"), how: "modified".into() };
+        let work = Work::new(WorkKind::Changes, format!("{changed} changed files (f0, ...)"));
+        WorkspaceStatus {
+            guest_path: "/root/repo".into(),
+            host_path: "/srv/repo".into(),
+            is_live: true,
+            is_known: true,
+            unexported: vec![work],
+            guest_changes: (0..changed).map(change).collect(),
+            guest_commit: None,
+            host_commit: None,
+            host_changes: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_sum_comes_first_and_the_list_is_bounded() {
+        let text = |changed| said(&status(changed));
+        assert_eq!(
+            text(1),
+            "not exported: 1 changed files (f0, ...)\nthe guest changed:\n  modified  f0"
+        );
+        assert_eq!(text(21).lines().count(), 23);
+        assert!(text(140).ends_with("  modified  f19\n  ... and 120 more; '--json' lists all"));
+        let nothing =
+            WorkspaceStatus { unexported: Vec::new(), guest_changes: Vec::new(), ..status(0) };
+        assert_eq!(said(&nothing), "nothing in the guest would be lost");
+        let unknown = WorkspaceStatus { is_known: false, ..nothing };
+        assert_eq!(said(&unknown), "it is not known what the guest holds");
+    }
 }

@@ -60,6 +60,8 @@ pub struct Config {
     pub file_sync: Vec<FileSync>,
     /// Directories of git's that a repository outside them may lead to.
     pub trusted_git_dirs: Vec<PathBuf>,
+    /// Patterns of untracked and ignored files that go into a VM with every workspace.
+    pub workspace_include: Vec<String>,
     /// What is kept of exports.
     pub exports: Exports,
 }
@@ -163,6 +165,7 @@ pub const KEYS: &[&str] = &[
     "file_sync.guest",
     "file_sync.mode",
     "trusted_git_dirs",
+    "workspace_include",
     "exports.keep_days",
     "exports.bytes",
 ];
@@ -234,6 +237,16 @@ impl Config {
             return Err(Error::usage(format!(
                 "trusted_git_dirs has '{}', not an absolute path",
                 path.display()
+            )));
+        }
+        if let Some(pattern) = self.workspace_include.iter().find(|pattern| {
+            pattern.trim().is_empty()
+                || pattern.len() > 4096
+                || pattern.contains(['\n', '\r', '\0'])
+        }) {
+            return Err(Error::usage(format!(
+                "workspace_include has '{}', which is no pattern of one line",
+                banger_doc::visible(pattern, 80)
             )));
         }
         self.image_limits.check()?;
@@ -366,6 +379,7 @@ mod tests {
             insecure_registries = ["registry.lan:5000"]
             catalogs = ["/etc/banger/catalog.json"]
             trusted_git_dirs = ["/srv/git"]
+            workspace_include = [".env.local"]
             [[mirrors]]
             registry = "docker.io"
             mirror = "mirror.lan:5000/hub"
@@ -427,6 +441,8 @@ mod tests {
         for text in [
             "vmm = 'xen'",
             "trusted_git_dirs = ['git']",
+            "workspace_include = ['']",
+            "workspace_include = '.env'",
             "default_kernel = '../x'",
             "[binaries]\nqemu = 'qemu'",
             "[vm_defaults]\nmemory = '-1G'",

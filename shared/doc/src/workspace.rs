@@ -91,6 +91,16 @@ pub struct Workspace {
     /// When its place was first prepared, in milliseconds since 1970.
     #[serde(default)]
     pub first_unix_ms: u64,
+    /// The first 20 of these; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untracked_left_paths: Vec<String>,
+    /// Whether untracked files were asked for.
+    #[serde(default)]
+    pub include_untracked: bool,
+    /// Patterns of untracked and ignored files that go, as `--include` gave them; those of the configuration are
+    /// read each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
@@ -199,6 +209,9 @@ pub enum WorkKind {
     More,
 }
 
+/// How much work a sentence names.
+const MOST_SAID: usize = 8;
+
 impl Work {
     /// Returns work of a sort, with its words.
     pub fn new(kind: WorkKind, words: impl Into<String>) -> Self {
@@ -223,9 +236,23 @@ impl Work {
         Self { count: Some(count as u64), ..self }
     }
 
-    /// Returns the words of several.
+    /// Returns the words of several, as one says them: not all if there are many, and not that a branch is
+    /// checked out whose commits are named.
     pub fn list(all: &[Self]) -> String {
-        all.iter().map(|work| work.words.as_str()).collect::<Vec<_>>().join(", ")
+        let is_said = |work: &Self| {
+            work.kind == WorkKind::Head
+                && all.iter().any(|other| {
+                    other.kind == WorkKind::Commits && other.reference == work.reference
+                })
+        };
+        let mut said: Vec<&str> =
+            all.iter().filter(|work| !is_said(work)).map(|work| work.words.as_str()).collect();
+        let more = said.len().saturating_sub(MOST_SAID);
+        if more <= 1 {
+            return said.join(", ");
+        }
+        said.truncate(MOST_SAID);
+        format!("{}, ... and {more} more", said.join(", "))
     }
 }
 
@@ -245,6 +272,9 @@ pub struct WorkspacePlan {
     pub size_bytes: u64,
     /// How many untracked files would stay on the host.
     pub untracked_left: u64,
+    /// The first 20 of these; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untracked_left_paths: Vec<String>,
     /// The commit that the files are based on; none without commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
@@ -515,4 +545,24 @@ pub struct PushedRef {
     /// What it names now; none if it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_said_in_one_sentence() {
+        let branch = |kind, words: &str| Work::new(kind, words).of("refs/heads/lines");
+        let changed = Work::new(WorkKind::Changes, "3 changed files (lines.c, ...)");
+        let head = branch(WorkKind::Head, "branch 'lines' checked out");
+        let commits = branch(WorkKind::Commits, "2 commits on branch 'lines'");
+        let said = Work::list(&[changed.clone(), head.clone(), commits]);
+        assert_eq!(said, "3 changed files (lines.c, ...), 2 commits on branch 'lines'");
+        assert_eq!(Work::list(&[head.clone()]), "branch 'lines' checked out");
+        let many = |count: usize| Work::list(&vec![changed.clone(); count]);
+        assert_eq!(many(9).matches("lines.c").count(), 9, "one more is no shorter");
+        assert!(many(128).ends_with(", ... and 120 more"), "{}", many(128));
+        assert_eq!(many(128).matches("lines.c").count(), 8);
+    }
 }

@@ -353,6 +353,7 @@ mod tests {
             place.commit("host", "a", &format!("{n}\n"));
         }
         let wish = Wish {
+            vm: "web".into(),
             path: place.at("host"),
             guest_path: place.at("guest").to_str().unwrap().to_owned(),
             is_named: false,
@@ -361,6 +362,9 @@ mod tests {
             branch: None,
             from: None,
             include_untracked: false,
+            include: Vec::new(),
+            configured_include: Vec::new(),
+            no_include: false,
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),

@@ -112,7 +112,7 @@ fn patch_of(sides: &Sides, want: &Want, file: &File, notes: &mut Vec<String>) ->
                 None if sides.record.is_repository => sides.empty_tree()?,
                 None => sides.record.prepared_tree.clone(),
             };
-            (base, sides.whole.clone(), commit)
+            (sides.with_ignored(base)?, sides.whole.clone(), commit)
         }
     };
     notes.extend(sides.kept.clone().filter(|_| want.base_commit.is_none()));
@@ -154,7 +154,7 @@ fn mails_of(sides: &mut Sides, want: &Want, file: &File, notes: &mut Vec<String>
     let base_commit = record.base_commit.clone();
     let base = base_commit.clone().map_or_else(|| sides.empty_tree(), Ok)?;
     sides.told = mails.commits;
-    Ok(Made { base, tree: mails.sum, out: sides.whole.clone(), base_commit })
+    Ok(Made { base, tree: mails.sum, out: mails.out, base_commit })
 }
 
 /// Finds the commit that is asked for; none if that is the one that was prepared, and there was none.

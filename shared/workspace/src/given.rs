@@ -32,6 +32,16 @@ pub(crate) enum Sort {
     Inner,
 }
 
+/// How something was taken along that nobody tracks.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Beside {
+    /// No rule ignored it.
+    Untracked,
+    /// A rule ignored it; it was asked for.
+    Ignored,
+}
+
 /// What lstat(2) said of a file when its content was known.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Seen {
@@ -58,6 +68,9 @@ pub(crate) struct Given {
     /// The object of git that stands for it; empty if none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) oid: String,
+    /// How it was taken along if the host tracks it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Beside>,
     /// The file on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<Seen>,
@@ -80,6 +93,11 @@ impl Given {
 
 /// All that a guest was given, by path.
 pub(crate) type Tree = BTreeMap<Vec<u8>, Given>;
+
+/// Returns what was given that the host tracks not.
+pub(crate) fn beside(tree: &Tree) -> impl Iterator<Item = &Vec<u8>> {
+    tree.iter().filter(|(_, given)| given.beside.is_some()).map(|(path, _)| path)
+}
 
 #[derive(Deserialize, Serialize)]
 struct Line {
@@ -151,6 +169,7 @@ mod tests {
             mode: 0o100_644,
             sum: "ab".into(),
             oid: String::new(),
+            beside: Some(Beside::Ignored),
             host: Some(Seen { size: 1, mtime_ns: -2, ctime_ns: 3, ino: 4 }),
             guest: None,
         };

@@ -1,5 +1,6 @@
 //! Looking at what a guest made of what it was given, believing nothing it says.
 
+mod commits;
 mod compare;
 mod found;
 mod ignored;
@@ -7,6 +8,7 @@ mod inside;
 mod position;
 mod tree;
 
+pub(crate) use commits::own_commits;
 pub(crate) use found::{Changes, How, Look, is_no_directory};
 pub(crate) use position::{STASH, index_is_committed, staged_only, stashes};
 pub(crate) use tree::{differences, tree_of};

@@ -15,6 +15,7 @@ mod git;
 mod given;
 mod guest;
 mod host;
+mod include;
 mod index;
 mod kept;
 mod load;
@@ -52,7 +53,9 @@ pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
 pub use record::read;
-pub use status::{Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status};
+pub use status::{
+    Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status, way_out,
+};
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };

@@ -5,10 +5,11 @@ use crate::{
     git::{DIR, Git, LINK, MODULE},
     given::{Given, Seen, Sort, Tree},
     host::Dir,
+    include::Taking,
     index::{self, Stat, index_line, index_sum},
     names::hex,
     path::{join, text},
-    plan::{self, Item, Plan},
+    plan::{self, Behind, Item, Plan},
     ready::{packed_refs, small_files, unfinished_commits},
     remotes::{self, Ways, tracking},
     source::Ref,
@@ -76,7 +77,7 @@ pub(crate) struct Load {
     pub(crate) base_commit: Option<String>,
     pub(crate) host_commit: Option<String>,
     pub(crate) prepared_tree: String,
-    pub(crate) untracked_left: u64,
+    pub(crate) behind: Behind,
     pub(crate) files: u64,
     pub(crate) notes: Vec<String>,
     /// Files that were made for this alone.
@@ -115,10 +116,12 @@ pub(crate) struct Before<'a> {
 pub(crate) fn load_directory(
     root: &Dir,
     store: &Store,
+    taking: &Taking,
     before: Option<Before<'_>>,
 ) -> Result<Load> {
-    let plan = plan::of_directory(root, &store.git())?;
+    let plan = plan::of_directory(root, &store.git(), taking)?;
     let mut load = Load { notes: plan.notes.clone(), ..Load::default() };
+    load.behind.add(b"", &plan);
     let git = store.git_writing_to(&store.local);
     add_plan(&mut load, &plan, b"", before, true)?;
     load.prepared_tree = hash_plan(&mut load.tree, &plan, git, store, before)?;
@@ -149,7 +152,7 @@ pub(crate) fn load_repository(
         };
         let history = fetch(store, unit, wish.mode)?;
         load.notes.extend(unit.plan.notes.iter().chain(&history.notes).cloned());
-        load.untracked_left += unit.plan.untracked_left;
+        load.behind.add(&unit.at, &unit.plan);
         add_plan(&mut load, &unit.plan, &unit.at, before, is_first)?;
         if is_first {
             for (path, (mode, oid)) in &unit.plan.sparse {
@@ -158,6 +161,7 @@ pub(crate) fn load_repository(
                     mode: *mode,
                     sum: String::new(),
                     oid: oid.clone(),
+                    beside: None,
                     host: None,
                     guest: None,
                 };
@@ -169,6 +173,7 @@ pub(crate) fn load_repository(
                     mode: MODULE,
                     sum: String::new(),
                     oid: oid.clone(),
+                    beside: None,
                     host: None,
                     guest: None,
                 };
@@ -282,6 +287,7 @@ fn add_plan(
             mode: item.mode,
             sum,
             oid: oid.unwrap_or_default(),
+            beside: item.beside,
             host: Some(item.seen),
             guest: None,
         };
@@ -426,7 +432,7 @@ fn add_git(load: &mut Load, store: &Store, unit: &Unit, history: &History) -> Re
 
 fn inner_given(sum: String) -> Given {
     let (mode, oid) = (0o100_644, String::new());
-    Given { sort: Sort::Inner, mode, sum, oid, host: None, guest: None }
+    Given { sort: Sort::Inner, mode, sum, oid, beside: None, host: None, guest: None }
 }
 
 fn add_small(load: &mut Load, path: Vec<u8>, bytes: Vec<u8>) {

@@ -29,6 +29,8 @@ const HINT: &str = "'banger workspace pull' brings commits as they are; without 
 pub(crate) struct Mails {
     /// Their sum on the commit that was prepared.
     pub(crate) sum: String,
+    /// The tree that is out with them.
+    pub(crate) out: String,
     /// The guest's commits that are among them.
     pub(crate) commits: BTreeSet<String>,
     /// What the user is to know.
@@ -59,6 +61,7 @@ pub(crate) fn write(sides: &Sides, all: bool, file: &File) -> Result<Mails> {
     let mut oids = chain(&git, sides, (base, base_tree), &mut commits, &mut notes)?;
     let tip = oids.last().map(String::as_str).or(base);
     let sum = sum(&git, sides, all, base_tree, tip.unwrap_or(base_tree), &mut notes)?;
+    let (sum, out) = without_ignored(&git, sides, tip.unwrap_or(base_tree), sum, &mut notes)?;
     let is_clean = match tip {
         Some(tip) => differences(&git, tip, &sum)?.is_empty(),
         None => sum == base_tree,
@@ -76,7 +79,7 @@ pub(crate) fn write(sides: &Sides, all: bool, file: &File) -> Result<Mails> {
         };
         oids.push(rest.make(&git)?);
     }
-    let Some(end) = oids.last() else { return Ok(Mails { sum, commits, notes }) };
+    let Some(end) = oids.last() else { return Ok(Mails { sum, out, commits, notes }) };
     let range = base.map_or_else(|| end.clone(), |base| format!("{base}..{end}"));
     let raw = tempfile::tempfile_in(sides.scratch.path()).context("cannot make a file")?;
     let copy = raw.try_clone().context("cannot copy a descriptor")?;
@@ -111,7 +114,7 @@ pub(crate) fn write(sides: &Sides, all: bool, file: &File) -> Result<Mails> {
         1 => notes.push("a commit that changes nothing is not among the mails".into()),
         count => notes.push(format!("{count} commits that change nothing are not among the mails")),
     }
-    Ok(Mails { sum, commits, notes })
+    Ok(Mails { sum, out, commits, notes })
 }
 
 /// Returns commits, each the parent of the next, that come to the guest's HEAD, and of which each makes one good
@@ -355,6 +358,45 @@ fn sum(
         git.run(["update-index", "-z", "--index-info"], &back)?;
     }
     git.text(["write-tree", "--missing-ok"])
+}
+
+/// Leaves out of a sum what went in although a rule of the host's ignores it: mails to a commit would give away all
+/// of such a file. Returns also the tree that is out then.
+fn without_ignored(
+    git: &Git,
+    sides: &Sides,
+    tip: &str,
+    sum: String,
+    notes: &mut Vec<String>,
+) -> Result<(String, String)> {
+    let whole = sides.whole.clone();
+    let mut ignored = sides.ignored();
+    // What the guest committed of it is in its commits.
+    let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", tip], b"")?;
+    for path in split_zero(&listed) {
+        ignored.remove(path);
+    }
+    if ignored.is_empty() {
+        return Ok((sum, whole));
+    }
+    let mut gone = Vec::new();
+    for path in &ignored {
+        gone.extend_from_slice(path);
+        gone.push(0);
+    }
+    git.run(["read-tree", &sum], b"")?;
+    git.run(["update-index", "-z", "--force-remove", "--stdin"], &gone)?;
+    let sum = git.text(["write-tree", "--missing-ok"])?;
+    let worked = differences(git, &sides.record.prepared_tree, &whole)?;
+    let Some(first) = worked.keys().find(|path| ignored.contains(*path)) else {
+        return Ok((sum, whole));
+    };
+    let first = shown(first);
+    notes.push(format!(
+        "not in the mails: what the guest did to '{first}', and to whatever else is ignored on the host; \
+         without '--commits' it is in the patch"
+    ));
+    Ok((sum, sides.with_ignored(whole)?))
 }
 
 /// Returns the path in a line of `git ls-tree -z`.

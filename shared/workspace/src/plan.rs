@@ -2,16 +2,18 @@
 
 use crate::{
     git::{DIR, Git, LINK, MODULE},
-    given::Seen,
+    given::{Beside, Seen},
     host::Dir,
+    include::Taking,
     index::{self, Index},
+    path::{join, parents, shown, some_of},
     source::Repository,
     walk,
 };
 use banger_channel::files::is_inside;
-use banger_doc::{Context, Error, Result};
+use banger_doc::{Context, Error, Result, shell_word};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsStr,
     fs::{self, Metadata},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -29,6 +31,16 @@ pub(crate) struct Item {
     pub(crate) seen: Seen,
     /// The object it is known to be, without reading it.
     pub(crate) oid: Option<String>,
+    /// How it is taken along if nobody tracks it.
+    pub(crate) beside: Option<Beside>,
+}
+
+impl Item {
+    /// Returns what a file or a link is, by what lstat(2) says.
+    fn of(meta: &Metadata, beside: Option<Beside>) -> Self {
+        let (mode, is_link) = (mode_of(meta), meta.is_symlink());
+        Self { mode, is_link, seen: seen(meta), oid: None, beside }
+    }
 }
 
 /// What goes.
@@ -42,8 +54,10 @@ pub(crate) struct Plan {
     pub(crate) sparse: BTreeMap<Vec<u8>, (u32, String)>,
     /// Submodules: the commit of each.
     pub(crate) modules: BTreeMap<Vec<u8>, String>,
-    /// How many untracked files stay.
-    pub(crate) untracked_left: u64,
+    /// The untracked files that stay.
+    pub(crate) untracked_left: Vec<Vec<u8>>,
+    /// The ignored files that stay and that people miss.
+    pub(crate) missed: Vec<Vec<u8>>,
     /// What the user is to know.
     pub(crate) notes: Vec<String>,
 }
@@ -55,7 +69,8 @@ impl Plan {
             items: BTreeMap::new(),
             sparse: BTreeMap::new(),
             modules: BTreeMap::new(),
-            untracked_left: 0,
+            untracked_left: Vec::new(),
+            missed: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -63,6 +78,66 @@ impl Plan {
     /// Returns the size of all files, in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.items.values().map(|item| item.seen.size).sum()
+    }
+}
+
+/// How many of the files that stay on the host are named.
+const MAX_NAMED: usize = 20;
+/// How many of them a sentence names, and how many that are missed.
+const MOST_SAID: usize = 4;
+
+/// What stays on the host of all that goes.
+#[derive(Debug, Default)]
+pub(crate) struct Behind {
+    /// How many files nobody tracks.
+    pub(crate) untracked: u64,
+    /// The first of these.
+    first: Vec<Vec<u8>>,
+    missed: Vec<Vec<u8>>,
+}
+
+impl Behind {
+    /// Adds what stays of the repository at `at`.
+    pub(crate) fn add(&mut self, at: &[u8], plan: &Plan) {
+        self.untracked += plan.untracked_left.len() as u64;
+        let left = MAX_NAMED.saturating_sub(self.first.len());
+        self.first.extend(plan.untracked_left.iter().take(left).map(|path| join(at, path)));
+        let left = MAX_NAMED.saturating_sub(self.missed.len());
+        self.missed.extend(plan.missed.iter().take(left).map(|path| join(at, path)));
+    }
+
+    /// Returns the first untracked files, for a document.
+    pub(crate) fn named(&self) -> Vec<String> {
+        self.first.iter().map(|path| shown(path)).collect()
+    }
+
+    /// Says what stays, and what takes it along.
+    pub(crate) fn notes(&self, stayed: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.untracked > 0 {
+            let (count, s) = (self.untracked, if self.untracked == 1 { "" } else { "s" });
+            let first = self.first.iter().map(Vec::as_slice);
+            let named = some_of(first, usize::try_from(count).unwrap_or(usize::MAX), MOST_SAID);
+            let takes = if count == 1 { "takes it" } else { "takes them" };
+            notes.push(format!(
+                "{count} untracked file{s} {stayed} {named}; '--include-untracked' or '--include PATTERN' \
+                 {takes} along"
+            ));
+        }
+        if let Some(first) = self.missed.first() {
+            let count = self.missed.len();
+            let named = some_of(self.missed.iter().map(Vec::as_slice), count, MOST_SAID);
+            let (what, pattern) = match count {
+                1 => ("1 ignored file", shown(first)),
+                _ => ("ignored files", ".env*".into()),
+            };
+            notes.push(format!(
+                "{what} {stayed} {named}; '--include {}' takes {} along",
+                shell_word(&pattern),
+                if count == 1 { "it" } else { "them" }
+            ));
+        }
+        notes
     }
 }
 
@@ -92,6 +167,10 @@ impl Looker<'_> {
         fs::symlink_metadata(self.root.join(OsStr::from_bytes(path))).ok()
     }
 
+    fn is_file(&mut self, path: &[u8]) -> bool {
+        self.look(path).is_some_and(|meta| meta.is_file() || meta.is_symlink())
+    }
+
     fn is_dir(&mut self, path: &[u8]) -> bool {
         if let Some(known) = self.dirs.get(path) {
             return *known;
@@ -102,9 +181,9 @@ impl Looker<'_> {
     }
 }
 
-/// Plans a repository's files: what is tracked, as it lies there, and what is untracked if asked.
-pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Result<Plan> {
-    if with_untracked && repository.has_own_excludes {
+/// Plans the files of the repository at `at`: what is tracked, as it lies there, and what else is to be taken.
+pub(crate) fn of_repository(repository: &Repository, taking: &Taking, at: &[u8]) -> Result<Plan> {
+    if taking.untracked && repository.has_own_excludes {
         return Err(Error::usage(format!(
             "'core.excludesFile' of the repository '{}' is not read, so it cannot be told which untracked \
              files it means to keep back",
@@ -115,24 +194,49 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
     let host = &repository.host.root;
     let mut plan = of_index(repository, host, &repository.index, repository.index_mtime)?;
     plan.notes.extend(repository.notes.iter().cloned());
-    let untracked = walk::untracked(repository)?;
-    for dir in untracked.inner {
+    let found = walk::untracked(repository, taking.include.as_ref())?;
+    for dir in &found.inner {
         plan.notes.push(format!("the nested repository '{}' stays behind", dir.escape_ascii()));
     }
-    for dir in untracked.closed {
+    for dir in &found.closed {
         plan.notes.push(format!("'{}' may not be read and stays behind", dir.escape_ascii()));
     }
     let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
-    for path in untracked.files {
-        if !with_untracked {
-            plan.untracked_left += 1;
+    let before: BTreeSet<&[u8]> = taking.before_at(at).collect();
+    let mut taken: BTreeMap<Vec<u8>, Beside> = BTreeMap::new();
+    for (path, is_ignored) in found.wanted {
+        taken.insert(path, if is_ignored { Beside::Ignored } else { Beside::Untracked });
+    }
+    for path in found.files {
+        if taking.untracked || before.contains(path.as_slice()) {
+            taken.insert(path, Beside::Untracked);
+        } else {
+            plan.untracked_left.push(path);
+        }
+    }
+    // What went once goes again. The walk did not come to all of it.
+    let is_others = |path: &[u8]| {
+        let has = |dir: &[u8]| plan.modules.contains_key(dir) || found.inner.contains(dir);
+        parents(path).any(has)
+    };
+    for path in before {
+        let is_new = !taken.contains_key(path) && !plan.items.contains_key(path);
+        if is_new && !is_others(path) && looker.is_file(path) {
+            taken.insert(path.to_vec(), Beside::Ignored);
+        }
+    }
+    plan.missed = found.missed.into_iter().filter(|path| !taken.contains_key(path)).collect();
+    for (path, beside) in taken {
+        if !is_safe(&path) {
+            plan.notes.push(format!(
+                "'{}' is refused by git as a path and stays behind",
+                path.escape_ascii()
+            ));
             continue;
         }
         match looker.look(&path) {
             Some(meta) if meta.is_file() || meta.is_symlink() => {
-                let mode = mode_of(&meta);
-                let is_link = meta.is_symlink();
-                plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+                plan.items.insert(path, Item::of(&meta, Some(beside)));
             }
             _ => plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii())),
         }
@@ -144,12 +248,6 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
             plan.notes
                 .push(format!("a {what} is going on; the guest gets its files, not the {what}"));
         }
-    }
-    if plan.untracked_left > 0 {
-        let (count, s) = (plan.untracked_left, if plan.untracked_left == 1 { "" } else { "s" });
-        plan.notes.push(format!(
-            "{count} untracked file{s} stayed behind; '--include-untracked' takes them along"
-        ));
     }
     Ok(plan)
 }
@@ -228,6 +326,7 @@ fn of_index(
             is_link: meta.is_symlink(),
             seen: seen(&meta),
             oid: clean.then(|| entry.oid.clone()),
+            beside: None,
         };
         plan.items.insert(entry.path.clone(), item);
     }
@@ -286,9 +385,9 @@ fn is_git_dir(name: &[u8]) -> bool {
 }
 
 /// Plans a directory without git: all of it but what `.bangerignore` files name.
-pub(crate) fn of_directory(root: &Dir, git: &Git) -> Result<Plan> {
+pub(crate) fn of_directory(root: &Dir, git: &Git, taking: &Taking) -> Result<Plan> {
     let mut plan = Plan::new(root);
-    let found = walk::plain(root, git)?;
+    let mut found = walk::plain(root, git, taking.include.as_ref())?;
     let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
     for path in found.inner {
         // It holds passwords and programs, and more than lies in the directory.
@@ -297,19 +396,24 @@ pub(crate) fn of_directory(root: &Dir, git: &Git) -> Result<Plan> {
     for path in found.others {
         plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii()));
     }
-    for path in found.files {
+    // What is ignored went because it was asked for, and goes again.
+    let mut ignored: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for (path, is_ignored) in std::mem::take(&mut found.wanted) {
+        if is_ignored { &mut ignored } else { &mut found.files }.insert(path);
+    }
+    let before = taking.before_at(b"").filter(|path| !found.files.contains(*path));
+    ignored.extend(before.map(<[u8]>::to_vec));
+    plan.missed = found.missed.into_iter().filter(|path| !ignored.contains(path)).collect();
+    let ignored = ignored.into_iter().map(|path| (path, Some(Beside::Ignored)));
+    for (path, beside) in found.files.into_iter().map(|path| (path, None)).chain(ignored) {
         // What is gone meanwhile was not there.
-        let Some(meta) = looker.look(&path).filter(|meta| meta.is_file() || meta.is_symlink())
-        else {
-            continue;
-        };
-        let (mode, is_link) = (mode_of(&meta), meta.is_symlink());
-        plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+        if let Some(meta) = looker.look(&path).filter(|meta| meta.is_file() || meta.is_symlink()) {
+            plan.items.insert(path, Item::of(&meta, beside));
+        }
     }
     for path in found.empty {
         if let Some(meta) = looker.look(&path).filter(Metadata::is_dir) {
-            let item = Item { mode: DIR, is_link: false, seen: seen(&meta), oid: None };
-            plan.items.insert(path, item);
+            plan.items.insert(path, Item { mode: DIR, ..Item::of(&meta, None) });
         }
     }
     Ok(plan)

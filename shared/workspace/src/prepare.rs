@@ -2,11 +2,13 @@
 
 use crate::{
     git::lines,
-    given::{Given, Tree},
+    given::{Beside, Given, Tree, beside},
     guest::{self, Look},
+    include::{Include, Taking},
     load::{Before, Load, load_directory, load_repository},
-    path::{join, shown},
-    plan,
+    names::hex,
+    path::{join, shown, some_of},
+    plan::{self, Behind},
     record::{self, Folder},
     send::send,
     source::{Source, is_absent},
@@ -42,33 +44,40 @@ fn check_guest_path(path: &str) -> Result<()> {
         .hint(format!("give one as '{GUEST_PATH}'")))
 }
 
-/// Says exactly what would go, and touches nothing.
-pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
+/// Says exactly what would go, and touches nothing. `dir` is the place of the record, if there may be one.
+pub fn dry_run(wish: &Wish, dir: Option<&Path>) -> Result<WorkspacePlan> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.all_trusted())?;
+    let before = dir.and_then(|dir| record::peek(dir).transpose()).transpose()?;
+    let before = before.as_ref().map(|(before, tree)| (before, tree));
+    let (taking, _) = taking(wish, source.root(), before)?;
+    let mut behind = Behind::default();
     let scratch = Temporary::new()?;
     let store = Store::open(scratch.path(), format_of(&source))?;
     let mut files = Vec::new();
     let mut notes = Vec::new();
-    let (mut size_bytes, mut untracked_left, mut base_commit) = (0, 0, None);
+    let (mut size_bytes, mut base_commit) = (0, None);
     match &source {
         Source::Directory(root) => {
-            let plan = plan::of_directory(root, &store.git())?;
+            let plan = plan::of_directory(root, &store.git(), &taking)?;
+            behind.add(b"", &plan);
             size_bytes = plan.size();
             files.extend(plan.items.keys().map(|path| shown(path)));
             notes = plan.notes;
         }
         Source::Repository(_) => {
-            let units = units(source, wish, &store)?;
+            let units = units(source, wish, &taking, &store)?;
             base_commit.clone_from(&units[0].head.commit);
             for unit in units {
                 size_bytes += unit.plan.size();
-                untracked_left += unit.plan.untracked_left;
+                behind.add(&unit.at, &unit.plan);
                 files.extend(unit.plan.items.keys().map(|path| shown(&join(&unit.at, path))));
                 notes.extend(unit.plan.notes);
             }
         }
     }
+    notes.extend(behind.notes("would stay behind"));
+    notes.extend(idle(&taking, wish));
     let host_path = fs::canonicalize(&wish.path).unwrap_or_else(|_| wish.path.clone());
     let tools = files.iter().filter(|file| crate::tools::is_of_tools(file)).cloned().collect();
     Ok(WorkspacePlan {
@@ -80,10 +89,45 @@ pub fn dry_run(wish: &Wish) -> Result<WorkspacePlan> {
         mode: wish.mode,
         files,
         size_bytes,
-        untracked_left,
+        untracked_left: behind.untracked,
+        untracked_left_paths: behind.named(),
         base_commit,
         notes,
     })
+}
+
+/// Returns what is taken along beside what is tracked, after what was said of the same repository before, and
+/// the patterns that are to be kept.
+fn taking(
+    wish: &Wish,
+    root: &Path,
+    before: Option<(&Workspace, &Tree)>,
+) -> Result<(Taking, Vec<String>)> {
+    let is_same = |before: &Workspace| root.to_str() == Some(before.host_path.as_str());
+    let before = before.filter(|(before, _)| !wish.no_include && is_same(before));
+    let mut kept = wish.include.clone();
+    // What is said now counts last, as in a list of rules.
+    let old = before.map(|(before, _)| before.include.clone()).unwrap_or_default();
+    kept.splice(0..0, old.into_iter().filter(|pattern| !wish.include.contains(pattern)));
+    let all: Vec<String> = wish.configured_include.iter().chain(&kept).cloned().collect();
+    let taking = Taking {
+        untracked: wish.include_untracked,
+        include: Include::new(&all)?,
+        before: before.map(|(_, tree)| beside(tree).cloned().collect()).unwrap_or_default(),
+    };
+    Ok((taking, kept))
+}
+
+/// Says which of the patterns that were just given are of no use.
+fn idle(taking: &Taking, wish: &Wish) -> Vec<String> {
+    let Some(include) = taking.include.as_ref().filter(|_| wish.from.is_none()) else {
+        return Vec::new();
+    };
+    let idle = include.idle(&wish.include).into_iter();
+    idle.map(|pattern| {
+        format!("no untracked or ignored file matches '{}'", banger_doc::visible(&pattern, 80))
+    })
+    .collect()
 }
 
 fn format_of(source: &Source) -> &str {
@@ -158,7 +202,7 @@ fn prepare_in(
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
-            refuse_to_overwrite(folder, files, before, &given, &look, keeps_mode)?;
+            refuse_to_overwrite(wish, &store, files, before, (&given, &look), keeps_mode)?;
         }
         // What was there is gone, or is another repository's, whose objects are not to go along.
         is_replaced =
@@ -168,6 +212,10 @@ fn prepare_in(
         }
         seen = Some((given, look));
     }
+    let (taking, include) = {
+        let before = before.as_ref().filter(|_| !is_replaced).zip(seen.as_ref());
+        taking(wish, &host_path, before.map(|(before, (tree, _))| (before, tree)))?
+    };
     let kept = same.and_then(|before| kept_branch(&source, before, wish));
     let wish = kept.as_ref().unwrap_or(wish);
     // What begins anew is made apart, so that a repository that is refused changes nothing.
@@ -180,9 +228,9 @@ fn prepare_in(
         .zip(same)
         .map(|((tree, _), same)| Before { tree, prepared_tree: &same.prepared_tree });
     let mut load = match source {
-        Source::Directory(root) => load_directory(&root, &store, given)?,
+        Source::Directory(root) => load_directory(&root, &store, &taking, given)?,
         source @ Source::Repository(_) => {
-            let units = units(source, wish, &store)?;
+            let units = units(source, wish, &taking, &store)?;
             load_repository(place, &store, units, wish, given)?
         }
     };
@@ -192,6 +240,11 @@ fn prepare_in(
             "'{path}' held another repository, which is moved aside, to '{path}.before-1' or the \
              next number that is free"
         ));
+    }
+    load.notes.extend(load.behind.notes("stayed behind"));
+    load.notes.extend(idle(&taking, wish));
+    if let Some((old, look)) = seen.as_ref().filter(|_| same.is_some() && !wish.force) {
+        refuse_to_displace(files, &wish.guest_path, old, look, &load.tree)?;
     }
     if let Some(apart) = &apart {
         folder.replace(apart.path())?;
@@ -229,7 +282,10 @@ fn prepare_in(
         next_tree_file: None,
         next: None,
         files: load.files,
-        untracked_left: load.untracked_left,
+        untracked_left: load.behind.untracked,
+        untracked_left_paths: load.behind.named(),
+        include_untracked: wish.include_untracked,
+        include,
         first_unix_ms: before.as_ref().map_or_else(clock_ms, |before| before.first_unix_ms),
         prepared_unix_ms: clock_ms(),
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
@@ -256,6 +312,43 @@ fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>
         }
     }
     Ok(notes)
+}
+
+/// Fails if something that a rule ignores would for the first time go where the guest has another of its own,
+/// which no look at its work tells of.
+fn refuse_to_displace(
+    files: &Files<'_>,
+    root: &str,
+    old: &Tree,
+    look: &Look,
+    new: &Tree,
+) -> Result<()> {
+    let is_new = |(path, given): &(&Vec<u8>, &Given)| {
+        given.beside == Some(Beside::Ignored)
+            && !old.contains_key(*path)
+            && look.entries.contains_key(*path)
+    };
+    let asked: Vec<(&Vec<u8>, &Given)> = new.iter().filter(is_new).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let paths: Vec<&[u8]> = asked.iter().map(|(path, _)| path.as_slice()).collect();
+    let sums = files.hash(root, &paths)?;
+    let differs = |sum: &Option<_>, given: &Given| {
+        sum.as_ref().is_none_or(|sum: &[u8; 32]| hex(sum) != given.sum)
+    };
+    let others: Vec<&[u8]> = asked
+        .iter()
+        .zip(&sums)
+        .filter(|((_, given), sum)| differs(sum, given))
+        .map(|((path, _), _)| path.as_slice())
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let named = some_of(others.iter().copied(), others.len(), 4);
+    Err(Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"))
+        .hint("'--force' overwrites them, 'banger vm cp' copies them out"))
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has
@@ -322,26 +415,25 @@ fn keeps_mode(source: &Source) -> bool {
 
 /// Fails if a prepare would overwrite what the guest did since the last one and nobody exported.
 fn refuse_to_overwrite(
-    folder: &Folder,
+    wish: &Wish,
+    store: &Store,
     files: &Files<'_>,
     before: &Workspace,
-    given: &Tree,
-    look: &Look,
+    (given, look): (&Tree, &Look),
     keeps_mode: bool,
 ) -> Result<()> {
-    let moved = crate::status::moved(before, &look.position);
+    let moved = crate::status::moved(files, before, store, look)?;
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
         return Ok(());
     }
-    let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
-    let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
-    let mut work = lost;
-    let mut next = "'banger workspace export' brings it out, 'banger vm cp' what is in no patch";
+    let mut work = crate::status::unexported(files, before, store, given, look, keeps_mode)?;
+    let mut next = crate::way_out(&work, &wish.vm);
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
+        next = crate::way_out(&work, &wish.vm);
         if before.exported.is_some() || !before.pulled.is_empty() {
-            next = "it was exported or pulled; '--force' overwrites it";
+            "it was exported or pulled; '--force' overwrites it".clone_into(&mut next);
         }
     }
     Err(Error::conflict(format!(

@@ -2,7 +2,7 @@
 
 use crate::{
     given::{self, Tree},
-    temporary::{Temporary, remove},
+    temporary::{PREFIX, Temporary, remove},
 };
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
@@ -45,7 +45,7 @@ impl Folder {
         let folder = Self { path: path.to_owned(), _lock: lock };
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
-            if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+            if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
                 remove(&entry.path())?;
             }
         }
@@ -215,6 +215,15 @@ pub(crate) fn records_in(folders: Vec<PathBuf>) -> Result<Vec<(PathBuf, Workspac
         (a.first_unix_ms, &a.guest_path).cmp(&(b.first_unix_ms, &b.guest_path))
     });
     Ok(records)
+}
+
+/// Reads the record and what the guest was given without waiting for anybody; nothing if the record is
+/// replaced meanwhile.
+pub(crate) fn peek(folder: &Path) -> Result<Option<(Workspace, Tree)>> {
+    let Some(record) = read(folder)? else { return Ok(None) };
+    let is_plain = record.tree_file.starts_with("tree-") && !record.tree_file.contains('/');
+    let tree = is_plain.then(|| given::read(&folder.join(&record.tree_file)).ok()).flatten();
+    Ok(tree.map(|tree| (record, tree)))
 }
 
 /// Reads the record in a workspace's folder without waiting for anybody.

@@ -21,6 +21,7 @@ pub(crate) const MAX_ALL_RULES: u64 = 64 << 20;
 
 /// A directory of work in progress beside the store, gone with its value. A killed program's is
 /// removed by the next one.
+#[derive(Debug)]
 pub(crate) struct Scratch(Temporary);
 
 impl Scratch {

@@ -243,7 +243,7 @@ impl Repository {
         let mut lines = Vec::new();
         let mut skipped = Vec::new();
         for entry in &self.index.entries {
-            if entry.mode == 0o040_000 {
+            if entry.mode == git::DIR {
                 let listed = self.git().run(["ls-tree", "-r", "-z", &entry.oid], b"")?;
                 for line in split_zero(&listed) {
                     let Some(tab) = line.iter().position(|byte| *byte == b'\t') else { continue };

@@ -2,12 +2,13 @@
 
 use crate::{
     folders::{folder, records},
-    git::{MORE_TIME, split_zero},
-    given::{Sort, Tree},
+    git::{MORE_TIME, is_oid, split_zero},
+    given::{Sort, Tree, beside},
     guest::{self, Changes, How, Look, differences},
+    include::{Include, Taking},
     kept::still_kept,
     load::read_item,
-    path::{parents, shown},
+    path::{parents, shown, some_of},
     plan,
     record::{self, Folder},
     source::Source,
@@ -21,11 +22,14 @@ use banger_doc::{
 use banger_state::{VmFolder, place};
 use nix::sys::statvfs::statvfs;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+/// How many files a sentence names.
+const MOST_NAMED: usize = 2;
 
 /// How long a guest has to let itself be asked.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -78,10 +82,7 @@ impl Stake {
             Self::Nothing => return Ok(()),
             Self::Work(work) => (
                 format!("VM '{vm}' holds work that was not exported: {}", Work::list(work)),
-                format!(
-                    "'banger workspace export {vm} --output FILE' brings out what a patch can hold, \
-                     'banger vm cp' the rest"
-                ),
+                way_out(work, vm),
             ),
             Self::Unknown(why) => (
                 format!(
@@ -106,6 +107,32 @@ impl Stake {
         };
         Err(Error::conflict(message).hint(next))
     }
+}
+
+/// Says what to type to bring work out of a VM.
+pub fn way_out(work: &[Work], vm: &str) -> String {
+    let has = |is: &dyn Fn(&Work) -> bool| work.iter().any(is);
+    let is_branch = |work: &Work| {
+        let reference = work.reference.as_deref().unwrap_or_default();
+        reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/")
+    };
+    let is_pulled = |work: &Work| match work.kind {
+        WorkKind::Head | WorkKind::Untracked => true,
+        WorkKind::Commits => is_branch(work),
+        // One that could not be read has no count.
+        WorkKind::Index => work.words == STAGED || work.count.is_some(),
+        _ => false,
+    };
+    let is_change = |work: &Work| work.kind == WorkKind::Changes;
+    let is_rest = has(&|work| !is_change(work) && !is_pulled(work));
+    let out = if has(&is_pulled) {
+        format!("'banger workspace pull {vm}' brings it out")
+    } else if has(&is_change) {
+        format!("'banger workspace apply {vm}' brings it out")
+    } else {
+        return "'banger vm cp' copies it out".into();
+    };
+    if is_rest { format!("{out}, 'banger vm cp' what no branch or patch holds") } else { out }
 }
 
 /// Says what is at stake in each of several workspaces.
@@ -221,7 +248,9 @@ pub fn status(
         }
         Err(error) => status.notes.push(error.chain()),
     }
-    status.notes.extend(went_in(&store, &record).unwrap_or_else(|error| Some(error.chain())));
+    status
+        .notes
+        .extend(went_in(&store, &record, &given).unwrap_or_else(|error| Some(error.chain())));
     if record.next.is_some() {
         status.notes.push("the last prepare did not end; run it again".into());
     }
@@ -229,10 +258,11 @@ pub fn status(
 }
 
 /// Says which local edits of the host's went in: only a patch to the commit has them.
-fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
+fn went_in(store: &Store, record: &Workspace, given: &Tree) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let git = store.git_for_guest(None);
-    let edits = differences(&git, base, &record.prepared_tree)?;
+    let mut edits = differences(&git, base, &record.prepared_tree)?;
+    edits.retain(|path, _| given.get(path).is_none_or(|given| given.beside.is_none()));
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
     let what = match edits.len() {
@@ -257,9 +287,13 @@ fn host_changes(
     let source = Source::open(Path::new(&record.host_path), &trusted)?;
     let scratch = Temporary::new()?;
     let mut changes = BTreeMap::new();
+    let taking = |untracked| -> Result<Taking> {
+        let include = Include::new(&record.include)?;
+        Ok(Taking { untracked, include, before: beside(given).cloned().collect() })
+    };
     let (plan, commit) = match &source {
         Source::Repository(repository) => (
-            plan::of_repository(repository, !repository.has_own_excludes)?,
+            plan::of_repository(repository, &taking(!repository.has_own_excludes)?, b"")?,
             repository.head.commit.clone(),
         ),
         Source::Directory(root) => {
@@ -267,7 +301,7 @@ fn host_changes(
             if let Some(end) = end {
                 store = store.until(end);
             }
-            (plan::of_directory(root, &store.git())?, None)
+            (plan::of_directory(root, &store.git(), &taking(true)?)?, None)
         }
     };
     for (path, item) in &plan.items {
@@ -324,24 +358,52 @@ pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {
 pub(crate) fn head_commit(position: &Position) -> Option<String> {
     match position.head.strip_prefix("ref: ") {
         Some(name) => position.refs.get(name.trim()).cloned(),
-        None => Some(position.head.clone()).filter(|head| crate::git::is_oid(head)),
+        None => Some(position.head.clone()).filter(|head| is_oid(head)),
     }
 }
+
+/// How changes that are staged are said.
+const STAGED: &str = "staged changes";
 
 /// Returns what moved in the guest's repository since it was prepared.
-pub(crate) fn moved(record: &Workspace, position: &Position) -> Vec<Work> {
+pub(crate) fn moved(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    look: &Look,
+) -> Result<Vec<Work>> {
+    let position = &look.position;
     let known: Vec<&Position> =
         [Some(&record.given), record.next.as_ref()].into_iter().flatten().collect();
-    let mut moved = moved_from(record, &known, position);
+    let mut moved = moved_from(files, record, store, &known, position);
     if record.is_repository
         && !known.iter().any(|known| known.index_sha256 == position.index_sha256)
+        && (moved.is_empty() || is_staged(files, record, store, look)? == Some(true))
     {
-        moved.push(Work::new(WorkKind::Index, "another index"));
+        moved.push(Work::new(WorkKind::Index, STAGED));
     }
-    moved
+    Ok(moved)
 }
 
-fn moved_from(record: &Workspace, known: &[&Position], position: &Position) -> Vec<Work> {
+/// Says whether the guest's index has what no commit of its HEAD does, if that is known.
+fn is_staged(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    look: &Look,
+) -> Result<Option<bool>> {
+    let Some(head) = head_commit(&look.position) else { return Ok(None) };
+    let is_committed = guest::index_is_committed(files, &record.guest_path, store, look, &head)?;
+    Ok(is_committed.map(|is_committed| !is_committed))
+}
+
+fn moved_from(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    known: &[&Position],
+    position: &Position,
+) -> Vec<Work> {
     let mut moved = Vec::new();
     if !record.is_repository {
         return moved;
@@ -350,20 +412,72 @@ fn moved_from(record: &Workspace, known: &[&Position], position: &Position) -> V
         moved.push(Work::new(WorkKind::Unreadable, "no '.git' that can be read").at(".git"));
         return moved;
     }
-    if !known.iter().any(|known| known.head == position.head) {
-        let reference = position.head.trim_start_matches("ref: ");
-        let head = reference.trim_start_matches("refs/heads/");
-        let words = format!("HEAD at '{}'", head.escape_debug());
-        moved.push(Work::new(WorkKind::Head, words).of(reference));
+    let is_known =
+        |name: &String, oid: &String| known.iter().any(|known| known.refs.get(name) == Some(oid));
+    let refs: BTreeMap<&str, &str> = position
+        .refs
+        .iter()
+        .filter(|(name, oid)| !is_known(name, oid))
+        .map(|(name, oid)| (name.as_str(), oid.as_str()))
+        .collect();
+    let head = position.head.as_str();
+    let is_moved = !known.iter().any(|known| known.head == head);
+    let detached = Some(head).filter(|head| is_moved && is_oid(head));
+    let tips = refs.iter().map(|(name, oid)| (*name, *oid));
+    let own = guest::own_commits(
+        files,
+        &record.guest_path,
+        store,
+        detached.map(|oid| ("HEAD", oid)).into_iter().chain(tips),
+    );
+    let out: BTreeSet<&str> =
+        known.iter().flat_map(|known| known.refs.values()).map(String::as_str).collect();
+    if is_moved {
+        let reference = head.trim_start_matches("ref: ");
+        let count = detached.filter(|oid| !refs.values().any(|known| known == oid));
+        let count = count.map(|oid| own.count(oid, &out));
+        let words = match (reference.strip_prefix("refs/heads/"), count) {
+            (Some(branch), _) => format!("branch '{}' checked out", branch.escape_debug()),
+            (None, Some(None)) => "commits on a detached HEAD".into(),
+            (None, Some(Some(count))) if count > 0 => {
+                format!("{} on a detached HEAD", counted(count, "commit"))
+            }
+            _ => format!("HEAD at '{}'", reference.escape_debug()),
+        };
+        let work = Work::new(WorkKind::Head, words).of(reference);
+        let count = count.flatten().filter(|count| *count > 0);
+        moved.push(count.map_or_else(|| work.clone(), |count| work.clone().times(count)));
     }
-    for (name, oid) in &position.refs {
-        if !known.iter().any(|known| known.refs.get(name) == Some(oid)) {
-            let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/");
-            let words = format!("commits on '{}'", short.escape_debug());
-            moved.push(Work::new(WorkKind::Commits, words).of(name));
-        }
+    for (name, oid) in refs {
+        let is_new = !known.iter().any(|known| known.refs.contains_key(name));
+        let count = own.count(oid, &out);
+        let work = Work::new(WorkKind::Commits, commits(name, count, is_new)).of(name);
+        moved.push(count.map_or_else(|| work.clone(), |count| work.clone().times(count)));
     }
     moved
+}
+
+/// Says in words what a reference leads to that was not given.
+fn commits(name: &str, count: Option<usize>, is_new: bool) -> String {
+    if name == "refs/stash" {
+        return "stashed changes".into();
+    }
+    let place = match (name.strip_prefix("refs/heads/"), name.strip_prefix("refs/tags/")) {
+        (Some(branch), _) => format!("branch '{}'", branch.escape_debug()),
+        (_, Some(tag)) => format!("tag '{}'", tag.escape_debug()),
+        _ => format!("'{}'", name.trim_start_matches("refs/").escape_debug()),
+    };
+    match (count, is_new) {
+        (None, _) => format!("commits on {place}"),
+        (Some(0), true) => format!("new {place} without commits of its own"),
+        (Some(0), false) => format!("{place} at another commit"),
+        (Some(count), _) => format!("{} on {place}", counted(count, "commit")),
+    }
+}
+
+/// Returns a number of things.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Returns what differs: changed files, and what moved.
@@ -371,12 +485,9 @@ pub(crate) fn differs(look: &Look, moved: &[Work]) -> Vec<Work> {
     let mut work = Vec::new();
     let count = look.changes.len();
     if let Some(first) = look.changes.keys().next() {
-        let first = shown(first);
-        let words = match count {
-            1 => format!("a change to '{}'", first.escape_debug()),
-            _ => format!("changes to {count} files, as '{}'", first.escape_debug()),
-        };
-        work.push(Work::new(WorkKind::Changes, words).at(first).times(count));
+        let named = some_of(look.changes.keys().map(Vec::as_slice), count, MOST_NAMED);
+        let words = format!("{} {named}", counted(count, "changed file"));
+        work.push(Work::new(WorkKind::Changes, words).at(shown(first)).times(count));
     }
     work.extend_from_slice(moved);
     work
@@ -403,7 +514,7 @@ pub(crate) fn unexported(
             .flatten()
             .chain(pulled.iter().map(|pulled| &pulled.position))
             .collect();
-    let mut moved = moved_from(record, &known, &look.position);
+    let mut moved = moved_from(files, record, store, &known, &look.position);
     moved.extend(look.left.iter().cloned());
     let mut staged = BTreeMap::new();
     let is_as_given = |known: &Position| known.index_sha256 == look.position.index_sha256;
@@ -413,6 +524,8 @@ pub(crate) fn unexported(
     {
         staged = guest::staged_only(store, look)?;
     }
+    let is_staged_new =
+        !staged.is_empty() && !exported.is_some_and(|exported| is_as_given(&exported.position));
     let mut is_same = look.changes.is_empty();
     let has_left = exported.is_some() || pulled.iter().any(|pulled| pulled.tree.is_some());
     if !staged.is_empty() || (has_left && !is_same) {
@@ -432,25 +545,25 @@ pub(crate) fn unexported(
         });
         scratch.remove()?;
     }
-    if !staged.is_empty()
-        && let Some(head) = head_commit(&look.position)
-        && guest::index_is_committed(files, &record.guest_path, store, look, &head)?
-    {
-        staged.clear();
+    let mut is_staged_too = false;
+    if !staged.is_empty() || (is_staged_new && !is_same) {
+        let is_staged = is_staged(files, record, store, look)?;
+        is_staged_too = is_staged_new && !is_same && is_staged == Some(true);
+        if is_staged == Some(false) {
+            staged.clear();
+        }
     }
     if let Some(path) = staged.keys().next() {
-        let path = shown(path);
-        let words = match staged.len() {
-            1 => format!("a version of '{path}' that is in the index alone"),
-            count => {
-                format!("versions of {count} files that are in the index alone, as of '{path}'")
-            }
-        };
-        moved.push(Work::new(WorkKind::Index, words).at(path).times(staged.len()));
+        let (path, count) = (shown(path), staged.len());
+        let named = some_of(staged.keys().map(Vec::as_slice), count, MOST_NAMED);
+        let words = format!("{STAGED} that are in the index alone {named}");
+        moved.push(Work::new(WorkKind::Index, words).at(path).times(count));
+    } else if is_staged_too {
+        moved.push(Work::new(WorkKind::Index, STAGED));
     }
     let inner = inner_changes(given, look);
     if is_same && inner > 0 {
-        let words = format!("changes to {inner} files of submodules");
+        let words = format!("{} in submodules", counted(inner, "changed file"));
         moved.push(Work::new(WorkKind::Submodule, words).times(inner));
     }
     if is_same { Ok(moved) } else { Ok(differs(look, &moved)) }

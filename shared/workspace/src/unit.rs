@@ -3,6 +3,7 @@
 use crate::{
     git::Git,
     host::{HostGit, Trusted},
+    include::Taking,
     path::{join as joined, shown, text},
     plan::{self, Plan},
     source::{Head, Repository, Source},
@@ -34,15 +35,20 @@ pub(crate) struct Unit {
 }
 
 /// Plans the repository and, where the whole of it goes, its submodules.
-pub(crate) fn units(source: Source, wish: &Wish, store: &Store) -> Result<Vec<Unit>> {
+pub(crate) fn units(
+    source: Source,
+    wish: &Wish,
+    taking: &Taking,
+    store: &Store,
+) -> Result<Vec<Unit>> {
     let Source::Repository(repository) = source else { return Ok(Vec::new()) };
     let mut units = Vec::new();
-    let first = first_unit(*repository, wish, store)?;
-    add_units(first, wish, &mut units, 0)?;
+    let first = first_unit(*repository, wish, taking, store)?;
+    add_units(first, wish, taking, &mut units, 0)?;
     Ok(units)
 }
 
-fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit> {
+fn first_unit(repository: Repository, wish: &Wish, taking: &Taking, store: &Store) -> Result<Unit> {
     let mut head = repository.head.clone();
     let mut is_as_it_lies = true;
     let mut files_of = None;
@@ -72,7 +78,7 @@ fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit
     let (plan, index_bytes) = match files_of {
         None => {
             let bytes = repository.index_bytes.clone();
-            (plan::of_repository(&repository, wish.include_untracked)?, bytes)
+            (plan::of_repository(&repository, taking, b"")?, bytes)
         }
         Some(commit) => {
             let dir = Temporary::new()?;
@@ -80,6 +86,9 @@ fn first_unit(repository: Repository, wish: &Wish, store: &Store) -> Result<Unit
             let (mut plan, bytes) = plan::of_commit(&repository, &git, &commit, dir.path())?;
             plan.notes
                 .push(format!("the guest gets commit {commit}; local edits stay on the host"));
+            if !wish.include.is_empty() || wish.include_untracked {
+                plan.notes.push("files that nobody tracks stay there too".into());
+            }
             scratch = Some(dir);
             (plan, bytes)
         }
@@ -107,7 +116,13 @@ pub(crate) fn carrying(repository: &Repository, mut git: Git) -> Git {
     git.set("core.safecrlf=false")
 }
 
-fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -> Result<()> {
+fn add_units(
+    mut unit: Unit,
+    wish: &Wish,
+    taking: &Taking,
+    units: &mut Vec<Unit>,
+    depth: usize,
+) -> Result<()> {
     if !unit.plan.modules.is_empty() && wish.mode == WorkspaceMode::Shallow {
         let first = unit.plan.modules.keys().next().map(|path| shown(path)).unwrap_or_default();
         return Err(Error::usage(format!(
@@ -143,9 +158,10 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
         if !banger_channel::files::is_inside(name.as_bytes()) {
             return Err(Error::failed(format!("submodule '{}' has no usable name", shown(&path))));
         }
-        let plan = plan::of_repository(&module, wish.include_untracked)?;
+        let at = joined(&unit.at, &path);
+        let plan = plan::of_repository(&module, taking, &at)?;
         inner.push(Unit {
-            at: joined(&unit.at, &path),
+            at,
             git_at: format!("{}/modules/{name}", unit.git_at),
             head: module.head.clone(),
             index_bytes: module.index_bytes.clone(),
@@ -159,7 +175,7 @@ fn add_units(mut unit: Unit, wish: &Wish, units: &mut Vec<Unit>, depth: usize) -
     }
     units.insert(place, unit);
     for unit in inner {
-        add_units(unit, wish, units, depth + 1)?;
+        add_units(unit, wish, taking, units, depth + 1)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::{
     attributes::not_a_file,
     git::{Git, MODULE, said, split_zero},
     host::{self, Dir, Sort},
+    include::{Include, Matched},
     index::Index,
     path::join,
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
@@ -14,7 +15,12 @@ use crate::{
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
 use banger_tree::MAX_DEPTH;
-use std::{cell::Cell, collections::BTreeSet, io::ErrorKind, path::PathBuf};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    path::PathBuf,
+};
 
 /// The most entries of all directories together.
 const MAX_ENTRIES: usize = 5_000_000;
@@ -24,8 +30,12 @@ const MAX_RULES: u64 = 16 << 20;
 /// What a walk found, sorted.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Files and links.
+    /// Files and links that no rule ignores.
     pub(crate) files: BTreeSet<Vec<u8>>,
+    /// Those that were asked for, and whether a rule ignores each.
+    pub(crate) wanted: BTreeMap<Vec<u8>, bool>,
+    /// Those in the root itself that a rule ignores and that people miss.
+    pub(crate) missed: BTreeSet<Vec<u8>>,
     /// Repositories inside, or, where there is no repository around, each `.git`.
     pub(crate) inner: BTreeSet<Vec<u8>>,
     /// Directories with nothing in them.
@@ -36,8 +46,8 @@ pub(crate) struct Found {
     pub(crate) closed: BTreeSet<Vec<u8>>,
 }
 
-/// Lists the files of a repository that are neither in its index nor ignored.
-pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
+/// Lists the files of a repository that are neither in its index nor ignored, and those to include.
+pub(crate) fn untracked(repository: &Repository, include: Option<&Include>) -> Result<Found> {
     let folds = repository.setting("core.ignorecase") == Some("true");
     let tracked = Tracked::new(&repository.index, folds);
     let git = repository.git().work_tree(&repository.root);
@@ -63,7 +73,7 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
             }
             Ok(asked)
         },
-        |asked| ignored(&git, asked),
+        |asked| Rules::of(asked, ignored(&git, asked)?, include),
         |walk, dir| {
             if tracked.has_below(dir) {
                 return Ok(true);
@@ -83,8 +93,9 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
     Ok(walk.found)
 }
 
-/// Lists a directory that belongs to no repository: all of it but what `.bangerignore` files in it name.
-pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
+/// Lists a directory that belongs to no repository: all of it but what `.bangerignore` files in it name and
+/// nobody asks for.
+pub(crate) fn plain(root: &Dir, git: &Git, include: Option<&Include>) -> Result<Found> {
     let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
     // The rules alone, as git reads them.
     let scratch = Scratch::new()?;
@@ -127,13 +138,13 @@ pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
         },
         |asked| {
             if !has_rules.get() {
-                return Ok(BTreeSet::new());
+                return Rules::of(asked, BTreeSet::new(), include);
             }
             for dir in &asked.dirs {
                 // Some rules are for directories alone, and git looks whether it is one.
                 make_dirs(&tree, dir).context("cannot copy rules")?;
             }
-            ignored(&git, asked)
+            Rules::of(asked, ignored(&git, asked)?, include)
         },
         |_, _| Ok(true),
     )?;
@@ -175,6 +186,31 @@ impl Level {
     }
 }
 
+/// What rules say of one step.
+struct Rules {
+    ignored: BTreeSet<Vec<u8>>,
+    /// What goes whatever is ignored.
+    matched: Matched,
+}
+
+impl Rules {
+    fn of(asked: &Level, ignored: BTreeSet<Vec<u8>>, include: Option<&Include>) -> Result<Self> {
+        let files = asked.files.iter().chain(&asked.others);
+        let matched = include.map(|include| include.matched(files, &asked.dirs)).transpose()?;
+        Ok(Self { ignored, matched: matched.unwrap_or_default() })
+    }
+
+    /// Says whether something is no part of the tree that goes.
+    fn is_out(&self, path: &Vec<u8>) -> bool {
+        self.ignored.contains(path) && !self.matched.wanted.contains(path)
+    }
+}
+
+/// Says whether a file of this name is missed where it is ignored: programs read it, and few know it is.
+fn is_missed(path: &[u8]) -> bool {
+    path.starts_with(b".env") && !path.contains(&b'/')
+}
+
 struct Walk<'a> {
     root: &'a Dir,
     left: usize,
@@ -187,7 +223,7 @@ impl Walk<'_> {
     fn level_by_level(
         &mut self,
         look: impl Fn(&mut Self, &[u8]) -> Result<Level>,
-        ask: impl Fn(&Level) -> Result<BTreeSet<Vec<u8>>>,
+        ask: impl Fn(&Level) -> Result<Rules>,
         enter: impl Fn(&mut Self, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut dirs = vec![Vec::new()];
@@ -200,13 +236,23 @@ impl Walk<'_> {
                 all.git.extend(level.git);
                 all.others.extend(level.others);
             }
-            let ignored = ask(&all)?;
-            let goes = |path: &Vec<u8>| !ignored.contains(path);
-            self.found.files.extend(all.files.into_iter().filter(goes));
+            let rules = ask(&all)?;
+            let goes = |path: &Vec<u8>| !rules.is_out(path);
+            for path in all.files {
+                let is_ignored = rules.ignored.contains(&path);
+                if rules.matched.wanted.contains(&path) {
+                    self.found.wanted.insert(path, is_ignored);
+                } else if !is_ignored {
+                    self.found.files.insert(path);
+                } else if is_missed(&path) {
+                    self.found.missed.insert(path);
+                }
+            }
             self.found.inner.extend(all.git.into_iter().filter(goes));
             self.found.others.extend(all.others.into_iter().filter(goes));
             dirs.clear();
-            for dir in all.dirs.into_iter().filter(goes) {
+            let leads = |dir: &Vec<u8>| goes(dir) || rules.matched.ways.contains(dir);
+            for dir in all.dirs.into_iter().filter(leads) {
                 if enter(self, &dir)? {
                     dirs.push(dir);
                 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// What is asked of a prepare.
 #[derive(Clone, Debug)]
 pub struct Wish {
+    /// What the VM is called.
+    pub vm: String,
     /// The repository or directory on the host, or a path inside it.
     pub path: PathBuf,
     /// Where it goes in the guest.
@@ -22,6 +24,13 @@ pub struct Wish {
     pub from: Option<String>,
     /// Whether untracked files go.
     pub include_untracked: bool,
+    /// Which untracked and ignored files go whatever rules say: patterns as in `.gitignore`, which the record
+    /// keeps.
+    pub include: Vec<String>,
+    /// The same by the configuration, which says so each time.
+    pub configured_include: Vec<String>,
+    /// Whether what was taken along before stays behind unless it is asked for again.
+    pub no_include: bool,
     /// Whether work of the guest may be overwritten.
     pub force: bool,
     /// Directories of git's outside the repository that it may lead to, which the record keeps.

@@ -95,7 +95,14 @@ fn work_of_the_guest_is_not_overwritten() {
         let before = fingerprint(&world.guest());
         let error = world.prepare(&world.wish()).err().unwrap_or_else(|| panic!("{name}"));
         assert_eq!(error.kind(), Kind::Conflict, "{name}: {}", error.chain());
-        assert!(error.hint_text().unwrap().contains("workspace export"), "{name}");
+        let command = match name {
+            "a stash" => "'banger vm cp' copies it out",
+            "a commit" | "a commit on another branch" | "a staged version" | "a new branch" => {
+                "'banger workspace pull web' brings it out"
+            }
+            _ => "'banger workspace apply web' brings it out",
+        };
+        assert_eq!(error.hint_text(), Some(command), "{name}: {}", error.chain());
         let touched: Vec<PathBuf> = differing(&fingerprint(&world.guest()), &before);
         assert!(touched.is_empty(), "{name}: {touched:?}");
         assert!(!world.unexported().is_empty(), "{name}");
@@ -156,7 +163,7 @@ fn what_was_exported_is_safe_until_there_is_more() {
     let error = world.prepare(&world.wish()).unwrap_err();
     assert_eq!(error.hint_text(), Some("it was exported or pulled; '--force' overwrites it"));
     world.shell(&world.guest(), "echo more >>a");
-    assert!(world.unexported()[0].contains("changes to"), "{:?}", world.unexported());
+    assert!(world.unexported()[0].contains("2 changed files ("), "{:?}", world.unexported());
     world.shell(&world.guest(), "git checkout -q a");
     assert_eq!(world.unexported(), [""; 0]);
     world.shell(&world.guest(), "git commit -q --allow-empty -m empty");

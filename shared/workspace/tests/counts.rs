@@ -61,7 +61,72 @@ fn a_program_counts_on_kinds_paths_and_references() {
     find(WorkKind::WorkTree, Some(&elsewhere), None);
     let said = serde_json::to_value(&work[0]).unwrap();
     assert_eq!(said["kind"], "changes");
-    assert_eq!(said["words"], "changes to 2 files, as 'a'");
+    assert_eq!(said["words"], "2 changed files (a, b)");
+}
+
+#[test]
+fn work_is_told_as_a_person_would() {
+    let said = |world: &World| banger_doc::Work::list(&world.work());
+    let lines = "git checkout -q -b lines; echo 1 >lines.c; git add lines.c; git commit -qm 1; \
+                 echo 2 >tally.c; git add tally.c; git commit -qm 2; echo 3 >>lines.c; echo n >new";
+    let world = worked(ONE, &format!("{lines}; git add lines.c"));
+    let work = "3 changed files (lines.c, ...), 2 commits on branch 'lines', staged changes";
+    assert_eq!(said(&world), work);
+    world.shell(&world.host(), "echo h >>a; git commit -qam h");
+    let error = world.prepare(&world.wish()).unwrap_err();
+    assert!(error.to_string().ends_with(&format!("has work of its own: {work}")), "{error}");
+    assert_eq!(error.hint_text(), Some("'banger workspace pull web' brings it out"));
+    let refused = banger_workspace::Stake::Work(world.work()).refuse("web").unwrap_err();
+    assert_eq!(refused.to_string(), format!("VM 'web' holds work that was not exported: {work}"));
+    assert_eq!(refused.hint_text(), Some("'banger workspace pull web' brings it out"));
+    // What is committed is not staged as well.
+    world.shell(&world.guest(), "git add -A; git commit -qm 3");
+    assert_eq!(said(&world), "3 changed files (lines.c, ...), 3 commits on branch 'lines'");
+    // Commits that an export took are out.
+    world.export();
+    world.shell(&world.guest(), "git commit -q --allow-empty -m 4; git checkout -q -b side HEAD~2");
+    let sides = "1 commit on branch 'lines', 2 commits on branch 'side'";
+    assert!(said(&world).ends_with(sides), "{}", said(&world));
+    // What is packed is not counted, and is no less.
+    world.shell(&world.guest(), "git checkout -q lines; git repack -qad; git prune-packed");
+    assert!(said(&world).contains("commits on branch 'lines'"), "{}", said(&world));
+}
+
+#[test]
+fn commits_are_counted_where_they_are_loose() {
+    let said = |work: &str| banger_doc::Work::list(&worked(ONE, work).work());
+    let commit = "git commit -q --allow-empty -m x";
+    assert_eq!(
+        said(&format!("git checkout -q --detach; {commit}; {commit}")),
+        "2 commits on a detached HEAD"
+    );
+    assert_eq!(said("git branch w"), "new branch 'w' without commits of its own");
+    assert_eq!(said("git tag -a -m w w"), "new tag 'w' without commits of its own");
+    assert_eq!(
+        said(&format!("{commit}; git tag w; git reset -q --hard HEAD~1")),
+        "1 commit on tag 'w'"
+    );
+    let merged = format!(
+        "git checkout -q -b b; {commit}; git checkout -q main; {commit}y; git merge -q --no-edit b"
+    );
+    assert_eq!(said(&merged), "1 commit on branch 'b', 3 commits on branch 'main'");
+    // No log says what to look for.
+    let many =
+        format!("git config core.logAllRefUpdates false; for i in 1 2 3 4 5; do {commit}; done");
+    assert_eq!(said(&many), "5 commits on branch 'main'");
+    assert_eq!(
+        said("git update-ref refs/notes/x HEAD"),
+        "new 'notes/x' without commits of its own"
+    );
+    assert_eq!(said("echo w >>a; git stash -q"), "stashed changes");
+    // One that lies under another's name is none.
+    let forged = format!(
+        "{commit}; h=$(git rev-parse HEAD); {commit}; o=.git/objects; \
+         n=$(git rev-parse HEAD); rm -f $o/${{n:0:2}}/${{n:2}}; cp $o/${{h:0:2}}/${{h:2}} $o/${{n:0:2}}/${{n:2}}"
+    );
+    assert_eq!(said(&forged), "commits on branch 'main'");
+    let sha256 = worked(&ONE.replace("git init -q", "git init -q --object-format=sha256"), commit);
+    assert_eq!(banger_doc::Work::list(&sha256.work()), "1 commit on branch 'main'");
 }
 
 #[test]
@@ -168,7 +233,7 @@ fn a_path_that_a_sparse_checkout_leaves_out_can_be_deleted() {
         "git rm -q --cached --sparse app/package.json; git commit -qm less",
     );
     assert!(world.export().is_empty(), "it lies on no host");
-    counts(&world, "a change to 'app/package.json'");
+    counts(&world, "1 changed file (app/package.json)");
     let patch = String::from_utf8(world.export_of(Some("prepared"))).unwrap();
     assert!(patch.contains("deleted file") && patch.contains("app/package.json"), "{patch}");
     assert!(!patch.contains("i.js"), "{patch}");
@@ -179,7 +244,7 @@ fn a_path_that_a_sparse_checkout_leaves_out_can_be_deleted() {
 fn a_file_that_is_in_the_index_alone_is_work() {
     let world = worked(ONE, "echo staged >new; git add new; rm new");
     applied(&world);
-    counts(&world, "a version of 'new' that is in the index alone");
+    counts(&world, "staged changes that are in the index alone (new)");
     world.shell(&world.guest(), "git checkout -q new");
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
@@ -192,11 +257,11 @@ fn a_file_that_is_in_the_index_alone_is_work() {
 #[test]
 fn a_version_that_was_staged_and_edited_again_is_work_until_an_export() {
     let world = worked(ONE, "echo staged >>a; git add a; echo edited >>a");
-    counts(&world, "a version of 'a' that is in the index alone");
+    counts(&world, "staged changes that are in the index alone (a)");
     world.export();
     assert_eq!(world.unexported(), [""; 0], "it is part of the sum");
     world.shell(&world.guest(), "cp a $TOP/keep; echo staged >>a; git add a; cp $TOP/keep a");
-    counts(&world, "a version of 'a' that is in the index alone");
+    counts(&world, "staged changes that are in the index alone (a)");
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
     // What is staged as it lies there is in the patch itself.
@@ -346,7 +411,7 @@ fn printing_a_patch_is_not_exporting_it() {
         &banger_workspace::Want::default(),
     );
     drop(export.unwrap());
-    counts(&world, "a change to 'a'");
+    counts(&world, "1 changed file (a)");
 }
 
 #[test]
@@ -432,12 +497,12 @@ fn a_repository_that_git_refuses_is_no_directory_without_git() {
     ] {
         let world = World::new(&setup);
         let wish = banger_workspace::Wish { path: world.host().join(at), ..world.wish() };
-        banger_workspace::dry_run(&wish).unwrap_err();
+        banger_workspace::dry_run(&wish, None).unwrap_err();
         world.prepare(&wish).unwrap_err();
         assert!(!world.guest().exists());
     }
     let world = World::new("mkdir sub; cd sub; git init -q; echo x >x");
-    let plan = banger_workspace::dry_run(&world.wish()).unwrap();
+    let plan = banger_workspace::dry_run(&world.wish(), None).unwrap();
     assert_eq!(plan.files, ["sub/x"]);
 }
 
@@ -473,7 +538,7 @@ fn names_and_places_may_be_odd() {
         "mkdir $'a\\nb'; cd $'a\\nb'; git init -q; echo x >'a\\xff'; echo y >$'a\\xff'; git add -A; git commit -qm 1",
     );
     let wish = banger_workspace::Wish { path: world.host().join("a\nb"), ..world.wish() };
-    let plan = banger_workspace::dry_run(&wish).unwrap();
+    let plan = banger_workspace::dry_run(&wish, None).unwrap();
     assert_eq!(plan.files, ["a\\\\xff", "a\\xff"]);
     world.prepare(&wish).unwrap();
     assert_eq!(world.unexported(), [""; 0]);

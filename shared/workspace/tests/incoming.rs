@@ -45,6 +45,7 @@ fn prepare_as_told() {
     let told = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let Some(top) = told("WATCHED_TOP") else { return };
     let wish = Wish {
+        vm: "web".into(),
         path: told("WATCHED_PATH").unwrap(),
         guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
         is_named: true,
@@ -57,6 +58,9 @@ fn prepare_as_told() {
         branch: told("WATCHED_FROM").map(|_| "made".into()),
         from: told("WATCHED_FROM").map(|from| from.to_str().unwrap().to_owned()),
         include_untracked: told("WATCHED_UNTRACKED").is_some(),
+        include: Vec::new(),
+        configured_include: Vec::new(),
+        no_include: false,
         force: false,
         trusted: Vec::new(),
         configured: Vec::new(),
@@ -637,7 +641,7 @@ fn a_directory_without_git_is_no_way_out() {
 #[test]
 fn rules_of_a_directory_are_bounded_together_and_as_deep_as_paths_are() {
     let large = "for i in 1 2 3 4 5; do mkdir $i; truncate -s 15M $i/.bangerignore; done";
-    let plan = |world: &World| banger_workspace::dry_run(&world.wish());
+    let plan = |world: &World| banger_workspace::dry_run(&world.wish(), None);
     let refused = plan(&World::new(large)).unwrap_err();
     assert!(refused.to_string().contains("bytes together"), "{refused}");
     assert!(refused.hint_text().is_some());

@@ -294,3 +294,24 @@ fn either_format_and_all_of_the_history() {
     assert_eq!(mbox.matches("\nSubject: ").count(), 15);
     world.shell(&world.host(), "git am -q ../mbox; diff f $TOP/guest/root/repo/f");
 }
+
+/// What a rule of the host's ignores went in by name; mails to a commit would give away all of it.
+#[test]
+fn ignored_files_that_went_in_are_in_no_mail() {
+    let setup = "git init -q; seq 9 >a; echo .env >.gitignore; git add -A; git commit -qm one; echo SECRET=1 >.env";
+    for (work, is_work) in [("echo w >>a", false), ("echo w >>a; echo MORE=2 >>.env", true)] {
+        let world = World::new(setup);
+        world.prepare(&Wish { include: vec![".env".into()], ..world.wish() }).unwrap();
+        world.shell(&world.guest(), work);
+        for all in [false, true] {
+            let (mbox, notes) = mails(&world, all);
+            assert!(
+                mbox.contains("+w") && !mbox.contains("SECRET") && !mbox.contains("MORE"),
+                "{mbox}"
+            );
+            assert_eq!(notes.iter().any(|note| note.contains("'.env'")), is_work, "{notes:?}");
+            assert_eq!(!world.unexported().is_empty(), is_work);
+        }
+        world.shell(&world.host(), "git am -q ../mbox; grep -qx w a; grep -qx SECRET=1 .env");
+    }
+}

@@ -26,7 +26,7 @@ fn what_is_in_the_index_of_a_submodule_alone_is_work() {
 fn a_new_file_in_a_submodule_does_not_take_its_place() {
     let world = worked(MODULE, "echo n >lib/new; echo more >>a");
     assert_eq!(applied(&world), "M  a\n");
-    counts(&world, "files of submodules");
+    counts(&world, "1 changed file in submodules");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn round_trip(case: &Case) {
         wish.mode = WorkspaceMode::FullCopy;
     }
     wish.include_untracked = case.untracked;
-    let planned = banger_workspace::dry_run(&wish).unwrap();
+    let planned = banger_workspace::dry_run(&wish, None).unwrap();
     let record = world.prepare(&wish).unwrap_or_else(|error| panic!("{name}: {}", error.chain()));
     assert_eq!(record.files, planned.files.len() as u64, "{name}: the dry run is exact");
 

@@ -102,6 +102,7 @@ pub(super) fn write(
         oid: String::new(),
         host: None,
         guest: None,
+        beside: None,
     };
     let mut left = MOST_OF_ALL;
     let mut tree = given::Tree::new();

@@ -26,7 +26,7 @@ pub(super) fn renamed_on_host(
     };
     let listed = repository.index.entries.iter().filter(|entry| entry.stage == 0);
     let mut new: BTreeSet<Vec<u8>> = listed.map(|entry| entry.path.clone()).collect();
-    new.extend(walk::untracked(repository)?.files);
+    new.extend(walk::untracked(repository, None)?.files);
     new.retain(|path| !sides.given.contains_key(path));
     if new.len() > MOST {
         return Ok(BTreeMap::new());

@@ -144,16 +144,16 @@ pub(crate) fn stashes(
     Ok(if is_whole && oids.first() == Some(last) { oids } else { Vec::new() })
 }
 
-/// Says whether the guest's index is known to list what the commit `head` holds.
+/// Says whether the guest's index lists what the commit `head` holds, if that is known.
 pub(crate) fn index_is_committed(
     files: &Files<'_>,
     root: &str,
     store: &Store,
     look: &Look,
     head: &str,
-) -> Result<bool> {
+) -> Result<Option<bool>> {
     if !is_oid(head) {
-        return Ok(false);
+        return Ok(None);
     }
     // Apart from all else, since what lies there under that name is the guest's word.
     let scratch = store.scratch()?;
@@ -166,7 +166,7 @@ pub(crate) fn index_is_committed(
     }
     let commit = git.attempt(["cat-file", "commit", head], b"")?;
     let tree = commit.answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Some(tree) = tree.strip_prefix(b"tree ") else { return Ok(false) };
+    let Some(tree) = tree.strip_prefix(b"tree ") else { return Ok(None) };
     let mut lines = Vec::new();
     for (path, (mode, oid)) in &look.index.staged {
         index_line(&mut lines, *mode, oid, path);
@@ -175,8 +175,8 @@ pub(crate) fn index_is_committed(
         index_line(&mut lines, MODULE, oid, path);
     }
     if !git.attempt(["update-index", "-z", "--index-info"], &lines)?.status.success() {
-        return Ok(false);
+        return Ok(None);
     }
     let listed = git.attempt(["write-tree", "--missing-ok"], b"")?;
-    Ok(listed.status.success() && listed.answer.trim_ascii() == tree)
+    Ok(listed.status.success().then(|| listed.answer.trim_ascii() == tree))
 }

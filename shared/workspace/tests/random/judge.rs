@@ -273,7 +273,7 @@ impl View {
     ) -> Vec<(String, Vec<String>)> {
         let mut lost: Vec<(String, Vec<String>)> = Vec::new();
         let mut add = |what: String, names: &[String]| lost.push((what, names.to_vec()));
-        let change = || vec!["a change to".to_owned(), "changes to".to_owned()];
+        let change = || vec!["changed file".to_owned()];
         // As of now, as it was given, or as it was brought.
         if self.files != given.files || is_fresh {
             match brought {
@@ -374,9 +374,13 @@ impl View {
         oids.extend(self.orphans.values());
         let absent = absent(top, oids);
         for (name, oid) in self.refs.iter().filter(|(_, oid)| absent.contains(*oid)) {
-            let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/");
+            let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
+            let short = match short.trim_start_matches("refs/") {
+                "stash" => "stashed".to_owned(),
+                short => format!("'{short}'"),
+            };
             if !known(oid) {
-                add(format!("{name} is at {oid}"), &[format!("'{short}'"), "no '.git'".into()]);
+                add(format!("{name} is at {oid}"), &[short, "no '.git'".into()]);
             }
         }
         if let Some(head) = self.head.as_ref().filter(|head| absent.contains(*head))
@@ -384,7 +388,7 @@ impl View {
         {
             add(
                 format!("HEAD is at {head}"),
-                &["commits on".into(), "HEAD at".into(), "no '.git'".into()],
+                &["commit".into(), "HEAD at".into(), "checked out".into(), "no '.git'".into()],
             );
         }
         for (name, head) in self.orphans.iter().filter(|(_, head)| absent.contains(*head)) {

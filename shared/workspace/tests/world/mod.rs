@@ -82,6 +82,7 @@ impl World {
 
     pub fn wish(&self) -> Wish {
         Wish {
+            vm: "web".into(),
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
             is_named: true,
@@ -90,6 +91,9 @@ impl World {
             branch: None,
             from: None,
             include_untracked: false,
+            include: Vec::new(),
+            configured_include: Vec::new(),
+            no_include: false,
             force: false,
             trusted: Vec::new(),
             configured: Vec::new(),
