@@ -67,8 +67,17 @@ fn a_start_forgets_what_the_last_stop_found() {
                 "prepared_unix_ms":1,"newer":7{more}}}"#
         )
     };
-    fs::write(&path, record(r#","at_stop":{"unexported":[],"unix_ms":1}"#)).unwrap();
+    // Of every workspace, also where another's record cannot be read.
+    let found = record(r#","at_stop":{"unexported":[],"unix_ms":1}"#);
+    let others = ["0000000000000000", "ffffffffffffffff"]
+        .map(|id| sandbox.vm("web").join("workspaces").join(id).join("workspace.json"));
+    for (other, text) in others.iter().zip(["damaged", &found]) {
+        fs::create_dir(other.parent().unwrap()).unwrap();
+        fs::write(other, text).unwrap();
+    }
+    fs::write(&path, &found).unwrap();
     sandbox.run(SUPERVISE, &["web"]).ok();
+    assert!(!fs::read_to_string(&others[1]).unwrap().contains("at_stop"));
     let now: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(now.get("at_stop").is_none() && now["newer"] == 7, "{now}");
     assert_eq!(now["tree_file"], "tree-1.jsonl");

@@ -34,7 +34,9 @@ mod walk;
 mod wish;
 
 pub use export::{Export, Want};
-pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
+pub use folders::{
+    Place, bring_to_its_place, choose, folder, folder_at, folders, records, user_of,
+};
 pub use host::head_of;
 pub use index::check_index;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};

@@ -97,7 +97,7 @@ impl Stake {
             Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
                 format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
                 format!(
-                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
+                    "'banger workspace export {vm} --guest-path DIR --output FILE' brings out of one what a \
                      patch can hold, 'banger vm cp' the rest"
                 ),
             ),
@@ -117,7 +117,7 @@ impl Stake {
 fn in_each(all: &[(String, Stake)]) -> String {
     let words = all.iter().map(|(path, one)| match one {
         Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
-        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Unknown(why) => format!("of '{path}' that is not known: {why}"),
         Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
     });
     words.collect::<Vec<_>>().join("; ")
