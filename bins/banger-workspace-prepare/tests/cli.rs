@@ -288,7 +288,7 @@ fn several_workspaces_of_a_vm_are_told_apart() {
     let at = |name: &str| sandbox.dir().join("guest").join(name).to_str().unwrap().to_owned();
     let (first, second) = (at("repo"), at("other"));
     let prepare = |path: &str, to: &str| sandbox.run(PROGRAM, &["web", path, "--guest-path", to]);
-    let run = |name: &str, words: &[&str]| sandbox.run(&program(name), words);
+    let run = |name: &str, words: &[&str]| sandbox.run(program(name), words);
     let status = |words: &[&str]| run("banger-workspace-status", &[&["web"], words].concat());
     let export = |words: &[&str]| {
         sandbox.raw(program("banger-workspace-export"), &[&["web"], words].concat())

@@ -1,20 +1,18 @@
 //! Says what host and guest have that the other lacks, and what would be lost with the VM.
 //!
-//! Reads the guest's files through the VM's channel, the host's repository, and the records in
-//! `vms/NAME/workspaces/`; with `--record` it writes what it found there, as `vm-stop` has it do.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, the host's
+//! repository, and the records in `vms/NAME/workspaces/`.
 
 use banger_cli::{Out, note};
 use banger_config::Config;
 use banger_doc::{Change, Name, Result, Work, WorkspaceStatus, visible};
 use banger_state::State;
-use banger_workspace::{
-    at_stop, budget, files_of, folder, or_more_time, record_stop, records, stake, status,
-};
+use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status};
 use std::{fmt::Write as _, io::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
-/// Of each workspace, and of a VM that does not run, what was found when it was stopped.
+/// Of each workspace. The disks of a VM that does not run are read.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-status", version)]
 struct Args {
@@ -22,14 +20,11 @@ struct Args {
     #[arg(value_name = "VM")]
     vm: Name,
     /// Only the workspace at this place in the guest
-    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    #[arg(long, value_name = "DIR")]
     guest_path: Option<String>,
     /// Fail with status 4 if the VM holds work that was not exported, or if that is not known
     #[arg(long)]
     check: bool,
-    /// Write down what the VM holds, for the time after its stop
-    #[arg(long, conflicts_with = "check")]
-    record: bool,
     /// How long the guest may take to be looked at, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     timeout: Duration,
@@ -69,10 +64,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.check {
         return stake(&vm, asked, args.timeout)?.refuse(args.vm.as_str());
     }
-    if args.record {
-        vm.must_run()?;
-        return record_stop(&vm, args.timeout);
-    }
     let mut all = records(&vm)?;
     if asked.is_some() || all.is_empty() {
         let one = folder(&vm, asked)?;
@@ -83,13 +74,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         vm.must_run()?;
     }
     let budget = budget(&vm, args.timeout)?;
-    let files = is_live.then(|| files_of(&vm, budget.clone()));
+    let files = files_of(&vm, budget.clone());
     let configured = Config::load()?.git_dirs();
     let is_one = all.len() == 1;
     let mut failures = Vec::new();
-    for (dir, record) in &all {
-        let before = if is_live { None } else { at_stop(&vm, record)? };
-        let found = match status(dir, files.as_ref(), before, &configured) {
+    for (dir, _) in &all {
+        let found = match status(dir, &files, is_live, &configured) {
             Ok(found) => found,
             // What is not known of one keeps nobody from the others.
             Err(error) => {

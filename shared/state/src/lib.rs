@@ -4,6 +4,7 @@
 //! readers take no lock and a program killed at any instruction leaves a valid state behind.
 //! `docs/state.md` describes the tree in words; a test compares it with [`place`].
 
+mod exports;
 mod file;
 mod lock;
 pub mod place;

@@ -8,6 +8,8 @@ pub const IMAGES: &str = "images";
 pub const KERNELS: &str = "kernels";
 /// VMs, a folder each.
 pub const VMS: &str = "vms";
+/// Copies of what exports brought out of VMs, a folder each.
+pub const EXPORTS: &str = "exports";
 /// Blobs of OCI images, an OCI image layout (OCI image-spec, `image-layout.md`).
 pub const CACHE: &str = "cache/oci";
 /// Blobs on their way into the cache, each locked by who downloads it.
@@ -17,6 +19,9 @@ pub const SSH: &str = "ssh";
 
 /// What the user said yes to, a document for each repository.
 pub const ALLOWED: &str = "allowed";
+
+/// What was brought out of VMs by git, a document for each VM and repository of the host's.
+pub const KEPT: &str = "kept";
 
 /// Banger's own key for ssh.
 pub const SSH_KEY: &str = "ssh/id_ed25519";
@@ -36,7 +41,7 @@ pub const DNS_LOCK: &str = "dns.lock";
 pub const DNS_USERS: &str = "dns.users";
 
 /// Directories that opening the state makes.
-pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
+pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, EXPORTS, CACHE, SSH];
 
 /// An image's document.
 pub const IMAGE_DOCUMENT: &str = "image.json";
@@ -50,6 +55,8 @@ pub const KERNEL_FILE: &str = "vmlinux";
 pub const KERNEL_INITRAMFS: &str = "initramfs.cpio";
 /// The disk mounted at `/lib/modules/RELEASE`.
 pub const KERNEL_MODULES: &str = "modules.ext4";
+/// The document of an export's copy, beside it as `patch` or `mbox`.
+pub const EXPORT_DOCUMENT: &str = "export.json";
 /// A VM's fixed record.
 pub const VM_DOCUMENT: &str = "vm.json";
 /// A VM's changeable spec.
@@ -109,8 +116,12 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/vmlinux",
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
+    "exports/NAME/export.json",
+    "exports/NAME/patch",
+    "exports/NAME/mbox",
     "leases.db",
     "allowed/SUM.json",
+    "kept/SUM.json",
     "told",
     "dns.lock",
     "dns.users",
@@ -141,4 +152,6 @@ pub const TREE: &[&str] = &[
     "vms/NAME/workspaces/ID/told",
     "vms/NAME/workspaces/ID/repo.git/",
     "vms/NAME/workspaces/ID/local/",
+    "vms/NAME/workspaces/ID/applied/",
+    "vms/NAME/workspaces/ID/applying.json",
 ];

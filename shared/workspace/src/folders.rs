@@ -51,6 +51,20 @@ pub fn folder(vm: &VmFolder, guest_path: Option<&str>) -> Result<PathBuf> {
     }
 }
 
+/// Returns the folder of the workspace at this place in the guest, of the only one that what `path` is in was
+/// prepared for, or of the only one.
+pub fn folder_of(vm: &VmFolder, guest_path: Option<&str>, path: Option<&Path>) -> Result<PathBuf> {
+    if let (None, Some(Ok(root))) = (guest_path, path.map(root_of)) {
+        let host_path = root.display().to_string();
+        let mut its = records(vm)?;
+        its.retain(|(_, record)| record.host_path == host_path);
+        if let [(folder, _)] = its.as_slice() {
+            return Ok(folder.clone());
+        }
+    }
+    folder(vm, guest_path)
+}
+
 /// Returns the folder that a workspace at this place in the guest has, or would have.
 pub fn folder_at(vm: &VmFolder, guest_path: &str) -> PathBuf {
     let path = guest_path.trim_end_matches('/');

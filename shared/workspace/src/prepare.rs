@@ -224,6 +224,7 @@ fn prepare_in(
         prepared_tree: load.prepared_tree.clone(),
         given: load.position.clone(),
         exported: None,
+        pulled: same.map(|same| same.pulled.clone()).unwrap_or_default(),
         tree_file: String::new(),
         next_tree_file: None,
         next: None,
@@ -231,7 +232,6 @@ fn prepare_in(
         untracked_left: load.untracked_left,
         first_unix_ms: before.as_ref().map_or_else(clock_ms, |before| before.first_unix_ms),
         prepared_unix_ms: clock_ms(),
-        at_stop: None,
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
         tools_allowed: false,
         tools_refused: None,
@@ -340,8 +340,8 @@ fn refuse_to_overwrite(
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
-        if before.exported.is_some() {
-            next = "it was exported; '--force' overwrites it";
+        if before.exported.is_some() || !before.pulled.is_empty() {
+            next = "it was exported or pulled; '--force' overwrites it";
         }
     }
     Err(Error::conflict(format!(

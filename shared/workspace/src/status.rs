@@ -1,24 +1,24 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    folders::{folder, folders, records},
+    folders::{folder, records},
     git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
+    kept::still_kept,
     load::read_item,
     path::{parents, shown},
     plan,
-    record::{self, BUSY, Folder},
+    record::{self, Folder},
     source::Source,
     store::Store,
     temporary::Temporary,
 };
 use banger_channel::files::{Budget, Files};
 use banger_doc::{
-    AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Work, WorkKind,
-    Workspace, WorkspaceStatus,
+    Change, Context, Error, Position, Result, Status, Work, WorkKind, Workspace, WorkspaceStatus,
 };
-use banger_state::{VmFolder, clock_ms, place};
+use banger_state::{VmFolder, place};
 use nix::sys::statvfs::statvfs;
 use std::{
     collections::BTreeMap,
@@ -44,14 +44,9 @@ pub fn or_more_time(error: Error, budget: &Budget) -> Error {
     if budget.left().is_err() { error.or_hint(MORE_TIME) } else { error }
 }
 
-/// Returns the files service of a running VM.
+/// Returns the files of a VM: its agent's while it runs, else those on its disks, which are read then.
 pub fn files_of(vm: &VmFolder, budget: Budget) -> Files<'_> {
-    let end = budget.clone();
-    Files::new(budget, move || {
-        let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
-        banger_channel::connect(&path, banger_channel::port::FILES, CONNECT.min(end.left()?))
-            .with_context(|| format!("cannot reach the guest of VM '{}'", vm.name()))
-    })
+    banger_offline::files(vm, budget)
 }
 
 /// Asks a running VM where a user's work lies; the guest's own user's if none is named.
@@ -92,7 +87,7 @@ impl Stake {
                 format!(
                     "it is not known whether VM '{vm}' holds work that was not exported: {why}"
                 ),
-                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+                format!("'banger workspace status {vm}' looks at it again"),
             ),
             Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
                 format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
@@ -123,18 +118,25 @@ fn in_each(all: &[(String, Stake)]) -> String {
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+/// Says what would be lost if this VM were deleted now, whether it runs or not, or of the workspace at this place in it alone.
 pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
     let mut records = records(vm)?;
     if guest_path.is_some() {
         let asked = folder(vm, guest_path)?;
         records.retain(|(dir, _)| *dir == asked);
     }
-    let budget = budget(vm, time)?;
+    if records.is_empty() || vm.status()? == Status::Created {
+        return Ok(Stake::Nothing);
+    }
+    let files = files_of(vm, budget(vm, time)?);
     let is_one = records.len() == 1;
     let mut found = Vec::new();
     for (dir, record) in records {
-        let stake = stake_of(vm, &dir, &record, &budget)?;
+        let stake = match guest_work(&dir, &files) {
+            Ok(work) if work.is_empty() => Stake::Nothing,
+            Ok(work) => Stake::Work(work),
+            Err(error) => Stake::Unknown(error.chain()),
+        };
         if is_one {
             return Ok(stake);
         }
@@ -143,59 +145,6 @@ pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<
         }
     }
     Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
-}
-
-/// Says what would be lost of one workspace.
-fn stake_of(vm: &VmFolder, dir: &Path, record: &Workspace, budget: &Budget) -> Result<Stake> {
-    match vm.status()? {
-        Status::Running => match guest_work(dir, &files_of(vm, budget.clone())) {
-            Ok(work) if work.is_empty() => Ok(Stake::Nothing),
-            Ok(work) => Ok(Stake::Work(work)),
-            Err(error) => Ok(Stake::Unknown(error.chain())),
-        },
-        Status::Created => Ok(Stake::Nothing),
-        _ => Ok(match at_stop(vm, record)? {
-            Some(found) if found.unexported.is_empty() => Stake::Nothing,
-            Some(found) => Stake::Work(found.unexported),
-            None => Stake::Unknown("it did not end by a 'banger vm stop' that could ask".into()),
-        }),
-    }
-}
-
-/// Returns what was found at the last stop, if nothing can have happened since.
-pub fn at_stop(vm: &VmFolder, record: &Workspace) -> Result<Option<AtStop>> {
-    let Some(found) = &record.at_stop else { return Ok(None) };
-    // Asked to stop, and stopped: a later start would have asked for something else.
-    let wanted = vm.wanted()?.is_some_and(|wanted| wanted.desire == Desire::Stopped);
-    let ended = vm.last_exit()?.filter(|exit| {
-        exit.reason == Reason::Stopped
-            && exit.disks_clean
-            && exit.ended_unix_s + 1 >= found.unix_ms / 1000
-    });
-    let is_down = matches!(vm.status()?, Status::Stopped);
-    Ok((wanted && ended.is_some() && is_down).then(|| found.clone()))
-}
-
-/// Writes down what each workspace of a VM holds that was not exported, right before it is stopped. Nothing is
-/// written down of one, and an older record is gone, if that cannot be told within `time`.
-pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<()> {
-    let dirs = folders(vm)?;
-    let budget = budget(vm, time)?;
-    let write = |dir: &Path, at_stop: Option<AtStop>| -> Result<()> {
-        let folder = Folder::open(dir, budget.left()?)?;
-        let Some(mut record) = folder.record()? else { return Ok(()) };
-        record.at_stop = at_stop;
-        folder.write(&record)
-    };
-    // All of them first: there may be no time to come to the last one.
-    dirs.iter().try_for_each(|dir| write(dir, None))?;
-    let record = |dir: &Path| {
-        let unexported = guest_work(dir, &files_of(vm, budget.clone()))?;
-        write(dir, Some(AtStop { unexported, unix_ms: clock_ms() }))
-    };
-    // One that cannot be looked at keeps none of the others from it.
-    let done: Vec<Result<()>> = dirs.iter().map(|dir| record(dir)).collect();
-    done.into_iter().collect()
 }
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
@@ -211,25 +160,24 @@ pub fn guest_work(dir: &Path, files: &Files<'_>) -> Result<Vec<Work>> {
     unexported(files, &record, &store, &given, &look, store.keeps_mode())
 }
 
-/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it; `configured`
-/// are directories of git's that every repository may lead to.
+/// Compares host and guest, which runs, or whose disks are read; what disks cannot tell is not known.
+/// `configured` are directories of git's that every repository may lead to.
 pub fn status(
     dir: &Path,
-    files: Option<&Files<'_>>,
-    at_stop: Option<AtStop>,
+    files: &Files<'_>,
+    is_live: bool,
     configured: &[PathBuf],
 ) -> Result<WorkspaceStatus> {
     if record::read(dir)?.is_none() {
         return Err(no_workspace());
     }
-    let left = files.map(|files| files.budget().left()).transpose()?;
-    let folder = Folder::open(dir, left.unwrap_or(BUSY))?;
+    let folder = Folder::open(dir, files.budget().left()?)?;
     let record = folder.record()?.ok_or_else(no_workspace)?;
     let (given, next) = folder.trees(&record)?;
     let mut status = WorkspaceStatus {
         guest_path: record.guest_path.clone(),
         host_path: record.host_path.clone(),
-        is_live: files.is_some(),
+        is_live,
         is_known: true,
         unexported: Vec::new(),
         guest_changes: Vec::new(),
@@ -238,24 +186,28 @@ pub fn status(
         host_changes: Vec::new(),
         notes: Vec::new(),
     };
-    let mut store = Store::open(dir, &record.object_format)?;
-    let end = files.map(|files| files.budget().end());
-    if let (Some(files), Some(end)) = (files, end) {
-        store = store.until(end);
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        status.unexported = unexported(files, &record, &store, &given, &look, store.keeps_mode())?;
-        status.guest_changes = changes(&look.changes);
-        status.guest_commit = head_commit(&look.position);
-        status.notes.extend(look.notes);
-        if !look.is_there {
-            status.notes.push(format!("'{}' is gone from the guest", record.guest_path));
+    let end = Some(files.budget().end());
+    let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
+    let looked = look(files, &record, &store, &given, next.as_ref()).and_then(|look| {
+        let keeps = store.keeps_mode();
+        Ok((unexported(files, &record, &store, &given, &look, keeps)?, look))
+    });
+    match looked {
+        Ok((unexported, look)) => {
+            status.unexported = unexported;
+            status.guest_changes = changes(&look.changes);
+            status.guest_commit = head_commit(&look.position);
+            status.notes.extend(look.notes);
+            if !look.is_there {
+                status.notes.push(format!("'{}' is gone from the guest", record.guest_path));
+            }
         }
-    } else if let Some(found) = at_stop {
-        status.unexported = found.unexported;
-        status.notes.push("the guest does not run; this was found when it was stopped".into());
-    } else {
-        status.is_known = false;
-        status.notes.push("the guest does not run, and nothing was written down at its end".into());
+        Err(error) if is_live || files.budget().left().is_err() => return Err(error),
+        // What the host has is known all the same.
+        Err(error) => {
+            status.is_known = false;
+            status.notes.push(error.chain());
+        }
     }
     match host_changes(&record, &given, configured, end) {
         Ok((commit, host)) => {
@@ -271,7 +223,7 @@ pub fn status(
     Ok(status)
 }
 
-/// Says which local edits of the host's went in: a patch to the commit has them too.
+/// Says which local edits of the host's went in: only a patch to the commit has them.
 fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let git = store.git_for_guest(None);
@@ -279,10 +231,14 @@ fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
     let what = match edits.len() {
-        1 => format!("'{first}' went in with a local edit"),
-        count => format!("{count} files, as '{first}', went in with local edits"),
+        1 => format!("'{first}' went in with a local edit of the host's, which is"),
+        count => {
+            format!(
+                "{count} files, as '{first}', went in with local edits of the host's, which are"
+            )
+        }
     };
-    Ok(Some(format!("{what} of the host's, which the patch holds too")))
+    Ok(Some(format!("{what} in no patch but one with '--base-commit prepared'")))
 }
 
 /// Returns what the host changed since it was prepared; files are read until `end`.
@@ -360,7 +316,7 @@ pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {
     changes.iter().map(|(path, how)| Change { path: shown(path), how: how.word().into() }).collect()
 }
 
-fn head_commit(position: &Position) -> Option<String> {
+pub(crate) fn head_commit(position: &Position) -> Option<String> {
     match position.head.strip_prefix("ref: ") {
         Some(name) => position.refs.get(name.trim()).cloned(),
         None => Some(position.head.clone()).filter(|head| crate::git::is_oid(head)),
@@ -435,24 +391,31 @@ pub(crate) fn unexported(
         return Ok(Vec::new());
     }
     let exported = record.exported.as_ref();
+    let pulled = still_kept(record);
     let known: Vec<&Position> =
         [Some(&record.given), record.next.as_ref(), exported.map(|e| &e.position)]
             .into_iter()
             .flatten()
+            .chain(pulled.iter().map(|pulled| &pulled.position))
             .collect();
     let mut moved = moved_from(record, &known, &look.position);
     moved.extend(look.left.iter().cloned());
     let mut staged = BTreeMap::new();
     let is_as_given = |known: &Position| known.index_sha256 == look.position.index_sha256;
-    if !is_as_given(&record.given) && !record.next.as_ref().is_some_and(is_as_given) {
+    if !is_as_given(&record.given)
+        && !record.next.as_ref().is_some_and(is_as_given)
+        && !pulled.iter().any(|pulled| is_as_given(&pulled.position))
+    {
         staged = guest::staged_only(store, look)?;
     }
     let mut is_same = look.changes.is_empty();
-    if !staged.is_empty() || (exported.is_some() && !is_same) {
+    let has_left = exported.is_some() || pulled.iter().any(|pulled| pulled.tree.is_some());
+    if !staged.is_empty() || (has_left && !is_same) {
         let scratch = store.scratch()?;
         let tree =
             guest::tree_of(files, &record.guest_path, store, &scratch, given, look, keeps_mode)?;
         is_same |= exported.is_some_and(|exported| tree == exported.tree);
+        is_same |= pulled.iter().any(|pulled| pulled.tree.as_ref() == Some(&tree));
         let git = store.git_for_guest(Some(&scratch));
         let listed = git.run(["ls-tree", "-r", "-z", &tree], b"")?;
         let listed: BTreeMap<&[u8], &[u8]> = split_zero(&listed).filter_map(path_and_oid).collect();

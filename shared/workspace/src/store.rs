@@ -92,13 +92,21 @@ impl Store {
     /// Returns a way to call git on what a guest wrote or names: in a jail, which shows what banger gave the
     /// guest and, to write, the scratch alone.
     pub(crate) fn git_for_guest(&self, scratch: Option<&Scratch>) -> Git {
-        let git = match scratch {
-            Some(scratch) => {
-                self.git_writing_to(&scratch.objects()).env("GIT_INDEX_FILE", scratch.index())
-            }
-            None => self.git_writing_to(&self.local),
-        };
-        git.jailed([self.dir.clone(), self.local.clone()], scratch.map(Scratch::path))
+        match scratch {
+            Some(scratch) => self.git_for_guest_in(&scratch.objects(), scratch),
+            None => self.git_writing_to(&self.local).jailed(self.seen(), None),
+        }
+    }
+
+    /// The same with new objects in another folder of the scratch.
+    pub(crate) fn git_for_guest_in(&self, objects: &Path, scratch: &Scratch) -> Git {
+        let git = self.git_writing_to(objects).env("GIT_INDEX_FILE", scratch.index());
+        git.jailed(self.seen(), Some(scratch.path()))
+    }
+
+    /// Returns what a jail shows.
+    fn seen(&self) -> [PathBuf; 2] {
+        [self.dir.clone(), self.local.clone()]
     }
 
     /// Returns the list of all places of objects.
@@ -147,11 +155,22 @@ impl Store {
         most: u64,
         all: u64,
     ) -> Result<BTreeMap<String, Vec<u8>>> {
+        self.blobs_with(None, oids, most, all)
+    }
+
+    /// Reads blobs that lie in the store or in a scratch, within the same bounds.
+    pub(crate) fn blobs_with(
+        &self,
+        scratch: Option<&Scratch>,
+        oids: &BTreeSet<&String>,
+        most: u64,
+        all: u64,
+    ) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut found = BTreeMap::new();
         if oids.is_empty() {
             return Ok(found);
         }
-        let git = self.git_for_guest(None);
+        let git = self.git_for_guest(scratch);
         let answer =
             git.run(["cat-file", "--batch-check"], lines(oids.iter().copied()).as_bytes())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -59,9 +59,11 @@ impl Bed for Near {
             .map_err(|error| error.chain())
     }
 
-    fn export(&self) -> Result<Vec<u8>, String> {
+    fn export(&self, of_commit: bool) -> Result<Vec<u8>, String> {
+        let base_commit = of_commit.then(|| "prepared".to_owned());
+        let want = Want { base_commit, ..Want::default() };
         let read = || {
-            let mut export = Export::make(&self.0.vm(), &self.0.files(), &Want::default())?;
+            let mut export = Export::make(&self.0.vm(), &self.0.files(), &want)?;
             let mut patch = Vec::new();
             export.patch.read_to_end(&mut patch).context("cannot read the patch")?;
             export.done().map(|()| patch)

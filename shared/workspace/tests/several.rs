@@ -7,8 +7,8 @@ mod world;
 use banger_doc::{Error, Kind, Name, Result, Workspace};
 use banger_state::{State, VmFolder, place};
 use banger_workspace::{
-    Export, Place, Want, Wish, bring_to_its_place, choose, folder, folder_at, folders, prepare,
-    records, user_of,
+    Export, Place, Want, Wish, bring_to_its_place, choose, folder, folder_at, folder_of, folders,
+    prepare, records, user_of,
 };
 use std::{
     fs,
@@ -130,6 +130,10 @@ fn another_repository_goes_beside_the_first() {
         "no workspace in '/nowhere'",
     );
     assert_eq!(folders(&all.vm).unwrap().len(), 4);
+    let of = |at: Option<&str>, name: &str| folder_of(&all.vm, at, Some(&all.host(name)));
+    assert_eq!(of(None, "web").unwrap(), named, "what it was prepared from says which");
+    assert_eq!(of(Some(&all.guest("web")), "api").unwrap(), named);
+    is(&of(None, "deep").unwrap_err(), Kind::Usage, "has 4 workspaces");
 
     // What comes out of one is of that one.
     fs::write(all.guest("api/a"), "other work\n").unwrap();

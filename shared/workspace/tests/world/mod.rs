@@ -10,8 +10,8 @@
 )]
 
 use banger_channel::files::{Budget, Files, serve};
-use banger_doc::{Context, Result, Work, Workspace, WorkspaceMode};
-use banger_workspace::{Export, Want, Wish};
+use banger_doc::{Context, Result, Work, Workspace, WorkspaceMode, WorkspacePull};
+use banger_workspace::{Export, Keeper, Offer, Want, Wish};
 use std::{
     collections::BTreeMap,
     fs,
@@ -105,13 +105,35 @@ impl World {
         banger_workspace::prepare(&self.vm(), &self.files(), wish)
     }
 
-    /// Exports and returns the patch.
+    /// Exports against what went in, and returns the patch.
     pub fn export(&self) -> Vec<u8> {
-        let mut export = Export::make(&self.vm(), &self.files(), &Want::default()).unwrap();
+        self.export_of(None)
+    }
+
+    /// Exports against a commit, and returns the patch.
+    pub fn export_of(&self, base: Option<&str>) -> Vec<u8> {
+        let want = Want { base_commit: base.map(ToOwned::to_owned), ..Want::default() };
+        let mut export = Export::make(&self.vm(), &self.files(), &want).unwrap();
         let mut patch = Vec::new();
         export.patch.read_to_end(&mut patch).unwrap();
         export.done().unwrap();
         patch
+    }
+
+    /// What remembers what is kept of the VM, which is called `web`.
+    pub fn keeper(&self) -> Keeper {
+        let shelf = self.dir.path().join("kept");
+        Keeper { vm: "web".into(), vm_id: "id-of-web".into(), shelf }
+    }
+
+    /// Pulls into the host's repository.
+    pub fn pull(&self) -> Result<WorkspacePull> {
+        self.pull_by(&self.files())
+    }
+
+    pub fn pull_by(&self, files: &Files<'_>) -> Result<WorkspacePull> {
+        let mut offer = Offer::make(&self.vm(), files)?;
+        offer.pull(&self.host(), &[], &self.keeper(), "banger::web")
     }
 
     /// Says what would be lost with the guest, in words.
@@ -120,7 +142,7 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
+        banger_workspace::status(&self.vm(), &self.files(), true, &[]).unwrap().unexported
     }
 }
 
