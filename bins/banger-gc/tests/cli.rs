@@ -128,6 +128,7 @@ fn whatever_a_killed_program_leaves_goes_and_is_reported() {
         "cache/partial/0123",
         "cache/oci/index.json",
         "vms/web/workspaces/0123456789abcdef/workspace.json",
+        "vms/web/workspaces/00000000ffffffff/applying.json",
     ];
     for path in litter.iter().chain(&kept) {
         let path = sandbox.state().join(path);

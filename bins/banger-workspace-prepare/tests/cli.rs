@@ -314,7 +314,6 @@ fn several_workspaces_of_a_vm_are_told_apart() {
     let one = status(&["--guest-path", &second]);
     assert_eq!(one.ok().document()["guest_path"], second);
     status(&["--guest-path", "/nowhere"]).fails(3, "no workspace in '/nowhere'");
-    status(&["--guest-path", &second, "--record"]).fails(2, "cannot be used with");
     let asked = sandbox.raw(program("banger-workspace-status"), &["--places", "web"]);
     assert_eq!(asked.ok().text(), format!("{first}\n{second}\n"));
     let asked = sandbox.raw(program("banger-workspace-status"), &["--places", "nobody"]);

@@ -101,7 +101,7 @@ impl Stake {
                     "it is not known whether VM '{vm}' holds work that was not exported: {}",
                     in_each(all)
                 ),
-                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+                format!("'banger workspace status {vm}' looks at them again"),
             ),
         };
         Err(Error::conflict(message).hint(next))
@@ -118,7 +118,8 @@ fn in_each(all: &[(String, Stake)]) -> String {
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// Says what would be lost if this VM were deleted now, whether it runs or not, or of the workspace at this place in it alone.
+/// Says what would be lost if this VM were deleted now, whether it runs or not; with a place in the guest, of the
+/// workspace there alone.
 pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
     let mut records = records(vm)?;
     if guest_path.is_some() {
