@@ -198,6 +198,11 @@ fn round_trip(world: &World, number: usize, case: &Case) {
     assert_eq!(world.shell(&top, "clean", &clean), tree, "{name}: the patch");
 }
 
+/// Removes a workspace in the guest, so that the next one is the only one.
+fn leave(world: &World, place: &str) {
+    world.anywhere(&format!("rm -rf {place}")).ok();
+}
+
 #[test]
 fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     if !have("git") {
@@ -205,14 +210,18 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     }
     let world = World::boot();
     the_image_needs_no_git(&world);
+    leave(&world, "/root/repo");
     world.bring_git();
     for (number, case) in CASES.iter().enumerate() {
         let begin = Instant::now();
         round_trip(&world, number, case);
+        leave(&world, &format!("/root/{number}"));
         eprintln!("case '{}': {:.1} s", case.name, begin.elapsed().as_secs_f64());
     }
     random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
+    leave(&world, "/root/clock");
+    two_repositories_lie_side_by_side(&world);
     what_was_not_exported_stays(&world);
 }
 
@@ -225,9 +234,11 @@ fn random_work_is_all_on_the_host(world: &World) {
         let begin = Instant::now();
         let case = random::Case::new(seed);
         let top = world.repository(&format!("random-{seed}"), "");
-        if let Err(wrong) = case.run(&Far { world, top, is_new: Cell::new(true) }) {
+        let far = Far { world, top, is_new: Cell::new(true) };
+        if let Err(wrong) = case.run(&far) {
             panic!("{wrong}\n{}", case.script());
         }
+        leave(world, &far.place());
         crate::survive::say(&format!("random case {seed}: {:.1} s", begin.elapsed().as_secs_f64()));
     }
 }
@@ -352,33 +363,101 @@ fn a_clock_that_is_behind_hides_no_edit(world: &World) {
     world.guest.says(&format!("date -s @{} >/dev/null", behind + 1000));
 }
 
-/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported; a crash makes it unknown.
+/// A second repository goes beside the first; each has its own work, news and patch.
+fn two_repositories_lie_side_by_side(world: &World) {
+    let setup = "for name in api web; do git init -q ../$name; echo $name >../$name/a; \
+                 git -C ../$name add a; git -C ../$name commit -qm one; done";
+    let top = world.repository("two", setup);
+    let prepare = |name: &str, more: &[&str]| {
+        let host = top.join(name);
+        let words = [&["web", host.to_str().expect("text")], more].concat();
+        world.guest.run("workspace-prepare", &words)
+    };
+    let export = |words: &[&str]| {
+        let words = [&["web"], words].concat();
+        world.guest.sandbox.raw(program("banger-workspace-export"), &words)
+    };
+    assert_eq!(prepare("api", &[]).ok().document()["guest_path"], "/root/repo");
+    assert_eq!(prepare("web", &[]).ok().document()["guest_path"], "/root/web");
+    prepare("web", &["--guest-path", "/root/repo/inner"]).fails(4, "would lie one in the other");
+    prepare("web", &["--guest-path", "/root", "--force"]).fails(4, "would lie one in the other");
+    assert_eq!(world.guest.says("pwd; cat a ../web/a"), "/root/repo\napi\nweb\n");
+
+    world.guest.says(
+        "echo work >>a; git -C /root/web commit -q --allow-empty -m x; echo more >/root/web/new",
+    );
+    let both = "in '/root/repo' 1 changed file (a); in '/root/web' 1 changed file (new)";
+    world
+        .guest
+        .run("vm-delete", &["--force", "web"])
+        .fails(4, both)
+        .fails(4, "1 commit on branch 'main'");
+    // News of one go in beside the work of both.
+    world.shell(&top, "web", "git commit -q --allow-empty -m two");
+    let said = world.guest.exec(&["true"]);
+    assert!(said.ok().stderr.contains("/two/web' has moved on since"), "{}", said.all());
+    prepare("web", &[]).fails(4, "'/root/web' in the guest has work of its own");
+    let all = world.guest.run("workspace-status", &["web"]);
+    let places: Vec<&str> =
+        all.ok().documents.iter().map(|one| one["guest_path"].as_str().expect("text")).collect();
+    assert_eq!(places, ["/root/repo", "/root/web"]);
+
+    export(&["--mark"]).fails(2, "VM 'web' has 2 workspaces: '/root/repo', '/root/web'");
+    for (name, place, file, line) in
+        [("api", "/root/repo", "a", "work"), ("web", "/root/web", "new", "more")]
+    {
+        let patch = export(&["--mark", "--guest-path", place]);
+        fs::write(top.join("patch"), &patch.ok().stdout).expect("a patch");
+        let check = format!(
+            "git apply ../patch; grep -qx {line} {file}; git checkout -q .; git clean -qfd"
+        );
+        world.shell(&top, name, &check);
+    }
+    world.nothing_to_lose();
+    // Exported, it may be overwritten by who says so.
+    prepare("web", &["--force"]).ok();
+    prepare("api", &["--force"]).ok();
+}
+
+/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported, in whichever workspace; a crash
+/// makes it unknown.
 fn what_was_not_exported_stays(world: &World) {
-    let top = world.repository("stays", "git init -q; echo a >a; git add a; git commit -qm one");
-    world.prepare(&top, &["--force"]).ok();
-    world.guest.says("echo w >>a; git commit -qam 'work that matters'");
+    let export = |place: &str| {
+        let words = ["--mark", "--guest-path", place, "web"];
+        world.guest.sandbox.raw(program("banger-workspace-export"), &words).ok();
+    };
+    world.guest.says("echo w >>a; git commit -qam 'work that matters'; echo other >>../web/a");
     world.guest.run("vm-delete", &["--force", "web"]).fails(4, "1 commit on branch 'main'");
     world.guest.run("vm-stop", &["web"]).ok();
     for words in
         [&["vm-delete", "web"][..], &["vm-delete", "--force", "web"], &["vm-prune", "--force"]]
     {
-        world.guest.run(words[0], &words[1..]).fails(4, "holds work that was not exported");
+        let refused = world.guest.run(words[0], &words[1..]);
+        refused.fails(4, "holds work that was not exported: in '/root/repo' ");
+        refused.fails(4, "; in '/root/web' 1 changed file (a)");
     }
     let kept = world.guest.run("workspace-status", &["web"]);
-    let kept = kept.ok().document()["unexported"].clone();
+    assert_eq!(kept.ok().documents.len(), 2, "{}", kept.all());
+    let kept = kept.documents[0]["unexported"].clone();
     let found = kept.as_array().and_then(|all| all.iter().find(|work| work["kind"] == "commits"));
     assert_eq!(found.expect("commits")["reference"], "refs/heads/main", "{kept}");
 
     world.guest.run("vm-start", &["web"]).ok();
     // Looking at the patch does not bring it out.
-    world.guest.sandbox.raw(program("banger-workspace-export"), &["web"]).ok();
+    let look = ["--guest-path", "/root/repo", "web"];
+    world.guest.sandbox.raw(program("banger-workspace-export"), &look).ok();
     world.guest.run("workspace-status", &["web", "--check"]).fails(4, "1 commit on branch 'main'");
-    world.export(&top, &[]);
+    export("/root/repo");
+    let left = world.guest.run("workspace-status", &["web", "--check"]);
+    left.fails(4, "in '/root/web' 1 changed file (a)");
+    assert!(!left.all().contains("/root/repo"), "{}", left.all());
+    export("/root/web");
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();
     world.guest.run("vm-start", &["web"]).ok();
     world.guest.run("vm-kill", &["web"]).ok();
-    world.guest.run("vm-delete", &["web"]).fails(4, "it is not known whether");
+    let unknown = world.guest.run("vm-delete", &["web"]);
+    unknown.fails(4, "it is not known whether").fails(4, "of '/root/web' that is not known");
     world.guest.run("vm-delete", &["--lose-work", "web"]).ok();
 }
 

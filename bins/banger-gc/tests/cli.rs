@@ -85,6 +85,29 @@ fn what_a_living_program_holds_stays() {
 }
 
 #[test]
+fn a_prepare_at_work_keeps_what_it_makes_and_a_killed_one_does_not_though_the_vm_runs() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let lock = File::create(sandbox.vm("web").join("lock")).unwrap();
+    let hold = |file| {
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| error)
+            .unwrap()
+    };
+    let _runs = hold(lock);
+    let [held, killed] = ["0123456789abcdef", "fedcba9876543210"]
+        .map(|name| sandbox.vm("web").join("workspaces").join(name));
+    for folder in [&held, &killed] {
+        fs::create_dir_all(folder.join(".tmp-1")).unwrap();
+    }
+    let _at_work = hold(File::open(&held).unwrap());
+    let answer = sandbox.run(GC, &[]);
+    let name = killed.strip_prefix(sandbox.state()).unwrap().to_str().unwrap();
+    assert_eq!(answer.ok().document()["name"], name, "{}", answer.all());
+    assert!(held.join(".tmp-1").exists() && !killed.exists());
+}
+
+#[test]
 fn whatever_a_killed_program_leaves_goes_and_is_reported() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
@@ -98,12 +121,14 @@ fn whatever_a_killed_program_leaves_goes_and_is_reported() {
         "vms/web/ssh/.known_host.4194999.3",
         "vms/web/run/channel.sock",
         "vms/web/workspaces/0123456789abcdef/.tmp-4194999/x",
+        "vms/web/workspaces/fedcba9876543210/repo.git",
         "vms/.new-db-4194999/spec.json",
     ];
     let kept = [
         "cache/partial/0123",
         "cache/oci/index.json",
         "vms/web/workspaces/0123456789abcdef/workspace.json",
+        "vms/web/workspaces/00000000ffffffff/applying.json",
     ];
     for path in litter.iter().chain(&kept) {
         let path = sandbox.state().join(path);

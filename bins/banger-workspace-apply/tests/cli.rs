@@ -178,7 +178,8 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
     };
     world.apply(&[]).ok();
     let expected = world.shell("repo", "git add -A; git write-tree; git reset -q");
-    let about = world.sandbox.vm("web").join("workspace/applying.json");
+    let mut workspaces = fs::read_dir(world.sandbox.vm("web").join("workspaces")).unwrap();
+    let about = workspaces.next().unwrap().unwrap().path().join("applying.json");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut half = 0;
     for round in 0..12 {

@@ -8,11 +8,11 @@ use banger_config::Config;
 use banger_doc::{Change, Name, Result, Work, WorkspaceStatus, visible};
 use banger_state::State;
 use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status, way_out};
-use std::{fmt::Write as _, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, io::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
-/// Of each workspace; the disks of a VM that does not run are read.
+/// Of each workspace. The disks of a VM that does not run are read.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-status", version)]
 struct Args {
@@ -20,7 +20,7 @@ struct Args {
     #[arg(value_name = "VM")]
     vm: Name,
     /// Only the workspace at this place in the guest
-    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    #[arg(long, value_name = "DIR")]
     guest_path: Option<String>,
     /// Fail with status 4 if the VM holds work that was not exported, or if that is not known
     #[arg(long)]
@@ -37,8 +37,25 @@ fn seconds(word: &str) -> Result<Duration, String> {
     is_sane.then(|| Duration::from_secs_f64(seconds)).ok_or_else(|| "give 0.1 to 86400".to_owned())
 }
 
+/// The words with which a shell asks at TAB which workspaces a VM has.
+const PLACES: &str = "--places";
+
 fn main() -> ExitCode {
-    banger_cli::main(run)
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    match words.as_slice() {
+        [ask, vm] if ask == PLACES => places(vm),
+        _ => banger_cli::main(run),
+    }
+}
+
+/// Prints where the workspaces of a VM lie in its guest, one a line. What cannot be read has none.
+fn places(vm: &str) -> ExitCode {
+    let all = || records(&State::open_read_only()?.vm(&vm.parse::<Name>()?)?);
+    let mut stdout = std::io::stdout().lock();
+    for (_, record) in all().unwrap_or_default() {
+        let _ = writeln!(stdout, "{}", visible(&record.guest_path, 4096));
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {

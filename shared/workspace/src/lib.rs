@@ -44,7 +44,9 @@ mod wish;
 
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
-pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
+pub use folders::{
+    Place, bring_to_its_place, choose, folder, folder_at, folder_of, folders, records, user_of,
+};
 pub use host::head_of;
 pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};

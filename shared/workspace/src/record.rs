@@ -123,10 +123,10 @@ impl Folder {
         records_in(others)
     }
 
-    /// Removes the folder, with all that is known of the workspace.
+    /// Removes the folder, with all that is known of the workspace, but for what a killed apply left on the host.
     pub(crate) fn discard(self) -> Result<()> {
         self.forget()?;
-        remove(&self.path)
+        if self.path.join(place::WORKSPACE_APPLYING).exists() { Ok(()) } else { remove(&self.path) }
     }
 
     /// Removes the trees that no record names.

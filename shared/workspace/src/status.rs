@@ -93,7 +93,7 @@ impl Stake {
             Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
                 format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
                 format!(
-                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
+                    "'banger workspace export {vm} --guest-path DIR --output FILE' brings out of one what a \
                      patch can hold, 'banger vm cp' the rest"
                 ),
             ),
@@ -102,7 +102,7 @@ impl Stake {
                     "it is not known whether VM '{vm}' holds work that was not exported: {}",
                     in_each(all)
                 ),
-                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+                format!("'banger workspace status {vm}' looks at them again"),
             ),
         };
         Err(Error::conflict(message).hint(next))
@@ -139,24 +139,32 @@ pub fn way_out(work: &[Work], vm: &str) -> String {
 fn in_each(all: &[(String, Stake)]) -> String {
     let words = all.iter().map(|(path, one)| match one {
         Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
-        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Unknown(why) => format!("of '{path}' that is not known: {why}"),
         Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
     });
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+/// Says what would be lost if this VM were deleted now, whether it runs or not; with a place in the guest, of the
+/// workspace there alone.
 pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
     let mut records = records(vm)?;
     if guest_path.is_some() {
         let asked = folder(vm, guest_path)?;
         records.retain(|(dir, _)| *dir == asked);
     }
-    let budget = budget(vm, time)?;
+    if records.is_empty() || vm.status()? == Status::Created {
+        return Ok(Stake::Nothing);
+    }
+    let files = files_of(vm, budget(vm, time)?);
     let is_one = records.len() == 1;
     let mut found = Vec::new();
     for (dir, record) in records {
-        let stake = stake_of(vm, &dir, &budget)?;
+        let stake = match guest_work(&dir, &files) {
+            Ok(work) if work.is_empty() => Stake::Nothing,
+            Ok(work) => Stake::Work(work),
+            Err(error) => Stake::Unknown(error.chain()),
+        };
         if is_one {
             return Ok(stake);
         }
@@ -165,18 +173,6 @@ pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<
         }
     }
     Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
-}
-
-/// Says what would be lost of one workspace.
-fn stake_of(vm: &VmFolder, dir: &Path, budget: &Budget) -> Result<Stake> {
-    if vm.status()? == Status::Created {
-        return Ok(Stake::Nothing);
-    }
-    Ok(match guest_work(dir, &files_of(vm, budget.clone())) {
-        Ok(work) if work.is_empty() => Stake::Nothing,
-        Ok(work) => Stake::Work(work),
-        Err(error) => Stake::Unknown(error.chain()),
-    })
 }
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
