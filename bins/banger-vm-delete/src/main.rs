@@ -96,12 +96,15 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
         folder.ask(&Wanted::new(Desire::Killed))?;
         watch.until_gone(folder, END)?;
     }
-    Err(Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
-        .hint(format!("'banger vm show {name}' tells how it stands")))
+    let goes_on =
+        Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
+            .hint(format!("'banger vm show {name}' tells how it stands"));
+    Err(folder.why_locked(goes_on))
 }
 
 fn runs(folder: &VmFolder) -> Error {
     let name = folder.name();
-    Error::conflict(format!("VM '{name}' is running"))
-        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'"))
+    let runs = Error::conflict(format!("VM '{name}' is running"))
+        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'"));
+    folder.why_locked(runs)
 }

@@ -1,6 +1,7 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
-//! Reads the guest's files through the VM's channel and leaves them, their index and references
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, and leaves
+//! them, their index and references
 //! untouched; keeps a copy of the patch in `exports/`, writes the patch and, with `--output` or
 //! `--mark`, into `vms/NAME/workspace/` that it was handed over. Without `--output` its stdout is the
 //! patch, also on failure.
@@ -60,7 +61,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let state = State::open()?;
     let vm = state.vm(&args.vm)?;
-    vm.must_run()?;
     if let Some(path) = &args.output {
         output::check(path)?;
     }

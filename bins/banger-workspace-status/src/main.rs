@@ -1,20 +1,18 @@
 //! Says what host and guest have that the other lacks, and what would be lost with the VM.
 //!
-//! Reads the guest's files through the VM's channel, the host's repository, and the record in
-//! `vms/NAME/workspace/`; with `--record` it writes what it found there, as `vm-stop` has it do.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, the host's
+//! repository, and the record in `vms/NAME/workspace/`.
 
 use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
 use banger_state::{State, VmFolder, place};
-use banger_workspace::{
-    at_stop, budget, files_of, or_more_time, read, record_stop, stake, status, way_out,
-};
+use banger_workspace::{budget, files_of, or_more_time, read, stake, status, way_out};
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
-/// Of a VM that does not run, what was found when it was stopped.
+/// The disks of a VM that does not run are read.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-status", version)]
 struct Args {
@@ -24,9 +22,6 @@ struct Args {
     /// Fail with status 4 if the VM holds work that was not exported, or if that is not known
     #[arg(long)]
     check: bool,
-    /// Write down what the VM holds, for the time after its stop
-    #[arg(long, conflicts_with = "check")]
-    record: bool,
     /// How long the guest may take to be looked at, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     timeout: Duration,
@@ -48,10 +43,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.check {
         return stake(&vm, args.timeout)?.refuse(args.vm.as_str());
     }
-    if args.record {
-        vm.must_run()?;
-        return record_stop(&vm, args.timeout).map(drop);
-    }
     let found = look(&vm, args.timeout)?;
     out.put(&found, said)?;
     found.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
@@ -63,19 +54,18 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
     let dir = vm.join(place::VM_WORKSPACE);
-    let record = read(&dir)?.ok_or_else(|| {
-        Error::not_found(format!("VM '{}' has no workspace", vm.name()))
-            .hint(format!("'banger workspace prepare {}' puts a repository into it", vm.name()))
-    })?;
-    let configured = Config::load()?.git_dirs();
-    if vm.status()?.is_live() {
-        vm.must_run()?;
-        let budget = budget(vm, time)?;
-        status(&dir, Some(&files_of(vm, budget.clone())), None, &configured)
-            .map_err(|error| or_more_time(error, &budget))
-    } else {
-        status(&dir, None, at_stop(vm, &record)?, &configured)
+    if read(&dir)?.is_none() {
+        return Err(Error::not_found(format!("VM '{}' has no workspace", vm.name()))
+            .hint(format!("'banger workspace prepare {}' puts a repository into it", vm.name())));
     }
+    let configured = Config::load()?.git_dirs();
+    let is_live = vm.status()?.is_live();
+    if is_live {
+        vm.must_run()?;
+    }
+    let budget = budget(vm, time)?;
+    status(&dir, &files_of(vm, budget.clone()), is_live, &configured)
+        .map_err(|error| or_more_time(error, &budget))
 }
 
 /// How many paths of a side are listed.

@@ -20,6 +20,9 @@ pub const SSH: &str = "ssh";
 /// What the user said yes to, a document for each repository.
 pub const ALLOWED: &str = "allowed";
 
+/// What was brought out of VMs by git, a document for each VM and repository of the host's.
+pub const KEPT: &str = "kept";
+
 /// Banger's own key for ssh.
 pub const SSH_KEY: &str = "ssh/id_ed25519";
 /// The public half of it.
@@ -119,6 +122,7 @@ pub const TREE: &[&str] = &[
     "exports/NAME/mbox",
     "leases.db",
     "allowed/SUM.json",
+    "kept/SUM.json",
     "told",
     "dns.lock",
     "dns.users",
@@ -149,4 +153,6 @@ pub const TREE: &[&str] = &[
     "vms/NAME/workspace/told",
     "vms/NAME/workspace/repo.git/",
     "vms/NAME/workspace/local/",
+    "vms/NAME/workspace/applied/",
+    "vms/NAME/workspace/applying.json",
 ];

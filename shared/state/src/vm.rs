@@ -120,6 +120,27 @@ impl VmFolder {
         Ok(None)
     }
 
+    /// Says why [`VmFolder::try_lock`] gave nothing: `runs`, or that somebody reads the disks of a VM that
+    /// does not run.
+    pub fn why_locked(&self, runs: Error) -> Error {
+        if self.is_live().unwrap_or(true) {
+            return runs;
+        }
+        Error::conflict(format!("VM '{}' is being read", self.name))
+            .hint("another banger program looks into its disks; try again when it has ended")
+    }
+
+    /// Shares the lock with others who only read what is on the disks: no run begins meanwhile. `None` if
+    /// another has it alone, a supervisor or who changes the VM.
+    pub fn try_share(&self) -> Result<Option<Lock>> {
+        let path = self.join(place::VM_LOCK);
+        let lock = Lock::try_shared(&path).map_err(self.unless_gone())?;
+        if lock.as_ref().is_some_and(|lock| !lock.is_of(&path)) {
+            return Err(absent("VM", &self.name));
+        }
+        Ok(lock)
+    }
+
     /// Takes the lock under which the documents of a VM are changed, running or not.
     pub fn edit_lock(&self) -> Result<Lock> {
         let what = format!("VM '{}'", self.name);

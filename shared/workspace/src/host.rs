@@ -6,14 +6,17 @@ use banger_doc::{Context, Error, Result, shell_word};
 use nix::{
     dir,
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat},
     sys::stat::{FileStat, SFlag, fstat},
 };
 use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{ErrorKind, Read},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -113,6 +116,12 @@ impl Dir {
         Ok(File::from(fd))
     }
 
+    /// Reads where a link below leads to.
+    pub(crate) fn link(&self, below: &[u8]) -> std::io::Result<Vec<u8>> {
+        let target = readlinkat(self.at(below, OFlag::O_PATH)?, "")?;
+        Ok(target.as_bytes().to_vec())
+    }
+
     /// Opens a directory below.
     pub(crate) fn dir(&self, below: &[u8]) -> std::io::Result<Self> {
         let fd = self.at(below, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
@@ -147,6 +156,12 @@ impl Dir {
     }
 }
 
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Says whether an error means that nothing is there.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
@@ -157,7 +172,7 @@ fn is_link(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ELOOP as i32)
 }
 
-fn sort_of(stat: &FileStat) -> Sort {
+pub(crate) fn sort_of(stat: &FileStat) -> Sort {
     match stat.st_mode & SFlag::S_IFMT.bits() {
         kind if kind == SFlag::S_IFREG.bits() => Sort::File,
         kind if kind == SFlag::S_IFDIR.bits() => Sort::Dir,
@@ -541,21 +556,20 @@ impl HostGit {
         Ok(self.read_in(&self.git, b"HEAD", MAX_PLACE)?.unwrap_or_default())
     }
 
-    /// Returns where the objects lie, after a look at all that git could open there: links, pipes and
-    /// alternates that lead out are refused.
-    pub(crate) fn objects(&self) -> Result<PathBuf> {
+    /// Returns where the objects lie, its own first, after a look at all that git could open there: links,
+    /// pipes and alternates that lead out are refused.
+    pub(crate) fn objects(&self) -> Result<Vec<PathBuf>> {
         let at = self.common.join(b"objects");
         let first = match self.common.sort(b"objects").context("cannot look at the objects")? {
             Some(Sort::Link) => match self.follow(&self.common, b"objects")? {
                 Some((dir, below)) => dir.dir(&below),
-                None => return Ok(at),
+                None => return Ok(vec![at]),
             },
-            None => return Ok(at),
+            None => return Ok(vec![at]),
             _ => self.common.dir(b"objects"),
         };
         let first = first.with_context(|| format!("cannot open '{}'", at.display()))?;
-        let path = first.path().to_owned();
-        let mut seen = vec![path.clone()];
+        let mut seen = vec![first.path().to_owned()];
         let mut left = MAX_OBJECTS;
         let mut waiting = vec![(first, 0)];
         while let Some((dir, depth)) = waiting.pop() {
@@ -590,7 +604,7 @@ impl HostGit {
                 waiting.push((next, depth + 1));
             }
         }
-        Ok(path)
+        Ok(seen)
     }
 
     /// Looks at the sort of everything in a directory of objects.

@@ -255,6 +255,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         prepared_tree: load.prepared_tree.clone(),
         given: load.position.clone(),
         exported: None,
+        pulled: same.map(|same| same.pulled.clone()).unwrap_or_default(),
         tree_file: String::new(),
         next_tree_file: None,
         next: None,
@@ -264,7 +265,6 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         include_untracked: wish.include_untracked,
         include,
         prepared_unix_ms: clock_ms(),
-        at_stop: None,
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
         tools_allowed: false,
         tools_refused: None,
@@ -395,8 +395,8 @@ fn refuse_to_overwrite(
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
         next = crate::way_out(&work, &wish.vm);
-        if before.exported.is_some() {
-            "it was exported; '--force' overwrites it".clone_into(&mut next);
+        if before.exported.is_some() || !before.pulled.is_empty() {
+            "it was exported or pulled; '--force' overwrites it".clone_into(&mut next);
         }
     }
     Err(Error::conflict(format!(

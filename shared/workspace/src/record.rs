@@ -14,7 +14,7 @@ use std::{
 };
 
 /// What a store is made of, in the folder of a workspace.
-const STORES: [&str; 3] = ["repo.git", "local", "modules"];
+const STORES: [&str; 4] = ["repo.git", "local", "modules", "applied"];
 /// How long another program may work on the same workspace.
 pub(crate) const BUSY: Duration = Duration::from_mins(10);
 

@@ -77,7 +77,7 @@ fn an_included_file_is_as_a_tracked_one() {
     assert_eq!(record.include, [".env.local"]);
     assert_eq!(world.shell(&world.guest(), "cat .env.local; git status --short"), "S\n");
     assert_eq!(world.unexported(), [""; 0]);
-    let status = || banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    let status = || banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
     let untracked: Vec<String> = status().host_changes.into_iter().map(|c| c.path).collect();
     assert_eq!(untracked, ["key.pem", "notes"], "the host lacks nothing that went");
     // Its change is work, which a prepare does not overwrite and an export brings out.
@@ -245,7 +245,7 @@ fn the_configuration_is_asked_each_time() {
 fn an_included_file_comes_back_to_the_checkout() {
     let world = World::new(&format!("{SETUP}; echo edit >>a"));
     world.prepare(&including(&world, &[".env*", "build/", "notes"])).unwrap();
-    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    let status = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
     assert!(status.notes[0].starts_with("'a' went in with a local edit"), "{:?}", status.notes);
     world.shell(
         &world.guest(),
@@ -263,5 +263,21 @@ fn an_included_file_comes_back_to_the_checkout() {
     fs::write(world.path().join("patch"), world.export()).unwrap();
     let applied = "git apply $TOP/patch; cat .env.local notes build/p build/conf/c.json; ls .env build/o 2>/dev/null || true";
     assert_eq!(world.shell(&world.host(), applied), "S\nW\nn\nw\no\nc\n");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_pull_brings_no_file_that_only_went_in() {
+    let world = World::new(SETUP);
+    let wish = Wish { include_untracked: true, ..including(&world, &[".env*"]) };
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.pull().unwrap().wip, None, "nothing is uncommitted but what the host has");
+    world.shell(&world.guest(), "sleep 0.02; echo W >>.env.local; echo w >>a; echo new >new");
+    assert!(world.pull().unwrap().wip.is_some());
+    let files = world.shell(
+        &world.host(),
+        "git ls-tree -r --name-only web/wip; git ls-tree -r --name-only web/wip^3",
+    );
+    assert_eq!(files, ".gitignore\na\n.env.local\nnew\n");
     assert_eq!(world.unexported(), [""; 0]);
 }
