@@ -37,7 +37,7 @@ impl fmt::Display for WorkspaceMode {
     }
 }
 
-/// `banger.workspace/1`, kept as `vms/NAME/workspace/workspace.json`: what the guest was given.
+/// `banger.workspace/1`, kept as `vms/NAME/workspaces/ID/workspace.json`: what the guest was given.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Workspace {
     /// Absolute path in the guest.
@@ -48,6 +48,9 @@ pub struct Workspace {
     pub start_path: Option<String>,
     /// Absolute path on the host.
     pub host_path: String,
+    /// Whose it is in the guest, as `--user` said; the guest's own user's otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Whether it is a repository of git; a plain directory otherwise.
     pub is_repository: bool,
     /// How much of the repository went.
@@ -95,6 +98,9 @@ pub struct Workspace {
     /// read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
+    /// When its place was first prepared, in milliseconds since 1970.
+    #[serde(default)]
+    pub first_unix_ms: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of

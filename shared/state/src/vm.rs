@@ -7,6 +7,7 @@ use banger_doc::{
 };
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
@@ -148,6 +149,11 @@ impl VmFolder {
         Lock::exclusive_dir(&self.path, limit, &what).map_err(self.unless_gone())
     }
 
+    /// Returns the folders of its workspaces, in the order of their names.
+    pub fn workspaces(&self) -> Result<Vec<PathBuf>> {
+        workspaces(&self.path)
+    }
+
     /// Says whether a supervisor holds the lock.
     pub fn is_live(&self) -> Result<bool> {
         Lock::is_held(&self.join(place::VM_LOCK))
@@ -256,10 +262,30 @@ impl VmFolder {
                 Err(_) if !path.exists() => Ok(None),
                 read => read.map(Some),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(format!("cannot look at '{}'", path.display())),
         }
     }
+}
+
+/// Returns the folders of the workspaces in a VM's folder, in the order of their names. One without a document
+/// is none: a prepare is at work there, or was killed.
+pub fn workspaces(vm: &Path) -> Result<Vec<PathBuf>> {
+    let all = vm.join(place::VM_WORKSPACES);
+    let said = || format!("cannot read '{}'", all.display());
+    let entries = match fs::read_dir(&all) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(said)?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(said)?.path();
+        if path.join(place::WORKSPACE_DOCUMENT).exists() {
+            folders.push(path);
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
 }
 
 /// Returns the time in seconds since 1970.

@@ -10,6 +10,7 @@ mod attributes;
 mod bring;
 mod copy;
 mod export;
+mod folders;
 mod git;
 mod given;
 mod guest;
@@ -43,11 +44,12 @@ mod wish;
 
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
+pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
 pub use host::head_of;
 pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
-pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
+pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
 pub use record::read;
 pub use status::{
     Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status, way_out,

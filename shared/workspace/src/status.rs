@@ -1,6 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
+    folders::{folder, records},
     git::{MORE_TIME, is_oid, split_zero},
     given::{Sort, Tree, beside},
     guest::{self, Changes, How, Look, differences},
@@ -17,6 +18,7 @@ use crate::{
 use banger_channel::files::{Budget, Files};
 use banger_doc::{
     Change, Context, Error, Position, Result, Status, Work, WorkKind, Workspace, WorkspaceStatus,
+    shell_word,
 };
 use banger_state::{VmFolder, place};
 use nix::sys::statvfs::statvfs;
@@ -70,6 +72,8 @@ pub enum Stake {
     Work(Vec<Work>),
     /// It has a workspace, and it is not known what is in it; why.
     Unknown(String),
+    /// It has several workspaces, and something is at stake in these, by their places in the guest.
+    Several(Vec<(String, Stake)>),
 }
 
 impl Stake {
@@ -79,7 +83,7 @@ impl Stake {
             Self::Nothing => return Ok(()),
             Self::Work(work) => (
                 format!("VM '{vm}' holds work that was not exported: {}", Work::list(work)),
-                way_out(work, vm),
+                way_out(work, vm, None),
             ),
             Self::Unknown(why) => (
                 format!(
@@ -87,13 +91,36 @@ impl Stake {
                 ),
                 format!("'banger workspace status {vm}' looks at it again"),
             ),
+            Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
+                format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
+                way_out(&work_of(all), vm, Some("PATH")),
+            ),
+            Self::Several(all) => (
+                format!(
+                    "it is not known whether VM '{vm}' holds work that was not exported: {}",
+                    in_each(all)
+                ),
+                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+            ),
         };
         Err(Error::conflict(message).hint(next))
     }
 }
 
-/// Says what to type to bring work out of a VM.
-pub fn way_out(work: &[Work], vm: &str) -> String {
+/// Returns the work of several workspaces.
+fn work_of(all: &[(String, Stake)]) -> Vec<Work> {
+    let work = all.iter().map(|(_, one)| match one {
+        Stake::Work(work) => work.as_slice(),
+        _ => &[],
+    });
+    work.flatten().cloned().collect()
+}
+
+/// Says what to type to bring work out of a VM; of one that has several workspaces, the place of this one is
+/// named.
+pub fn way_out(work: &[Work], vm: &str, guest_path: Option<&str>) -> String {
+    let which = guest_path.map(|path| format!(" --guest-path {}", shell_word(path)));
+    let which = which.unwrap_or_default();
     let has = |is: &dyn Fn(&Work) -> bool| work.iter().any(is);
     let is_pulled = |work: &Work| match work.kind {
         WorkKind::Head | WorkKind::Commits | WorkKind::Untracked => true,
@@ -104,22 +131,53 @@ pub fn way_out(work: &[Work], vm: &str) -> String {
     let is_change = |work: &Work| work.kind == WorkKind::Changes;
     let is_rest = has(&|work| !is_change(work) && !is_pulled(work));
     let out = if has(&is_pulled) {
-        format!("'banger workspace pull {vm}' brings it out")
+        format!("'banger workspace pull {vm}{which}' brings it out")
     } else if has(&is_change) {
-        format!("'banger workspace apply {vm}' brings it out")
+        format!("'banger workspace apply {vm}{which}' brings it out")
     } else {
         return "'banger vm cp' copies it out".into();
     };
     if is_rest { format!("{out}, 'banger vm cp' what no branch or patch holds") } else { out }
 }
 
-/// Says what would be lost if this VM were deleted now, whether it runs or not.
-pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    if record::read(&dir)?.is_none() || vm.status()? == Status::Created {
+/// Says what is at stake in each of several workspaces.
+fn in_each(all: &[(String, Stake)]) -> String {
+    let words = all.iter().map(|(path, one)| match one {
+        Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
+        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
+    let mut records = records(vm)?;
+    if guest_path.is_some() {
+        let asked = folder(vm, guest_path)?;
+        records.retain(|(dir, _)| *dir == asked);
+    }
+    let budget = budget(vm, time)?;
+    let is_one = records.len() == 1;
+    let mut found = Vec::new();
+    for (dir, record) in records {
+        let stake = stake_of(vm, &dir, &budget)?;
+        if is_one {
+            return Ok(stake);
+        }
+        if stake != Stake::Nothing {
+            found.push((record.guest_path, stake));
+        }
+    }
+    Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
+}
+
+/// Says what would be lost of one workspace.
+fn stake_of(vm: &VmFolder, dir: &Path, budget: &Budget) -> Result<Stake> {
+    if vm.status()? == Status::Created {
         return Ok(Stake::Nothing);
     }
-    Ok(match guest_work(&dir, &files_of(vm, budget(vm, time)?)) {
+    Ok(match guest_work(dir, &files_of(vm, budget.clone())) {
         Ok(work) if work.is_empty() => Stake::Nothing,
         Ok(work) => Stake::Work(work),
         Err(error) => Stake::Unknown(error.chain()),

@@ -48,6 +48,8 @@ fn prepare_as_told() {
         vm: "web".into(),
         path: told("WATCHED_PATH").unwrap(),
         guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
+        is_named: true,
+        user: None,
         mode: if told("WATCHED_FULL").is_some() {
             WorkspaceMode::FullCopy
         } else {

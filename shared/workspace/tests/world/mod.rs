@@ -85,6 +85,8 @@ impl World {
             vm: "web".into(),
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
+            is_named: true,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
