@@ -81,8 +81,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let is_known = place.is_some();
         let wish = wish(&args, place.unwrap_or_else(|| usual(&args)))?;
         let vm = State::open_read_only().and_then(|state| state.vm(&args.vm)).ok();
-        let record = vm.map(|vm| folder_at(&vm, &wish.guest_path));
-        let mut plan = dry_run(&wish, record.as_deref())?;
+        let folder = vm.map(|vm| folder_at(&vm, &wish.guest_path));
+        let mut plan = dry_run(&wish, folder.as_deref())?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
         if !plan.tools.is_empty() && args.from.is_none() {

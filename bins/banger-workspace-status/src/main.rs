@@ -78,7 +78,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let configured = Config::load()?.git_dirs();
     let is_one = all.len() == 1;
     let mut failures = Vec::new();
-    let mut unexported = Vec::new();
     for (dir, _) in &all {
         let found = match status(dir, &files, is_live, &configured) {
             Ok(found) => found,
@@ -96,11 +95,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 format!("note: '{}': {note}", found.guest_path)
             }
         };
+        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
         found.notes.iter().for_each(|note| out.note(&of(note)));
-        unexported.extend(found.unexported);
-    }
-    if !unexported.is_empty() {
-        out.suggest(&way_out(&unexported, args.vm.as_str()));
+        if !found.unexported.is_empty() {
+            let at = Some(found.guest_path.as_str()).filter(|_| !is_one);
+            out.suggest(&way_out(&found.unexported, args.vm.as_str(), at));
+        }
     }
     let mut failures = failures.into_iter();
     let first = failures.next();

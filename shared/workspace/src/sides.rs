@@ -34,8 +34,6 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
-    /// Lines of an index for what went in although a rule of the host's ignores it.
-    ignored: Vec<u8>,
 }
 
 impl Sides {
@@ -67,12 +65,6 @@ impl Sides {
         } else {
             lying(&git, &scratch, (&record.prepared_tree, &whole), &given, &changed, &absent)?
         };
-        let mut ignored = Vec::new();
-        for (path, given) in &given {
-            if given.beside == Some(Beside::Ignored) && !given.oid.is_empty() {
-                index_line(&mut ignored, given.mode, &given.oid, path);
-            }
-        }
         let mut notes = look.notes.clone();
         let inner = inner_changes(&given, &look);
         if inner > 0 {
@@ -87,20 +79,7 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
-        Ok(Self {
-            folder,
-            record,
-            store,
-            scratch,
-            given,
-            look,
-            base,
-            tree,
-            whole,
-            notes,
-            kept,
-            ignored,
-        })
+        Ok(Self { folder, record, store, scratch, given, look, base, tree, whole, notes, kept })
     }
 
     /// Returns a way to call git on both.
@@ -111,14 +90,20 @@ impl Sides {
     /// Returns a tree with what went in although a rule of the host's ignores it: no sum since a commit gives
     /// away what such a file holds, only what the guest changed of it.
     pub(crate) fn with_ignored(&self, base: String) -> Result<String> {
-        if self.ignored.is_empty() {
+        let mut ignored = Vec::new();
+        for (path, given) in &self.given {
+            if given.beside == Some(Beside::Ignored) && !given.oid.is_empty() {
+                index_line(&mut ignored, given.mode, &given.oid, path);
+            }
+        }
+        if ignored.is_empty() {
             return Ok(base);
         }
         let index = self.scratch.path().join("with-ignored");
         let git = self.git_for_guest().env("GIT_INDEX_FILE", index);
         let git = git.work_tree(&self.scratch.tree());
         git.run(["read-tree", &base], b"")?;
-        git.run(["update-index", "-z", "--replace", "--index-info"], &self.ignored)?;
+        git.run(["update-index", "-z", "--replace", "--index-info"], &ignored)?;
         git.text(["write-tree", "--missing-ok"])
     }
 

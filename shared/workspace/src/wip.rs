@@ -68,8 +68,12 @@ pub(crate) fn wip(
     let is_tracked = |path: &Vec<u8>| {
         staged.contains_key(path) || look.index.tracked.contains(path) || of_head.contains_key(path)
     };
-    let (tracked, untracked): (Listed, Listed) =
+    let (tracked, mut untracked): (Listed, Listed) =
         all.into_iter().partition(|(path, _)| is_tracked(path));
+    // What went in untracked, or although a rule ignores it, lies on the host: it is no work, nor anything
+    // that a branch should give away.
+    let is_given = |path: &Vec<u8>| given.get(path).is_some_and(|given| given.beside.is_some());
+    untracked.retain(|path, _| look.changes.contains_key(path) || !is_given(path));
     let tracked_tree = maker.tree(&tracked)?;
     let is_clean = index_tree == head_tree && tracked_tree == head_tree && untracked.is_empty();
     if is_clean {

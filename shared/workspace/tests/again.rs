@@ -96,10 +96,11 @@ fn work_of_the_guest_is_not_overwritten() {
         let error = world.prepare(&world.wish()).err().unwrap_or_else(|| panic!("{name}"));
         assert_eq!(error.kind(), Kind::Conflict, "{name}: {}", error.chain());
         let command = match name {
-            "a stash" => "'banger vm cp' copies it out",
-            "a commit" | "a commit on another branch" | "a staged version" | "a new branch" => {
-                "'banger workspace pull web' brings it out"
-            }
+            "a commit"
+            | "a commit on another branch"
+            | "a stash"
+            | "a staged version"
+            | "a new branch" => "'banger workspace pull web' brings it out",
             _ => "'banger workspace apply web' brings it out",
         };
         assert_eq!(error.hint_text(), Some(command), "{name}: {}", error.chain());
@@ -161,7 +162,7 @@ fn what_was_exported_is_safe_until_there_is_more() {
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
     let error = world.prepare(&world.wish()).unwrap_err();
-    assert_eq!(error.hint_text(), Some("it was exported; '--force' overwrites it"));
+    assert_eq!(error.hint_text(), Some("it was exported or pulled; '--force' overwrites it"));
     world.shell(&world.guest(), "echo more >>a");
     assert!(world.unexported()[0].contains("2 changed files ("), "{:?}", world.unexported());
     world.shell(&world.guest(), "git checkout -q a");

@@ -99,9 +99,9 @@ pub(super) fn write(
         mode: 0,
         sum: String::new(),
         oid: String::new(),
+        beside: None,
         host: None,
         guest: None,
-        beside: None,
     };
     let mut left = MOST_OF_ALL;
     let mut tree = given::Tree::new();
