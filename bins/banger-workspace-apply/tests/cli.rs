@@ -8,7 +8,6 @@ use banger_tests::{Answer, Sandbox, program};
 use serde_json::{Value, json};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -141,23 +140,56 @@ fn conflicts_are_named_and_nothing_is_touched() {
     assert_eq!(world.sandbox.raw("/bin/sh", &["-c", &full]).status, 1);
 }
 
+/// Runs a script in which what it mounts is its own.
+fn apart(world: &World, script: &str) -> Answer {
+    let script = format!("cd '{}'; apply() {{ {PROGRAM} web; }}; {script}", world.at("repo"));
+    world.sandbox.raw("unshare", &["--map-root-user", "--mount", "/bin/bash", "-euc", &script])
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_to_changes_nothing() {
     let world = World::new("mkdir d; echo a >a; echo b >d/b");
     world.shell("guest/repo", "echo more >>a; echo more >>d/b");
-    let dir = world.sandbox.dir().join("repo/d");
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o555)).unwrap();
-    if fs::write(dir.join("probe"), "").is_ok() {
-        // Root may write anywhere, but not where nobody may.
-        fs::remove_file(dir.join("probe")).unwrap();
-        return;
+    let read_only = "mount --bind d d; mount -o remount,bind,ro d; apply";
+    let answer = apart(&world, read_only);
+    assert_eq!(answer.status, 1, "{}", answer.all());
+    for words in ["nothing was changed in", "d/b'", "read-only file system"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
     }
-    let answer = world.apply(&[]);
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-    answer.fails(1, "nothing was changed");
     assert_eq!(world.shell("repo", "git status -s; ls -A . d | grep banger || true"), "");
     world.apply(&[]).ok();
     assert_eq!(world.shell("repo", "git status -s"), " M a\n M d/b\n");
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let world = World::new("mkdir d; echo a >d/a; echo b >d/b");
+    world.shell("guest/repo", "echo more >>d/a; seq 200000 >d/b; echo n >d/n");
+    // Half of it has room.
+    let full = "cp -a d ../d; mount -t tmpfs -o size=256k none d; cp -a ../d/. d; (apply) || echo status $?; \
+                ls -A d; cat d/a d/b; umount d; rm -r ../d";
+    let answer = apart(&world, full);
+    let told = answer.ok().text();
+    assert!(told.ends_with("status 1\na\nb\na\nb\n"), "{}", answer.all());
+    for words in ["nothing was changed in", "no space left on device"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
+    }
+    assert_eq!(world.unexported(), 1);
+    world.apply(&[]).ok();
+    world.shell(".", "diff -r -x .git repo guest/repo");
+}
+
+#[test]
+fn what_acts_on_a_terminal_is_shown_as_text() {
+    let world = World::new("seq 9 >a");
+    world.shell("guest/repo", "sed -i $'s/5/\\e]0;evil\\a/' a; echo n >$'\\e[31mn'");
+    world.shell("repo", "sed -i s/5/cinq/ a; echo other >$'\\e[31mn'");
+    let told = world.told(&["--check"]);
+    assert!(
+        told.text().contains("evil") && !told.all().contains(['\u{1b}', '\u{7}']),
+        "{}",
+        told.all()
+    );
 }
 
 #[test]
