@@ -1,8 +1,9 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
-//! Reads the guest's files through the VM's channel and leaves them, their index and references
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, and leaves
+//! them, their index and references
 //! untouched; keeps a copy of the patch in `exports/`, writes the patch and, with `--output` or
-//! `--mark`, into `vms/NAME/workspace/` that it was handed over. Without `--output` its stdout is the
+//! `--mark`, into `vms/NAME/workspaces/ID/` that it was handed over. Without `--output` its stdout is the
 //! patch, also on failure.
 
 mod output;
@@ -12,8 +13,8 @@ use banger_config::Config;
 use banger_doc::{
     Context, Document, Error, ExportCopy, ExportForm, Kind, Name, Result, WorkspaceExport,
 };
-use banger_state::{State, clock_ms, place};
-use banger_workspace::{Export, Want, budget, files_of, or_more_time};
+use banger_state::{State, clock_ms};
+use banger_workspace::{Export, Want, budget, files_of, folder, or_more_time};
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,
@@ -43,6 +44,9 @@ struct Args {
     /// Say that what is printed is kept elsewhere, so that it counts as exported
     #[arg(long, conflicts_with_all = ["output", "stat"])]
     mark: bool,
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
     /// The commit that the patch is to apply to, or 'prepared' for the one that was prepared, instead of
     /// what went in
     #[arg(long, value_name = "COMMIT")]
@@ -60,7 +64,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let config = Config::load()?;
     let state = State::open()?;
     let vm = state.vm(&args.vm)?;
-    vm.must_run()?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
     if let Some(path) = &args.output {
         output::check(path)?;
     }
@@ -68,7 +72,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         Want { base_commit: args.base_commit, stat: args.stat, configured: config.git_dirs() };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());
-    let made = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want);
+    let made = Export::make(&dir, &files, &want);
     let mut export = made.map_err(|error| or_more_time(error, &budget))?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     // Before anybody can see a byte of it: whatever becomes of those, this one is there.

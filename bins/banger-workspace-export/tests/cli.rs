@@ -160,7 +160,7 @@ fn every_export_leaves_a_copy_that_outlives_the_vm() {
     assert_eq!(of("web-3")["files"], 2);
     assert_eq!(of("web-3")["base_commit"].as_str().unwrap().len(), 40);
     // The VM goes, with its folder, and the copies stay.
-    fs::remove_dir_all(sandbox.vm("web").join("workspace")).unwrap();
+    fs::remove_dir_all(sandbox.vm("web").join("workspaces")).unwrap();
     let exports = program("banger-workspace-exports");
     assert_eq!(sandbox.raw(&exports, &["--print", "web-1"]).ok().stdout, printed);
     assert_eq!(fs::read(world.at("patch")).unwrap(), printed);

@@ -48,8 +48,9 @@ pub use visible::{console_line, shows, visible, visible_text, without_colours};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
 pub use vmm::Vmm;
 pub use workspace::{
-    AtStop, Change, Conflict, ConflictKind, Exported, Position, Work, WorkKind, Workspace,
-    WorkspaceApply, WorkspaceExport, WorkspaceMode, WorkspacePlan, WorkspaceStatus,
+    Change, Conflict, ConflictKind, Exported, Kept, Position, Pulled, PulledRef, PushedRef, Work,
+    WorkKind, Workspace, WorkspaceApply, WorkspaceExport, WorkspaceMode, WorkspacePlan,
+    WorkspacePull, WorkspacePush, WorkspaceStatus,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

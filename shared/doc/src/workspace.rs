@@ -37,7 +37,7 @@ impl fmt::Display for WorkspaceMode {
     }
 }
 
-/// `banger.workspace/1`, kept as `vms/NAME/workspace/workspace.json`: what the guest was given.
+/// `banger.workspace/1`, kept as `vms/NAME/workspaces/ID/workspace.json`: what the guest was given.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Workspace {
     /// Absolute path in the guest.
@@ -48,6 +48,9 @@ pub struct Workspace {
     pub start_path: Option<String>,
     /// Absolute path on the host.
     pub host_path: String,
+    /// Whose it is in the guest, as `--user` said; the guest's own user's otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Whether it is a repository of git; a plain directory otherwise.
     pub is_repository: bool,
     /// How much of the repository went.
@@ -68,6 +71,10 @@ pub struct Workspace {
     /// What was last exported; none if nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<Exported>,
+    /// What git brought out of the guest (`banger workspace pull`, `git fetch`), by repository of the host's; it
+    /// counts for as long as the references are there that keep it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled: Vec<Pulled>,
     /// The file beside this one that lists what the guest was given.
     pub tree_file: String,
     /// What an update that has not been seen to end was to give: a file as `tree_file`.
@@ -81,11 +88,11 @@ pub struct Workspace {
     /// How many untracked files stayed on the host.
     #[serde(default)]
     pub untracked_left: u64,
+    /// When its place was first prepared, in milliseconds since 1970.
+    #[serde(default)]
+    pub first_unix_ms: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
-    /// What was found right before the VM was last stopped; gone once it is started again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_stop: Option<AtStop>,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
     /// the configuration are read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -127,6 +134,22 @@ pub struct Exported {
     pub tree: String,
     /// Where its HEAD, references and index were.
     pub position: Position,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What git brought out of a guest into a repository of the host's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pulled {
+    /// The repository's git directory, the one that all its work trees share.
+    pub repository: String,
+    /// References of it that keep what was brought; the object of each is the last part of its name.
+    pub references: Vec<String>,
+    /// Where the guest's HEAD, references and index were, as far as that was brought.
+    pub position: Position,
+    /// The tree of the guest's files; none if they were not brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<String>,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -204,15 +227,6 @@ impl Work {
     pub fn list(all: &[Self]) -> String {
         all.iter().map(|work| work.words.as_str()).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// What was found right before a VM was stopped.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct AtStop {
-    /// What would be lost; empty if nothing.
-    pub unexported: Vec<Work>,
-    /// When, in milliseconds since 1970.
-    pub unix_ms: u64,
 }
 
 /// `banger.workspace-plan/1`: what a prepare would give a guest.
@@ -378,13 +392,13 @@ pub struct WorkspaceStatus {
     pub guest_path: String,
     /// Absolute path on the host.
     pub host_path: String,
-    /// Whether the guest could be asked; without it only the record made at stop is known.
+    /// Whether the VM runs; else its disks were read.
     pub is_live: bool,
-    /// Whether it is known what the guest holds.
+    /// Whether it is known what the guest holds; not where disks cannot be read.
     pub is_known: bool,
     /// What would be lost with the VM; empty if nothing.
     pub unexported: Vec<Work>,
-    /// What the guest changed since it was prepared; listed only with `is_live`.
+    /// What the guest changed since it was prepared.
     pub guest_changes: Vec<Change>,
     /// The commit that is HEAD in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -401,4 +415,101 @@ pub struct WorkspaceStatus {
 
 impl Document for WorkspaceStatus {
     const SCHEMA: &'static str = "banger.workspace-status/1";
+}
+
+/// `banger.kept/1`: references that keep in a repository of the host's what git brought out of a VM.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Kept {
+    /// The VM's name.
+    pub vm: String,
+    /// The VM's id.
+    pub vm_id: String,
+    /// The repository's git directory, the one that all its work trees share.
+    pub repository: String,
+    /// Format of object names there, `sha1` or `sha256`.
+    pub object_format: String,
+    /// The references; the object of each is the last part of its name.
+    pub references: Vec<String>,
+    /// When the last of them was made, in milliseconds since 1970.
+    pub kept_unix_ms: u64,
+    /// When `banger gc` first saw that the VM is gone, in milliseconds since 1970; none while it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_unix_ms: Option<u64>,
+}
+
+impl Document for Kept {
+    const SCHEMA: &'static str = "banger.kept/1";
+}
+
+/// `banger.workspace-pull/1`: what of a guest's repository came into the host's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspacePull {
+    /// The VM.
+    pub vm: String,
+    /// Absolute path of the repository on the host.
+    pub host_path: String,
+    /// The name of the remote, which is the VM's.
+    pub remote: String,
+    /// Whether it was added by this.
+    pub remote_added: bool,
+    /// References of the remote that are new or moved, or that went since the guest has no such thing any more.
+    pub changed: Vec<PulledRef>,
+    /// The reference to uncommitted work, as `git stash apply` takes it; none if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wip: Option<String>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspacePull {
+    const SCHEMA: &'static str = "banger.workspace-pull/1";
+}
+
+/// A reference that a pull moved.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PulledRef {
+    /// Its name below `refs/remotes/`, as `web/main`.
+    pub name: String,
+    /// What it named before; none if it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// What it names now; none if it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many commits it leads to that no other reference of the repository did; none where they were not
+    /// counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<u64>,
+}
+
+/// `banger.workspace-push/1`: what of the host's repository went into a guest's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspacePush {
+    /// The VM.
+    pub vm: String,
+    /// Absolute path of the repository on the host.
+    pub host_path: String,
+    /// References of the guest's that were asked for, all of which are now as they were to be.
+    pub references: Vec<PushedRef>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspacePush {
+    const SCHEMA: &'static str = "banger.workspace-push/1";
+}
+
+/// A reference that a push set.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PushedRef {
+    /// Its full name in the guest.
+    pub name: String,
+    /// What it named before; none if it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// What it names now; none if it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }

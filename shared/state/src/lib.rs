@@ -23,7 +23,7 @@ pub use lock::Lock;
 pub use process::process_of;
 pub use room::Room;
 pub use shelf::{Shelf, Staged};
-pub use vm::{VmFolder, clock_ms, clock_s};
+pub use vm::{VmFolder, clock_ms, clock_s, workspaces};
 pub use watch::Watch;
 
 use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result, shell_word};

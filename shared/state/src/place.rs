@@ -20,6 +20,9 @@ pub const SSH: &str = "ssh";
 /// What the user said yes to, a document for each repository.
 pub const ALLOWED: &str = "allowed";
 
+/// What was brought out of VMs by git, a document for each VM and repository of the host's.
+pub const KEPT: &str = "kept";
+
 /// Banger's own key for ssh.
 pub const SSH_KEY: &str = "ssh/id_ed25519";
 /// The public half of it.
@@ -92,13 +95,12 @@ pub const VM_METRICS: &str = "metrics.json";
 pub const VM_RUN: &str = "run";
 /// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
 pub const VM_CHANNEL: &str = "run/channel.sock";
-/// What a prepare left on the host of the workspace in the VM.
-pub const VM_WORKSPACE: &str = "workspace";
-/// The document of it.
-pub const VM_WORKSPACE_DOCUMENT: &str = "workspace/workspace.json";
-
-/// The commit of the host's repository that was said to be news, so that it is said once.
-pub const VM_WORKSPACE_TOLD: &str = "workspace/told";
+/// What prepares left on the host of the workspaces in the VM, a folder each.
+pub const VM_WORKSPACES: &str = "workspaces";
+/// The document in the folder of a workspace.
+pub const WORKSPACE_DOCUMENT: &str = "workspace.json";
+/// In the same folder: the commit of the host's repository that was said to be news, so that it is said once.
+pub const WORKSPACE_TOLD: &str = "told";
 
 /// What was said of this host at a start, one note a line, so that it is said once.
 pub const TOLD: &str = "told";
@@ -119,6 +121,7 @@ pub const TREE: &[&str] = &[
     "exports/NAME/mbox",
     "leases.db",
     "allowed/SUM.json",
+    "kept/SUM.json",
     "told",
     "dns.lock",
     "dns.users",
@@ -144,11 +147,11 @@ pub const TREE: &[&str] = &[
     "vms/NAME/run/channel.sock",
     "vms/NAME/run/vsock.sock",
     "vms/NAME/run/vsock.sock_1024",
-    "vms/NAME/workspace/workspace.json",
-    "vms/NAME/workspace/tree-N.jsonl",
-    "vms/NAME/workspace/told",
-    "vms/NAME/workspace/repo.git/",
-    "vms/NAME/workspace/local/",
-    "vms/NAME/workspace/applied/",
-    "vms/NAME/workspace/applying.json",
+    "vms/NAME/workspaces/ID/workspace.json",
+    "vms/NAME/workspaces/ID/tree-N.jsonl",
+    "vms/NAME/workspaces/ID/told",
+    "vms/NAME/workspaces/ID/repo.git/",
+    "vms/NAME/workspaces/ID/local/",
+    "vms/NAME/workspaces/ID/applied/",
+    "vms/NAME/workspaces/ID/applying.json",
 ];

@@ -40,6 +40,17 @@ pub(crate) struct Brought {
 }
 
 impl Brought {
+    /// Checks as strictly a tip that banger made in the scratch of what was brought.
+    pub(crate) fn add(&mut self, store: &Store, record: &Workspace, tip: &str) -> Result<()> {
+        let mut known = known(store, record)?;
+        known.extend(self.whole.iter().cloned());
+        let raw = self.scratch.objects();
+        let maker = Maker { store, scratch: &self.scratch, raw: &raw };
+        maker.make(&[&tip.to_owned()], &known)?;
+        self.whole.insert(tip.to_owned());
+        Ok(())
+    }
+
     /// Returns a way to call git on what was brought and the store together.
     pub(crate) fn git(&self, store: &Store) -> Git {
         store.git_for_guest(Some(&self.scratch))
@@ -112,7 +123,7 @@ fn is_of(store: &Store, oid: &str) -> bool {
 }
 
 /// Returns what the store has with all it leads to.
-fn known(store: &Store, record: &Workspace) -> Result<BTreeSet<String>> {
+pub(crate) fn known(store: &Store, record: &Workspace) -> Result<BTreeSet<String>> {
     let history = store.history();
     let given = [Some(&record.given), record.next.as_ref()].into_iter().flatten();
     let given = given.flat_map(|position| position.refs.values().chain([&position.head]));
@@ -344,6 +355,8 @@ mod tests {
         let wish = Wish {
             path: place.at("host"),
             guest_path: place.at("guest").to_str().unwrap().to_owned(),
+            is_named: false,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,

@@ -150,6 +150,8 @@ pub(crate) struct Copy {
     git_dir: PathBuf,
     /// The repository's own objects.
     objects: PathBuf,
+    /// These and those of others that it reads.
+    all_objects: Vec<PathBuf>,
 }
 
 impl Copy {
@@ -157,7 +159,8 @@ impl Copy {
     pub(crate) fn make(host: &HostGit, settings: &Settings) -> Result<Self> {
         let dir = Temporary::new()?;
         let common = dir.path().join("repo.git");
-        let mut copy = Self { dir, git_dir: common.clone(), objects: common.join("objects") };
+        let (git_dir, objects) = (common.clone(), common.join("objects"));
+        let mut copy = Self { dir, git_dir, objects, all_objects: Vec::new() };
         for name in ["objects", "refs", "info"] {
             fs::create_dir_all(common.join(name)).context("cannot make a scratch directory")?;
         }
@@ -186,7 +189,10 @@ impl Copy {
                 write(&copy.git_dir.join(name), &bytes)?;
             }
         }
-        copy.objects = host.objects()?;
+        copy.all_objects = host.objects()?;
+        if let Some(first) = copy.all_objects.first() {
+            copy.objects.clone_from(first);
+        }
         Ok(copy)
     }
 
@@ -216,6 +222,15 @@ impl Copy {
     /// Returns a way to call git that answers from the copy and the repository's objects.
     pub(crate) fn git(&self) -> Git {
         Git::own(&self.git_dir).env("GIT_OBJECT_DIRECTORY", &self.objects)
+    }
+
+    /// Returns a way to call git in a jail that answers from these and from `more` objects, which somebody
+    /// else made.
+    pub(crate) fn git_with(&self, more: &Path) -> Git {
+        let seen = self.all_objects.iter().map(PathBuf::as_path);
+        let seen = seen.chain([self.dir.path(), more]).filter(|dir| dir.is_dir());
+        let git = self.git().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", more);
+        git.jailed(seen.map(Path::to_owned), None)
     }
 
     /// Copies what says where references were.

@@ -8,7 +8,7 @@ mod position;
 mod tree;
 
 pub(crate) use found::{Changes, How, Look, is_no_directory};
-pub(crate) use position::{index_is_committed, staged_only};
+pub(crate) use position::{STASH, index_is_committed, staged_only, stashes};
 pub(crate) use tree::{differences, tree_of};
 
 use crate::{

@@ -556,21 +556,20 @@ impl HostGit {
         Ok(self.read_in(&self.git, b"HEAD", MAX_PLACE)?.unwrap_or_default())
     }
 
-    /// Returns where the objects lie, after a look at all that git could open there: links, pipes and
-    /// alternates that lead out are refused.
-    pub(crate) fn objects(&self) -> Result<PathBuf> {
+    /// Returns where the objects lie, its own first, after a look at all that git could open there: links,
+    /// pipes and alternates that lead out are refused.
+    pub(crate) fn objects(&self) -> Result<Vec<PathBuf>> {
         let at = self.common.join(b"objects");
         let first = match self.common.sort(b"objects").context("cannot look at the objects")? {
             Some(Sort::Link) => match self.follow(&self.common, b"objects")? {
                 Some((dir, below)) => dir.dir(&below),
-                None => return Ok(at),
+                None => return Ok(vec![at]),
             },
-            None => return Ok(at),
+            None => return Ok(vec![at]),
             _ => self.common.dir(b"objects"),
         };
         let first = first.with_context(|| format!("cannot open '{}'", at.display()))?;
-        let path = first.path().to_owned();
-        let mut seen = vec![path.clone()];
+        let mut seen = vec![first.path().to_owned()];
         let mut left = MAX_OBJECTS;
         let mut waiting = vec![(first, 0)];
         while let Some((dir, depth)) = waiting.pop() {
@@ -605,7 +604,7 @@ impl HostGit {
                 waiting.push((next, depth + 1));
             }
         }
-        Ok(path)
+        Ok(seen)
     }
 
     /// Looks at the sort of everything in a directory of objects.

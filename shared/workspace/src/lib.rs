@@ -7,22 +7,26 @@
 
 mod apply;
 mod attributes;
-#[cfg_attr(not(test), allow(dead_code, reason = "what needs it follows"))]
 mod bring;
 mod copy;
 mod export;
+mod folders;
 mod git;
 mod given;
 mod guest;
 mod host;
 mod index;
+mod kept;
 mod load;
 mod names;
+mod offer;
 mod path;
 mod plan;
 mod prepare;
+mod pull;
 mod ready;
 mod record;
+mod refs;
 mod remotes;
 mod scratch;
 mod send;
@@ -34,18 +38,19 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod wip;
 mod wish;
 
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
+pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
 pub use host::head_of;
 pub use index::check_index;
-pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
+pub use kept::{Keeper, Over, remove_kept};
+pub use offer::Offer;
+pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
 pub use record::read;
-pub use status::{
-    Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,
-    status,
-};
+pub use status::{Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status};
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };

@@ -285,6 +285,11 @@ impl Repository {
         self.copy.git()
     }
 
+    /// Returns the same in a jail, with `more` objects, which somebody else made.
+    pub(crate) fn git_with(&self, more: &Path) -> Git {
+        self.copy.git_with(more)
+    }
+
     /// Returns where its objects lie, all of which were looked at.
     pub(crate) fn objects(&self) -> &Path {
         self.copy.objects()

@@ -59,7 +59,7 @@ pub(crate) struct Look {
     /// HEAD, references, index.
     pub(crate) position: Position,
     /// What the guest's index lists.
-    pub(super) index: Listing,
+    pub(crate) index: Listing,
     /// Places of the guest that no look reached the content of.
     pub(super) closed: BTreeSet<Vec<u8>>,
     /// What no patch holds.
@@ -72,17 +72,17 @@ pub(crate) struct Look {
 
 /// What an index of the guest's lists.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     /// Whether all that it lists is known.
-    pub(super) is_whole: bool,
+    pub(crate) is_whole: bool,
     /// Every path.
-    pub(super) tracked: BTreeSet<Vec<u8>>,
+    pub(crate) tracked: BTreeSet<Vec<u8>>,
     /// Paths that are absent on purpose.
-    pub(super) skipped: BTreeSet<Vec<u8>>,
+    pub(crate) skipped: BTreeSet<Vec<u8>>,
     /// Submodules: the commit of each.
-    pub(super) modules: BTreeMap<Vec<u8>, String>,
+    pub(crate) modules: BTreeMap<Vec<u8>, String>,
     /// The object of each file and link.
-    pub(super) staged: BTreeMap<Vec<u8>, (u32, String)>,
+    pub(crate) staged: BTreeMap<Vec<u8>, (u32, String)>,
 }
 
 impl Look {

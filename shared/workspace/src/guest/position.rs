@@ -19,6 +19,11 @@ use std::{
     io::Read,
 };
 
+/// The last of what was put aside; the others are in its log alone.
+pub(crate) const STASH: &str = "refs/stash";
+/// The largest log of it that is read.
+const MAX_STASH: u64 = 256 << 10;
+
 /// Reads HEAD, the references and the index of the guest's repository, and returns what it ignores
 /// beside the rules in its tree.
 pub(super) fn read_position(
@@ -119,6 +124,24 @@ pub(crate) fn staged_only(store: &Store, look: &Look) -> Result<BTreeMap<Vec<u8>
         answer.lines().filter_map(|line| line.strip_suffix(" missing")).collect();
     let staged = look.index.staged.iter().filter(|(_, (_, oid))| missing.contains(oid.as_str()));
     Ok(staged.map(|(path, (_, oid))| (path.clone(), oid.clone())).collect())
+}
+
+/// Returns the commits of the guest's stash, the last one first; nothing if not all of them can be told.
+pub(crate) fn stashes(
+    files: &Files<'_>,
+    root: &str,
+    look: &Look,
+    oid_len: usize,
+) -> Result<Vec<String>> {
+    let Some(last) = look.position.refs.get(STASH) else { return Ok(Vec::new()) };
+    let log = small_files(files, root, &[b".git/logs/refs/stash"], MAX_STASH)?.remove(&0);
+    let Some(log) = log else { return Ok(Vec::new()) };
+    let text = String::from_utf8_lossy(&log);
+    let oids = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned());
+    let mut oids: Vec<String> = oids.collect();
+    oids.reverse();
+    let is_whole = oids.iter().all(|oid| is_oid(oid) && oid.len() == 2 * oid_len);
+    Ok(if is_whole && oids.first() == Some(last) { oids } else { Vec::new() })
 }
 
 /// Says whether the guest's index is known to list what the commit `head` holds.

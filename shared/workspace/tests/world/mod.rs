@@ -10,8 +10,8 @@
 )]
 
 use banger_channel::files::{Budget, Files, serve};
-use banger_doc::{Context, Result, Work, Workspace, WorkspaceMode};
-use banger_workspace::{Export, Want, Wish};
+use banger_doc::{Context, Result, Work, Workspace, WorkspaceMode, WorkspacePull};
+use banger_workspace::{Export, Keeper, Offer, Want, Wish};
 use std::{
     collections::BTreeMap,
     fs,
@@ -84,6 +84,8 @@ impl World {
         Wish {
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
+            is_named: true,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
@@ -118,13 +120,29 @@ impl World {
         patch
     }
 
+    /// What remembers what is kept of the VM, which is called `web`.
+    pub fn keeper(&self) -> Keeper {
+        let shelf = self.dir.path().join("kept");
+        Keeper { vm: "web".into(), vm_id: "id-of-web".into(), shelf }
+    }
+
+    /// Pulls into the host's repository.
+    pub fn pull(&self) -> Result<WorkspacePull> {
+        self.pull_by(&self.files())
+    }
+
+    pub fn pull_by(&self, files: &Files<'_>) -> Result<WorkspacePull> {
+        let mut offer = Offer::make(&self.vm(), files)?;
+        offer.pull(&self.host(), &[], &self.keeper(), "banger::web")
+    }
+
     /// Says what would be lost with the guest, in words.
     pub fn unexported(&self) -> Vec<String> {
         self.work().into_iter().map(|work| work.words).collect()
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
+        banger_workspace::status(&self.vm(), &self.files(), true, &[]).unwrap().unexported
     }
 }
 

@@ -1,0 +1,325 @@
+//! What a guest's repository has, as a repository of banger's that git can fetch from.
+
+use crate::{
+    bring::{Brought, bring},
+    git::{Git, lines},
+    guest::{Look, STASH, staged_only, stashes},
+    names::is_ref_name,
+    record::Folder,
+    status::{head_commit, look, no_workspace},
+    store::Store,
+    wip::wip,
+};
+use banger_channel::files::Files;
+use banger_doc::{Context, Error, Position, Result, Workspace, shows};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The most references of a guest that are offered.
+const MAX_REFS: usize = 20_000;
+/// The longest part of a name, which a file of the host's may have to have.
+const MAX_PART: usize = 200;
+/// Below this banger offers what git has no reference to.
+const OWN: &str = "refs/banger/";
+
+/// What a guest's repository has: all of it checked, in a scratch that goes with this value.
+pub struct Offer {
+    pub(crate) folder: Folder,
+    pub(crate) record: Workspace,
+    pub(crate) store: Store,
+    pub(crate) brought: Brought,
+    /// The repository.
+    pub(crate) dir: PathBuf,
+    /// References, by the name under which they are offered.
+    pub(crate) refs: BTreeMap<String, String>,
+    /// Where the guest's HEAD, references and index are.
+    pub(crate) position: Position,
+    /// The guest's commit.
+    pub(crate) head: Option<String>,
+    /// The commits of the guest's stash.
+    pub(crate) stash: Vec<String>,
+    /// Uncommitted work.
+    pub(crate) wip: Option<String>,
+    /// The tree of the guest's files, if they are known.
+    pub(crate) tree: Option<String>,
+    /// Whether what the guest's index lists is part of all that.
+    pub(crate) has_index: bool,
+    /// What the user is to know.
+    pub notes: Vec<String>,
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer").field("refs", &self.refs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Offer {
+    /// Brings what the guest's repository has. `dir` is the place of the workspace's record.
+    pub fn make(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        if crate::read(dir)?.is_none() {
+            return Err(no_workspace());
+        }
+        let folder = Folder::open(dir, files.budget().left()?)?;
+        let record = folder.record()?.ok_or_else(no_workspace)?;
+        if !record.is_repository {
+            return Err(Error::usage(format!(
+                "'{}' in the guest was a directory without git when it was put there",
+                record.guest_path
+            ))
+            .hint("'banger workspace export' makes a patch of its changes"));
+        }
+        let (given, next) = folder.trees(&record)?;
+        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
+        let look = look(files, &record, &store, &given, next.as_ref())?;
+        if !look.is_there {
+            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
+                .hint("somebody removed it there"));
+        }
+        if look.position.head.is_empty() {
+            return Err(Error::failed(format!(
+                "'{}' in the guest has no '.git' that can be read",
+                record.guest_path
+            ))
+            .hint("'banger workspace export' makes a patch of its files"));
+        }
+        let mut notes = look.notes.clone();
+        let stash = stashes(files, &record.guest_path, &look, store.oid_len)?;
+        let named = plain_refs(&look, &mut notes)?;
+        let head = head_commit(&look.position);
+        let staged = staged_only(&store, &look)?;
+        let tips: BTreeSet<String> = named
+            .values()
+            .chain(&head)
+            .chain(&stash)
+            .chain(staged.values())
+            .filter(|oid| crate::git::is_oid(oid))
+            .cloned()
+            .collect();
+        let mut brought = bring(files, &record, &store, &tips)?;
+        let mut offer_refs = whole_refs(&store, &brought, &named, &mut notes)?;
+        let stash: Vec<String> = Some(stash)
+            .filter(|stash| stash.iter().all(|oid| brought.whole.contains(oid)))
+            .unwrap_or_default();
+        let (mut tree, mut wip_commit, mut has_index) = (None, None, false);
+        let has_head = head.as_ref().is_none_or(|head| brought.whole.contains(head));
+        if has_head {
+            let made = wip(files, &record, &store, &brought, (&given, &look), head.as_deref())?;
+            if let Some(commit) = &made.commit {
+                brought.add(&store, &record, commit).context(
+                    "cannot take over the guest's uncommitted work: git refuses what it holds",
+                )?;
+            }
+            (tree, wip_commit, has_index) = (Some(made.tree), made.commit, made.has_index);
+        } else if let Some(why) = head.as_ref().and_then(|head| brought.broken.get(head)) {
+            notes.push(format!("the guest's HEAD and its files are left out: {why}"));
+        }
+        let extra = Extra {
+            record: &record,
+            position: &look.position,
+            head: head.as_ref().filter(|_| has_head),
+            stash: &stash,
+            wip: wip_commit.as_ref(),
+        };
+        extra.add(&mut offer_refs);
+        let dir = brought.scratch.path().join("offer.git");
+        make_repository(&dir, &store, &record, &offer_refs, &look.position.head)?;
+        Ok(Self {
+            folder,
+            record,
+            store,
+            brought,
+            dir,
+            refs: offer_refs,
+            position: look.position,
+            head,
+            stash,
+            wip: wip_commit,
+            tree,
+            has_index,
+            notes,
+        })
+    }
+
+    /// Returns a way to call git on what is offered, in a jail.
+    pub(crate) fn git(&self) -> Git {
+        self.brought.git(&self.store).env("GIT_DIR", &self.dir)
+    }
+
+    /// Answers a `git fetch` on stdin and stdout, as git-upload-pack(1) does.
+    pub fn serve(&self) -> Result<()> {
+        let words = ["upload-pack".as_ref(), "--strict".as_ref(), self.dir.as_os_str()];
+        self.git().converse(words)
+    }
+}
+
+/// Returns the references that git takes under these names anywhere.
+fn plain_refs(look: &Look, notes: &mut Vec<String>) -> Result<BTreeMap<String, String>> {
+    let all = &look.position.refs;
+    if all.len() > MAX_REFS {
+        return Err(Error::failed(format!(
+            "the guest's repository has {} references; {MAX_REFS} may be brought",
+            all.len()
+        ))
+        .hint("the guest may be broken or hostile"));
+    }
+    let is_below_another = |name: &str| {
+        let ends = name.match_indices('/').map(|(at, _)| at);
+        ends.into_iter().any(|end| all.contains_key(&name[..end]))
+    };
+    let is_plain = |name: &str| {
+        is_ref_name(name)
+            && name.split('/').all(|part| part.len() <= MAX_PART && !part.starts_with('-'))
+            && name.chars().all(|c| shows(c) && c != '\u{fffd}')
+            && !matches!(name, "refs/heads/HEAD" | "refs/tags/HEAD")
+            && !name.starts_with(OWN)
+            && !name.starts_with("refs/replace/")
+            && !is_below_another(name)
+    };
+    let mut named = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (name, oid) in all.iter().filter(|(name, _)| *name != STASH) {
+        if oid.starts_with("ref: ") || !is_plain(name) {
+            refused.push(name.as_str());
+        } else {
+            named.insert(name.clone(), oid.clone());
+        }
+    }
+    if let Some(first) = refused.first() {
+        let first = first.escape_debug();
+        notes.push(match refused.len() {
+            1 => format!("the reference '{first}' is left out"),
+            count => format!("{count} references are left out, as '{first}'"),
+        });
+    }
+    Ok(named)
+}
+
+/// Returns those references whose objects were brought, branches only if they are of commits.
+fn whole_refs(
+    store: &Store,
+    brought: &Brought,
+    named: &BTreeMap<String, String>,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>> {
+    let asked: BTreeSet<&String> = named.values().filter(|o| brought.whole.contains(*o)).collect();
+    let mut commits = BTreeSet::new();
+    if !asked.is_empty() {
+        let git = brought.git(store);
+        let answer = git.run(["cat-file", "--batch-check"], lines(asked).as_bytes())?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let found = answer.lines().filter_map(|line| line.split_once(" commit "));
+        commits.extend(found.map(|(oid, _)| oid.to_owned()));
+    }
+    let mut whole = BTreeMap::new();
+    let mut left = 0;
+    for (name, oid) in named {
+        let is_branch = name.starts_with("refs/heads/");
+        if brought.whole.contains(oid) && (!is_branch || commits.contains(oid)) {
+            whole.insert(name.clone(), oid.clone());
+            continue;
+        }
+        left += 1;
+        if left <= 10 {
+            let why = brought.broken.get(oid).map_or("it leads to no commit", String::as_str);
+            notes.push(format!("'{name}' is left out: {why}"));
+        }
+    }
+    if left > 10 {
+        notes.push(format!("{} more references are left out", left - 10));
+    }
+    Ok(whole)
+}
+
+/// What no branch leads to.
+struct Extra<'a> {
+    record: &'a Workspace,
+    position: &'a Position,
+    head: Option<&'a String>,
+    stash: &'a [String],
+    wip: Option<&'a String>,
+}
+
+impl Extra<'_> {
+    /// Adds it under names of banger's, none of which meets a branch's where all of them become branches of
+    /// one remote.
+    fn add(&self, refs: &mut BTreeMap<String, String>) {
+        let taken: BTreeSet<String> = refs
+            .keys()
+            .filter_map(|name| name.strip_prefix("refs/heads/")?.split('/').next())
+            .map(ToOwned::to_owned)
+            .collect();
+        let free = |name: &str| {
+            let mut free = name.to_owned();
+            let mut n = 1;
+            while taken.contains(&free) {
+                n += 1;
+                free = format!("{name}-{n}");
+            }
+            format!("{OWN}{free}")
+        };
+        let tags: Vec<(String, String)> = refs
+            .iter()
+            .filter(|(name, oid)| self.record.given.refs.get(*name) != Some(oid))
+            .filter_map(|(name, oid)| Some((name.strip_prefix("refs/tags/")?.into(), oid.clone())))
+            .collect();
+        for (name, oid) in tags {
+            refs.insert(format!("{}/{name}", free("tags")), oid);
+        }
+        if let Some(head) = self.head.filter(|_| !self.position.head.starts_with("ref: ")) {
+            refs.insert(free("detached"), head.clone());
+        }
+        for (n, oid) in self.stash.iter().enumerate() {
+            refs.insert(format!("{}/{n}", free("stash")), oid.clone());
+        }
+        if let Some(wip) = self.wip {
+            refs.insert(free("wip"), wip.clone());
+        }
+    }
+}
+
+/// Makes a repository that has references alone; the objects lie elsewhere.
+fn make_repository(
+    dir: &Path,
+    store: &Store,
+    record: &Workspace,
+    refs: &BTreeMap<String, String>,
+    head: &str,
+) -> Result<()> {
+    let make = || -> std::io::Result<()> {
+        for name in ["objects", "refs/heads"] {
+            fs::create_dir_all(dir.join(name))?;
+        }
+        let mut config = String::from("[core]\n\tbare = true\n");
+        let is_sha1 = record.object_format == "sha1";
+        let _ = writeln!(config, "\trepositoryformatversion = {}", i32::from(!is_sha1));
+        if !is_sha1 {
+            let _ = writeln!(config, "[extensions]\n\tobjectformat = {}", record.object_format);
+        }
+        fs::write(dir.join("config"), config)?;
+        let packed = refs.iter().fold(String::new(), |mut text, (name, oid)| {
+            let _ = writeln!(text, "{oid} {name}");
+            text
+        });
+        fs::write(dir.join("packed-refs"), packed)?;
+        // One that leads to no branch is none that git shows.
+        let branch = head.strip_prefix("ref: ").filter(|name| refs.contains_key(*name));
+        let is_whole = |head: &&str| refs.values().any(|oid| oid == head);
+        let head = match (branch, Some(head).filter(is_whole)) {
+            (Some(branch), _) => format!("ref: {branch}\n"),
+            (None, Some(oid)) => format!("{oid}\n"),
+            (None, None) => "ref: refs/heads/none\n".into(),
+        };
+        fs::write(dir.join("HEAD"), head)?;
+        let shallow = store.history().shallow;
+        if !shallow.is_empty() {
+            fs::write(dir.join("shallow"), lines(&shallow))?;
+        }
+        Ok(())
+    };
+    make().context("cannot make a repository of what the guest has")
+}

@@ -1,0 +1,382 @@
+//! What git brings out of a guest into a repository of the host's, and how long it counts as brought.
+
+use crate::{
+    git::{Git, is_oid, lines},
+    guest::STASH,
+    host::{Dir, Sort},
+    kept::{Keeper, common_of},
+    names::quoted,
+    offer::Offer,
+    refs::{Changes, HostRefs},
+    source::{Repository, Source},
+};
+use banger_doc::{
+    Context, Error, Kind, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word,
+};
+use banger_state::clock_ms;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+/// How many repositories are remembered that work of one workspace was brought into.
+const MAX_REPOSITORIES: usize = 16;
+/// For how many references the commits are counted.
+const MAX_COUNTED: usize = 100;
+
+/// Opens the repository of the host's that `path` is in.
+pub(crate) fn repository(path: &Path, trusted: &[PathBuf]) -> Result<Box<Repository>> {
+    match Source::open(path, trusted)? {
+        Source::Repository(repository) => Ok(repository),
+        Source::Directory(_) => {
+            Err(Error::usage(format!("'{}' is in no repository of git", path.display()))
+                .hint("give a repository"))
+        }
+    }
+}
+
+impl Offer {
+    /// Returns what a repository has to have for all that is offered to be brought.
+    fn tips(&self) -> BTreeSet<String> {
+        self.refs.values().chain(&self.stash).chain(&self.wip).cloned().collect()
+    }
+
+    /// Has the repository of the host's that `path` is in keep what it has of this, which then counts as
+    /// brought; nothing of it is fetched by this.
+    pub fn keep(&mut self, path: &Path, trusted: &[PathBuf], keeper: &Keeper) -> Result<()> {
+        let repository = repository(path, trusted)?;
+        self.keep_in(&repository, keeper, Changes::new())
+    }
+
+    fn keep_in(&mut self, repository: &Repository, keeper: &Keeper, more: Changes) -> Result<()> {
+        let nothing = self.brought.scratch.path().join("nothing");
+        fs::create_dir_all(&nothing).context("cannot make a scratch directory")?;
+        let git = repository.git_with(&nothing);
+        let present = present(&git, &self.tips())?;
+        let mut kept = BTreeSet::new();
+        if is_whole(&git, &present, true)? {
+            kept = present;
+        } else {
+            for tip in present {
+                let alone = BTreeSet::from([tip]);
+                if is_whole(&git, &alone, true)? {
+                    kept.extend(alone);
+                }
+            }
+        }
+        let names: BTreeMap<String, String> =
+            kept.iter().map(|oid| (format!("{}{oid}", keeper.below()), oid.clone())).collect();
+        // Before there is any of them, so that none is forgotten.
+        let references: BTreeSet<String> = names.keys().cloned().collect();
+        if !references.is_empty() {
+            keeper.note(repository, &references)?;
+        }
+        let refs = HostRefs::open(&repository.host.common, &repository.format)?;
+        let there = refs.list(&keeper.below())?;
+        let mut changes = more;
+        changes.extend(
+            names
+                .into_iter()
+                .filter(|(name, _)| !there.contains_key(name))
+                .map(|(name, oid)| (name, Some(oid))),
+        );
+        refs.change(&changes)?;
+        self.write_down(common_of(repository)?, references.into_iter().collect(), &kept)
+    }
+
+    /// Writes into the record what of the guest's a repository has.
+    fn write_down(
+        &mut self,
+        repository: String,
+        references: Vec<String>,
+        kept: &BTreeSet<String>,
+    ) -> Result<()> {
+        let is_kept = |oid: &String| kept.contains(oid);
+        let has_wip = self.wip.as_ref().is_none_or(is_kept);
+        let has_head = self.head.as_ref().is_none_or(is_kept);
+        let has_stash = !self.stash.is_empty() && self.stash.iter().all(is_kept);
+        let refs = self.position.refs.iter().filter(|(name, oid)| match name.as_str() {
+            STASH => has_stash,
+            _ => kept.contains(*oid),
+        });
+        let has_all = has_head && has_wip;
+        let position = Position {
+            head: if has_head { self.position.head.clone() } else { String::new() },
+            refs: refs.map(|(name, oid)| (name.clone(), oid.clone())).collect(),
+            index_sha256: if has_all && self.has_index {
+                self.position.index_sha256.clone()
+            } else {
+                String::new()
+            },
+        };
+        let tree = self.tree.clone().filter(|_| has_all);
+        let unix_ms = clock_ms();
+        let pulled = Pulled { repository, references, position, tree, unix_ms };
+        self.record.pulled.retain(|known| known.repository != pulled.repository);
+        self.record.pulled.insert(0, pulled);
+        self.record.pulled.truncate(MAX_REPOSITORIES);
+        self.folder.write(&self.record)
+    }
+
+    /// Brings all of it into the repository of the host's that `path` is in: as branches of the remote that is
+    /// called as the VM is, which is added if there is none.
+    pub fn pull(
+        &mut self,
+        path: &Path,
+        trusted: &[PathBuf],
+        keeper: &Keeper,
+        url: &str,
+    ) -> Result<WorkspacePull> {
+        let repository = repository(path, trusted)?;
+        if repository.format != self.record.object_format {
+            return Err(Error::usage(format!(
+                "'{}' has objects of format {}, the guest's repository of {}",
+                repository.root.display(),
+                repository.format,
+                self.record.object_format
+            ))
+            .hint("pull into a clone of the repository that was prepared"));
+        }
+        let remote = keeper.vm.as_str();
+        let remote_added = add_remote(&repository, remote, url)?;
+        let installed = self.install(&repository)?;
+        let below = format!("refs/remotes/{remote}/");
+        let refs = HostRefs::open(&repository.host.common, &repository.format)?;
+        let before = refs.list(&below)?;
+        let mut after = BTreeMap::new();
+        for (name, oid) in &self.refs {
+            let name = ["refs/heads/", "refs/banger/"].iter().find_map(|s| name.strip_prefix(s));
+            if let Some(name) = name {
+                after.insert(format!("{below}{name}"), oid.clone());
+            }
+        }
+        let mut changes: Changes = after
+            .iter()
+            .filter(|(name, oid)| before.get(*name) != Some(oid))
+            .map(|(name, oid)| (name.clone(), Some(oid.clone())))
+            .collect();
+        // What only banger has names for goes when the guest has no such thing any more; branches stay, as they
+        // do for git.
+        let gone = before.keys().filter(|name| !after.contains_key(*name) && is_own(name, &below));
+        changes.extend(gone.map(|name| (name.clone(), None)));
+        let changed = self.changed(&repository, &before, &changes)?;
+        let kept = self.keep_in(&repository, keeper, changes);
+        // Objects that nothing named were kept by this alone.
+        for keep in installed {
+            let _ = fs::remove_file(keep);
+        }
+        kept.map_err(|error| {
+            error.or_hint(format!("'git remote prune {remote}' removes branches that are gone"))
+        })?;
+        let short = |name: &str| name.trim_start_matches("refs/remotes/").to_owned();
+        let wip = self.wip.as_ref().and_then(|wip| {
+            self.refs.iter().find(|(name, oid)| *oid == wip && name.starts_with("refs/banger/"))
+        });
+        let wip = wip.map(|(name, _)| name.replacen("refs/banger/", &short(&below), 1));
+        Ok(WorkspacePull {
+            vm: keeper.vm.clone(),
+            host_path: repository.root.display().to_string(),
+            remote: remote.to_owned(),
+            remote_added,
+            changed,
+            wip,
+            notes: self.notes.clone(),
+        })
+    }
+
+    /// Says what a pull changes.
+    fn changed(
+        &self,
+        repository: &Repository,
+        before: &BTreeMap<String, String>,
+        changes: &Changes,
+    ) -> Result<Vec<PulledRef>> {
+        let git = repository.git_with(&self.brought.scratch.path().join("nothing"));
+        let mut changed = Vec::new();
+        for (name, after) in changes {
+            let before = before.get(name).cloned();
+            let mut commits = None;
+            if let Some(oid) = after.as_ref().filter(|_| changed.len() < MAX_COUNTED) {
+                let words = ["rev-list", "--count", oid, "--not", "--all", "--"];
+                commits = git.text(words).ok().and_then(|count| count.parse().ok());
+            }
+            let name = name.trim_start_matches("refs/remotes/").to_owned();
+            changed.push(PulledRef { name, before, after: after.clone(), commits });
+        }
+        Ok(changed)
+    }
+
+    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked. Returns
+    /// files that have to go once references name them.
+    fn install(&self, repository: &Repository) -> Result<Vec<PathBuf>> {
+        let tips = self.tips();
+        let out = self.brought.scratch.path().join("out");
+        let known = crate::bring::known(&self.store, &self.record)?;
+        // The host's repository may have lost what the guest was given.
+        for known in [known, BTreeSet::new()] {
+            crate::temporary::remove(&out)?;
+            fs::create_dir_all(out.join("pack")).context("cannot make a scratch directory")?;
+            let asked = known.iter().fold(lines(&tips), |text, oid| text + "^" + oid + "\n");
+            let base = out.join("pack/pack");
+            let words = ["pack-objects", "--revs", "--delta-base-offset", "--non-empty", "-q"];
+            let words = words.iter().map(AsRef::as_ref).chain([base.as_os_str()]);
+            let git = self.brought.git(&self.store).set("core.bigFileThreshold=64m");
+            let name = git.run(words, asked.as_bytes())?;
+            let name = String::from_utf8_lossy(&name).trim().to_owned();
+            if !is_whole(&repository.git_with(&out), &tips, true)? {
+                continue;
+            }
+            return if is_oid(&name) {
+                place_pack(repository, &out, &name)
+            } else {
+                Ok(Vec::new())
+            };
+        }
+        Err(Error::failed(format!(
+            "'{}' lacks commits that the guest's begin from",
+            repository.root.display()
+        ))
+        .hint("pull into the repository that was prepared, or into a clone of it"))
+    }
+}
+
+/// Says whether a reference below the remote's stands for what git has none to.
+fn is_own(name: &str, below: &str) -> bool {
+    let name = name.strip_prefix(below).unwrap_or_default();
+    let first = name.split('/').next().unwrap_or_default();
+    let plain = first.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+    matches!(plain, "wip" | "detached" | "stash")
+}
+
+/// Returns those of `oids` that are there.
+fn present(git: &Git, oids: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    if oids.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let answer = git.run(["cat-file", "--batch-check"], lines(oids).as_bytes())?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let there = answer.lines().filter(|line| !line.ends_with(" missing"));
+    Ok(there.filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect())
+}
+
+/// Says whether all that these lead to is there; what the repository's own references lead to is.
+fn is_whole(git: &Git, tips: &BTreeSet<String>, or_known: bool) -> Result<bool> {
+    if tips.is_empty() {
+        return Ok(true);
+    }
+    let known: &[&str] = if or_known { &["--not", "--all"] } else { &[] };
+    let words = ["rev-list", "--objects", "--quiet", "--stdin"];
+    let words: Vec<&str> = words.iter().chain(known).copied().collect();
+    Ok(git.attempt(words, lines(tips).as_bytes())?.status.success())
+}
+
+/// Gives a repository a pack that was made in `out`, so that it is there whole or not at all. A file beside it
+/// keeps `git gc` from taking it for garbage before a reference names what it holds.
+fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let objects = Dir::open(repository.objects())?;
+    let dir = objects.join(b"pack");
+    let said = || format!("cannot write to '{}'", dir.display());
+    match objects.sort(b"pack").with_context(said)? {
+        Some(Sort::Dir) => {}
+        None => fs::create_dir(&dir).with_context(said)?,
+        Some(_) => {
+            return Err(
+                Error::failed(format!("'{}' is no directory", dir.display())).hint("move it away")
+            );
+        }
+    }
+    let keep = dir.join(format!("pack-{name}.keep"));
+    let write = || -> std::io::Result<()> {
+        let target = |end: &str| dir.join(format!("pack-{name}.{end}"));
+        if target("idx").exists() {
+            return Ok(());
+        }
+        match File::create_new(&keep) {
+            Ok(mut file) => file.write_all(b"banger\n")?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        // The list is last: without it git sees no pack.
+        for end in ["pack", "idx"] {
+            let from = out.join(format!("pack/pack-{name}.{end}"));
+            // `git gc` removes files of such a name that a killed program left.
+            let temporary = dir.join(format!("tmp_{end}_banger{}", std::process::id()));
+            let copied = copy(&from, &temporary).and_then(|()| fs::rename(&temporary, target(end)));
+            if copied.is_err() {
+                let _ = fs::remove_file(&temporary);
+                let _ = fs::remove_file(&keep);
+            }
+            copied?;
+        }
+        File::open(&dir)?.sync_all()
+    };
+    write().with_context(said)?;
+    Ok(vec![keep])
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut target = File::options().write(true).create_new(true).mode(0o444).open(to)?;
+    std::io::copy(&mut File::open(from)?, &mut target)?;
+    target.sync_data()
+}
+
+/// Adds the remote, unless it is there; says whether it did. One of that name that is of somebody else is
+/// refused.
+fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
+    if let Some(known) = repository.setting(&format!("remote.{name}.url")) {
+        if known == url {
+            return Ok(false);
+        }
+        return Err(Error::conflict(format!(
+            "'{}' has a remote '{name}' already, '{}'",
+            repository.root.display(),
+            known.escape_debug()
+        ))
+        .hint(format!("'git remote rename {name} NAME' gives that one another name")));
+    }
+    let common = &repository.host.common;
+    let at = common.join(b"config");
+    let said = || format!("cannot add a remote in '{}'", at.display());
+    let bytes = match common.file(b"config") {
+        Ok(file) => crate::host::read(&file, 4 << 20, &at)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).with_context(said),
+    };
+    let section = format!(
+        "[remote {}]\n\turl = {}\n\tfetch = {}\n\tfetch = {}\n\ttagOpt = --no-tags\n",
+        quoted(name),
+        quoted(url),
+        quoted(&format!("+refs/heads/*:refs/remotes/{name}/*")),
+        quoted(&format!("+refs/banger/*:refs/remotes/{name}/*")),
+    );
+    // As git does: who has the lock may write, and a file is replaced whole.
+    let lock = common.join(b"config.lock");
+    let mode = fs::metadata(&at).map(|meta| meta.permissions());
+    let mut file = File::create_new(&lock).map_err(|error| {
+        let is_there = error.kind() == ErrorKind::AlreadyExists;
+        let error =
+            Error::new(if is_there { Kind::Conflict } else { Kind::Failed }, said()).because(error);
+        if is_there {
+            error.hint(format!(
+                "another git writes it; if none does, 'rm {}' removes what it left",
+                shell_word(&lock)
+            ))
+        } else {
+            error
+        }
+    })?;
+    let newline: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
+    let written = file
+        .write_all(&[&bytes, newline, section.as_bytes()].concat())
+        .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
+        .and_then(|()| file.sync_data())
+        .and_then(|()| fs::rename(&lock, &at));
+    if written.is_err() {
+        let _ = fs::remove_file(&lock);
+    }
+    written.with_context(said)?;
+    Ok(true)
+}
