@@ -30,6 +30,9 @@ struct Args {
     /// Say what would happen and change nothing; fail with status 4 if anything is in conflict
     #[arg(long)]
     check: bool,
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
     /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
     let dir = folder(&vm, args.guest_path.as_deref())?;
     let onto = Onto { path: args.path, configured: Config::load()?.git_dirs() };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;

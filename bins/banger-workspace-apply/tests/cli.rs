@@ -78,7 +78,7 @@ fn what_is_not_there_is_not_found() {
     sandbox.run(PROGRAM, &["web", "--timeout", "0"]).fails(2, "--timeout");
     sandbox.run(PROGRAM, &["WEB"]).fails(2, "'WEB'");
     let _running = sandbox.plant_running("web", &json!({}));
-    sandbox.run(PROGRAM, &["web"]).fails(3, "no workspace in this VM");
+    sandbox.run(PROGRAM, &["web"]).fails(3, "VM 'web' has no workspace");
 }
 
 #[test]
@@ -96,7 +96,8 @@ fn work_is_put_there_and_counts_as_out() {
     assert_eq!((&document["is_applied"], &document["is_exported"]), (&json!(true), &json!(true)));
     assert_eq!(world.shell("repo", "git status -s"), " M a\n D b\n?? n\n");
     assert_eq!(world.unexported(), 0);
-    assert_eq!(world.shell(".", "ls state/vms/web/workspace | grep applying || true"), "");
+    let state = world.sandbox.state().display().to_string();
+    assert_eq!(world.shell(".", &format!("find '{state}' -name applying.json")), "");
     // For people it is one line.
     world.shell("guest/repo", "echo yet >>a");
     world.shell("repo", "sed -i '1i top' a");
@@ -184,12 +185,9 @@ fn what_acts_on_a_terminal_is_shown_as_text() {
     let world = World::new("seq 9 >a");
     world.shell("guest/repo", "sed -i $'s/5/\\e]0;evil\\a/' a; echo n >$'\\e[31mn'");
     world.shell("repo", "sed -i s/5/cinq/ a; echo other >$'\\e[31mn'");
-    let told = world.told(&["--check"]);
-    assert!(
-        told.text().contains("evil") && !told.all().contains(['\u{1b}', '\u{7}']),
-        "{}",
-        told.all()
-    );
+    let told = world.sandbox.terminal(&format!("{PROGRAM} web --check"), 100, |_| {});
+    let all = told.all();
+    assert!(told.text().contains("evil") && !all.contains(['\u{1b}', '\u{7}']), "{all}");
 }
 
 #[test]
@@ -210,7 +208,8 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
     };
     world.apply(&[]).ok();
     let expected = world.shell("repo", "git add -A; git write-tree; git reset -q");
-    let about = world.sandbox.vm("web").join("workspace/applying.json");
+    let all = world.sandbox.vm("web").join("workspaces");
+    let about = fs::read_dir(all).unwrap().flatten().next().unwrap().path().join("applying.json");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut half = 0;
     for round in 0..12 {
