@@ -1,7 +1,7 @@
 //! Puts what a guest changed onto the host's checkout, as edits of its files; the index stays as it is.
 //!
-//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides about every file first, then writes to the
-//! checkout, and into `vms/NAME/workspaces/ID/` what it got.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides
+//! about every file first, then writes to the checkout, and into `vms/NAME/workspaces/ID/` what it got.
 
 use banger_cli::Out;
 use banger_config::Config;
@@ -30,9 +30,6 @@ struct Args {
     /// Say what would happen and change nothing; fail with status 4 if anything is in conflict
     #[arg(long)]
     check: bool,
-    /// Which workspace, by its place in the guest; needed if the VM has several
-    #[arg(long, value_name = "DIR")]
-    guest_path: Option<String>,
     /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -44,7 +41,6 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
-    let dir = folder(&vm, args.guest_path.as_deref())?;
     let dir = folder(&vm, args.guest_path.as_deref())?;
     let onto = Onto { path: args.path, configured: Config::load()?.git_dirs() };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
