@@ -664,6 +664,18 @@ fn a_vm_runs_with_a_repository() {
     assert!(warned.ok().stderr.contains("has moved on since"), "{}", warned.all());
     typed("banger workspace prepare web ./linked").ok();
     assert_eq!(typed("banger vm exec web -- true").ok().stderr, "");
+    // What both sides do comes together on the host, or nothing changes there.
+    typed("banger vm exec web -- sh -c 'echo guest >>a; echo n >n; mkdir d; echo e >d/e; chmod +x d/e'").ok();
+    typed("sed -i 1s/^/top\\\\n/ linked/a; echo other >linked/n").ok();
+    let refused = typed("banger workspace apply web");
+    assert_eq!(refused.status, 4, "{}", refused.all());
+    assert!(refused.stderr.contains("1 path is in conflict"), "{}", refused.all());
+    assert_eq!(typed("git -C linked status -s").ok().text(), " M a\n?? n\n");
+    typed("rm linked/n; banger workspace apply web --check").ok();
+    let done = typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
+    assert_eq!(done.ok().text(), "[\"a\",\"d/e\",\"n\"]\n[\"a\"]\ntrue\n", "{}", done.all());
+    assert_eq!(typed("cat linked/a; test -x linked/d/e").ok().text(), "top\na\nguest\n");
+    typed("banger workspace status web --check").ok();
     typed("banger vm exec web -- rm -r /root/repo").ok();
     let gone = typed("banger vm exec web -- true");
     assert!(gone.stderr.contains("--workdir"), "{}", gone.all());

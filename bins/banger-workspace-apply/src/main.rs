@@ -1,7 +1,7 @@
 //! Puts what a guest changed onto the host's checkout, as edits of its files; the index stays as it is.
 //!
-//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides about every
-//! file first, then writes to the checkout, and into `vms/NAME/workspaces/ID/` what it got.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides
+//! about every file first, then writes to the checkout, and into `vms/NAME/workspaces/ID/` what it got.
 
 use banger_cli::Out;
 use banger_config::Config;

@@ -7,7 +7,7 @@ mod world;
 
 use banger_channel::files::Files;
 use banger_doc::Context;
-use banger_workspace::{Export, Want, status};
+use banger_workspace::{Apply, Export, Onto, Want, status};
 use serde_json::Value;
 use std::{
     fs,
@@ -377,6 +377,121 @@ fn a_race_for_links_is_lost() {
         // Either may fail, with whatever words; what is outside stays.
         let _ = world.prepare(&wish);
         let _ = Export::make(&world.vm(), &world.files(), &Want::default());
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    racer.join().unwrap();
+    assert!(differing(&fingerprint(&outside), &before).is_empty());
+}
+
+/// Prepares honestly, then applies what a guest has that lies. Returns what went wrong, or what `git status`
+/// says; nothing but the host's files may change.
+fn apply(plot: Plot) -> (World, Result<String, String>) {
+    let world =
+        World::new("git init -q; echo a >a; mkdir d; echo b >d/b; git add -A; git commit -qm one");
+    world.prepare(&world.wish()).unwrap();
+    let outside = |world: &World| {
+        let mut seen = fingerprint(world.path());
+        let is_of_host = |path: &PathBuf| {
+            path.starts_with(world.host()) && !path.starts_with(world.host().join(".git"))
+        };
+        seen.retain(|path, _| !path.starts_with(world.vm()) && !is_of_host(path));
+        seen
+    };
+    let before = outside(&world);
+    let files = fakes(plot);
+    let begin = Instant::now();
+    let answer = Apply::make(&world.vm(), &files, &Onto::default()).and_then(Apply::run);
+    assert!(begin.elapsed().as_secs() < 60, "a lie ends soon");
+    let touched: Vec<PathBuf> = differing(&outside(&world), &before);
+    assert!(touched.is_empty(), "{touched:?}");
+    let said = |done: banger_doc::WorkspaceApply| {
+        assert!(done.is_applied, "{done:?}");
+        let script = "git -c core.fsmonitor=false -c core.hooksPath=/dev/null status --short -uall";
+        world.shell(&world.host(), script)
+    };
+    let answer = answer.map(said).map_err(|error| error.chain());
+    (world, answer)
+}
+
+#[test]
+fn nothing_is_applied_outside_of_a_checkout_or_into_its_git() {
+    for path in ["../evil", "/etc/evil", "d/../../evil", "d//x", "./x", "d/.", ""] {
+        let (_, answer) = apply(with(vec![file("a", "a\n"), file(path, "x")]));
+        let error = answer.unwrap_err();
+        assert!(error.contains("the guest's agent answered"), "{path:?}: {error}");
+    }
+    for path in [".GIT/hooks/post-checkout", "git~1/config", ".git./x", ".g\u{200c}it/config"] {
+        let files = vec![file("a", "a\n"), file("d/b", "b\n"), file(path, "x")];
+        let (_, answer) = apply(with(files));
+        assert_eq!(answer.unwrap(), "", "{path:?}");
+    }
+    let marks = tempfile::tempdir().unwrap();
+    let mark = marks.path().join("ran");
+    let (world, answer) = apply(with(traps(&format!("touch {}", mark.display()))));
+    let told = answer.unwrap();
+    assert!(told.contains("?? hooks/post-index-change") && told.contains(" M a"), "{told}");
+    assert!(!mark.exists() && !world.host().join(".git/hooks/post-index-change").exists());
+}
+
+#[test]
+fn links_are_made_and_never_followed() {
+    let files = vec![link("d", "/etc"), link("escape", "../../../../etc/passwd"), link("a", "d")];
+    let (world, answer) = apply(with(files));
+    assert_eq!(answer.unwrap(), " T a\n D d/b\n?? d\n?? escape\n");
+    let to = |name: &str| fs::read_link(world.host().join(name)).unwrap();
+    assert_eq!(to("d"), PathBuf::from("/etc"));
+    assert_eq!(to("escape"), PathBuf::from("../../../../etc/passwd"));
+    // What is swapped between two looks is what was read.
+    let swapped = vec![link("a", "/etc/passwd"), file("l", "content\n")];
+    let files = vec![file("a", "x\n"), file("d/b", "b\n"), link("l", "nowhere")];
+    let (world, answer) = apply(Plot { files, swapped, ..Plot::default() });
+    assert_eq!(answer.unwrap(), " T a\n?? l\n");
+    assert_eq!(fs::read_to_string(world.host().join("l")).unwrap(), "content\n");
+    let mut set = file("s", "x\n");
+    set.mode = 0o7777;
+    let (world, answer) = apply(with(vec![file("a", "a\n"), file("d/b", "b\n"), set]));
+    assert_eq!(answer.unwrap(), "?? s\n");
+    let meta = fs::metadata(world.host().join("s")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&meta) & 0o7000, 0);
+}
+
+/// Somebody on the host, or a program there, puts links in the place of directories meanwhile.
+#[test]
+fn nothing_is_written_through_a_link_that_comes_late() {
+    let world = World::new(
+        "git init -q; for d in d e f; do mkdir $d; for i in $(seq 20); do echo $i >$d/$i; done; done; git add -A; git commit -qm one",
+    );
+    let outside = world.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in ["1", "15", "20"] {
+        fs::copy(world.host().join("d").join(name), outside.join(name)).unwrap();
+    }
+    world.prepare(&world.wish()).unwrap();
+    let before = fingerprint(&outside);
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let racer = thread::spawn({
+        let (host, over, outside) = (world.host(), over.clone(), outside.clone());
+        move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in ["d", "e", "f"] {
+                    let (dir, away) = (host.join(name), host.join(format!("{name}-away")));
+                    let _ = fs::rename(&dir, &away);
+                    let _ = std::os::unix::fs::symlink(&outside, &dir);
+                    thread::yield_now();
+                    let _ = fs::remove_file(&dir);
+                    let _ = fs::rename(&away, &dir);
+                    thread::sleep(std::time::Duration::from_micros(300));
+                }
+            }
+        }
+    });
+    for round in 0..10 {
+        let work = format!(
+            "for d in d e f; do for i in $(seq 20); do echo {round} >>$d/$i; done; echo n >$d/n{round}; done; rm -f d/15"
+        );
+        world.shell(&world.guest(), &work);
+        // It may fail, with whatever words; what is outside stays.
+        let _ = Apply::make(&world.vm(), &world.files(), &Onto::default()).and_then(Apply::run);
     }
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     racer.join().unwrap();
