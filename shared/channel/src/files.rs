@@ -162,6 +162,11 @@ impl<'a> Files<'a> {
         self
     }
 
+    /// Returns who of the guest does what is written and removed, if it was said.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// Returns a request to write or remove.
     fn change<'r>(&'r self, op: Op, root: &'r str) -> Request<'r> {
         let user = self.user.as_deref();

@@ -21,6 +21,8 @@ use std::{
 pub const DEFAULT_IMAGE: &str = "debian-bookworm";
 /// The kernel of an image that names none.
 pub const DEFAULT_KERNEL: &str = "generic-6.12";
+/// For how many days after its VM a repository of the host's keeps what was pulled out of it.
+pub const PULLED_KEEP_DAYS: u64 = 30;
 /// What always helps.
 const HINT: &str =
     "correct that line, or remove it: the built-in value counts then, which 'banger doctor' shows";
@@ -59,6 +61,8 @@ pub struct Config {
     pub file_sync: Vec<FileSync>,
     /// Directories of git's that a repository outside them may lead to.
     pub trusted_git_dirs: Vec<PathBuf>,
+    /// For how many days after its VM a repository of the host's keeps what was pulled out of it.
+    pub pulled_keep_days: Option<u64>,
 }
 
 /// `[vm_defaults]`.
@@ -138,6 +142,7 @@ pub const KEYS: &[&str] = &[
     "file_sync.guest",
     "file_sync.mode",
     "trusted_git_dirs",
+    "pulled_keep_days",
 ];
 
 impl Config {
@@ -339,6 +344,7 @@ mod tests {
             insecure_registries = ["registry.lan:5000"]
             catalogs = ["/etc/banger/catalog.json"]
             trusted_git_dirs = ["/srv/git"]
+            pulled_keep_days = 7
             [[mirrors]]
             registry = "docker.io"
             mirror = "mirror.lan:5000/hub"
@@ -395,6 +401,7 @@ mod tests {
         for text in [
             "vmm = 'xen'",
             "trusted_git_dirs = ['git']",
+            "pulled_keep_days = -1",
             "default_kernel = '../x'",
             "[binaries]\nqemu = 'qemu'",
             "[vm_defaults]\nmemory = '-1G'",

@@ -42,6 +42,9 @@ impl fmt::Display for WorkspaceMode {
 pub struct Workspace {
     /// Absolute path in the guest.
     pub guest_path: String,
+    /// Whose it is in the guest, as `--user` named it; none if it is the guest's own user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Absolute path in the guest of the directory in it that was named on the host, where commands start; none
     /// if the whole was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,8 @@ mod inside;
 mod position;
 mod tree;
 
-pub(crate) use found::{Changes, How, Look, is_no_directory};
+pub(crate) use found::{Changes, How, Look, is_no_directory, small_files};
+pub(crate) use inside::linked_heads;
 pub(crate) use position::{STASH, index_is_committed, staged_only, stashes};
 pub(crate) use tree::{differences, tree_of};
 

@@ -192,6 +192,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let start_path = start(wish, &host_path, &mut load);
     let mut record = Workspace {
         guest_path: wish.guest_path.clone(),
+        user: files.user().filter(|user| !user.is_empty()).map(ToOwned::to_owned),
         start_path,
         host_path: host_path.display().to_string(),
         is_repository,
@@ -304,8 +305,10 @@ fn refuse_to_overwrite(
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
-        if before.exported.is_some() || !before.pulled.is_empty() {
-            next = "it was exported or pulled; '--force' overwrites it";
+        if before.exported.is_some() {
+            next = "it was exported; '--force' overwrites it";
+        } else if !before.pulled.is_empty() {
+            next = "it was pulled; '--force' overwrites it";
         }
     }
     Err(Error::conflict(format!(

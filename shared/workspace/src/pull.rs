@@ -10,9 +10,7 @@ use crate::{
     refs::{Changes, HostRefs},
     source::{Repository, Source},
 };
-use banger_doc::{
-    Context, Error, Kind, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word,
-};
+use banger_doc::{Context, Error, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word};
 use banger_state::clock_ms;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -130,18 +128,10 @@ impl Offer {
         url: &str,
     ) -> Result<WorkspacePull> {
         let repository = repository(path, trusted)?;
-        if repository.format != self.record.object_format {
-            return Err(Error::usage(format!(
-                "'{}' has objects of format {}, the guest's repository of {}",
-                repository.root.display(),
-                repository.format,
-                self.record.object_format
-            ))
-            .hint("pull into a clone of the repository that was prepared"));
-        }
+        self.must_fit(&repository)?;
         let remote = keeper.vm.as_str();
         let remote_added = add_remote(&repository, remote, url)?;
-        let installed = self.install(&repository)?;
+        let installed = self.install(&repository, &self.tips())?;
         let below = format!("refs/remotes/{remote}/");
         let refs = HostRefs::open(&repository.host.common, &repository.format)?;
         let before = refs.list(&below)?;
@@ -208,37 +198,82 @@ impl Offer {
         Ok(changed)
     }
 
-    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked. Returns
-    /// files that have to go once references name them.
-    fn install(&self, repository: &Repository) -> Result<Vec<PathBuf>> {
-        let tips = self.tips();
+    /// Puts what these offered objects lead to into the repository of the host's that `path` is in. Returns
+    /// files there that have to go once references name them; they keep `git gc` from taking them for garbage.
+    pub fn fetch(
+        &self,
+        path: &Path,
+        trusted: &[PathBuf],
+        wanted: &BTreeSet<String>,
+    ) -> Result<Vec<PathBuf>> {
+        let offered = self.tips();
+        if let Some(other) = wanted.iter().find(|oid| !offered.contains(*oid)) {
+            return Err(Error::not_found(format!("the guest has no '{}'", other.escape_debug())));
+        }
+        let repository = repository(path, trusted)?;
+        self.must_fit(&repository)?;
+        self.install(&repository, wanted)
+    }
+
+    fn must_fit(&self, repository: &Repository) -> Result<()> {
+        if repository.format == self.record.object_format {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "'{}' has objects of format {}, the guest's repository of {}",
+            repository.root.display(),
+            repository.format,
+            self.record.object_format
+        ))
+        .hint("take the repository that was prepared, or a clone of it"))
+    }
+
+    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked.
+    fn install(&self, repository: &Repository, tips: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let out = self.brought.scratch.path().join("out");
         let known = crate::bring::known(&self.store, &self.record)?;
         // The host's repository may have lost what the guest was given.
         for known in [known, BTreeSet::new()] {
-            crate::temporary::remove(&out)?;
-            fs::create_dir_all(out.join("pack")).context("cannot make a scratch directory")?;
-            let asked = known.iter().fold(lines(&tips), |text, oid| text + "^" + oid + "\n");
-            let base = out.join("pack/pack");
-            let words = ["pack-objects", "--revs", "--delta-base-offset", "--non-empty", "-q"];
-            let words = words.iter().map(AsRef::as_ref).chain([base.as_os_str()]);
-            let git = self.brought.git(&self.store).set("core.bigFileThreshold=64m");
-            let name = git.run(words, asked.as_bytes())?;
-            let name = String::from_utf8_lossy(&name).trim().to_owned();
-            if !is_whole(&repository.git_with(&out), &tips, true)? {
-                continue;
+            let name = self.pack_to(&out, tips, &known)?;
+            if is_whole(&repository.git_with(&out), tips, true)? {
+                return name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name));
             }
-            return if is_oid(&name) {
-                place_pack(repository, &out, &name)
-            } else {
-                Ok(Vec::new())
-            };
         }
-        Err(Error::failed(format!(
-            "'{}' lacks commits that the guest's begin from",
-            repository.root.display()
-        ))
-        .hint("pull into the repository that was prepared, or into a clone of it"))
+        let cut = self.store.history().shallow;
+        let is_fresh = repository.refs.is_empty() && repository.head.commit.is_none();
+        if !is_fresh || cut.is_empty() || !repository.shallow.is_empty() {
+            return Err(Error::failed(format!(
+                "'{}' lacks commits that the guest's begin from",
+                repository.root.display()
+            ))
+            .hint("take the repository that was prepared, or a clone of it"));
+        }
+        // A clone that is about to be made has its history from where the guest does.
+        let name = self.pack_to(&out, tips, &BTreeSet::new())?;
+        let keep = name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name))?;
+        let common = &repository.host.common;
+        replace_locked(&common.join(b"shallow"), lines(&cut).as_bytes())
+            .context("cannot say where the history was cut")?;
+        Ok(keep)
+    }
+
+    /// Makes a pack in `out` of what these lead to and of nothing that those do; says its name.
+    fn pack_to(
+        &self,
+        out: &Path,
+        tips: &BTreeSet<String>,
+        known: &BTreeSet<String>,
+    ) -> Result<Option<String>> {
+        crate::temporary::remove(out)?;
+        fs::create_dir_all(out.join("pack")).context("cannot make a scratch directory")?;
+        let asked = known.iter().fold(lines(tips), |text, oid| text + "^" + oid + "\n");
+        let base = out.join("pack/pack");
+        let words = ["pack-objects", "--revs", "--delta-base-offset", "--non-empty", "-q"];
+        let words = words.iter().map(AsRef::as_ref).chain([base.as_os_str()]);
+        let git = self.brought.git(&self.store).set("core.bigFileThreshold=64m");
+        let name = git.run(words, asked.as_bytes())?;
+        let name = String::from_utf8_lossy(&name).trim().to_owned();
+        Ok(Some(name).filter(|name| is_oid(name)))
     }
 }
 
@@ -352,31 +387,31 @@ fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
         quoted(&format!("+refs/heads/*:refs/remotes/{name}/*")),
         quoted(&format!("+refs/banger/*:refs/remotes/{name}/*")),
     );
-    // As git does: who has the lock may write, and a file is replaced whole.
-    let lock = common.join(b"config.lock");
-    let mode = fs::metadata(&at).map(|meta| meta.permissions());
-    let mut file = File::create_new(&lock).map_err(|error| {
-        let is_there = error.kind() == ErrorKind::AlreadyExists;
-        let error =
-            Error::new(if is_there { Kind::Conflict } else { Kind::Failed }, said()).because(error);
-        if is_there {
-            error.hint(format!(
-                "another git writes it; if none does, 'rm {}' removes what it left",
-                shell_word(&lock)
-            ))
-        } else {
-            error
-        }
-    })?;
     let newline: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
+    replace_locked(&at, &[&bytes, newline, section.as_bytes()].concat()).with_context(said)?;
+    Ok(true)
+}
+
+/// Replaces a small file of a git directory as git does: who has the lock beside it may write.
+fn replace_locked(at: &Path, bytes: &[u8]) -> Result<()> {
+    let mut lock = at.to_owned();
+    lock.as_mut_os_string().push(".lock");
+    let said = || format!("cannot write '{}'", lock.display());
+    let mode = fs::metadata(at).map(|meta| meta.permissions());
+    let mut file = File::create_new(&lock).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Error::conflict(said()).because(error).hint(format!(
+            "another git is at work; if none is, 'rm {}' removes what it left",
+            shell_word(&lock)
+        )),
+        _ => Error::failed(said()).because(error),
+    })?;
     let written = file
-        .write_all(&[&bytes, newline, section.as_bytes()].concat())
+        .write_all(bytes)
         .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
         .and_then(|()| file.sync_data())
-        .and_then(|()| fs::rename(&lock, &at));
+        .and_then(|()| fs::rename(&lock, at));
     if written.is_err() {
         let _ = fs::remove_file(&lock);
     }
-    written.with_context(said)?;
-    Ok(true)
+    written.with_context(said)
 }
