@@ -38,7 +38,8 @@ fn git_on_what_a_guest_wrote_runs_in_the_jail_alone() {
     let of_guest = |path: &str| {
         let name = path.strip_prefix("shared/workspace/src/");
         name.is_some_and(|name| {
-            matches!(name, "bring.rs" | "export.rs" | "guest.rs" | "status.rs") || name.starts_with("guest/")
+            matches!(name, "bring.rs" | "export.rs" | "guest.rs" | "status.rs")
+                || name.starts_with("guest/")
         })
     };
     for (path, number, line) in lines_of_code().into_iter().filter(|(path, ..)| of_guest(path)) {

@@ -103,3 +103,39 @@ fn what_is_wrong_changes_nothing() {
     web.sh("cd repo; git remote remove web");
     assert_eq!(refs().trim(), before.trim());
 }
+
+#[test]
+fn one_that_is_killed_is_repeated() {
+    use std::{
+        process::Stdio,
+        thread,
+        time::{Duration, Instant},
+    };
+    let web = Web::new();
+    web.sh("cd guest/repo; for i in $(seq 30); do seq $i 3000 >f$i; git add -A; git commit -qm $i; done; echo o >>f1");
+    let begin = Instant::now();
+    web.sandbox.run(PROGRAM, &["web"]).ok();
+    let whole = begin.elapsed();
+    for round in 0..12_u32 {
+        web.sh("cd repo; git for-each-ref --format='delete %(refname)' refs/remotes refs/banger | git update-ref --stdin
+                git remote remove web || true; git gc -q --prune=now");
+        let mut command = web.sandbox.command(PROGRAM);
+        let mut child = command
+            .arg("web")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(whole * (round + 1) / 12);
+        let _ = child.kill();
+        child.wait().unwrap();
+        web.sh("cd repo; git fsck --strict --no-dangling; git status >/dev/null");
+        // What it started may still end what it does.
+        thread::sleep(Duration::from_millis(100));
+        let again = web.sandbox.run(PROGRAM, &["web"]);
+        again.ok();
+        web.sh("cd repo; git fsck --strict --no-dangling; test $(git rev-list --count web/main) = 32; \
+                git cat-file -e web/wip; ! ls .git/objects/pack/*.keep .git/*.lock .git/banger* 2>/dev/null");
+    }
+}

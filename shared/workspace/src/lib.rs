@@ -45,7 +45,7 @@ pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
-pub use push::{Outcome, Push, branch_of};
+pub use push::{Outcome, Push, branch_of, check_refs};
 pub use record::read;
 pub use status::{
     Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,

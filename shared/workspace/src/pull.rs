@@ -21,6 +21,12 @@ use std::{
 
 /// How many repositories are remembered that work of one workspace was brought into.
 const MAX_REPOSITORIES: usize = 16;
+/// The most files of packs that are looked through.
+const MAX_PACKS: usize = 100_000;
+/// What begins a file beside a pack that `git gc` is to leave; the number of a process follows.
+const KEEP: &str = "banger ";
+/// The other name of a lock; the number of a process follows.
+const LOCK: &str = "banger-lock-";
 /// For how many references the commits are counted.
 const MAX_COUNTED: usize = 100;
 
@@ -45,7 +51,9 @@ impl Offer {
     /// brought; nothing of it is fetched by this.
     pub fn keep(&mut self, path: &Path, trusted: &[PathBuf], keeper: &Keeper) -> Result<()> {
         let repository = repository(path, trusted)?;
-        self.keep_in(&repository, keeper, Changes::new())
+        self.keep_in(&repository, keeper, Changes::new())?;
+        release(&repository);
+        Ok(())
     }
 
     fn keep_in(&mut self, repository: &Repository, keeper: &Keeper, more: Changes) -> Result<()> {
@@ -54,12 +62,12 @@ impl Offer {
         let git = repository.git_with(&nothing);
         let present = present(&git, &self.tips())?;
         let mut kept = BTreeSet::new();
-        if is_whole(&git, &present, true)? {
+        if is_whole(&git, &present)? {
             kept = present;
         } else {
             for tip in present {
                 let alone = BTreeSet::from([tip]);
-                if is_whole(&git, &alone, true)? {
+                if is_whole(&git, &alone)? {
                     kept.extend(alone);
                 }
             }
@@ -131,7 +139,7 @@ impl Offer {
         self.must_fit(&repository)?;
         let remote = keeper.vm.as_str();
         let remote_added = add_remote(&repository, remote, url)?;
-        let installed = self.install(&repository, &self.tips())?;
+        let installed = self.install(&repository, &self.tips(), false)?;
         let below = format!("refs/remotes/{remote}/");
         let refs = HostRefs::open(&repository.host.common, &repository.format)?;
         let before = refs.list(&below)?;
@@ -153,10 +161,8 @@ impl Offer {
         changes.extend(gone.map(|name| (name.clone(), None)));
         let changed = self.changed(&repository, &before, &changes)?;
         let kept = self.keep_in(&repository, keeper, changes);
-        // Objects that nothing named were kept by this alone.
-        for keep in installed {
-            let _ = fs::remove_file(keep);
-        }
+        drop(installed);
+        release(&repository);
         kept.map_err(|error| {
             error.or_hint(format!("'git remote prune {remote}' removes branches that are gone"))
         })?;
@@ -212,7 +218,7 @@ impl Offer {
         }
         let repository = repository(path, trusted)?;
         self.must_fit(&repository)?;
-        self.install(&repository, wanted)
+        self.install(&repository, wanted, true)
     }
 
     fn must_fit(&self, repository: &Repository) -> Result<()> {
@@ -228,27 +234,40 @@ impl Offer {
         .hint("take the repository that was prepared, or a clone of it"))
     }
 
-    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked.
-    fn install(&self, repository: &Repository, tips: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked. One that
+    /// is empty may get its history from where the guest does.
+    fn install(
+        &self,
+        repository: &Repository,
+        tips: &BTreeSet<String>,
+        may_cut: bool,
+    ) -> Result<Vec<PathBuf>> {
         let out = self.brought.scratch.path().join("out");
-        let known = crate::bring::known(&self.store, &self.record)?;
+        crate::temporary::remove(&out)?;
+        fs::create_dir(&out).context("cannot make a scratch directory")?;
+        if is_whole(&repository.git_with(&out), tips)? {
+            return Ok(Vec::new());
+        }
+        let there = repository.refs.iter().map(|known| &known.oid);
+        let there = there.filter(|oid| self.brought.whole.contains(*oid)).cloned();
+        let mut known = crate::bring::known(&self.store, &self.record)?;
+        known.extend(there);
         // The host's repository may have lost what the guest was given.
         for known in [known, BTreeSet::new()] {
             let name = self.pack_to(&out, tips, &known)?;
-            if is_whole(&repository.git_with(&out), tips, true)? {
+            if is_whole(&repository.git_with(&out), tips)? {
                 return name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name));
             }
         }
         let cut = self.store.history().shallow;
         let is_fresh = repository.refs.is_empty() && repository.head.commit.is_none();
-        if !is_fresh || cut.is_empty() || !repository.shallow.is_empty() {
+        if !may_cut || !is_fresh || cut.is_empty() || !repository.shallow.is_empty() {
             return Err(Error::failed(format!(
                 "'{}' lacks commits that the guest's begin from",
                 repository.root.display()
             ))
             .hint("take the repository that was prepared, or a clone of it"));
         }
-        // A clone that is about to be made has its history from where the guest does.
         let name = self.pack_to(&out, tips, &BTreeSet::new())?;
         let keep = name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name))?;
         let common = &repository.host.common;
@@ -297,13 +316,11 @@ fn present(git: &Git, oids: &BTreeSet<String>) -> Result<BTreeSet<String>> {
 }
 
 /// Says whether all that these lead to is there; what the repository's own references lead to is.
-fn is_whole(git: &Git, tips: &BTreeSet<String>, or_known: bool) -> Result<bool> {
+fn is_whole(git: &Git, tips: &BTreeSet<String>) -> Result<bool> {
     if tips.is_empty() {
         return Ok(true);
     }
-    let known: &[&str] = if or_known { &["--not", "--all"] } else { &[] };
-    let words = ["rev-list", "--objects", "--quiet", "--stdin"];
-    let words: Vec<&str> = words.iter().chain(known).copied().collect();
+    let words = ["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"];
     Ok(git.attempt(words, lines(tips).as_bytes())?.status.success())
 }
 
@@ -329,7 +346,7 @@ fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<Pat
             return Ok(());
         }
         match File::create_new(&keep) {
-            Ok(mut file) => file.write_all(b"banger\n")?,
+            Ok(mut file) => file.write_all(format!("{KEEP}{}\n", std::process::id()).as_bytes())?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -349,6 +366,28 @@ fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<Pat
     };
     write().with_context(said)?;
     Ok(vec![keep])
+}
+
+/// Removes what keeps packs of banger's from being garbage, of this program and of those that were killed.
+pub(crate) fn release(repository: &Repository) {
+    let Ok(objects) = Dir::open(repository.objects()) else { return };
+    for (name, _) in objects.list(b"pack", MAX_PACKS).unwrap_or_default() {
+        let path = [&b"pack/"[..], &name].concat();
+        let Some(text) = Some(&path).filter(|path| path.ends_with(b".keep")).and_then(|path| {
+            let file = objects.file(path).ok()?;
+            String::from_utf8(crate::host::read(&file, 100, &objects.join(path)).ok()?).ok()
+        }) else {
+            continue;
+        };
+        let pid = text.strip_prefix(KEEP).and_then(|pid| pid.trim().parse().ok());
+        if pid.is_some_and(|pid| pid == std::process::id() || !is_alive(pid)) {
+            let _ = fs::remove_file(objects.join(&path));
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -392,26 +431,62 @@ fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Replaces a small file of a git directory as git does: who has the lock beside it may write.
+/// Replaces a small file of a git directory as git does: who has the lock beside it may write. The lock
+/// appears whole, and one that a killed program of banger's left is told by its other name.
 fn replace_locked(at: &Path, bytes: &[u8]) -> Result<()> {
     let mut lock = at.to_owned();
     lock.as_mut_os_string().push(".lock");
+    let dir = at.parent().unwrap_or(at);
+    let own = dir.join(format!("{LOCK}{}", std::process::id()));
     let said = || format!("cannot write '{}'", lock.display());
     let mode = fs::metadata(at).map(|meta| meta.permissions());
-    let mut file = File::create_new(&lock).map_err(|error| match error.kind() {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&own)?;
+        file.write_all(bytes)?;
+        mode.map_or(Ok(()), |mode| file.set_permissions(mode))?;
+        file.sync_data()
+    };
+    let locked = write().and_then(|()| match fs::hard_link(&own, &lock) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            remove_abandoned(dir, &lock);
+            fs::hard_link(&own, &lock)
+        }
+        done => done,
+    });
+    let done = locked.and_then(|()| {
+        fs::rename(&lock, at).inspect_err(|_| {
+            let _ = fs::remove_file(&lock);
+        })
+    });
+    let _ = fs::remove_file(&own);
+    done.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Error::conflict(said()).because(error).hint(format!(
             "another git is at work; if none is, 'rm {}' removes what it left",
             shell_word(&lock)
         )),
         _ => Error::failed(said()).because(error),
-    })?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
-        .and_then(|()| file.sync_data())
-        .and_then(|()| fs::rename(&lock, at));
-    if written.is_err() {
-        let _ = fs::remove_file(&lock);
+    })
+}
+
+/// Removes a lock of a program of banger's that was killed, and the other name that it has.
+fn remove_abandoned(dir: &Path, lock: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let which = |path: &Path| fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let held = which(lock);
+    let Ok(entries) = Dir::open(dir)
+        .and_then(|dir| dir.list(b"", MAX_PACKS).context("cannot list a git directory"))
+    else {
+        return;
+    };
+    for (name, _) in entries {
+        let Ok(name) = String::from_utf8(name) else { continue };
+        let pid = name.strip_prefix(LOCK).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| !is_alive(pid)) {
+            let path = dir.join(&name);
+            if which(&path) == held {
+                let _ = fs::remove_file(lock);
+            }
+            let _ = fs::remove_file(path);
+        }
     }
-    written.with_context(said)
 }

@@ -49,6 +49,31 @@ impl Push {
     }
 }
 
+/// Checks what is read of references that somebody else wrote, as packed ones and as what is to be pushed.
+/// Returns how many of them are taken.
+pub fn check_refs(bytes: &[u8]) -> Result<usize> {
+    let wrong = |what: &str| Err(Error::failed(what.to_owned()));
+    let packed = parse_packed_refs(bytes);
+    let gone: BTreeSet<&str> = packed.keys().map(String::as_str).step_by(2).collect();
+    let left = parse_packed_refs(&without(bytes, &gone));
+    if left.keys().any(|name| gone.contains(name.as_str())) {
+        return wrong("a reference that was removed is still there");
+    }
+    if packed.iter().any(|(name, oid)| !gone.contains(name.as_str()) && left.get(name) != Some(oid))
+    {
+        return wrong("another reference was changed");
+    }
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let Ok(push) = Push::parse(line) else { continue };
+        let to = push.to.as_str();
+        let leads_out = to.split('/').any(|part| part.is_empty() || part.starts_with(['.', '-']));
+        if leads_out || !to.starts_with("refs/") || to.contains(char::is_control) {
+            return wrong("a push goes where it must not");
+        }
+    }
+    Ok(packed.len())
+}
+
 /// Returns the branch that the repository of the host's at `path` is on, as its full name.
 pub fn branch_of(path: &Path, trusted: &[PathBuf]) -> Result<Option<String>> {
     let head = repository(path, trusted)?.head.clone();
