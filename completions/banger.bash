@@ -66,6 +66,7 @@ _banger() {
             @IMAGE) shelf=images ;;
             @REFERENCE) shelf= ;;
             @KERNEL) shelf=kernels ;;
+            @EXPORT) shelf=exports ;;
             *)
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -f -- "$word")

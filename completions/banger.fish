@@ -97,6 +97,8 @@ function __banger_words
                 end
             case @KERNEL
                 path basename $state/kernels/*/
+            case @EXPORT
+                path basename $state/exports/*/
             case '*'
                 __fish_complete_path $word
         end

@@ -82,8 +82,9 @@ impl World {
         self.guest.sandbox.feed("/bin/tar", &words, tar).ok();
     }
 
-    fn export(&self, top: &Path) -> Vec<u8> {
-        let answer = self.guest.sandbox.raw(program("banger-workspace-export"), &["--mark", "web"]);
+    fn export(&self, top: &Path, more: &[&str]) -> Vec<u8> {
+        let words = [&["--mark", "web"], more].concat();
+        let answer = self.guest.sandbox.raw(program("banger-workspace-export"), &words);
         let patch = answer.ok().stdout.clone();
         fs::write(top.join("patch"), &patch).expect("a patch");
         patch
@@ -160,7 +161,7 @@ fn round_trip(world: &World, number: usize, case: &Case) {
     let worked = world.guest.exec(&["bash", "-euo", "pipefail", "-c", &script]);
     let tar = worked.ok().stdout.clone();
     world.unpack(&top, "worked", &tar);
-    let patch = world.export(&top);
+    world.export(&top, &[]);
     assert!(
         world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout == tar,
         "{name}: an export touches the guest"
@@ -168,6 +169,19 @@ fn round_trip(world: &World, number: usize, case: &Case) {
     world.nothing_to_lose();
     assert_eq!(fingerprint(world, &top), before, "{name}: the host's repository is touched");
 
+    let others = if case.untracked { "" } else { "git clean -ffdqx;" };
+    let lying = format!(
+        "cp -a $TOP/host/. .; {others} git apply --allow-empty $TOP/patch; \
+         list() {{ git -C $1 ls-files -z -c -o --exclude-standard; }}; \
+         {{ list $TOP/worked; list .; }} | sort -zu | while IFS= read -rd '' f; do g=\"$TOP/worked/$f\"; \
+         if [ -L \"$g\" ]; then test \"$(readlink \"$f\")\" = \"$(readlink \"$g\")\"; \
+         elif [ -f \"$g\" ]; then cmp \"$f\" \"$g\"; else test -d \"$g\" -o ! -e \"$f\"; fi; done"
+    );
+    fs::create_dir(top.join("lies")).expect("a directory");
+    world.shell(&top, "lies", &lying);
+
+    let patch = world.export(&top, &["--base-commit", "prepared"]);
+    world.nothing_to_lose();
     if matches!(name, "line ends" | "filters as of large files") {
         // What the guest has stands for itself there: no filter of the host's runs.
         assert!(!patch.is_empty() && !patch.windows(8).any(|w| w == b"b/x.big\n"), "{name}");
@@ -289,8 +303,9 @@ impl random::Bed for Far<'_> {
         Ok(found.iter().map(|work| work["words"].as_str().expect("words").to_owned()).collect())
     }
 
-    fn export(&self) -> Result<Vec<u8>, String> {
-        let words = ["--mark", "web"];
+    fn export(&self, of_commit: bool) -> Result<Vec<u8>, String> {
+        let base = if of_commit { &["--base-commit", "prepared"][..] } else { &[] };
+        let words = [&["--mark", "web"], base].concat();
         let answer = self.world.guest.sandbox.raw(program("banger-workspace-export"), &words);
         if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
     }
@@ -313,7 +328,7 @@ fn the_image_needs_no_git(world: &World) {
     world.bring(&top, "/root/repo", "got");
     assert_eq!(world.shell(&top, "got", "git status --porcelain; cat a"), " M a\na\nb\n");
     world.guest.says("echo c >>a; echo n >n");
-    world.export(&top);
+    world.export(&top, &[]);
     let applied = "git stash -q; git apply --index $TOP/patch; cat a n";
     assert_eq!(world.shell(&top, "host", applied), "a\nb\nc\nn\n");
 }
@@ -394,7 +409,7 @@ fn what_was_not_exported_stays(world: &World) {
     // Looking at the patch does not bring it out.
     world.guest.sandbox.raw(program("banger-workspace-export"), &["web"]).ok();
     world.guest.run("workspace-status", &["web", "--check"]).fails(4, "commits on 'main'");
-    world.export(&top);
+    world.export(&top, &[]);
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();
     world.guest.run("vm-start", &["web"]).ok();
@@ -471,7 +486,7 @@ fn either_side_can_be_killed_at_any_moment() {
 
     world.guest.says("for i in $(seq 30); do echo more >>d$((i % 7))/f$i; done; seq 9000 >new");
     let begin = Instant::now();
-    let expected = world.export(&top);
+    let expected = world.export(&top, &[]);
     let length = begin.elapsed();
     let tree = world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout.clone();
     for (side, count) in [("host", moments(10)), ("agent", moments(3))] {
@@ -489,7 +504,10 @@ fn either_side_can_be_killed_at_any_moment() {
                 half.as_ref().map_or(true, |half| *half == expected),
                 "a patch is whole or not there"
             );
-            assert!(world.export(&top) == expected, "{side} killed after {moment:?} of an export");
+            assert!(
+                world.export(&top, &[]) == expected,
+                "{side} killed after {moment:?} of an export"
+            );
             assert!(
                 world.guest.exec(&["tar", "-cf", "-", "."]).ok().stdout == tree,
                 "the guest's tree"

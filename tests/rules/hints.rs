@@ -36,7 +36,7 @@ const PLAIN: &[(&str, &str, &str)] = &[
     ("shared/lease/src/lib.rs", "holder", "a Name"),
     ("shared/oci/src/source.rs", "word", "quoted where it is made"),
     ("shared/state/src/shelf.rs", "noun", "one of our own words"),
-    ("shared/state/src/shelf.rs", "what.to_lowercase()", "one of our own words"),
+    ("shared/state/src/shelf.rs", "list", "a command of ours"),
     ("shared/state/src/vm.rs", "self.name", "a Name"),
     ("shared/workspace/src/git.rs", "verb", "no command to type: which one failed is said"),
     ("shared/workspace/src/status.rs", "vm", "a Name, as text"),

@@ -1,8 +1,9 @@
-//! Shows the room that VMs, images, kernels and the cache take. Reads the state, writes nothing.
+//! Shows the room that VMs, images, kernels, copies of exports and the cache take. Reads the state, writes nothing.
 
 use banger_cli::{Out, human_bytes};
+use banger_config::Config;
 use banger_doc::{Document, Kind, Result, Status, Usage};
-use banger_state::{Room, Shelf, State, place};
+use banger_state::{Room, Shelf, State, clock_ms, place};
 use std::process::ExitCode;
 
 /// Show what takes room on disk, and what could be freed
@@ -25,6 +26,7 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
     let mut all = vms(&state)?;
     all.extend(objects(&state.images(), "image")?);
     all.extend(objects(&state.kernels(), "kernel")?);
+    all.push(exports(&state)?);
     let cache = state.path(place::CACHE);
     // Downloads under way lie beside the blobs, and go with them.
     let cache = Room::of(cache.parent().expect("because the cache lies in a folder of the state"));
@@ -36,7 +38,12 @@ fn run(_: Args, out: &mut Out) -> Result<()> {
         apparent_bytes: cache.apparent,
         reclaimable_bytes: cache.allocated,
     });
-    let litter = [state.vms().litter()?, state.images().litter()?, state.kernels().litter()?];
+    let litter = [
+        state.vms().litter()?,
+        state.images().litter()?,
+        state.kernels().litter()?,
+        state.exports().litter()?,
+    ];
     for path in litter.into_iter().flatten() {
         let size = Room::of(&path);
         all.push(Usage {
@@ -95,6 +102,23 @@ fn vms(state: &State) -> Result<Vec<Usage>> {
         });
     }
     Ok(all)
+}
+
+/// All copies of exports as one: those that are too old or too many are freed by `banger gc`.
+fn exports(state: &State) -> Result<Usage> {
+    let shelf = state.exports();
+    let sizes: Vec<Room> =
+        shelf.names()?.iter().map(|name| Room::of(&shelf.folder(name))).collect();
+    let keep = Config::load()?.exports;
+    let surplus = state.surplus_exports(keep.age(), keep.room(), clock_ms())?;
+    Ok(Usage {
+        what: "exports".into(),
+        name: String::new(),
+        exclusive_bytes: sizes.iter().map(|size| size.allocated).sum(),
+        shared_bytes: 0,
+        apparent_bytes: sizes.iter().map(|size| size.apparent).sum(),
+        reclaimable_bytes: surplus.iter().map(|(_, bytes)| bytes).sum(),
+    })
 }
 
 fn objects<D: Document>(shelf: &Shelf<D>, what: &str) -> Result<Vec<Usage>> {

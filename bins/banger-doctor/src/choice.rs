@@ -116,6 +116,16 @@ pub(crate) fn settings() -> Vec<Check> {
                 from(config.net.is_some(), "built in")
             ),
         ),
+        info(
+            "exports",
+            format!(
+                "{} days ({}), {} ({})",
+                config.exports.age().as_secs() / 86400,
+                from(config.exports.keep_days.is_some(), "built in"),
+                Size::of(config.exports.room()),
+                from(config.exports.bytes.is_some(), "built in")
+            ),
+        ),
     ];
     let listed = |items: &[String]| {
         if items.is_empty() { "none".to_owned() } else { items.join(", ") }

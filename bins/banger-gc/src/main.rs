@@ -9,8 +9,8 @@ mod runs;
 
 use banger_cli::{Out, human_bytes, note};
 use banger_config::{Config, PULLED_KEEP_DAYS};
-use banger_doc::{Allowed, Context, Document, Error, Removed, Result};
-use banger_state::{Lock, Room, Shelf, State, place, read_document};
+use banger_doc::{Allowed, Context, Document, Error, Kind, Removed, Result};
+use banger_state::{Lock, Room, Shelf, State, clock_ms, place, read_document};
 use banger_tree::remove_tree;
 use std::{
     fs,
@@ -21,7 +21,8 @@ use std::{
 
 /// Remove what killed programs left behind
 ///
-/// VMs, images and kernels stay; 'banger vm prune' and 'banger image prune' are for those.
+/// VMs, images and kernels stay; 'banger vm prune' and 'banger image prune' are for those. Copies of exports
+/// go that are older, or take more room, than the configuration lets them.
 #[derive(clap::Parser)]
 #[command(name = "banger-gc", version)]
 struct Args {
@@ -48,6 +49,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         sweep.shelf(&state.images()),
         sweep.shelf(&state.kernels()),
         sweep.shelf(&state.vms()),
+        sweep.shelf(&state.exports()),
+        sweep.exports(&state),
         sweep.cache(&state),
         sweep.keys(&state),
         sweep.ended_runs(&state),
@@ -82,6 +85,8 @@ fn words(removed: &Removed) -> String {
         ("allowed", false) => format!("forgot '{name}', whose repository is gone"),
         ("kept", true) => format!("would let go of {name}"),
         ("kept", false) => format!("let go of {name}"),
+        ("export", true) => format!("would forget the copy '{name}' of an export"),
+        ("export", false) => format!("forgot the copy '{name}' of an export"),
         ("control group", true) => format!("would remove the control group {name}"),
         ("control group", false) => format!("removed the control group {name}"),
         (what, dry_run) => {
@@ -137,6 +142,22 @@ impl Sweep {
             if path.extension().is_some() {
                 self.remove("litter", &path);
             }
+        }
+        Ok(())
+    }
+
+    /// Removes copies of exports that are too old or too many.
+    fn exports(&mut self, state: &State) -> Result<()> {
+        let keep = Config::load()?.exports;
+        for (copy, freed_bytes) in state.surplus_exports(keep.age(), keep.room(), clock_ms())? {
+            if !self.dry_run {
+                match state.remove_export(&copy.name) {
+                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    other => other?,
+                };
+            }
+            let (what, name) = ("export".into(), copy.name.to_string());
+            self.removed.push(Removed { what, name, freed_bytes, dry_run: self.dry_run });
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::{
     fs,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 impl Sweep {
@@ -22,8 +23,10 @@ impl Sweep {
         for name in state.vms().names()? {
             match state.vms().get(&name) {
                 Ok(vm) => {
-                    let done =
-                        state.vm(&name).and_then(|folder| self.ended_run(&folder, &vm.id, &marked));
+                    let done = state.vm(&name).and_then(|folder| {
+                        self.half_prepared(&folder)?;
+                        self.ended_run(&folder, &vm.id, &marked)
+                    });
                     // One that was deleted meanwhile has left nothing.
                     let failure = done.err().filter(|error| error.kind() != Kind::NotFound);
                     self.failures.extend(failure);
@@ -46,8 +49,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Removes what a run of one VM left: processes, then what they had open, and what a prepare did
-    /// not finish.
+    /// Removes what a run of one VM left: processes, then what they had open.
     fn ended_run(&mut self, folder: &VmFolder, id: &str, marked: &[Marked]) -> Result<()> {
         let left = || Left::look(folder, id, marked);
         if left().is_nothing() || folder.is_live()? {
@@ -66,11 +68,35 @@ impl Sweep {
             self.remove(if is_socket { "socket" } else { "litter" }, path);
         }
         left.groups.iter().for_each(|group| self.control_group(group));
-        if left.half_prepared.is_empty() {
-            return Ok(());
-        }
-        if let Some(_lock) = Lock::try_exclusive(&folder.join(place::VM_WORKSPACE))? {
-            left.half_prepared.iter().for_each(|path| self.remove("litter", path));
+        Ok(())
+    }
+
+    /// Removes what killed prepares and exports left of one VM, running or not: work in progress, and folders
+    /// that no workspace came of.
+    fn half_prepared(&mut self, folder: &VmFolder) -> Result<()> {
+        for path in children(&folder.join(place::VM_WORKSPACES)) {
+            let mut half = children(&path);
+            half.retain(|path| begins(path, ".tmp-"));
+            let is_none = || !path.join(place::WORKSPACE_DOCUMENT).exists();
+            if half.is_empty() && !is_none() {
+                continue;
+            }
+            let lock = match Lock::exclusive_dir(&path, Duration::ZERO, "the workspace") {
+                Ok(lock) => lock,
+                // Somebody is at work there, or it is gone.
+                Err(error) if error.kind() == Kind::Conflict || !path.exists() => continue,
+                Err(error) => return Err(error),
+            };
+            if !lock.is_of(&path) {
+                continue;
+            }
+            if is_none() {
+                self.remove("litter", &path);
+            } else {
+                for path in &half {
+                    self.remove("litter", path);
+                }
+            }
         }
         Ok(())
     }
@@ -115,27 +141,20 @@ struct Left<'a> {
     /// Sockets, the initramfs, the place of the jail; measurements.
     files: Vec<PathBuf>,
     groups: Vec<PathBuf>,
-    half_prepared: Vec<PathBuf>,
 }
 
 impl<'a> Left<'a> {
     fn look(folder: &VmFolder, id: &str, marked: &'a [Marked]) -> Self {
         let mut files = children(&folder.join(place::VM_RUN));
         files.extend(Some(folder.join(place::VM_METRICS)).filter(|path| path.exists()));
-        let mut half_prepared = children(&folder.join(place::VM_WORKSPACE));
-        half_prepared.retain(|path| begins(path, ".tmp-"));
         Self {
             processes: marked.iter().filter(|found| found.vm == id).collect(),
             files,
             groups: banger_machine::groups(id),
-            half_prepared,
         }
     }
 
     fn is_nothing(&self) -> bool {
-        self.processes.is_empty()
-            && self.files.is_empty()
-            && self.groups.is_empty()
-            && self.half_prepared.is_empty()
+        self.processes.is_empty() && self.files.is_empty() && self.groups.is_empty()
     }
 }

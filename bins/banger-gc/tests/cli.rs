@@ -146,10 +146,14 @@ fn whatever_a_killed_program_leaves_goes_and_is_reported() {
         ".layout.4194999.0",
         "vms/web/ssh/.known_host.4194999.3",
         "vms/web/run/channel.sock",
-        "vms/web/workspace/.tmp-4194999/x",
+        "vms/web/workspaces/0123456789abcdef/.tmp-4194999/x",
         "vms/.new-db-4194999/spec.json",
     ];
-    let kept = ["cache/partial/0123", "cache/oci/index.json", "vms/web/workspace/workspace.json"];
+    let kept = [
+        "cache/partial/0123",
+        "cache/oci/index.json",
+        "vms/web/workspaces/0123456789abcdef/workspace.json",
+    ];
     for path in litter.iter().chain(&kept) {
         let path = sandbox.state().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -2,12 +2,11 @@
 
 use crate::place::Kind;
 use banger_channel::{
-    connect,
     control::account,
     files::{Budget, Files, What, is_inside},
-    port,
 };
 use banger_doc::{Context, Error, Name, Result, shell_word};
+use banger_offline::Source;
 use banger_state::{State, VmFolder, place};
 use std::{
     cell::{Cell, OnceCell},
@@ -30,10 +29,14 @@ const ENTRIES: u64 = 10_000_000;
 /// The most memory for names.
 const NAMES: u64 = 160 << 20;
 
-/// A running VM.
+/// Where the user's paths begin on the disks of a VM that does not run: whoever reads them knows.
+const ON_DISK: &str = "~";
+
+/// A VM: one that runs, or the disks of one that does not.
 #[derive(Debug)]
 pub(crate) struct Guest {
     folder: VmFolder,
+    source: Source,
     /// Who writes in the guest; its own user if nobody is named.
     user: Option<String>,
     /// Where a path begins that does not begin with `/`, once that was asked.
@@ -45,12 +48,19 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// Opens a VM to copy into it, which has to run for that.
+    pub(crate) fn running(state: &State, name: &Name, user: Option<&str>) -> Result<Self> {
+        state.vm(name)?.must_run()?;
+        Self::open(state, name, user)
+    }
+
+    /// Opens a VM to copy out of it.
     pub(crate) fn open(state: &State, name: &Name, user: Option<&str>) -> Result<Self> {
         let folder = state.vm(name)?;
-        folder.must_run()?;
+        let source = Source::of(&folder);
         let user = user.map(ToOwned::to_owned);
         let budget = Budget::of(TIME, u64::MAX, NAMES, ENTRIES);
-        Ok(Self { folder, user, home: OnceCell::new(), followed: Cell::new(false), budget })
+        Ok(Self { folder, source, user, home: OnceCell::new(), followed: Cell::new(false), budget })
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -59,15 +69,21 @@ impl Guest {
 
     /// Opens a stream to the files of the guest.
     pub(crate) fn stream(&self) -> Result<UnixStream> {
-        let (_dir, path) = self.folder.short_path(place::VM_CHANNEL)?;
-        let name = self.name();
-        connect(&path, port::FILES, CONNECT)
-            .with_context(|| format!("cannot reach the files of VM '{name}'"))
-            .map_err(|error| error.hint(format!("'banger vm logs {name}' shows what it is at")))
+        self.source.stream(CONNECT)
     }
 
     pub(crate) fn files(&self) -> Files<'_> {
-        Files::new(self.budget.clone(), || self.stream())
+        self.files_by(self.budget.clone(), || self.stream())
+    }
+
+    /// Returns the files of the guest, over streams that `open` gets from [`Guest::stream`].
+    pub(crate) fn files_by<'a>(
+        &self,
+        budget: Budget,
+        open: impl Fn() -> Result<UnixStream> + 'a,
+    ) -> Files<'a> {
+        let files = Files::new(budget, open);
+        if self.source.reads_disks() { files.of_disks() } else { files }
     }
 
     /// Returns what the copy may take of the host.
@@ -90,6 +106,15 @@ impl Guest {
     fn home(&self) -> Result<&Path> {
         if let Some(home) = self.home.get() {
             return Ok(home);
+        }
+        if self.source.reads_disks() {
+            if let Some(user) = &self.user {
+                return Err(Error::conflict(format!(
+                    "where the home of '{user}' is, a VM that does not run cannot tell"
+                ))
+                .hint("give a path that begins with '/'"));
+            }
+            return Ok(self.home.get_or_init(|| ON_DISK.into()));
         }
         let name = self.name();
         let (_dir, path) = self.folder.short_path(place::VM_CHANNEL)?;

@@ -1,6 +1,6 @@
-//! Copies files and trees between the host and a running VM.
+//! Copies files and trees between the host and a VM.
 //!
-//! Talks to the VM's agent over `run/channel.sock`; writes only where it was told to. What comes out
+//! Talks to the VM's agent over `run/channel.sock`, or to who reads the disks of one that does not run; writes only where it was told to. What comes out
 //! of a guest is made without following a link, and nothing is made that was not asked for. With `-`
 //! as the place to copy to, stdout is a tar stream, also on failure.
 
@@ -18,7 +18,7 @@ use guest::Guest;
 use place::Side;
 use std::{ffi::OsString, process::ExitCode};
 
-/// Copy files and directories into a running VM or out of it
+/// Copy files and directories into a running VM, or out of one whether it runs or not
 ///
 /// One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
 /// A path in a guest that does not begin with '/' is below its user's home. A directory goes with all it
@@ -71,11 +71,16 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let user = args.user.as_deref();
     for from in &sides {
         let copy = match (from, &to) {
-            (Side::Host(from), Side::Guest { vm, path }) => {
-                give::files(&Guest::open(&state, vm, user)?, from, path, many, args.archive, out)?
-            }
+            (Side::Host(from), Side::Guest { vm, path }) => give::files(
+                &Guest::running(&state, vm, user)?,
+                from,
+                path,
+                many,
+                args.archive,
+                out,
+            )?,
             (Side::Stream, Side::Guest { vm, path }) if !many => {
-                give::stream(&Guest::open(&state, vm, user)?, path, args.archive)?
+                give::stream(&Guest::running(&state, vm, user)?, path, args.archive)?
             }
             (Side::Guest { vm, path }, Side::Host(to)) => {
                 take::files(&Guest::open(&state, vm, user)?, path, to, many, args.archive, out)?

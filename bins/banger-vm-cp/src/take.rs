@@ -6,7 +6,7 @@ use crate::{
     progress::{Counted, bar},
     signals::Signals,
 };
-use banger_channel::files::{Files, MARK, Take, Taken, Tar, Whom, relay};
+use banger_channel::files::{MARK, Take, Taken, Tar, Whom, relay};
 use banger_cli::Out;
 use banger_doc::{Context, Copy, Error, Result, shell_word};
 use banger_tree::remove_tree_if_there;
@@ -161,7 +161,7 @@ fn take(
 ) -> Result<Taken> {
     let parent = to.parent().unwrap_or(Path::new("/"));
     let budget = guest.budget().bytes(room(parent)?);
-    let files = Files::new(budget, || signals.guard(guest.stream()?));
+    let files = guest.files_by(budget, || signals.guard(guest.stream()?));
     let name = from.file_name().unwrap_or_default().as_bytes();
     let mut take = Take {
         asked: b".",

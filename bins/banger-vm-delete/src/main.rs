@@ -1,12 +1,12 @@
 //! Deletes VMs, disks and all.
 //!
-//! Runs `banger-workspace-status` for a VM with a workspace, and leaves one alone that holds work
+//! Runs `banger-workspace-status` for a VM with workspaces, and leaves one alone that holds work
 //! nobody exported. Takes the VM's lock, so no start comes between, and removes its folder whole.
 //! With `--force` asks the supervisor of a running one to end first.
 
 use banger_cli::{Out, Program};
 use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
-use banger_state::{Lock, Room, State, VmFolder, Watch, place};
+use banger_state::{Lock, Room, State, VmFolder, Watch};
 use std::{process::ExitCode, time::Duration};
 
 /// How long a guest may take to say what it holds; what is not known then may be work.
@@ -45,7 +45,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 
 fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<Removed> {
     let folder = state.vm(name)?;
-    if keeps_work && folder.join(place::VM_WORKSPACE_DOCUMENT).exists() {
+    if keeps_work && !folder.workspaces()?.is_empty() {
         // One that runs and ends meanwhile would go without anybody having looked at its work.
         if !force && folder.try_lock()?.is_none() {
             return Err(runs(&folder));
@@ -96,12 +96,15 @@ fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {
         folder.ask(&Wanted::new(Desire::Killed))?;
         watch.until_gone(folder, END)?;
     }
-    Err(Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
-        .hint(format!("'banger vm show {name}' tells how it stands")))
+    let goes_on =
+        Error::conflict(format!("VM '{name}' does not end, or is started again and again"))
+            .hint(format!("'banger vm show {name}' tells how it stands"));
+    Err(folder.why_locked(goes_on))
 }
 
 fn runs(folder: &VmFolder) -> Error {
     let name = folder.name();
-    Error::conflict(format!("VM '{name}' is running"))
-        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'"))
+    let runs = Error::conflict(format!("VM '{name}' is running"))
+        .hint(format!("'banger vm stop {name}' first, or 'banger vm delete --force {name}'"));
+    folder.why_locked(runs)
 }

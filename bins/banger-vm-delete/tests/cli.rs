@@ -65,8 +65,8 @@ fn one_of_many_deletes_wins() {
 #[test]
 fn force_ends_a_vm_and_gives_no_work_away() {
     let sandbox = two();
-    fs::create_dir(sandbox.vm("web").join("workspace")).unwrap();
-    fs::write(sandbox.vm("web").join("workspace/workspace.json"), "{}").unwrap();
+    fs::create_dir_all(sandbox.vm("web").join("workspaces/0123456789abcdef")).unwrap();
+    fs::write(sandbox.vm("web").join("workspaces/0123456789abcdef/workspace.json"), "{}").unwrap();
     let check = r#"echo '{"schema":"banger.error/1","kind":"conflict","message":"VM web holds work"}'; exit 4"#;
     let delete = sandbox.beside(DELETE, &[("banger-workspace-status", check)]);
     for words in [&["web"][..], &["-f", "web"], &["--force", "web", "db"]] {

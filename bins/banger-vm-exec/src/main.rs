@@ -1,6 +1,6 @@
 //! Runs a command in a VM and passes its bytes, signals and status on.
 //!
-//! Reads the VM's folder, talks to its agent over `run/channel.sock`; writes `workspace/told`, so that
+//! Reads the VM's folder, talks to its agent over `run/channel.sock`; writes `workspaces/ID/told`, so that
 //! what it said is said once. Its stdout is the command's, also on failure.
 
 mod carry;

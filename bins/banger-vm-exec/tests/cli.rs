@@ -359,8 +359,8 @@ fn a_command_starts_where_the_workspace_was_named_and_a_shell_at_home() {
         "object_format": "sha1", "prepared_tree": "t", "given": {}, "tree_file": "t", "files": 1,
         "prepared_unix_ms": 1,
     });
-    let folder = guest.sandbox.vm("web").join("workspace");
-    fs::create_dir(&folder).unwrap();
+    let folder = guest.sandbox.vm("web").join("workspaces/0123456789abcdef");
+    fs::create_dir_all(&folder).unwrap();
     let mut starts = |start: Option<&str>| {
         if let Some(start) = start {
             record["start_path"] = start.into();
@@ -455,8 +455,8 @@ fn that_the_host_has_moved_on_is_said_once() {
         "object_format": "sha1", "prepared_tree": "t", "given": {"head": "x"}, "tree_file": "t",
         "files": 1, "prepared_unix_ms": 1, "host_commit": commit("1"),
     });
-    let folder = guest.sandbox.vm("web").join("workspace");
-    fs::create_dir(&folder).unwrap();
+    let folder = guest.sandbox.vm("web").join("workspaces/0123456789abcdef");
+    fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("workspace.json"), record.to_string()).unwrap();
     let says = |words: &[&str]| guest.exec(words).ok().stderr.matches("has moved on").count();
     head("1");

@@ -1,6 +1,6 @@
 //! Lists VMs. Reads the documents of each; takes no lock, writes nothing.
 
-use banger_cli::{Colour, Out, human_bytes, note, paint};
+use banger_cli::{Colour, Out, ago, human_bytes, note, paint};
 use banger_doc::{Kind, Name, Result, Status, View};
 use banger_state::{State, clock_s};
 use std::{process::ExitCode, thread};
@@ -87,7 +87,7 @@ fn table(out: &mut Out, views: &[View]) -> Result<()> {
             view.spec.vcpu.to_string(),
             human_bytes(view.spec.memory_mib << 20),
             human_bytes(view.spec.disk_bytes),
-            age(now.saturating_sub(view.vm.created_unix_s)),
+            ago(now.saturating_sub(view.vm.created_unix_s)),
         ]
     })
 }
@@ -100,17 +100,4 @@ fn status(status: Status) -> String {
         Status::Created | Status::Stopped => Colour::Faint,
     };
     paint(colour, &status.to_string())
-}
-
-/// Puts a time that has passed into words: `5 minutes ago`.
-fn age(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        86_400..5_184_000 => (seconds / 86_400, "day"),
-        5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
-        _ => (seconds / 31_536_000, "year"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }

@@ -48,8 +48,9 @@ fn not_asking_gives_no_work_away() {
     }
     // Two hold work, and the guest cannot be asked: nobody knows what is in it.
     for name in ["b", "c"] {
-        std::fs::create_dir(sandbox.vm(name).join("workspace")).unwrap();
-        std::fs::write(sandbox.vm(name).join("workspace/workspace.json"), "{}").unwrap();
+        std::fs::create_dir_all(sandbox.vm(name).join("workspaces/0123456789abcdef")).unwrap();
+        std::fs::write(sandbox.vm(name).join("workspaces/0123456789abcdef/workspace.json"), "{}")
+            .unwrap();
     }
     let check = r#"for vm; do :; done; echo '{"schema":"banger.error/1","kind":"conflict","message":"VM '$vm' holds work"}'; exit 4"#;
     let delete = program("banger-vm-delete");

@@ -334,7 +334,9 @@ fn a_run_in_a_hostile_guest_ends_when_somebody_has_enough_of_it() {
             assert_eq!(status, Some(7), "{said}");
             assert!(said.contains("is kept: its removal was interrupted"), "{said}");
             assert!(said.contains(&format!("'banger vm delete --force {}'", run.name)), "{said}");
-            assert_eq!(litter(&sandbox.vm(&run.name).join("workspace")), [""; 0]);
+            for workspace in fs::read_dir(sandbox.vm(&run.name).join("workspaces")).unwrap() {
+                assert_eq!(litter(&workspace.unwrap().path()), [""; 0]);
+            }
             let words = ["--force", "--lose-work", &run.name];
             sandbox.raw(program("banger-vm-delete"), &words).ok();
             run.is_gone(&processes);

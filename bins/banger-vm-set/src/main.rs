@@ -112,8 +112,9 @@ fn set(state: &State, folder: &VmFolder, args: &Args) -> Result<View> {
         return folder.view();
     }
     let Some(lock) = folder.try_lock()? else {
-        return Err(Error::conflict(format!("VM '{name}' runs"))
-            .hint(format!("'banger vm stop {name}' stops it; then set, then start it again")));
+        let runs = Error::conflict(format!("VM '{name}' runs"))
+            .hint(format!("'banger vm stop {name}' stops it; then set, then start it again"));
+        return Err(folder.why_locked(runs));
     };
     let mut spec: Spec = folder.spec()?;
     if let Some(count) = args.vcpu {

@@ -1,27 +1,23 @@
 //! Stops VMs in order: their guests shut down, their disks come to rest.
 //!
-//! Runs `banger-workspace-status` for a VM with a workspace, so that it is known afterwards what it
-//! holds. Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
+//! Writes `wanted.json` and waits until the supervisor has let go of the VM's lock.
 
-use banger_cli::{Out, Program, interrupt, is_called};
-use banger_doc::{Desire, Error, Name, Reason, Result, Status, View, Wanted, WorkspaceStatus};
-use banger_stages::{Line, Stages};
-use banger_state::{State, VmFolder, Watch, place, process_of};
+use banger_cli::{Out, interrupt, is_called};
+use banger_doc::{Desire, Error, Name, Reason, Result, View, Wanted};
+use banger_stages::Stages;
+use banger_state::{State, VmFolder, Watch, process_of};
 use std::{
     process::ExitCode,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-/// How long a guest may take to say what it holds, if it has as long to shut down.
-const LOOK: Duration = Duration::from_secs(30);
 /// What comes after the guest's own time: the last insistence, and checking the disks.
 const AFTER: Duration = Duration::from_secs(200);
 
 /// Stop VMs in order
 ///
-/// A VM that does not run is left as it is. A guest that does not shut down in time is killed. One that
-/// does not say within that time, and 30 seconds, what work it holds is asked to shut down all the same.
+/// A VM that does not run is left as it is. A guest that does not shut down in time is killed.
 #[derive(clap::Parser)]
 #[command(name = "banger-vm-stop", version)]
 struct Args {
@@ -81,7 +77,6 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
         return Ok((folder.view()?, None));
     }
     let line = stages.line(folder.name());
-    write_down_work(folder, &line, grace.min(LOOK));
     let grace_ms = grace.as_millis() as u64;
     folder.ask(&Wanted { grace_ms, ..Wanted::new(Desire::Stopped) })?;
     line.enter("shutting down");
@@ -109,32 +104,6 @@ fn stop(folder: &VmFolder, grace: Duration, stages: &Stages) -> Result<(View, Op
         line.done("stopped");
     }
     Ok((view, Some(line.took())))
-}
-
-/// The part of the time to look in which what the guest holds is asked for, and the one after which
-/// who asks is ended.
-const ASKED: f32 = 0.75;
-const ENDED: f32 = 0.9;
-
-/// Has it written down what the guest holds that was not exported. A guest that cannot be asked, or does not
-/// answer within `limit`, is stopped all the same; then deleting it takes `--lose-work`.
-fn write_down_work(folder: &VmFolder, line: &Line, limit: Duration) {
-    let has_workspace = folder.join(place::VM_WORKSPACE_DOCUMENT).exists();
-    if !has_workspace || !matches!(folder.status(), Ok(Status::Running)) {
-        return;
-    }
-    line.enter("asking what it holds");
-    let written = Program::new("banger-workspace-status").and_then(|program| {
-        // It ends by itself, and leaves nothing; if it does not, it is ended.
-        let seconds = format!("{:.2}", limit.mul_f32(ASKED).as_secs_f32());
-        program
-            .args(["--record", "--timeout", &seconds, folder.name().as_str()])
-            .limit(limit.mul_f32(ENDED))
-            .documents::<WorkspaceStatus>()
-    });
-    if let Err(error) = written {
-        line.note(&format!("its work was not looked at: {}", error.chain()));
-    }
 }
 
 fn words(view: &View, took: Option<Duration>) -> String {

@@ -1,10 +1,11 @@
 //! How a run ended, and writing it down.
 
-use crate::{disks::Disks, log::CappedLog, stub::VmmEnd};
-use banger_doc::{Context, Error, Exit, Reason, Result, Vmm, Workspace};
+use crate::{log::CappedLog, stub::VmmEnd};
+use banger_disks::Disks;
+use banger_doc::{Context, Error, Exit, Reason, Result, Vmm};
 use banger_guest::place::MARK;
 use banger_machine::{Event, Kvm};
-use banger_state::{VmFolder, clock_s, place, read_document, rewrite_document, write_document};
+use banger_state::{VmFolder, clock_s, place, write_document};
 use banger_tree::remove_tree_if_there;
 use nix::sys::signal::Signal;
 use std::{fs, io::ErrorKind, path::Path, time::Duration};
@@ -60,8 +61,9 @@ pub(crate) struct End {
 /// is tried, whatever became of the others.
 pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
     let disks_clean = end.disks.as_ref().is_some_and(|disks| {
-        Disks::take_back(log);
-        disks.check(log)
+        let mut say = |words: &str| log.say(words);
+        disks.take_back(&mut say);
+        disks.check(&mut say)
     });
     // What a VM's own control groups are called is all that is needed of it.
     if let Ok(vm) = folder.vm()
@@ -115,18 +117,6 @@ pub(crate) fn record(folder: &VmFolder, end: End, log: &mut CappedLog) {
 /// Removes what a run left in `run/`.
 pub(crate) fn clear_run() -> Result<()> {
     remove_tree_if_there(Path::new(place::VM_RUN)).context("cannot clear 'run'")
-}
-
-/// Forgets what the last stop found of a workspace: the guest that is about to run changes it, and an end
-/// that could not look at it again must not count as one that did.
-pub(crate) fn forget_work() -> Result<()> {
-    let path = Path::new(place::VM_WORKSPACE_DOCUMENT);
-    // What cannot be read tells nobody anything.
-    let Ok(mut workspace) = read_document::<Workspace>(path) else { return Ok(()) };
-    if workspace.at_stop.take().is_none() {
-        return Ok(());
-    }
-    rewrite_document(path, &workspace).context("cannot forget what the last stop found")
 }
 
 /// Puts the end into a reason and a sentence.

@@ -3,8 +3,7 @@
 
 use crate::{
     clock::{self, HostClock},
-    disks::Disks,
-    end::{End, Stage, clear_run, forget_work},
+    end::{End, Stage, clear_run},
     halt,
     life::{Act, Heard, Life, REAP_LIMIT},
     log::{CONSOLE_LIMIT, CappedLog},
@@ -15,6 +14,7 @@ use crate::{
     stub::{Stub, VmmEnd},
 };
 use banger_channel::{bridge, control};
+use banger_disks::Disks;
 use banger_doc::{
     Booted, Context, Desire, Error, HostPorts, IN_GUEST, Phase, Process, Refused, Result, Running,
     Wanted,
@@ -119,10 +119,9 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     let console = CappedLog::fresh(place::VM_CONSOLE, CONSOLE_LIMIT)?;
     let console = end.console.insert(console);
     let until = start.begun + limit(start.folder);
-    let disks = end.disks.insert(Disks::take()?);
+    let disks = end.disks.insert(Disks::take(Path::new("."))?);
     // A run that has ended left these only if it was killed.
     clear_run()?;
-    forget_work()?;
     fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)

@@ -5,7 +5,6 @@
 //! with its VM. Nothing it starts outlives it.
 
 mod clock;
-mod disks;
 mod end;
 mod file_sync;
 mod halt;
@@ -71,8 +70,9 @@ fn run(args: Args, _: &mut Out) -> Result<()> {
 fn take_lock(state: &State, folder: &VmFolder) -> Result<Lock> {
     let name = folder.name();
     let lock = folder.try_lock()?.ok_or_else(|| {
-        Error::conflict(format!("VM '{name}' is running"))
-            .hint(format!("'banger vm stop {name}' stops it"))
+        let runs = Error::conflict(format!("VM '{name}' is running"))
+            .hint(format!("'banger vm stop {name}' stops it"));
+        folder.why_locked(runs)
     })?;
     // SAFETY: the descriptor belongs to `lock`, which outlives this borrow.
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(lock.raw_fd()) };

@@ -55,31 +55,6 @@ fn a_run_that_cannot_begin_is_written_down_and_leaves_nothing() {
 }
 
 #[test]
-fn a_start_forgets_what_the_last_stop_found() {
-    let sandbox = Sandbox::new();
-    sandbox.plant_vm("web", "alpine", "generic-6.12");
-    let path = sandbox.vm("web").join("workspace/workspace.json");
-    fs::create_dir(path.parent().unwrap()).unwrap();
-    let record = |more: &str| {
-        format!(
-            r#"{{"schema":"banger.workspace/1","guest_path":"/root/repo","host_path":"/x","is_repository":false,
-                "object_format":"sha1","prepared_tree":"","given":{{}},"tree_file":"tree-1.jsonl","files":1,
-                "prepared_unix_ms":1,"newer":7{more}}}"#
-        )
-    };
-    fs::write(&path, record(r#","at_stop":{"unexported":[],"unix_ms":1}"#)).unwrap();
-    sandbox.run(SUPERVISE, &["web"]).ok();
-    let now: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert!(now.get("at_stop").is_none() && now["newer"] == 7, "{now}");
-    assert_eq!(now["tree_file"], "tree-1.jsonl");
-    for other in [record(""), "damaged".into()] {
-        fs::write(&path, &other).unwrap();
-        sandbox.run(SUPERVISE, &["web"]).ok();
-        assert_eq!(fs::read_to_string(&path).unwrap(), other, "nothing was to forget");
-    }
-}
-
-#[test]
 fn a_kernel_that_is_none_ends_as_a_start_that_failed() {
     let sandbox = Sandbox::new();
     if !banger_tests::have("qemu-system-x86_64") {

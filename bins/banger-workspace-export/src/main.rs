@@ -1,28 +1,34 @@
 //! Prints what a guest changed since it was prepared, as a patch for `git apply`.
 //!
-//! Reads the guest's files through the VM's channel and leaves them, their index and references
-//! untouched; writes the patch and, with `--output` or `--mark`, into `vms/NAME/workspace/` that it was
-//! handed over. Without `--output` its stdout is the patch, also on failure.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, and leaves
+//! them, their index and references
+//! untouched; keeps a copy of the patch in `exports/`, writes the patch and, with `--output` or
+//! `--mark`, into `vms/NAME/workspaces/ID/` that it was handed over. Without `--output` its stdout is the
+//! patch, also on failure.
+
+mod output;
 
 use banger_cli::{Out, Screen, note};
 use banger_config::Config;
-use banger_doc::{Context, Document, Name, Result, WorkspaceExport};
-use banger_state::{State, place};
-use banger_workspace::{Export, Want, budget, files_of, or_more_time};
+use banger_doc::{
+    Context, Document, Error, ExportCopy, ExportForm, Kind, Name, Result, WorkspaceExport,
+};
+use banger_state::{State, clock_ms};
+use banger_workspace::{Export, Want, budget, files_of, folder, or_more_time};
 use std::{
-    fs::{self, File},
-    io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    io::{ErrorKind, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 /// Print what a guest changed, as a patch
 ///
-/// The patch holds commits, edits, new files that no rule ignores, deletions and modes, binary files
-/// too. `git apply --allow-empty` on a clean checkout of the commit that was prepared gives exactly
-/// the guest's files; it takes that option to be content where nothing changed. Printing the patch
-/// does not count as exporting it: nobody can tell what became of it.
+/// The patch holds what the guest did since it was prepared: commits, edits, new files that no rule ignores,
+/// deletions and modes, binary files too. 'git apply --allow-empty' puts it onto the checkout that was
+/// prepared, as it lies there; it takes that option to be content where nothing changed. Printing the patch
+/// does not count as bringing it out, since nobody can tell what became of it; a copy of it is kept, which
+/// 'banger workspace exports' shows.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-export", version)]
 struct Args {
@@ -38,7 +44,11 @@ struct Args {
     /// Say that what is printed is kept elsewhere, so that it counts as exported
     #[arg(long, conflicts_with_all = ["output", "stat"])]
     mark: bool,
-    /// The commit that the patch is to apply to, instead of the one that was prepared
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
+    /// The commit that the patch is to apply to, or 'prepared' for the one that was prepared, instead of
+    /// what went in
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
     /// How long the guest may take, in seconds
@@ -51,36 +61,42 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
-    let vm = State::open()?.vm(&args.vm)?;
-    vm.must_run()?;
-    let want = Want {
-        base_commit: args.base_commit,
-        stat: args.stat,
-        configured: Config::load()?.git_dirs(),
-    };
+    let config = Config::load()?;
+    let state = State::open()?;
+    let vm = state.vm(&args.vm)?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
+    if let Some(path) = &args.output {
+        output::check(path)?;
+    }
+    let want =
+        Want { base_commit: args.base_commit, stat: args.stat, configured: config.git_dirs() };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());
-    let made = Export::make(&vm.join(place::VM_WORKSPACE), &files, &want);
+    let made = Export::make(&dir, &files, &want);
     let mut export = made.map_err(|error| or_more_time(error, &budget))?;
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
-    let Some(output) = args.output else {
-        let mut stdout = std::io::stdout().lock();
-        let copied =
-            Screen::of_text().copy(&mut export.patch, &mut stdout).and_then(|()| stdout.flush());
-        copied.context("cannot write the patch to stdout")?;
+    // Before anybody can see a byte of it: whatever becomes of those, this one is there.
+    let is_kept = !args.stat && export.size_bytes > 0;
+    let copy = is_kept.then(|| keep(&state, &args.vm, &export)).transpose()?;
+    if is_kept && let Err(error) = prune(&state, &config) {
+        out.note(&format!("note: {}", error.chain()));
+    }
+    let Some(path) = args.output else {
+        print(&mut export, args.mark).map_err(|error| and_the_copy(error, copy.as_ref()))?;
         if args.mark {
             return export.done();
         }
-        if !args.stat && export.size_bytes > 0 {
-            out.note("note: a patch that is printed does not count as exported; '--output FILE' or '--mark' does");
+        if let Some(copy) = &copy {
+            out.note(&does_not_count(copy));
         }
         return Ok(());
     };
-    write_whole(&output, &mut export.patch)?;
+    output::write(&path, &mut export.patch).map_err(|error| and_the_copy(error, copy.as_ref()))?;
     let document = WorkspaceExport {
-        output: output.display().to_string(),
+        output: path.display().to_string(),
         size_bytes: export.size_bytes,
         base_commit: export.base_commit.clone(),
+        copy: copy.map(|copy| copy.name),
         changes: export.changes.clone(),
         notes: export.notes.clone(),
     };
@@ -94,20 +110,62 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     out.line(&document.to_line())
 }
 
-/// Writes beside the file and renames, so that a patch is there whole or not at all.
-fn write_whole(path: &Path, patch: &mut File) -> Result<()> {
-    let said = || format!("cannot write '{}'", path.display());
-    let mut temporary = path.to_owned();
-    temporary.as_mut_os_string().push(format!(".{}.tmp", std::process::id()));
-    let mut write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).open(&temporary)?;
-        std::io::copy(patch, &mut file)?;
-        file.sync_data()?;
-        fs::rename(&temporary, path)
+/// Keeps a copy of an export where it outlives the VM.
+fn keep(state: &State, vm: &Name, export: &Export) -> Result<ExportCopy> {
+    let copy = ExportCopy {
+        name: vm.clone(),
+        vm: vm.clone(),
+        guest_path: export.guest_path.clone(),
+        host_path: export.host_path.clone(),
+        form: ExportForm::Patch,
+        base_commit: export.base_commit.clone(),
+        size_bytes: export.size_bytes,
+        files: export.changes.len() as u64,
+        unix_ms: clock_ms(),
     };
-    let written = write();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    state.keep_export(copy, &export.patch)
+}
+
+/// Removes the copies that are older, or take more room, than is wanted.
+fn prune(state: &State, config: &Config) -> Result<()> {
+    let keep = config.exports;
+    for (copy, _) in state.surplus_exports(keep.age(), keep.room(), clock_ms())? {
+        match state.remove_export(&copy.name) {
+            Err(error) if error.kind() == Kind::NotFound => {}
+            other => drop(other?),
+        }
     }
-    written.with_context(said)
+    Ok(())
+}
+
+/// Prints what was exported. A reader that goes away is an error only where all of it has to arrive.
+fn print(export: &mut Export, whole: bool) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let copied =
+        Screen::of_text().copy(&mut export.patch, &mut stdout).and_then(|()| stdout.flush());
+    match copied {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe && !whole => Ok(()),
+        other => other.context("cannot write the patch to stdout"),
+    }
+}
+
+/// Says where the copy of an export lies that did not get to where it was to go.
+fn and_the_copy(error: Error, copy: Option<&ExportCopy>) -> Error {
+    let Some(copy) = copy else { return error };
+    let hint = format!("'{}' prints its copy", printed(copy));
+    let hint = error.hint_text().map_or_else(|| hint.clone(), |more| format!("{more}; {hint}"));
+    error.hint(hint)
+}
+
+fn does_not_count(copy: &ExportCopy) -> String {
+    let vm = &copy.vm;
+    format!(
+        "note: printing does not count as bringing it out; 'banger workspace apply {vm}', '--output FILE' or \
+         '--mark' does. '{}' prints it again, from a copy",
+        printed(copy)
+    )
+}
+
+fn printed(copy: &ExportCopy) -> String {
+    format!("banger workspace exports --print {}", copy.name)
 }

@@ -1,17 +1,22 @@
 //! Puts a repository or a directory into a running VM.
 //!
 //! Reads the host's repository without changing a byte of it; writes the guest's files through the
-//! VM's channel and the record in `vms/NAME/workspace/`.
+//! VM's channel and the record in `vms/NAME/workspaces/ID/`.
 
 use banger_cli::Out;
 use banger_config::Config;
-use banger_doc::{Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
-use banger_state::{State, place};
+use banger_doc::{Error, Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
+use banger_state::{State, VmFolder};
 use banger_workspace::{
-    GUEST_PATH, Wish, allowed_files, budget, dry_run, files_of, or_more_time, place_of, prepare,
-    refused, root_of, trusted_before, usual_path,
+    GUEST_PATH, Place, Wish, allowed_files, budget, choose, dry_run, files_of, folder_at,
+    or_more_time, place_of, prepare, refused, root_of, trusted_before, user_of,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// How often another program may be quicker at a place that was free.
+const TRIES: usize = 8;
+/// Where the work of a guest's root lies.
+const ROOT_HOME: &str = "/root";
 
 /// Put a repository or a directory into a running VM
 ///
@@ -27,7 +32,8 @@ struct Args {
     /// The repository or directory, or a path inside a repository
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
-    /// Where it goes in the guest [default: 'repo' below the user's home]
+    /// Where it goes in the guest [default: where it is already, else 'repo' below the user's home, else its own
+    /// name there]
     #[arg(long, value_name = "DIR")]
     guest_path: Option<String>,
     /// Whose it is in the guest: user, uid, user:group or uid:gid [default: the guest's own user]
@@ -67,9 +73,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.dry_run {
-        let usual = if args.guest_path.is_some() { None } else { usual(&args) };
-        let is_known = args.guest_path.is_some() || usual.is_some();
-        let wish = wish(&args, usual.unwrap_or_else(|| GUEST_PATH.to_owned()))?;
+        let place = place(&args)?;
+        let is_known = place.is_some();
+        let wish = wish(&args, place.unwrap_or_else(|| usual(&args)))?;
         let mut plan = dry_run(&wish)?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
@@ -82,16 +88,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     }
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
-    let user = args.user.as_deref();
-    let usual = match args.guest_path {
-        Some(_) => String::new(),
-        None => usual_path(&place_of(&vm, user)?),
+    let budget = budget(&vm, Duration::from_secs(args.timeout))?;
+    let bring = |at: &Place| {
+        let files = files_of(&vm, budget.clone()).by(at.user.clone().unwrap_or_default(), false);
+        let wish = wish(&args, at.clone())?;
+        prepare(&folder_at(&vm, &at.guest_path), &files, &wish)
     };
-    let time = Duration::from_secs(args.timeout);
-    let budget = budget(&vm, time)?;
-    let files = files_of(&vm, budget.clone()).by(user.unwrap_or_default(), false);
-    let done = prepare(&vm.join(place::VM_WORKSPACE), &files, &wish(&args, usual)?);
-    let workspace = done.map_err(|error| {
+    let workspace = anywhere(&args, &vm, bring).map_err(|error| {
         let error = or_more_time(error, &budget);
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";
         if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
@@ -100,16 +103,52 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     out.put(&workspace, |workspace| said(&args.vm, workspace))
 }
 
-/// Returns what is wished; `usual` is where it goes if nobody says.
-fn wish(args: &Args, usual: String) -> Result<Wish> {
+/// Brings it where it is to go: to the place that was named, else to the one that is chosen for it.
+fn anywhere(
+    args: &Args,
+    vm: &VmFolder,
+    bring: impl Fn(&Place) -> Result<Workspace>,
+) -> Result<Workspace> {
+    if let Some(path) = &args.guest_path {
+        return bring(&named(args, vm, path));
+    }
+    let user = args.user.as_deref();
+    let choose = || choose(vm, &args.path, user, || place_of(vm, user));
+    let mut at = choose()?;
+    for _ in 0..TRIES {
+        match bring(&at) {
+            // Another repository may have come there meanwhile: then there is another place for this one.
+            Err(error) if error.kind() == Kind::Conflict => {
+                let now = choose()?;
+                if now == at {
+                    return Err(error);
+                }
+                at = now;
+            }
+            done => return done,
+        }
+    }
+    bring(&at)
+}
+
+/// Returns the place that was named; whose it is stays as it was unless somebody says otherwise.
+fn named(args: &Args, vm: &VmFolder, path: &str) -> Place {
+    let user = args.user.clone().or_else(|| user_of(vm, path));
+    Place { guest_path: path.to_owned(), user }
+}
+
+/// Returns what is wished of a workspace at this place.
+fn wish(args: &Args, at: Place) -> Result<Wish> {
     let state = State::open_read_only();
     let vm = state.as_ref().ok().and_then(|state| state.vm(&args.vm).ok());
-    let before = vm.map(|vm| trusted_before(&vm.join(place::VM_WORKSPACE), &args.path));
+    let before = vm.map(|vm| trusted_before(&vm, &args.path));
     let root = root_of(&args.path);
     let allowed = state.ok().zip(root.ok()).map(|(state, root)| allowed_files(&state, &root));
     Ok(Wish {
         path: args.path.clone(),
-        guest_path: args.guest_path.clone().unwrap_or(usual),
+        guest_path: at.guest_path,
+        is_named: args.guest_path.is_some(),
+        user: at.user,
         mode: args.mode,
         branch: args.branch.clone(),
         from: args.from.clone(),
@@ -121,17 +160,38 @@ fn wish(args: &Args, usual: String) -> Result<Wish> {
     })
 }
 
-/// Returns where it would go, if that can be told: a guest that runs says it, root's home is known.
-fn usual(args: &Args) -> Option<String> {
-    let state = State::open_read_only().ok()?;
-    let vm = state.vm(&args.vm).ok()?;
+/// Returns a place that stands for one that is not known.
+fn usual(args: &Args) -> Place {
+    Place { guest_path: GUEST_PATH.to_owned(), user: args.user.clone() }
+}
+
+/// Returns where it would go, if that can be told.
+fn place(args: &Args) -> Result<Option<Place>> {
+    let state = State::open_read_only().ok();
+    let vm = state.as_ref().and_then(|state| state.vm(&args.vm).ok());
+    if let Some(path) = &args.guest_path {
+        let of_nobody = Place { guest_path: path.clone(), user: args.user.clone() };
+        return Ok(Some(vm.map_or(of_nobody, |vm| named(args, &vm, path))));
+    }
+    let Some((state, vm)) = state.zip(vm) else { return Ok(None) };
+    let home = || {
+        home(args, &state, &vm).ok_or_else(|| Error::unavailable("only the guest knows its homes"))
+    };
+    match choose(&vm, &args.path, args.user.as_deref(), home) {
+        Err(error) if error.kind() == Kind::Unavailable => Ok(None),
+        chosen => chosen.map(Some),
+    }
+}
+
+/// Returns where a user's work lies, if that can be told: a guest that runs says it, root's home is known.
+fn home(args: &Args, state: &State, vm: &VmFolder) -> Option<String> {
     if vm.must_run().is_ok() {
-        return place_of(&vm, args.user.as_deref()).ok().map(|place| usual_path(&place));
+        return place_of(vm, args.user.as_deref()).ok();
     }
     let image =
         || Some(state.images().get(&vm.vm().ok()?.image).ok()?.config.user.unwrap_or_default());
     let user = args.user.clone().or_else(|| vm.spec().ok()?.user).or_else(image)?;
-    matches!(user.split(':').next(), Some("" | "0" | "root")).then(|| GUEST_PATH.to_owned())
+    matches!(user.split(':').next(), Some("" | "0" | "root")).then(|| ROOT_HOME.to_owned())
 }
 
 fn listed(plan: &WorkspacePlan) -> String {

@@ -1,14 +1,14 @@
 //! Brings a guest's commits, and its uncommitted work as one, into the repository that was prepared.
 //!
 //! Reads the guest's files through the VM's channel; writes objects, `refs/remotes/VM/` and `refs/banger/VM/`
-//! of the host's repository, once a remote in its settings, and into `vms/NAME/workspace/` and `kept/` what
+//! of the host's repository, once a remote in its settings, and into `vms/NAME/workspaces/` and `kept/` what
 //! then counts as brought out.
 
 use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Error, Name, PulledRef, Result, WorkspacePull, shell_word, visible};
-use banger_state::{State, place};
-use banger_workspace::{Keeper, Offer, budget, files_of, or_more_time, read};
+use banger_state::State;
+use banger_workspace::{Keeper, Offer, budget, files_of, folder, folders, or_more_time, read};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// How many references are named to a person.
@@ -27,6 +27,9 @@ struct Args {
     /// The repository, or a path inside it [default: the one that was prepared]
     #[arg(value_name = "PATH", value_hint = clap::ValueHint::DirPath)]
     path: Option<PathBuf>,
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
     /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -39,18 +42,20 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open()?;
     let vm = state.vm(&args.vm)?;
-    let dir = vm.join(place::VM_WORKSPACE);
-    let record = read(&dir)?.ok_or_else(|| {
-        Error::not_found(format!("VM '{}' has no workspace", args.vm))
-            .hint(format!("'banger workspace prepare {}' puts a repository into it", args.vm))
-    })?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
+    let record = read(&dir)?
+        .ok_or_else(|| Error::not_found(format!("VM '{}' has no workspace there", args.vm)))?;
     let path = args.path.unwrap_or_else(|| record.host_path.clone().into());
     let mut trusted = Config::load()?.git_dirs();
     trusted.extend(record.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()));
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());
     let keeper = Keeper::of(&state, &vm)?;
-    let url = format!("banger::{}", args.vm);
+    // One of several is named.
+    let url = match folders(&vm)?.len() {
+        1 => format!("banger::{}", args.vm),
+        _ => format!("banger::{}:{}", args.vm, record.guest_path),
+    };
     let pulled = Offer::make(&dir, &files)
         .and_then(|mut offer| offer.pull(&path, &trusted, &keeper, &url))
         .map_err(|error| or_more_time(error, &budget))?;

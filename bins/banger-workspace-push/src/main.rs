@@ -1,13 +1,13 @@
 //! Puts commits of the host's repository into a guest's.
 //!
 //! Reads the host's repository without changing a byte of it; writes objects and references of the guest's
-//! repository through the VM's channel, and into `vms/NAME/workspace/` what the guest then was given.
+//! repository through the VM's channel, and into `vms/NAME/workspaces/` what the guest then was given.
 
 use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Context, Error, Name, PushedRef, Result, WorkspacePush, visible};
-use banger_state::{State, place};
-use banger_workspace::{Offer, Push, branch_of, budget, files_of, or_more_time, read};
+use banger_state::State;
+use banger_workspace::{Offer, Push, branch_of, budget, files_of, folder, or_more_time, read};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -34,6 +34,9 @@ struct Args {
     /// Say what would be done, and touch nothing
     #[arg(long)]
     dry_run: bool,
+    /// Which workspace, by its place in the guest; needed if the VM has several
+    #[arg(long, value_name = "DIR")]
+    guest_path: Option<String>,
     /// How long the guest may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -48,11 +51,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         args.refspecs.iter().map(|text| Push::parse(text)).collect::<Result<_>>()?;
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
-    let dir = vm.join(place::VM_WORKSPACE);
-    let record = read(&dir)?.ok_or_else(|| {
-        Error::not_found(format!("VM '{}' has no workspace", args.vm))
-            .hint(format!("'banger workspace prepare {}' puts a repository into it", args.vm))
-    })?;
+    let dir = folder(&vm, args.guest_path.as_deref())?;
+    let record = read(&dir)?
+        .ok_or_else(|| Error::not_found(format!("VM '{}' has no workspace there", args.vm)))?;
     let path = args.path.unwrap_or_else(|| record.host_path.clone().into());
     let mut trusted = Config::load()?.git_dirs();
     trusted.extend(record.trusted_git_dirs.iter().map(PathBuf::from).filter(|dir| dir.is_dir()));

@@ -1,30 +1,30 @@
 //! Says what host and guest have that the other lacks, and what would be lost with the VM.
 //!
-//! Reads the guest's files through the VM's channel, the host's repository, and the record in
-//! `vms/NAME/workspace/`; with `--record` it writes what it found there, as `vm-stop` has it do.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run, the host's
+//! repository, and the records in `vms/NAME/workspaces/`.
 
-use banger_cli::Out;
+use banger_cli::{Out, note};
 use banger_config::Config;
-use banger_doc::{Change, Error, Name, Result, Work, WorkspaceStatus};
-use banger_state::{State, VmFolder, place};
-use banger_workspace::{at_stop, budget, files_of, or_more_time, read, record_stop, stake, status};
+use banger_doc::{Change, Name, Result, Work, WorkspaceStatus, visible};
+use banger_state::State;
+use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status};
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
-/// Of a VM that does not run, what was found when it was stopped.
+/// Of each workspace; the disks of a VM that does not run are read.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-status", version)]
 struct Args {
     /// The VM
     #[arg(value_name = "VM")]
     vm: Name,
+    /// Only the workspace at this place in the guest
+    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    guest_path: Option<String>,
     /// Fail with status 4 if the VM holds work that was not exported, or if that is not known
     #[arg(long)]
     check: bool,
-    /// Write down what the VM holds, for the time after its stop
-    #[arg(long, conflicts_with = "check")]
-    record: bool,
     /// How long the guest may take to be looked at, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     timeout: Duration,
@@ -43,33 +43,53 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
+    let asked = args.guest_path.as_deref();
     if args.check {
-        return stake(&vm, args.timeout)?.refuse(args.vm.as_str());
+        return stake(&vm, asked, args.timeout)?.refuse(args.vm.as_str());
     }
-    if args.record {
+    let mut all = records(&vm)?;
+    if asked.is_some() || all.is_empty() {
+        let one = folder(&vm, asked)?;
+        all.retain(|(dir, _)| *dir == one);
+    }
+    let is_live = vm.status()?.is_live();
+    if is_live {
         vm.must_run()?;
-        return record_stop(&vm, args.timeout).map(drop);
     }
-    let found = look(&vm, args.timeout)?;
-    found.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
-    out.put(&found, said)
+    let budget = budget(&vm, args.timeout)?;
+    let files = files_of(&vm, budget.clone());
+    let configured = Config::load()?.git_dirs();
+    let is_one = all.len() == 1;
+    let mut failures = Vec::new();
+    for (dir, _) in &all {
+        let found = match status(dir, &files, is_live, &configured) {
+            Ok(found) => found,
+            // What is not known of one keeps nobody from the others.
+            Err(error) => {
+                failures.push(or_more_time(error, &budget));
+                continue;
+            }
+        };
+        let of = |note: &String| {
+            if is_one {
+                format!("note: {note}")
+            } else {
+                format!("note: '{}': {note}", found.guest_path)
+            }
+        };
+        found.notes.iter().for_each(|note| out.note(&of(note)));
+        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
+    }
+    let mut failures = failures.into_iter();
+    let first = failures.next();
+    failures.for_each(|other| note(&format!("error: {}", other.chain())));
+    first.map_or(Ok(()), Err)
 }
 
-fn look(vm: &VmFolder, time: Duration) -> Result<WorkspaceStatus> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    let record = read(&dir)?.ok_or_else(|| {
-        Error::not_found(format!("VM '{}' has no workspace", vm.name()))
-            .hint(format!("'banger workspace prepare {}' puts a repository into it", vm.name()))
-    })?;
-    let configured = Config::load()?.git_dirs();
-    if vm.status()?.is_live() {
-        vm.must_run()?;
-        let budget = budget(vm, time)?;
-        status(&dir, Some(&files_of(vm, budget.clone())), None, &configured)
-            .map_err(|error| or_more_time(error, &budget))
-    } else {
-        status(&dir, None, at_stop(vm, &record)?, &configured)
-    }
+/// Says of one of several workspaces which it is, then what is said of one.
+fn said_of(found: &WorkspaceStatus) -> String {
+    let lines: Vec<String> = said(found).lines().map(|line| format!("  {line}")).collect();
+    format!("{}\n{}", visible(&found.guest_path, 4096), lines.join("\n"))
 }
 
 fn said(found: &WorkspaceStatus) -> String {

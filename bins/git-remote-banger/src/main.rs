@@ -2,15 +2,15 @@
 //! with `banger::`.
 //!
 //! Reads the guest's files through the VM's channel; writes `refs/banger/` of the repository that git works
-//! on, the guest's objects and references on a push, and into `vms/NAME/workspace/` and `kept/` what then
+//! on, the guest's objects and references on a push, and into `vms/NAME/workspaces/` and `kept/` what then
 //! counts as brought out. Its stdin and stdout are git's.
 
 use banger_channel::files::Files;
 use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Context, Error, Name, Result};
-use banger_state::{State, VmFolder, place};
-use banger_workspace::{Keeper, Offer, Push, budget, files_of, read};
+use banger_state::{State, VmFolder};
+use banger_workspace::{Keeper, Offer, Push, budget, files_of, folder};
 use std::{
     collections::BTreeSet, env, fmt::Write as _, fs, io::Write as _, path::PathBuf,
     process::ExitCode, time::Duration,
@@ -69,13 +69,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     })?;
     let state = State::open()?;
     let vm = state.vm(&name)?;
-    let dir = vm.join(place::VM_WORKSPACE);
-    if let Some(record) = read(&dir)?.filter(|record| !path.is_empty() && record.guest_path != path)
-    {
-        let path = path.escape_debug();
-        return Err(Error::not_found(format!("VM '{name}' has no workspace at '{path}'"))
-            .hint(format!("it has one at '{}'", record.guest_path)));
-    }
+    let dir = folder(&vm, Some(path).filter(|path| !path.is_empty()))?;
     let mut talk = Talk {
         keeper: Keeper::of(&state, &vm)?,
         vm: &vm,

@@ -140,7 +140,7 @@ fn what_is_wrong_is_one_clear_error() {
     let cases = [
         ("banger::nobody", "no VM 'nobody'"),
         ("banger::..", "name"),
-        ("banger::web:/elsewhere", "no workspace at '/elsewhere'"),
+        ("banger::web:/elsewhere", "no workspace in '/elsewhere'"),
     ];
     for (address, words) in cases {
         let answer = web.try_sh(&format!("git ls-remote {address}"));

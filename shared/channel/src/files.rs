@@ -10,6 +10,7 @@ mod link;
 mod owner;
 mod relay;
 mod serve;
+mod still;
 mod take;
 mod tree;
 mod turn;
@@ -20,7 +21,8 @@ pub use budget::Budget;
 pub use link::append_link;
 pub use owner::Owner;
 pub use relay::{Whom, relay};
-pub use serve::{serve, serve_for};
+pub use serve::{refuse, serve, serve_for};
+pub use still::{Stat, Still, serve_still};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
 pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
@@ -126,6 +128,7 @@ pub struct Files<'a> {
     budget: Budget,
     user: Option<String>,
     or_root: bool,
+    of_disks: bool,
 }
 
 impl fmt::Debug for Files<'_> {
@@ -138,7 +141,13 @@ impl<'a> Files<'a> {
     /// Makes one that opens a stream to port 1027 with `open` for every operation. All operations
     /// together take no more than `budget` has.
     pub fn new(budget: Budget, open: impl Fn() -> Result<UnixStream> + 'a) -> Self {
-        Self { open: Rc::new(open), budget, user: None, or_root: false }
+        Self { open: Rc::new(open), budget, user: None, or_root: false, of_disks: false }
+    }
+
+    /// Says that it is no agent of a guest that answers, but who reads the disks of one that does not run.
+    #[must_use]
+    pub fn of_disks(self) -> Self {
+        Self { of_disks: true, ..self }
     }
 
     /// Returns what the guest may still take.
@@ -160,11 +169,6 @@ impl<'a> Files<'a> {
         self.user = Some(user.into());
         self.or_root = or_root;
         self
-    }
-
-    /// Returns who of the guest does what is written and removed, if it was said.
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
     }
 
     /// Returns a request to write or remove.
@@ -353,7 +357,7 @@ impl<'a> Files<'a> {
         let written = write();
         drop(writer);
         let reader = BufReader::with_capacity(64 << 10, stream);
-        let mut answer = Answer { reader };
+        let mut answer = Answer { reader, of_disks: self.of_disks };
         match written {
             Ok(()) => Ok(answer),
             Err(error) => Err(answer.end().err().unwrap_or_else(|| {
@@ -425,14 +429,28 @@ impl Write for Timed {
 /// The guest's answer, read record by record.
 struct Answer {
     reader: BufReader<Timed>,
+    of_disks: bool,
 }
 
 impl Answer {
     /// Reads a string.
     fn string(&mut self) -> Result<Vec<u8>> {
-        read_record(&mut self.reader)
-            .context("cannot read from the guest's agent")?
-            .ok_or_else(|| Error::failed("the guest's agent hung up in the middle of an answer"))
+        read_record(&mut self.reader).context(self.cannot_read())?.ok_or_else(|| {
+            if self.of_disks {
+                // Its bounds, which no disk that a guest's kernel wrote comes near, ended it.
+                return Error::failed("who reads the disks ended in the middle of an answer")
+                    .hint("the disks may be broken or hostile");
+            }
+            Error::failed("the guest's agent hung up in the middle of an answer")
+        })
+    }
+
+    fn cannot_read(&self) -> &'static str {
+        if self.of_disks {
+            "cannot hear who reads the disks"
+        } else {
+            "cannot read from the guest's agent"
+        }
     }
 
     /// Reads where a link leads.
@@ -459,7 +477,8 @@ impl Answer {
             _ => Kind::Failed,
         };
         let words = shortened(String::from_utf8_lossy(words).trim());
-        Err(Error::new(kind, format!("the guest refuses: {words}")))
+        let words = if self.of_disks { words } else { format!("the guest refuses: {words}") };
+        Err(Error::new(kind, words))
     }
 
     /// Reads the end of the answer.
@@ -471,12 +490,12 @@ impl Answer {
     }
 
     fn exact(&mut self, buffer: &mut [u8]) -> Result<()> {
-        self.reader.read_exact(buffer).context("cannot read from the guest's agent")
+        self.reader.read_exact(buffer).context(self.cannot_read())
     }
 
     fn skip(&mut self, size: u64) -> Result<()> {
         let skipped = std::io::copy(&mut (&mut self.reader).take(size), &mut std::io::sink())
-            .context("cannot read from the guest's agent")?;
+            .context(self.cannot_read())?;
         if skipped == size { Ok(()) } else { Err(nonsense("an early end")) }
     }
 }

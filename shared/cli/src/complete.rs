@@ -16,10 +16,10 @@ const VALUES: &[(&str, &[&str])] = &[
 ];
 
 /// The names of arguments that stand for names of things.
-const KINDS: [&str; 5] = ["VM", "IMAGE", "KERNEL", "PATH", "REFERENCE"];
+const KINDS: [&str; 6] = ["VM", "IMAGE", "KERNEL", "EXPORT", "PATH", "REFERENCE"];
 
 /// Prints the options of a program, `--option<TAB>help` a line, then a line `@KIND` for each kind
-/// of name its arguments take (`@VM`, `@IMAGE`, `@KERNEL`, `@PATH`, `@REFERENCE`), and `=VALUE --option` for each
+/// of name its arguments take (`@VM`, `@IMAGE`, `@KERNEL`, `@EXPORT`, `@PATH`, `@REFERENCE`), and `=VALUE --option` for each
 /// value of an option that takes one of a few.
 pub(crate) fn words(command: &clap::Command) -> ExitCode {
     let mut stdout = std::io::stdout().lock();

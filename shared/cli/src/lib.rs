@@ -16,7 +16,7 @@ mod screen;
 
 pub use call::{Program, call, find, is_called};
 pub use leave::{is_shell, runs_on, speak_for};
-pub use out::{Out, human_bytes, note, one_line};
+pub use out::{Out, ago, human_bytes, note, one_line};
 pub use page::Page;
 pub use paint::{Colour, paint};
 pub use screen::Screen;

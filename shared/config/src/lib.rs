@@ -15,6 +15,7 @@ use std::{
     env, fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The image of `banger vm run` without `--image`.
@@ -63,6 +64,8 @@ pub struct Config {
     pub trusted_git_dirs: Vec<PathBuf>,
     /// For how many days after its VM a repository of the host's keeps what was pulled out of it.
     pub pulled_keep_days: Option<u64>,
+    /// What is kept of exports.
+    pub exports: Exports,
 }
 
 /// `[vm_defaults]`.
@@ -77,6 +80,28 @@ pub struct VmDefaults {
     pub disk: Option<Size>,
     /// Size of the overlay disk.
     pub overlay: Option<Size>,
+}
+
+/// `[exports]`: which copies of exports are kept.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Exports {
+    /// For how many days.
+    pub keep_days: Option<u32>,
+    /// How much room all of them may take together.
+    pub bytes: Option<Size>,
+}
+
+impl Exports {
+    /// Returns how old a copy becomes: 30 days.
+    pub fn age(self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.keep_days.unwrap_or(30)))
+    }
+
+    /// Returns how many bytes all may take together: 512 MiB.
+    pub fn room(self) -> u64 {
+        self.bytes.map_or(512 << 20, Size::bytes)
+    }
 }
 
 /// `[binaries]`: absolute paths.
@@ -143,6 +168,8 @@ pub const KEYS: &[&str] = &[
     "file_sync.mode",
     "trusted_git_dirs",
     "pulled_keep_days",
+    "exports.keep_days",
+    "exports.bytes",
 ];
 
 impl Config {
@@ -366,6 +393,9 @@ mod tests {
             memory = "2G"
             disk = "16G"
             overlay = 4294967296
+            [exports]
+            keep_days = 7
+            bytes = "1G"
             [binaries]
             qemu = "/opt/qemu"
             firecracker = "/opt/fc"
@@ -385,6 +415,8 @@ mod tests {
         assert_eq!(config.vm_defaults.overlay.unwrap().bytes(), 4 << 30);
         assert_eq!(config.file_sync[0].mode_bits().unwrap(), 0o644);
         assert_eq!(config.mirrors[0].mirror, "mirror.lan:5000/hub");
+        assert_eq!(config.exports.age(), Duration::from_hours(7 * 24));
+        assert_eq!(config.exports.room(), 1 << 30);
         assert_eq!(config.image_limits.window.unwrap().bytes(), 8 << 20);
     }
 
@@ -413,6 +445,9 @@ mod tests {
             "[[mirrors]]\nregistry = 'docker.io'\nmirror = 'https://mirror.lan'",
             "[[mirrors]]\nregistry = 'docker.io/library'\nmirror = 'mirror.lan'",
             "[[mirrors]]\nregistry = 'docker.io'\nmirror = ''",
+            "[exports]\nkeep_days = -1",
+            "[exports]\nkeep_days = 'all'",
+            "[exports]\nbytes = 0",
             "[image_limits]\nlayers = 0",
             "[image_limits]\nlayers = 513",
             "[image_limits]\ndepth = -1",

@@ -9,6 +9,7 @@ mod check;
 mod copy;
 mod error;
 mod exit;
+mod export;
 mod guest;
 mod image;
 mod kernel;
@@ -31,6 +32,7 @@ pub use check::{Check, Outcome, Removed};
 pub use copy::Copy;
 pub use error::{Context, Error, Kind, Report, Result};
 pub use exit::{Exit, Reason};
+pub use export::{ExportCopy, ExportForm};
 pub use guest::{Channel, Disks, Guest, GuestFile, Interface};
 pub use image::{Image, ImageConfig};
 pub use kernel::{Format, Kernel};
@@ -46,9 +48,9 @@ pub use visible::{console_line, shows, visible, visible_text, without_colours};
 pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
 pub use vmm::Vmm;
 pub use workspace::{
-    AtStop, Change, Exported, Kept, Position, Pulled, PulledRef, PushedRef, Work, WorkKind,
-    Workspace, WorkspaceExport, WorkspaceMode, WorkspacePlan, WorkspacePull, WorkspacePush,
-    WorkspaceStatus,
+    Change, Conflict, ConflictKind, Exported, Kept, Position, Pulled, PulledRef, PushedRef, Work,
+    WorkKind, Workspace, WorkspaceApply, WorkspaceExport, WorkspaceMode, WorkspacePlan,
+    WorkspacePull, WorkspacePush, WorkspaceStatus,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// `banger.usage/1`: the room one object takes on disk.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Usage {
-    /// What sort of thing: `vm`, `image`, `kernel`, `cache`, `litter`, `total`.
+    /// What sort of thing: `vm`, `image`, `kernel`, `exports`, `cache`, `litter`, `total`.
     pub what: String,
-    /// Its name; empty for the cache and the total.
+    /// Its name; empty for exports, the cache and the total.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Bytes on disk that go when this object goes.

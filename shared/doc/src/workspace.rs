@@ -1,7 +1,7 @@
 //! `banger.workspace/1` and what is said of a workspace: what went into a VM, what it lacks, what
 //! came out.
 
-use crate::{Document, ToolRefusal};
+use crate::{Document, Name, ToolRefusal};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -37,20 +37,20 @@ impl fmt::Display for WorkspaceMode {
     }
 }
 
-/// `banger.workspace/1`, kept as `vms/NAME/workspace/workspace.json`: what the guest was given.
+/// `banger.workspace/1`, kept as `vms/NAME/workspaces/ID/workspace.json`: what the guest was given.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Workspace {
     /// Absolute path in the guest.
     pub guest_path: String,
-    /// Whose it is in the guest, as `--user` named it; none if it is the guest's own user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
     /// Absolute path in the guest of the directory in it that was named on the host, where commands start; none
     /// if the whole was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_path: Option<String>,
     /// Absolute path on the host.
     pub host_path: String,
+    /// Whose it is in the guest, as `--user` said; the guest's own user's otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Whether it is a repository of git; a plain directory otherwise.
     pub is_repository: bool,
     /// How much of the repository went.
@@ -88,11 +88,11 @@ pub struct Workspace {
     /// How many untracked files stayed on the host.
     #[serde(default)]
     pub untracked_left: u64,
+    /// When its place was first prepared, in milliseconds since 1970.
+    #[serde(default)]
+    pub first_unix_ms: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
-    /// What was found right before the VM was last stopped; gone once it is started again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_stop: Option<AtStop>,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
     /// the configuration are read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -229,15 +229,6 @@ impl Work {
     }
 }
 
-/// What was found right before a VM was stopped.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct AtStop {
-    /// What would be lost; empty if nothing.
-    pub unexported: Vec<Work>,
-    /// When, in milliseconds since 1970.
-    pub unix_ms: u64,
-}
-
 /// `banger.workspace-plan/1`: what a prepare would give a guest.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct WorkspacePlan {
@@ -291,9 +282,12 @@ pub struct WorkspaceExport {
     pub output: String,
     /// Its size, in bytes.
     pub size_bytes: u64,
-    /// The commit that the patch applies to; none if it applies to nothing, or to the directory.
+    /// The commit that the patch applies to; none if that is what went in, local edits included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
+    /// The name of the copy that is kept; none of an empty patch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Name>,
     /// What it changes.
     pub changes: Vec<Change>,
     /// What the user is to know.
@@ -305,6 +299,92 @@ impl Document for WorkspaceExport {
     const SCHEMA: &'static str = "banger.workspace-export/1";
 }
 
+/// `banger.workspace-apply/1`: a guest's work was put onto a checkout of the host's, or would be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspaceApply {
+    /// Absolute path in the guest.
+    pub guest_path: String,
+    /// Absolute path of the checkout.
+    pub host_path: String,
+    /// Whether the files were changed; with `--check`, and where anything is in conflict, none was.
+    pub is_applied: bool,
+    /// Whether the guest's work counts as exported by this.
+    pub is_exported: bool,
+    /// What changed on the host, or would.
+    pub changes: Vec<Change>,
+    /// Those of these paths that were merged with what the host changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<String>,
+    /// Why nothing can be put there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// What the user is to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Document for WorkspaceApply {
+    const SCHEMA: &'static str = "banger.workspace-apply/1";
+}
+
+/// A path that host and guest do not agree on.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Conflict {
+    /// Path below the root; bytes that are not UTF-8 are `\xNN`, a backslash is two.
+    pub path: String,
+    /// What it is about.
+    pub kind: ConflictKind,
+    /// The same in words, as git says it.
+    pub words: String,
+    /// The places where both changed the same lines, as git marks them; cut off where that is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunks: Option<String>,
+}
+
+/// What host and guest do not agree on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictKind {
+    /// Both changed the same lines.
+    Content,
+    /// Both changed what cannot be merged as text.
+    Binary,
+    /// Each has a file there that did not go in.
+    AddAdd,
+    /// One changed what the other deleted.
+    ModifyDelete,
+    /// The guest renamed what the host deleted, or something else has the new name.
+    RenameDelete,
+    /// A link on one side, a file or another link on the other.
+    Types,
+    /// A file on the host that git does not track.
+    Untracked,
+    /// A directory, a file in the place of one, or a pipe or a device.
+    InTheWay,
+    /// Staged changes on the host.
+    Staged,
+    /// Names that differ in case alone, where case does not count.
+    Case,
+}
+
+impl ConflictKind {
+    /// Returns the word that git has for it, or would have.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Binary => "binary",
+            Self::AddAdd => "add/add",
+            Self::ModifyDelete => "modify/delete",
+            Self::RenameDelete => "rename/delete",
+            Self::Types => "distinct types",
+            Self::Untracked => "untracked",
+            Self::InTheWay => "file/directory",
+            Self::Staged => "staged",
+            Self::Case => "case",
+        }
+    }
+}
+
 /// `banger.workspace-status/1`: what host and guest have that the other lacks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct WorkspaceStatus {
@@ -312,13 +392,13 @@ pub struct WorkspaceStatus {
     pub guest_path: String,
     /// Absolute path on the host.
     pub host_path: String,
-    /// Whether the guest could be asked; without it only the record made at stop is known.
+    /// Whether the VM runs; else its disks were read.
     pub is_live: bool,
-    /// Whether it is known what the guest holds.
+    /// Whether it is known what the guest holds; not where disks cannot be read.
     pub is_known: bool,
     /// What would be lost with the VM; empty if nothing.
     pub unexported: Vec<Work>,
-    /// What the guest changed since it was prepared; listed only with `is_live`.
+    /// What the guest changed since it was prepared.
     pub guest_changes: Vec<Change>,
     /// The commit that is HEAD in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

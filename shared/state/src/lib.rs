@@ -4,6 +4,7 @@
 //! readers take no lock and a program killed at any instruction leaves a valid state behind.
 //! `docs/state.md` describes the tree in words; a test compares it with [`place`].
 
+mod exports;
 mod file;
 mod lock;
 pub mod place;
@@ -22,7 +23,7 @@ pub use lock::Lock;
 pub use process::process_of;
 pub use room::Room;
 pub use shelf::{Shelf, Staged};
-pub use vm::{VmFolder, clock_ms, clock_s};
+pub use vm::{VmFolder, clock_ms, clock_s, workspaces};
 pub use watch::Watch;
 
 use banger_doc::{Context, Document, Error, Image, Kernel, Name, Result, shell_word};

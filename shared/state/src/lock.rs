@@ -24,6 +24,11 @@ impl Lock {
         Self::attempt(open(path)?, FlockArg::LockExclusiveNonblock, path)
     }
 
+    /// Shares the lock on a file, made if missing; `None` if another holds it alone.
+    pub fn try_shared(path: &Path) -> Result<Option<Self>> {
+        Self::attempt(open(path)?, FlockArg::LockSharedNonblock, path)
+    }
+
     /// Waits at most `limit` for the exclusive lock; `what` names what is waited for.
     pub fn exclusive(path: &Path, limit: Duration, what: &str) -> Result<Self> {
         Self::wait(path, limit, what, open)

@@ -8,6 +8,8 @@ pub const IMAGES: &str = "images";
 pub const KERNELS: &str = "kernels";
 /// VMs, a folder each.
 pub const VMS: &str = "vms";
+/// Copies of what exports brought out of VMs, a folder each.
+pub const EXPORTS: &str = "exports";
 /// Blobs of OCI images, an OCI image layout (OCI image-spec, `image-layout.md`).
 pub const CACHE: &str = "cache/oci";
 /// Blobs on their way into the cache, each locked by who downloads it.
@@ -39,7 +41,7 @@ pub const DNS_LOCK: &str = "dns.lock";
 pub const DNS_USERS: &str = "dns.users";
 
 /// Directories that opening the state makes.
-pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, CACHE, SSH];
+pub const DIRS: &[&str] = &["", IMAGES, KERNELS, VMS, EXPORTS, CACHE, SSH];
 
 /// An image's document.
 pub const IMAGE_DOCUMENT: &str = "image.json";
@@ -53,6 +55,8 @@ pub const KERNEL_FILE: &str = "vmlinux";
 pub const KERNEL_INITRAMFS: &str = "initramfs.cpio";
 /// The disk mounted at `/lib/modules/RELEASE`.
 pub const KERNEL_MODULES: &str = "modules.ext4";
+/// The document of an export's copy, beside it as `patch` or `mbox`.
+pub const EXPORT_DOCUMENT: &str = "export.json";
 /// A VM's fixed record.
 pub const VM_DOCUMENT: &str = "vm.json";
 /// A VM's changeable spec.
@@ -91,13 +95,12 @@ pub const VM_METRICS: &str = "metrics.json";
 pub const VM_RUN: &str = "run";
 /// The socket to the guest's agent, Firecracker's hybrid-vsock handshake.
 pub const VM_CHANNEL: &str = "run/channel.sock";
-/// What a prepare left on the host of the workspace in the VM.
-pub const VM_WORKSPACE: &str = "workspace";
-/// The document of it.
-pub const VM_WORKSPACE_DOCUMENT: &str = "workspace/workspace.json";
-
-/// The commit of the host's repository that was said to be news, so that it is said once.
-pub const VM_WORKSPACE_TOLD: &str = "workspace/told";
+/// What prepares left on the host of the workspaces in the VM, a folder each.
+pub const VM_WORKSPACES: &str = "workspaces";
+/// The document in the folder of a workspace.
+pub const WORKSPACE_DOCUMENT: &str = "workspace.json";
+/// In the same folder: the commit of the host's repository that was said to be news, so that it is said once.
+pub const WORKSPACE_TOLD: &str = "told";
 
 /// What was said of this host at a start, one note a line, so that it is said once.
 pub const TOLD: &str = "told";
@@ -113,6 +116,9 @@ pub const TREE: &[&str] = &[
     "kernels/NAME/vmlinux",
     "kernels/NAME/initramfs.cpio",
     "kernels/NAME/modules.ext4",
+    "exports/NAME/export.json",
+    "exports/NAME/patch",
+    "exports/NAME/mbox",
     "leases.db",
     "allowed/SUM.json",
     "kept/SUM.json",
@@ -141,9 +147,11 @@ pub const TREE: &[&str] = &[
     "vms/NAME/run/channel.sock",
     "vms/NAME/run/vsock.sock",
     "vms/NAME/run/vsock.sock_1024",
-    "vms/NAME/workspace/workspace.json",
-    "vms/NAME/workspace/tree-N.jsonl",
-    "vms/NAME/workspace/told",
-    "vms/NAME/workspace/repo.git/",
-    "vms/NAME/workspace/local/",
+    "vms/NAME/workspaces/ID/workspace.json",
+    "vms/NAME/workspaces/ID/tree-N.jsonl",
+    "vms/NAME/workspaces/ID/told",
+    "vms/NAME/workspaces/ID/repo.git/",
+    "vms/NAME/workspaces/ID/local/",
+    "vms/NAME/workspaces/ID/applied/",
+    "vms/NAME/workspaces/ID/applying.json",
 ];

@@ -283,8 +283,12 @@ impl<D: Document> Shelf<D> {
 
 /// The error of an object that is not there.
 pub(crate) fn absent(what: &str, name: &Name) -> Error {
+    let list = match what {
+        "export" => "workspace exports".to_owned(),
+        _ => format!("{} list", what.to_lowercase()),
+    };
     Error::not_found(format!("no {what} '{name}'"))
-        .hint(format!("'banger {} list' shows what is there", what.to_lowercase()))
+        .hint(format!("'banger {list}' shows what is there"))
 }
 
 /// A folder nobody sees yet. Dropped before it is published, it is removed; if the program is

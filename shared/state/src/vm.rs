@@ -7,6 +7,7 @@ use banger_doc::{
 };
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
@@ -120,11 +121,37 @@ impl VmFolder {
         Ok(None)
     }
 
+    /// Says why [`VmFolder::try_lock`] gave nothing: `runs`, or that somebody reads the disks of a VM that
+    /// does not run.
+    pub fn why_locked(&self, runs: Error) -> Error {
+        if self.is_live().unwrap_or(true) {
+            return runs;
+        }
+        Error::conflict(format!("VM '{}' is being read", self.name))
+            .hint("another banger program looks into its disks; try again when it has ended")
+    }
+
+    /// Shares the lock with others who only read what is on the disks: no run begins meanwhile. `None` if
+    /// another has it alone, a supervisor or who changes the VM.
+    pub fn try_share(&self) -> Result<Option<Lock>> {
+        let path = self.join(place::VM_LOCK);
+        let lock = Lock::try_shared(&path).map_err(self.unless_gone())?;
+        if lock.as_ref().is_some_and(|lock| !lock.is_of(&path)) {
+            return Err(absent("VM", &self.name));
+        }
+        Ok(lock)
+    }
+
     /// Takes the lock under which the documents of a VM are changed, running or not.
     pub fn edit_lock(&self) -> Result<Lock> {
         let what = format!("VM '{}'", self.name);
         let limit = Duration::from_secs(20);
         Lock::exclusive_dir(&self.path, limit, &what).map_err(self.unless_gone())
+    }
+
+    /// Returns the folders of its workspaces, in the order of their names.
+    pub fn workspaces(&self) -> Result<Vec<PathBuf>> {
+        workspaces(&self.path)
     }
 
     /// Says whether a supervisor holds the lock.
@@ -235,10 +262,30 @@ impl VmFolder {
                 Err(_) if !path.exists() => Ok(None),
                 read => read.map(Some),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(format!("cannot look at '{}'", path.display())),
         }
     }
+}
+
+/// Returns the folders of the workspaces in a VM's folder, in the order of their names. One without a document
+/// is none: a prepare is at work there, or was killed.
+pub fn workspaces(vm: &Path) -> Result<Vec<PathBuf>> {
+    let all = vm.join(place::VM_WORKSPACES);
+    let said = || format!("cannot read '{}'", all.display());
+    let entries = match fs::read_dir(&all) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(said)?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(said)?.path();
+        if path.join(place::WORKSPACE_DOCUMENT).exists() {
+            folders.push(path);
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
 }
 
 /// Returns the time in seconds since 1970.

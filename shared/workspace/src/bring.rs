@@ -355,6 +355,8 @@ mod tests {
         let wish = Wish {
             path: place.at("host"),
             guest_path: place.at("guest").to_str().unwrap().to_owned(),
+            is_named: false,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,

@@ -1,26 +1,27 @@
 //! Bringing a guest's work out as a patch. Nothing in the guest changes by it.
 
 use crate::{
-    guest::{self, differences},
-    record::Folder,
-    scratch::Scratch,
+    guest::differences,
+    sides::{Handover, Sides},
     source::Source,
-    status::{changes, inner_changes, look, no_workspace},
-    store::Store,
+    status::changes,
 };
 use banger_channel::files::Files;
-use banger_doc::{Change, Context, Error, Exported, Result, Workspace};
-use banger_state::clock_ms;
+use banger_doc::{Change, Context, Error, Result};
 use std::{
     fs::File,
     io::{Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
+/// The word that asks for the commit that was prepared, where a commit is asked for.
+const PREPARED: &str = "prepared";
+
 /// What is asked of an export.
 #[derive(Clone, Debug, Default)]
 pub struct Want {
-    /// The commit that the patch is to apply to; the one recorded at prepare otherwise.
+    /// The commit that the patch is to apply to, or `prepared` for the one that was prepared; what went in
+    /// otherwise, local edits included.
     pub base_commit: Option<String>,
     /// Whether to say only how much changed.
     pub stat: bool,
@@ -30,19 +31,21 @@ pub struct Want {
 
 /// A patch that was made and waits to be handed over.
 pub struct Export {
-    folder: Folder,
-    record: Workspace,
-    exported: Option<Exported>,
+    handover: Option<Handover>,
     /// The patch.
     pub patch: File,
     /// Its size, in bytes.
     pub size_bytes: u64,
-    /// The commit that it applies to.
+    /// The commit that it applies to; none if it applies to what went in.
     pub base_commit: Option<String>,
     /// What it changes.
     pub changes: Vec<Change>,
     /// What the user is to know.
     pub notes: Vec<String>,
+    /// Where the workspace lies in the guest.
+    pub guest_path: String,
+    /// Where it came from.
+    pub host_path: String,
 }
 
 impl std::fmt::Debug for Export {
@@ -54,35 +57,22 @@ impl std::fmt::Debug for Export {
 impl Export {
     /// Makes the patch of all the guest changed. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>, want: &Want) -> Result<Self> {
-        if crate::read(dir)?.is_none() {
-            return Err(no_workspace());
-        }
-        let folder = Folder::open(dir, files.budget().left()?)?;
-        let record = folder.record()?.ok_or_else(no_workspace)?;
-        let (given, _) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, None)?;
-        if !look.is_there {
-            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
-                .hint("somebody removed it there"));
-        }
-        let scratch = store.scratch()?;
-        let keeps = store.keeps_mode();
-        let tree =
-            guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
-        let git = store.git_for_guest(Some(&scratch));
-        let mut base_commit = record.base_commit.clone();
-        if let Some(asked) = &want.base_commit {
-            base_commit = Some(find_commit(&store, &record, &scratch, asked, want)?);
-        }
-        let base = match &base_commit {
-            Some(commit) => commit.clone(),
-            None if record.is_repository => {
-                let index = scratch.path().join("empty");
-                let git = git.clone().env("GIT_INDEX_FILE", &index);
-                git.text(["write-tree"])?
+        let sides = Sides::look(dir, files)?;
+        let git = sides.git_for_guest();
+        let (base, tree, base_commit) = match &want.base_commit {
+            None => (sides.base.clone(), sides.tree.clone(), None),
+            Some(asked) => {
+                let commit = base_of(&sides, asked, want)?;
+                let base = match &commit {
+                    Some(commit) => commit.clone(),
+                    None if sides.record.is_repository => {
+                        let index = sides.scratch.path().join("empty");
+                        git.clone().env("GIT_INDEX_FILE", &index).text(["write-tree"])?
+                    }
+                    None => sides.record.prepared_tree.clone(),
+                };
+                (base, sides.whole.clone(), commit)
             }
-            None => record.prepared_tree.clone(),
         };
         let patch = tempfile::tempfile_in(dir).context("cannot make a file for the patch")?;
         let common = [
@@ -102,67 +92,46 @@ impl Export {
         git.to_file(&words, copy).context("cannot make the patch")?;
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
-        let changed = changes(&differences(&git, &base, &tree)?);
-        scratch.remove()?;
-        let exported = (!want.stat).then(|| {
-            // Other branches are not in a patch, so they stay as they were given.
-            let mut position = record.given.clone();
-            position.head.clone_from(&look.position.head);
-            let name = look.position.head.trim_start_matches("ref: ").to_owned();
-            if let Some(oid) = look.position.refs.get(&name) {
-                position.refs.insert(name, oid.clone());
-            }
-            position.index_sha256.clone_from(&look.position.index_sha256);
-            Exported { tree, position, unix_ms: clock_ms() }
-        });
-        let mut notes = look.notes.clone();
-        let inner = inner_changes(&given, &look);
-        if inner > 0 {
-            notes.push(format!("changes to {inner} files of submodules are not in the patch"));
-        }
-        let others = exported.as_ref().map_or(0, |exported| {
-            let refs = &exported.position.refs;
-            look.position.refs.iter().filter(|(name, oid)| refs.get(*name) != Some(oid)).count()
-        });
-        if others > 0 {
+        let changes = changes(&differences(&git, &base, &tree)?);
+        let mut notes = sides.notes.clone();
+        notes.extend(sides.kept.clone().filter(|_| want.base_commit.is_none()));
+        let others = sides.other_references();
+        if others > 0 && !want.stat {
             notes.push(format!("commits on {others} other branches or tags are not in the patch"));
         }
-        let changes = changed;
-        Ok(Self { folder, record, exported, patch, size_bytes, base_commit, changes, notes })
+        let (guest_path, host_path) =
+            (sides.record.guest_path.clone(), sides.record.host_path.clone());
+        // How much changed is no work.
+        let handover = Some(sides.handover(tree)?).filter(|_| !want.stat);
+        Ok(Self { handover, patch, size_bytes, base_commit, changes, notes, guest_path, host_path })
     }
 
     /// Writes down that the patch was handed over.
-    pub fn done(mut self) -> Result<()> {
-        if let Some(exported) = self.exported.take() {
-            self.record.exported = Some(exported);
-            self.folder.write(&self.record)?;
-        }
-        Ok(())
+    pub fn done(self) -> Result<()> {
+        self.handover.map_or(Ok(()), Handover::done)
     }
 }
 
-/// Finds a commit in what the guest was given, else in the host's repository, of which the scratch then has
-/// it.
-fn find_commit(
-    store: &Store,
-    record: &Workspace,
-    scratch: &Scratch,
-    asked: &str,
-    want: &Want,
-) -> Result<String> {
+/// Finds the commit that is asked for; none if that is the one that was prepared, and there was none.
+fn base_of(sides: &Sides, asked: &str, want: &Want) -> Result<Option<String>> {
+    if asked == PREPARED {
+        return Ok(sides.record.base_commit.clone());
+    }
     let full = format!("{asked}^{{commit}}");
     let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &full];
-    let ended = store.git_for_guest(None).attempt(words, b"")?;
+    let ended = sides.store.git_for_guest(None).attempt(words, b"")?;
     let oid = String::from_utf8_lossy(&ended.answer).trim().to_owned();
     if ended.status.success() && crate::git::is_oid(&oid) {
-        return Ok(oid);
+        return Ok(Some(oid));
     }
+    // A scratch has what only the host's repository has.
+    let record = &sides.record;
     let trusted = [crate::record::trusted(record), want.configured.clone()].concat();
     if let Ok(Source::Repository(repository)) = Source::open(Path::new(&record.host_path), &trusted)
     {
         let oid = repository.resolve(asked)?;
-        store.bring(&repository, &oid, scratch)?;
-        return Ok(oid);
+        sides.store.bring(&repository, &oid, &sides.scratch)?;
+        return Ok(Some(oid));
     }
     Err(Error::not_found(format!("no commit '{}' on the host", asked.escape_debug()))
         .hint("give one that the guest was given or that the host's repository has"))

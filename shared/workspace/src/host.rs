@@ -6,14 +6,17 @@ use banger_doc::{Context, Error, Result, shell_word};
 use nix::{
     dir,
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat},
     sys::stat::{FileStat, SFlag, fstat},
 };
 use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{ErrorKind, Read},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -113,6 +116,12 @@ impl Dir {
         Ok(File::from(fd))
     }
 
+    /// Reads where a link below leads to.
+    pub(crate) fn link(&self, below: &[u8]) -> std::io::Result<Vec<u8>> {
+        let target = readlinkat(self.at(below, OFlag::O_PATH)?, "")?;
+        Ok(target.as_bytes().to_vec())
+    }
+
     /// Opens a directory below.
     pub(crate) fn dir(&self, below: &[u8]) -> std::io::Result<Self> {
         let fd = self.at(below, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
@@ -147,6 +156,12 @@ impl Dir {
     }
 }
 
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Says whether an error means that nothing is there.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
@@ -157,7 +172,7 @@ fn is_link(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ELOOP as i32)
 }
 
-fn sort_of(stat: &FileStat) -> Sort {
+pub(crate) fn sort_of(stat: &FileStat) -> Sort {
     match stat.st_mode & SFlag::S_IFMT.bits() {
         kind if kind == SFlag::S_IFREG.bits() => Sort::File,
         kind if kind == SFlag::S_IFDIR.bits() => Sort::Dir,

@@ -5,10 +5,12 @@
 //! makes a patch of it. Neither side runs anything of the other's, and the host's repository is
 //! only read. What a guest says is hostile: see `banger_channel::files`.
 
+mod apply;
 mod attributes;
 mod bring;
 mod copy;
 mod export;
+mod folders;
 mod git;
 mod given;
 mod guest;
@@ -29,6 +31,7 @@ mod refs;
 mod remotes;
 mod scratch;
 mod send;
+mod sides;
 mod source;
 mod status;
 mod store;
@@ -39,18 +42,17 @@ mod walk;
 mod wip;
 mod wish;
 
+pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
+pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
 pub use host::head_of;
 pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
-pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before, usual_path};
+pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
 pub use push::{Outcome, Push, branch_of, check_refs};
 pub use record::read;
-pub use status::{
-    Stake, at_stop, budget, files_of, guest_work, or_more_time, place_of, record_stop, stake,
-    status,
-};
+pub use status::{Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status};
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };

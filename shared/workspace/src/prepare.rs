@@ -7,9 +7,9 @@ use crate::{
     load::{Before, Load, load_directory, load_repository},
     path::{join, shown},
     plan,
-    record::Folder,
+    record::{self, Folder},
     send::send,
-    source::Source,
+    source::{Source, is_absent},
     store::Store,
     temporary::Temporary,
     unit::units,
@@ -17,24 +17,17 @@ use crate::{
 };
 use banger_channel::files::Files;
 use banger_doc::{Error, Result, Work, Workspace, WorkspacePlan};
-use banger_state::clock_ms;
+use banger_state::{VmFolder, clock_ms};
 use std::{
     collections::BTreeSet,
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Where a workspace lies in a guest that is root's.
 pub const GUEST_PATH: &str = "/root/repo";
-/// What a workspace is called below the home of a guest's user.
-const DIR: &str = "repo";
-
-/// Returns where a user's workspace lies unless somebody says otherwise; `place` is where that user's work
-/// does.
-pub fn usual_path(place: &str) -> String {
-    format!("{}/{DIR}", place.trim_end_matches('/'))
-}
 
 /// Checks where a workspace is to go.
 fn check_guest_path(path: &str) -> Result<()> {
@@ -101,27 +94,54 @@ fn format_of(source: &Source) -> &str {
 }
 
 /// Returns the directories of git's that the repository at `path` was allowed to lead to when it was prepared
-/// before; `dir` is the place for the record. Nothing is allowed to another repository by that.
-pub fn trusted_before(dir: &Path, path: &Path) -> Vec<PathBuf> {
-    let Ok(Some(before)) = crate::read(dir) else { return Vec::new() };
-    let is_same = |root: PathBuf| root.to_str() == Some(before.host_path.as_str());
-    if !crate::root_of(path).is_ok_and(is_same) {
-        return Vec::new();
-    }
-    crate::record::trusted(&before)
+/// for this VM before. Nothing is allowed to another repository by that.
+pub fn trusted_before(vm: &VmFolder, path: &Path) -> Vec<PathBuf> {
+    let Some(root) = crate::root_of(path).ok() else { return Vec::new() };
+    let is_its = |record: &Workspace| root.to_str() == Some(record.host_path.as_str());
+    let records = crate::records(vm).unwrap_or_default();
+    let its = records.iter().filter(|(_, record)| is_its(record));
+    its.flat_map(|(_, record)| record::trusted(record)).collect()
 }
 
-/// Prepares a workspace: `dir` is the place for its record, `files` the guest.
+/// Prepares a workspace: `dir` is the folder for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.all_trusted())?;
     let folder = Folder::open(dir, files.budget().left()?)?;
-    let before = folder.record()?;
-    if before.is_none() {
-        // What lies there without a record is what a killed prepare had begun to make or to remove.
-        folder.forget()?;
+    let prepared = prepare_in(&folder, files, source, wish);
+    if prepared.is_err() && matches!(folder.record(), Ok(None)) {
+        // Nothing came of it. What stays all the same, `gc` removes.
+        let _ = folder.discard();
     }
+    prepared
+}
+
+fn prepare_in(
+    folder: &Folder,
+    files: &Files<'_>,
+    source: Source,
+    wish: &Wish,
+) -> Result<Workspace> {
+    let dir = folder.path();
     let host_path = source.root().to_path_buf();
+    let before = folder.record()?;
+    let mut gone = Vec::new();
+    match &before {
+        None => {
+            // What lies there without a record is what a killed prepare had begun to make or to remove.
+            folder.forget()?;
+            gone = forget_what_is_gone(folder, files)?;
+            folder.check_place(&wish.guest_path)?;
+        }
+        Some(before) if !wish.is_named && before.host_path != host_path.display().to_string() => {
+            return Err(Error::conflict(format!(
+                "'{}' went to '{}' in the guest meanwhile",
+                before.host_path, wish.guest_path
+            ))
+            .hint("try again"));
+        }
+        Some(_) => {}
+    }
     let is_repository = matches!(source, Source::Repository(_));
     let format = format_of(&source).to_owned();
     let keeps_mode = keeps_mode(&source);
@@ -138,7 +158,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
-            refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
+            refuse_to_overwrite(folder, files, before, &given, &look, keeps_mode)?;
         }
         // What was there is gone, or is another repository's, whose objects are not to go along.
         is_replaced =
@@ -189,12 +209,13 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
             }
         }
     }
+    load.notes.extend(gone);
     let start_path = start(wish, &host_path, &mut load);
     let mut record = Workspace {
         guest_path: wish.guest_path.clone(),
-        user: files.user().filter(|user| !user.is_empty()).map(ToOwned::to_owned),
         start_path,
         host_path: host_path.display().to_string(),
+        user: wish.user.clone(),
         is_repository,
         mode: wish.mode,
         object_format: format,
@@ -209,8 +230,8 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         next: None,
         files: load.files,
         untracked_left: load.untracked_left,
+        first_unix_ms: before.as_ref().map_or_else(clock_ms, |before| before.first_unix_ms),
         prepared_unix_ms: clock_ms(),
-        at_stop: None,
         trusted_git_dirs: crate::host::Trusted::open(&wish.trusted)?.paths()?,
         tools_allowed: false,
         tools_refused: None,
@@ -219,8 +240,22 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     let (old, look) = seen.filter(|_| same.is_some()).unwrap_or_default();
     // There is no work in what is replaced, or it may go; it is moved aside all the same.
     let wish = Wish { force: wish.force || is_replaced, ..wish.clone() };
-    send(&folder, files, &wish, same, (old, look), load, &mut record)?;
+    send(folder, files, &wish, same, (old, look), load, &mut record)?;
     Ok(record)
+}
+
+/// Forgets the VM's other workspaces that somebody removed in the guest, and says which: another one begins, and
+/// they would be in its way for ever. One that a program is at work on stays.
+fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for (path, other) in folder.others()? {
+        let is_gone = files.stat(&other.guest_path, &[]).is_err_and(|error| is_absent(&error));
+        if let (true, Ok(other_folder)) = (is_gone, Folder::open(&path, Duration::ZERO)) {
+            other_folder.discard()?;
+            notes.push(format!("'{}' is gone from the guest, and forgotten", other.guest_path));
+        }
+    }
+    Ok(notes)
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has

@@ -401,7 +401,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 /// refused.
 fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
     if let Some(known) = repository.setting(&format!("remote.{name}.url")) {
-        if known == url {
+        // The address of the only workspace serves while it is that.
+        if known == url || url.strip_prefix(known).is_some_and(|rest| rest.starts_with(':')) {
             return Ok(false);
         }
         return Err(Error::conflict(format!(

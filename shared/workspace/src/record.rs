@@ -10,11 +10,13 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a store is made of, in the folder of a workspace.
-const STORES: [&str; 3] = ["repo.git", "local", "modules"];
+const STORES: [&str; 4] = ["repo.git", "local", "modules", "applied"];
+/// How many workspaces a VM may have.
+pub(crate) const MOST: usize = 64;
 /// How long another program may work on the same workspace.
 pub(crate) const BUSY: Duration = Duration::from_mins(10);
 
@@ -27,14 +29,19 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens the folder, made if missing, and waits until nobody else works on it, for `limit` at most.
     pub(crate) fn open(path: &Path, limit: Duration) -> Result<Self> {
-        // Alone: the folder of a VM that was deleted meanwhile does not come back.
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error).context(format!("cannot make '{}'", path.display()));
+        let end = Instant::now() + limit.min(BUSY);
+        let lock = loop {
+            // One by one: the folder of a VM that was deleted meanwhile does not come back.
+            path.parent().map_or(Ok(()), make)?;
+            make(path)?;
+            let left = end.saturating_duration_since(Instant::now());
+            match Lock::exclusive_dir(path, left, "the workspace") {
+                Ok(lock) if lock.is_of(path) => break lock,
+                // Whoever had it removed it, since nothing came of it.
+                Err(error) if path.exists() || left.is_zero() => return Err(error),
+                _ => {}
             }
-            _ => {}
-        }
-        let lock = Lock::exclusive_dir(path, limit.min(BUSY), "the workspace")?;
+        };
         let folder = Self { path: path.to_owned(), _lock: lock };
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             // Nobody else is here, so this is what a killed program left.
@@ -76,8 +83,50 @@ impl Folder {
 
     /// Replaces the record.
     pub(crate) fn write(&self, record: &Workspace) -> Result<()> {
-        let path = self.path.join(document());
+        let path = self.path.join(place::WORKSPACE_DOCUMENT);
         if path.exists() { rewrite_document(&path, record) } else { write_document(&path, record) }
+    }
+
+    /// Writes the first record: from now on the place in the guest is taken. Fails if another workspace took
+    /// one that it would be in, or that would be in it.
+    pub(crate) fn claim(&self, record: &Workspace) -> Result<()> {
+        let all = self.path.parent().expect("because it lies in a VM's folder");
+        let _turn = Lock::exclusive_dir(all, BUSY, "the list of workspaces")?;
+        self.check_place(&record.guest_path)?;
+        self.write(record)
+    }
+
+    /// Fails if another workspace of the VM is inside this place, or around it, or if there are too many.
+    pub(crate) fn check_place(&self, guest_path: &str) -> Result<()> {
+        let others = self.others()?;
+        if let Some((_, other)) =
+            others.iter().find(|(_, other)| meet(&other.guest_path, guest_path))
+        {
+            return Err(Error::conflict(format!(
+                "'{guest_path}' and the workspace in '{}' would lie one in the other",
+                other.guest_path
+            ))
+            .hint("'--guest-path DIR' names another place"));
+        }
+        if others.len() >= MOST {
+            return Err(Error::conflict(format!("the VM has {} workspaces already", others.len()))
+                .hint("what is removed in the guest is forgotten by the next 'banger workspace prepare'"));
+        }
+        Ok(())
+    }
+
+    /// Reads the records of the VM's other workspaces.
+    pub(crate) fn others(&self) -> Result<Vec<(PathBuf, Workspace)>> {
+        let vm = self.path.ancestors().nth(2).expect("because it lies in a VM's folder");
+        let mut others = banger_state::workspaces(vm)?;
+        others.retain(|path| *path != self.path);
+        records_in(others)
+    }
+
+    /// Removes the folder, with all that is known of the workspace.
+    pub(crate) fn discard(self) -> Result<()> {
+        self.forget()?;
+        remove(&self.path)
     }
 
     /// Removes the trees that no record names.
@@ -112,7 +161,7 @@ impl Folder {
 
     /// Removes all that is known of the workspace.
     pub(crate) fn forget(&self) -> Result<()> {
-        let record = self.path.join(document());
+        let record = self.path.join(place::WORKSPACE_DOCUMENT);
         let said = || format!("cannot remove '{}'", record.display());
         match fs::remove_file(&record) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -137,15 +186,48 @@ impl Folder {
     }
 }
 
-fn document() -> &'static str {
-    let name = place::VM_WORKSPACE_DOCUMENT;
-    name.rsplit_once('/').map_or(name, |(_, name)| name)
+/// Makes a directory if it is missing.
+fn make(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).context(format!("cannot make '{}'", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says whether one of two places in a guest is the other, or lies in it.
+pub(crate) fn meet(one: &str, other: &str) -> bool {
+    let is_in = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    is_in(one, other) || is_in(other, one)
+}
+
+/// Reads the records of workspaces; the one that was made first is the first.
+pub(crate) fn records_in(folders: Vec<PathBuf>) -> Result<Vec<(PathBuf, Workspace)>> {
+    let mut records = Vec::new();
+    for folder in folders {
+        // One that is gone meanwhile is none.
+        records.extend(read(&folder)?.map(|record| (folder, record)));
+    }
+    records.sort_by(|(_, a), (_, b)| {
+        (a.first_unix_ms, &a.guest_path).cmp(&(b.first_unix_ms, &b.guest_path))
+    });
+    Ok(records)
 }
 
 /// Reads the record in a workspace's folder without waiting for anybody.
 pub fn read(folder: &Path) -> Result<Option<Workspace>> {
-    let path = folder.join(document());
-    if path.exists() { read_document(&path).map(Some) } else { Ok(None) }
+    let path = folder.join(place::WORKSPACE_DOCUMENT);
+    if !path.exists() {
+        return Ok(None);
+    }
+    match read_document(&path) {
+        // Removed at this moment.
+        Err(_) if !path.exists() => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// Returns the directories of git's that a workspace's repository may lead to, as far as they are there.

@@ -57,7 +57,11 @@ pub(crate) fn send(
     }
     begun.next_tree_file = Some(next_name.clone());
     begun.next = Some(record.given.clone());
-    folder.write(&begun)?;
+    if before.is_some() {
+        folder.write(&begun)?;
+    } else {
+        folder.claim(&begun)?;
+    }
     let gone: Vec<&[u8]> = plan.gone.iter().map(Vec::as_slice).collect();
     if !gone.is_empty() {
         files.remove(root, &gone)?;

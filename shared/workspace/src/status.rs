@@ -1,6 +1,7 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
+    folders::{folder, records},
     git::{MORE_TIME, split_zero},
     given::{Sort, Tree},
     guest::{self, Changes, How, Look, differences},
@@ -8,17 +9,16 @@ use crate::{
     load::read_item,
     path::{parents, shown},
     plan,
-    record::{self, BUSY, Folder},
+    record::{self, Folder},
     source::Source,
     store::Store,
     temporary::Temporary,
 };
 use banger_channel::files::{Budget, Files};
 use banger_doc::{
-    AtStop, Change, Context, Desire, Error, Position, Reason, Result, Status, Work, WorkKind,
-    Workspace, WorkspaceStatus,
+    Change, Context, Error, Position, Result, Status, Work, WorkKind, Workspace, WorkspaceStatus,
 };
-use banger_state::{VmFolder, clock_ms, place};
+use banger_state::{VmFolder, place};
 use nix::sys::statvfs::statvfs;
 use std::{
     collections::BTreeMap,
@@ -44,14 +44,9 @@ pub fn or_more_time(error: Error, budget: &Budget) -> Error {
     if budget.left().is_err() { error.or_hint(MORE_TIME) } else { error }
 }
 
-/// Returns the files service of a running VM.
+/// Returns the files of a VM: its agent's while it runs, else those on its disks, which are read then.
 pub fn files_of(vm: &VmFolder, budget: Budget) -> Files<'_> {
-    let end = budget.clone();
-    Files::new(budget, move || {
-        let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
-        banger_channel::connect(&path, banger_channel::port::FILES, CONNECT.min(end.left()?))
-            .with_context(|| format!("cannot reach the guest of VM '{}'", vm.name()))
-    })
+    banger_offline::files(vm, budget)
 }
 
 /// Asks a running VM where a user's work lies; the guest's own user's if none is named.
@@ -72,6 +67,8 @@ pub enum Stake {
     Work(Vec<Work>),
     /// It has a workspace, and it is not known what is in it; why.
     Unknown(String),
+    /// It has several workspaces, and something is at stake in these, by their places in the guest.
+    Several(Vec<(String, Stake)>),
 }
 
 impl Stake {
@@ -90,6 +87,20 @@ impl Stake {
                 format!(
                     "it is not known whether VM '{vm}' holds work that was not exported: {why}"
                 ),
+                format!("'banger workspace status {vm}' looks at it again"),
+            ),
+            Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
+                format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
+                format!(
+                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
+                     patch can hold, 'banger vm cp' the rest"
+                ),
+            ),
+            Self::Several(all) => (
+                format!(
+                    "it is not known whether VM '{vm}' holds work that was not exported: {}",
+                    in_each(all)
+                ),
                 format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
             ),
         };
@@ -97,58 +108,48 @@ impl Stake {
     }
 }
 
-/// Says what would be lost if this VM were deleted now.
-pub fn stake(vm: &VmFolder, time: Duration) -> Result<Stake> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    let Some(record) = record::read(&dir)? else { return Ok(Stake::Nothing) };
-    match vm.status()? {
-        Status::Running => match guest_work(&dir, &files_of(vm, budget(vm, time)?)) {
-            Ok(work) if work.is_empty() => Ok(Stake::Nothing),
-            Ok(work) => Ok(Stake::Work(work)),
-            Err(error) => Ok(Stake::Unknown(error.chain())),
-        },
-        Status::Created => Ok(Stake::Nothing),
-        _ => Ok(match at_stop(vm, &record)? {
-            Some(found) if found.unexported.is_empty() => Stake::Nothing,
-            Some(found) => Stake::Work(found.unexported),
-            None => Stake::Unknown("it did not end by a 'banger vm stop' that could ask".into()),
-        }),
-    }
-}
-
-/// Returns what was found at the last stop, if nothing can have happened since.
-pub fn at_stop(vm: &VmFolder, record: &Workspace) -> Result<Option<AtStop>> {
-    let Some(found) = &record.at_stop else { return Ok(None) };
-    // Asked to stop, and stopped: a later start would have asked for something else.
-    let wanted = vm.wanted()?.is_some_and(|wanted| wanted.desire == Desire::Stopped);
-    let ended = vm.last_exit()?.filter(|exit| {
-        exit.reason == Reason::Stopped
-            && exit.disks_clean
-            && exit.ended_unix_s + 1 >= found.unix_ms / 1000
+/// Says what is at stake in each of several workspaces.
+fn in_each(all: &[(String, Stake)]) -> String {
+    let words = all.iter().map(|(path, one)| match one {
+        Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
+        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
     });
-    let is_down = matches!(vm.status()?, Status::Stopped);
-    Ok((wanted && ended.is_some() && is_down).then(|| found.clone()))
+    words.collect::<Vec<_>>().join("; ")
 }
 
-/// Writes down what a VM holds that was not exported, right before it is stopped. Nothing is
-/// written down, and an older record is gone, if that cannot be told within `time`.
-pub fn record_stop(vm: &VmFolder, time: Duration) -> Result<Option<AtStop>> {
-    let dir = vm.join(place::VM_WORKSPACE);
-    if record::read(&dir)?.is_none() {
-        return Ok(None);
+/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
+    let mut records = records(vm)?;
+    if guest_path.is_some() {
+        let asked = folder(vm, guest_path)?;
+        records.retain(|(dir, _)| *dir == asked);
     }
     let budget = budget(vm, time)?;
-    let write = |at_stop: Option<AtStop>| -> Result<()> {
-        let folder = Folder::open(&dir, budget.left()?)?;
-        let Some(mut record) = folder.record()? else { return Ok(()) };
-        record.at_stop = at_stop;
-        folder.write(&record)
-    };
-    write(None)?;
-    let unexported = guest_work(&dir, &files_of(vm, budget.clone()))?;
-    let found = AtStop { unexported, unix_ms: clock_ms() };
-    write(Some(found.clone()))?;
-    Ok(Some(found))
+    let is_one = records.len() == 1;
+    let mut found = Vec::new();
+    for (dir, record) in records {
+        let stake = stake_of(vm, &dir, &budget)?;
+        if is_one {
+            return Ok(stake);
+        }
+        if stake != Stake::Nothing {
+            found.push((record.guest_path, stake));
+        }
+    }
+    Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
+}
+
+/// Says what would be lost of one workspace.
+fn stake_of(vm: &VmFolder, dir: &Path, budget: &Budget) -> Result<Stake> {
+    if vm.status()? == Status::Created {
+        return Ok(Stake::Nothing);
+    }
+    Ok(match guest_work(dir, &files_of(vm, budget.clone())) {
+        Ok(work) if work.is_empty() => Stake::Nothing,
+        Ok(work) => Stake::Work(work),
+        Err(error) => Stake::Unknown(error.chain()),
+    })
 }
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
@@ -164,25 +165,24 @@ pub fn guest_work(dir: &Path, files: &Files<'_>) -> Result<Vec<Work>> {
     unexported(files, &record, &store, &given, &look, store.keeps_mode())
 }
 
-/// Compares host and guest. Without `files` the guest is not asked, and `at_stop` stands for it; `configured`
-/// are directories of git's that every repository may lead to.
+/// Compares host and guest, which runs, or whose disks are read; what disks cannot tell is not known.
+/// `configured` are directories of git's that every repository may lead to.
 pub fn status(
     dir: &Path,
-    files: Option<&Files<'_>>,
-    at_stop: Option<AtStop>,
+    files: &Files<'_>,
+    is_live: bool,
     configured: &[PathBuf],
 ) -> Result<WorkspaceStatus> {
     if record::read(dir)?.is_none() {
         return Err(no_workspace());
     }
-    let left = files.map(|files| files.budget().left()).transpose()?;
-    let folder = Folder::open(dir, left.unwrap_or(BUSY))?;
+    let folder = Folder::open(dir, files.budget().left()?)?;
     let record = folder.record()?.ok_or_else(no_workspace)?;
     let (given, next) = folder.trees(&record)?;
     let mut status = WorkspaceStatus {
         guest_path: record.guest_path.clone(),
         host_path: record.host_path.clone(),
-        is_live: files.is_some(),
+        is_live,
         is_known: true,
         unexported: Vec::new(),
         guest_changes: Vec::new(),
@@ -191,24 +191,28 @@ pub fn status(
         host_changes: Vec::new(),
         notes: Vec::new(),
     };
-    let mut store = Store::open(dir, &record.object_format)?;
-    let end = files.map(|files| files.budget().end());
-    if let (Some(files), Some(end)) = (files, end) {
-        store = store.until(end);
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        status.unexported = unexported(files, &record, &store, &given, &look, store.keeps_mode())?;
-        status.guest_changes = changes(&look.changes);
-        status.guest_commit = head_commit(&look.position);
-        status.notes.extend(look.notes);
-        if !look.is_there {
-            status.notes.push(format!("'{}' is gone from the guest", record.guest_path));
+    let end = Some(files.budget().end());
+    let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
+    let looked = look(files, &record, &store, &given, next.as_ref()).and_then(|look| {
+        let keeps = store.keeps_mode();
+        Ok((unexported(files, &record, &store, &given, &look, keeps)?, look))
+    });
+    match looked {
+        Ok((unexported, look)) => {
+            status.unexported = unexported;
+            status.guest_changes = changes(&look.changes);
+            status.guest_commit = head_commit(&look.position);
+            status.notes.extend(look.notes);
+            if !look.is_there {
+                status.notes.push(format!("'{}' is gone from the guest", record.guest_path));
+            }
         }
-    } else if let Some(found) = at_stop {
-        status.unexported = found.unexported;
-        status.notes.push("the guest does not run; this was found when it was stopped".into());
-    } else {
-        status.is_known = false;
-        status.notes.push("the guest does not run, and nothing was written down at its end".into());
+        Err(error) if is_live || files.budget().left().is_err() => return Err(error),
+        // What the host has is known all the same.
+        Err(error) => {
+            status.is_known = false;
+            status.notes.push(error.chain());
+        }
     }
     match host_changes(&record, &given, configured, end) {
         Ok((commit, host)) => {
@@ -224,7 +228,7 @@ pub fn status(
     Ok(status)
 }
 
-/// Says which local edits of the host's went in: a patch to the commit has them too.
+/// Says which local edits of the host's went in: only a patch to the commit has them.
 fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(base) = &record.base_commit else { return Ok(None) };
     let git = store.git_for_guest(None);
@@ -232,10 +236,14 @@ fn went_in(store: &Store, record: &Workspace) -> Result<Option<String>> {
     let Some(first) = edits.keys().next() else { return Ok(None) };
     let first = shown(first).escape_debug().to_string();
     let what = match edits.len() {
-        1 => format!("'{first}' went in with a local edit"),
-        count => format!("{count} files, as '{first}', went in with local edits"),
+        1 => format!("'{first}' went in with a local edit of the host's, which is"),
+        count => {
+            format!(
+                "{count} files, as '{first}', went in with local edits of the host's, which are"
+            )
+        }
     };
-    Ok(Some(format!("{what} of the host's, which the patch holds too")))
+    Ok(Some(format!("{what} in no patch but one with '--base-commit prepared'")))
 }
 
 /// Returns what the host changed since it was prepared; files are read until `end`.

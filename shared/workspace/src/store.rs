@@ -155,11 +155,22 @@ impl Store {
         most: u64,
         all: u64,
     ) -> Result<BTreeMap<String, Vec<u8>>> {
+        self.blobs_with(None, oids, most, all)
+    }
+
+    /// Reads blobs that lie in the store or in a scratch, within the same bounds.
+    pub(crate) fn blobs_with(
+        &self,
+        scratch: Option<&Scratch>,
+        oids: &BTreeSet<&String>,
+        most: u64,
+        all: u64,
+    ) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut found = BTreeMap::new();
         if oids.is_empty() {
             return Ok(found);
         }
-        let git = self.git_for_guest(None);
+        let git = self.git_for_guest(scratch);
         let answer =
             git.run(["cat-file", "--batch-check"], lines(oids.iter().copied()).as_bytes())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -10,6 +10,10 @@ pub struct Wish {
     pub path: PathBuf,
     /// Where it goes in the guest.
     pub guest_path: String,
+    /// Whether somebody named that place: another repository that is there is moved aside.
+    pub is_named: bool,
+    /// Whose it is in the guest; the guest's own user's otherwise.
+    pub user: Option<String>,
     /// How much of the repository goes.
     pub mode: WorkspaceMode,
     /// A branch that is to be made in the guest alone.

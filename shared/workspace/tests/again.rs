@@ -2,9 +2,10 @@
 
 mod world;
 
-use banger_doc::Kind;
+use banger_channel::files::{Budget, Files};
+use banger_doc::{Error, Kind};
 use banger_workspace::{Export, Want, status};
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 use world::{World, differing, fingerprint};
 
 const BASIC: &str = "git init -q; mkdir d; echo a >a; echo b >d/b; echo c >c; echo '*.o' >.gitignore; \
@@ -316,7 +317,7 @@ fn a_repository_cannot_run_anything_on_the_host() {
     world.prepare(&wish).unwrap();
     fs::write(world.guest().join("a"), "changed\n").unwrap();
     world.export();
-    status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    status(&world.vm(), &world.files(), true, &[]).unwrap();
     let ran: Vec<_> = fs::read_dir(world.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -359,7 +360,7 @@ fn both_sides_are_compared() {
     world.prepare(&world.wish()).unwrap();
     world.shell(&world.guest(), "echo w >>a; rm c; echo n >'n w'");
     world.shell(&world.host(), "echo h >>d/b; git commit -qam h; echo u >u");
-    let found = status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    let found = status(&world.vm(), &world.files(), true, &[]).unwrap();
     let list = |changes: &[banger_doc::Change]| {
         changes.iter().map(|c| format!("{} {}", c.how, c.path)).collect::<Vec<_>>().join(", ")
     };
@@ -367,6 +368,10 @@ fn both_sides_are_compared() {
     assert_eq!(list(&found.host_changes), "modified d/b, added u");
     assert_ne!(found.host_commit, found.guest_commit);
     assert!(found.is_live && found.is_known);
-    let found = status(&world.vm(), None, None, &[]).unwrap();
-    assert!(!found.is_known && !found.is_live);
+    // Of one that does not run, and cannot be read, the host's part is known.
+    let broken = Files::new(Budget::new(Duration::from_mins(1)), || Err(Error::failed("broken")));
+    assert!(status(&world.vm(), &broken, true, &[]).is_err());
+    let found = status(&world.vm(), &broken, false, &[]).unwrap();
+    assert!(!found.is_known && !found.is_live && found.notes.contains(&"broken".to_owned()));
+    assert_eq!(list(&found.host_changes), "modified d/b, added u");
 }

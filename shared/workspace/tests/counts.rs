@@ -25,7 +25,7 @@ fn a_look_at_the_guest_does_not_wait_for_the_host() {
     assert_eq!(work.unwrap().len(), 1);
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     let files = files_within(Duration::from_secs(10));
-    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap();
+    let found = banger_workspace::status(&world.vm(), &files, true, &[]).unwrap();
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
     assert_eq!(found.unexported.len(), 1);
     assert!(found.notes.iter().any(|note| note.contains("no time to read")), "{:?}", found.notes);
@@ -129,7 +129,7 @@ fn many_linked_work_trees_are_asked_of_at_once() {
         streams.fetch_add(1, Ordering::Relaxed);
         world::connect()
     });
-    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap().unexported;
+    let found = banger_workspace::status(&world.vm(), &files, true, &[]).unwrap().unexported;
     assert_eq!(found.len(), 1, "{found:?}");
     let found: Vec<String> = found.into_iter().map(|work| work.words).collect();
     assert!(found[0].contains("the work tree '") && found[0].contains("elsewhere"), "{found:?}");
@@ -167,9 +167,12 @@ fn a_path_that_a_sparse_checkout_leaves_out_can_be_deleted() {
         &format!("{ONE}; git sparse-checkout set --no-cone /a"),
         "git rm -q --cached --sparse app/package.json; git commit -qm less",
     );
-    let patch = String::from_utf8(world.export()).unwrap();
+    assert!(world.export().is_empty(), "it lies on no host");
+    counts(&world, "a change to 'app/package.json'");
+    let patch = String::from_utf8(world.export_of(Some("prepared"))).unwrap();
     assert!(patch.contains("deleted file") && patch.contains("app/package.json"), "{patch}");
     assert!(!patch.contains("i.js"), "{patch}");
+    assert_eq!(world.unexported(), [""; 0]);
 }
 
 #[test]
@@ -350,11 +353,20 @@ fn printing_a_patch_is_not_exporting_it() {
 fn an_export_says_what_its_patch_changes() {
     let world = World::new(&format!("{ONE}; echo dirty >>a"));
     world.prepare(&world.wish()).unwrap();
-    let want = banger_workspace::Want::default();
-    let export = banger_workspace::Export::make(&world.vm(), &world.files(), &want).unwrap();
-    assert_eq!(export.changes.len(), 1, "{:?}", export.changes);
-    drop(export);
-    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    world.shell(&world.guest(), "echo n >n");
+    let changes = |base: Option<&str>| {
+        let base_commit = base.map(ToOwned::to_owned);
+        let want = banger_workspace::Want { base_commit, ..Default::default() };
+        let export = banger_workspace::Export::make(&world.vm(), &world.files(), &want).unwrap();
+        assert_eq!(export.base_commit.is_some(), base.is_some());
+        let changes = export.changes.iter().map(|change| format!("{} {}", change.how, change.path));
+        changes.collect::<Vec<_>>()
+    };
+    assert_eq!(changes(None), ["added n"]);
+    for base in ["prepared", "HEAD", "main"] {
+        assert_eq!(changes(Some(base)), ["modified a", "added n"], "{base}");
+    }
+    let status = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
     assert!(status.notes.iter().any(|note| note.contains("'a' went in")), "{:?}", status.notes);
 }
 

@@ -47,6 +47,8 @@ fn prepare_as_told() {
     let wish = Wish {
         path: told("WATCHED_PATH").unwrap(),
         guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
+        is_named: true,
+        user: None,
         mode: if told("WATCHED_FULL").is_some() {
             WorkspaceMode::FullCopy
         } else {
@@ -702,7 +704,7 @@ fn layouts_that_lead_out_go_in_for_those_who_say_so() {
         // What was said once holds for this workspace.
         assert_eq!(world.unexported(), [""; 0]);
         world.shell(&world.guest(), "echo more >>a");
-        let from = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+        let from = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
         assert_eq!(from.unexported.len(), 1, "{from:?}");
     }
 }

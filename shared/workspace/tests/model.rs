@@ -52,16 +52,18 @@ impl Bed for Near {
     }
 
     fn unexported(&self) -> Result<Vec<String>, String> {
-        let found = banger_workspace::status(&self.0.vm(), Some(&self.0.files()), None, &[]);
+        let found = banger_workspace::status(&self.0.vm(), &self.0.files(), true, &[]);
         let words = |work: banger_doc::Work| work.words;
         found
             .map(|found| found.unexported.into_iter().map(words).collect())
             .map_err(|error| error.chain())
     }
 
-    fn export(&self) -> Result<Vec<u8>, String> {
+    fn export(&self, of_commit: bool) -> Result<Vec<u8>, String> {
+        let base_commit = of_commit.then(|| "prepared".to_owned());
+        let want = Want { base_commit, ..Want::default() };
         let read = || {
-            let mut export = Export::make(&self.0.vm(), &self.0.files(), &Want::default())?;
+            let mut export = Export::make(&self.0.vm(), &self.0.files(), &want)?;
             let mut patch = Vec::new();
             export.patch.read_to_end(&mut patch).context("cannot read the patch")?;
             export.done().map(|()| patch)

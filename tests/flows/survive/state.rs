@@ -52,6 +52,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-vm-ssh", &["web"]),
     ("banger-ssh-proxy", &["web"]),
     ("banger-workspace-prepare", &["web", "."]),
+    ("banger-workspace-apply", &["web"]),
     ("banger-workspace-export", &["web", "--output", "x"]),
     ("banger-workspace-status", &["web"]),
 ];

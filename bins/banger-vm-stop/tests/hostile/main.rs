@@ -209,7 +209,8 @@ fn name_of(foul: Foul) -> String {
 
 fn tried(sandbox: &Sandbox, foul: Foul, running: Running) {
     let name = &name_of(foul);
-    let workspace = sandbox.vm(name).join("workspace");
+    let workspaces = fs::read_dir(sandbox.vm(name).join("workspaces")).unwrap();
+    let workspace = workspaces.map(|entry| entry.unwrap().path()).next().unwrap();
     // It is memory, not time, that a flood comes to an end at.
     let is_flood = matches!(foul, Foul::FloodsLong | Foul::FloodsShort | Foul::Fat);
     let time = if is_flood { "30" } else { "2" };

@@ -1,5 +1,6 @@
 //! The guest's end of the files service: what a host asks for, done with a [`Tree`].
 
+use super::What;
 use super::holes;
 use super::link::append_link;
 use super::owner::{Acting, Owner};
@@ -44,6 +45,14 @@ pub fn serve(stream: impl Read + Write) -> Result<()> {
 
 /// Answers one stream until the host hangs up; `users` finds those that requests name.
 pub fn serve_for(stream: impl Read + Write, users: Users<'_>) -> Result<()> {
+    each_request(stream, |head, reader| answer(head, reader, users))
+}
+
+/// Hands the first line of each request to `answer`, with what follows it, until the host hangs up.
+pub(super) fn each_request<S: Read + Write>(
+    stream: S,
+    mut answer: impl FnMut(&[u8], &mut BufReader<S>) -> Result<()>,
+) -> Result<()> {
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     loop {
         let mut head = Vec::new();
@@ -54,44 +63,68 @@ pub fn serve_for(stream: impl Read + Write, users: Users<'_>) -> Result<()> {
         if head.is_empty() {
             return Ok(());
         }
-        if let Err(error) = answer(&head, &mut reader, users) {
-            let kind = match error.kind() {
-                Kind::NotFound => "not-found",
-                Kind::Conflict => "conflict",
-                Kind::Usage => "usage",
-                _ => "failed",
-            };
-            let words = error.chain().replace('\0', "?");
-            let stream = reader.get_mut();
-            let said = write!(stream, "error {kind} {words}\0").and_then(|()| stream.flush());
-            said.context("cannot write an answer")?;
-            // What the host is still sending has to go somewhere, or it never reads the answer.
-            let _ = std::io::copy(&mut reader, &mut std::io::sink());
-            return Ok(());
+        if let Err(error) = answer(&head, &mut reader) {
+            return refuse(reader.get_mut(), &error);
         }
     }
 }
 
-fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<'_>) -> Result<()> {
+/// Says on a stream why there is no answer.
+pub fn refuse(mut stream: impl Read + Write, error: &Error) -> Result<()> {
+    let kind = match error.kind() {
+        Kind::NotFound => "not-found",
+        Kind::Conflict => "conflict",
+        Kind::Usage => "usage",
+        _ => "failed",
+    };
+    let words = error.chain().replace('\0', "?");
+    let said = write!(stream, "error {kind} {words}\0").and_then(|()| stream.flush());
+    said.context("cannot write an answer")?;
+    // What the host is still sending has to go somewhere, or it never reads the answer.
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    Ok(())
+}
+
+/// Reads what a request says, and the list of paths that follows it.
+pub(super) fn request(head: &[u8], reader: impl Read) -> Result<(Request<'_>, Vec<u8>)> {
     let request: Request<'_> = serde_json::from_slice(head)
         .map_err(|error| Error::usage("not a request").because(error))?;
-    if !request.root.starts_with('/') || request.list_bytes > MAX_LIST {
-        return Err(Error::usage("not a root, or too many paths"));
+    if request.list_bytes > MAX_LIST {
+        return Err(Error::usage("too many paths"));
     }
-    let root = Path::new(request.root.as_ref());
     let mut list = Vec::new();
-    (&mut *reader).take(request.list_bytes).read_to_end(&mut list).context("cannot read paths")?;
+    reader.take(request.list_bytes).read_to_end(&mut list).context("cannot read paths")?;
+    Ok((request, list))
+}
+
+/// Splits a list of paths, each of which has to lie below the root.
+pub(super) fn paths_of(list: &[u8]) -> Result<Vec<&[u8]>> {
     let paths: Vec<&[u8]> = match list.split_last() {
         None => Vec::new(),
         Some((0, rest)) => rest.split(|byte| *byte == 0).collect(),
         Some(_) => return Err(Error::usage("the list of paths has no end")),
     };
-    if let Some(bad) = paths.iter().find(|path| !is_inside(path)) {
-        return Err(Error::usage(format!(
+    match paths.iter().find(|path| !is_inside(path)) {
+        None => Ok(paths),
+        Some(bad) => Err(Error::usage(format!(
             "'{}' leaves the root, or has more than {MAX_DEPTH} names",
             bad.escape_ascii()
-        )));
+        ))),
     }
+}
+
+/// Says that an answer is complete.
+pub(super) fn end(stream: &mut impl Write) -> Result<()> {
+    stream.write_all(b"end\0").and_then(|()| stream.flush()).context("cannot write an answer")
+}
+
+fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<'_>) -> Result<()> {
+    let (request, list) = request(head, &mut *reader)?;
+    if !request.root.starts_with('/') {
+        return Err(Error::usage("not a root"));
+    }
+    let root = Path::new(request.root.as_ref());
+    let paths = paths_of(&list)?;
     let turn = match request.op {
         Op::PutFresh | Op::PutAside | Op::PutWithin | Op::Remove => Some(Turn::take(root)?),
         Op::Scan => Turn::wait(root).map(|()| None)?,
@@ -129,8 +162,7 @@ fn answer<S: Read + Write>(head: &[u8], reader: &mut BufReader<S>, users: Users<
         }
     }
     drop(turn);
-    let stream = reader.get_mut();
-    stream.write_all(b"end\0").and_then(|()| stream.flush()).context("cannot write an answer")
+    end(reader.get_mut())
 }
 
 /// Who does what a request has written.
@@ -570,7 +602,7 @@ fn scan_dir(
 }
 
 /// Says of a place that it could not be looked into.
-fn write_closed(output: &mut impl Write, path: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_closed(output: &mut impl Write, path: &[u8]) -> std::io::Result<()> {
     output.write_all(b"u 0 0 0 0 0 ")?;
     output.write_all(path)?;
     output.write_all(b"\0")
@@ -582,34 +614,62 @@ fn write_entry(
     path: &[u8],
     target: &[u8],
 ) -> std::io::Result<()> {
-    let sort = kind(stat);
-    let letter = match sort {
-        SFlag::S_IFREG => 'f',
-        SFlag::S_IFDIR => 'd',
-        SFlag::S_IFLNK => 'l',
-        _ => 'o',
+    let what = match kind(stat) {
+        SFlag::S_IFREG => What::File,
+        SFlag::S_IFDIR => What::Dir,
+        SFlag::S_IFLNK => What::Link,
+        _ => What::Other,
     };
     let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
-    write!(
-        output,
-        "{letter} {:o} {} {} {} {} ",
-        stat.st_mode & 0o7777,
-        stat.st_size,
-        ns(stat.st_mtime, stat.st_mtime_nsec),
-        ns(stat.st_ctime, stat.st_ctime_nsec),
-        stat.st_ino
-    )?;
-    output.write_all(path)?;
-    output.write_all(b"\0")?;
-    if sort == SFlag::S_IFLNK {
-        output.write_all(target)?;
+    let record = Record {
+        what,
+        mode: stat.st_mode & 0o7777,
+        size: stat.st_size as u64,
+        mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
+        ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
+        ino: stat.st_ino,
+    };
+    record.write(output, path, target)
+}
+
+/// The numbers of an entry.
+pub(super) struct Record {
+    pub(super) what: What,
+    pub(super) mode: u32,
+    pub(super) size: u64,
+    pub(super) mtime_ns: i64,
+    pub(super) ctime_ns: i64,
+    pub(super) ino: u64,
+}
+
+impl Record {
+    /// Writes an entry; a link's target follows it.
+    pub(super) fn write(
+        &self,
+        output: &mut impl Write,
+        path: &[u8],
+        target: &[u8],
+    ) -> std::io::Result<()> {
+        let letter = match self.what {
+            What::File => 'f',
+            What::Dir => 'd',
+            What::Link => 'l',
+            What::Other | What::Closed => 'o',
+        };
+        let Self { mode, size, mtime_ns, ctime_ns, ino, .. } = self;
+        write!(output, "{letter} {mode:o} {size} {mtime_ns} {ctime_ns} {ino} ")?;
+        output.write_all(path)?;
         output.write_all(b"\0")?;
+        if self.what == What::Link {
+            output.write_all(target)?;
+            output.write_all(b"\0")?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Frames what is written as pieces, each with its size before it.
-struct Pieces<'a, W: Write>(&'a mut W);
+pub(super) struct Pieces<'a, W: Write>(pub(super) &'a mut W);
 
 impl<W: Write> Write for Pieces<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

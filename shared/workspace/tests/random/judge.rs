@@ -53,7 +53,7 @@ pub(super) struct View {
     ignored: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A checkout of the prepared commit with the patch applied.
+/// A checkout with the patch applied: of the prepared commit, or as it lay when it went in.
 pub(super) struct Clean {
     files: BTreeMap<Vec<u8>, Body>,
     objects: BTreeSet<String>,
@@ -538,15 +538,55 @@ impl Clean {
         } else {
             let _ = git(&dir, &["read-tree", "--empty"]);
         }
+        apply(top, patch).map_err(|words| format!("to the commit, {words}"))?;
+        let view = View::of(&dir);
+        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
+        Ok(Self { files: view.files, objects })
+    }
+
+    /// Keeps the host's checkout as it lies.
+    pub(super) fn keep(top: &Path) {
+        let keep = ["60", "sh", "-c", "rm -rf lies && cp -a host lies"];
+        let kept = Command::new("timeout").args(keep).current_dir(top).status().unwrap();
+        assert!(kept.success());
+    }
+
+    /// Applies a patch to the checkout that was kept, as anybody would. What did not go in is not in the way.
+    pub(super) fn lying(top: &Path, untracked: bool, patch: &[u8]) -> Result<Self, String> {
+        let dir = top.join("clean");
+        let _ = fs::remove_dir_all(&dir);
+        let copy = ["60", "cp", "-a", "lies", "clean"];
+        assert!(Command::new("timeout").args(copy).current_dir(top).status().unwrap().success());
+        let _ = git(&dir, &["clean", "-ffdq", if untracked { "-X" } else { "-x" }]);
+        // Submodules are in an index alone. This one is of what lies there, with the patch; the checkout's own
+        // stays as it is until the files are patched.
+        let script = "i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
+            git ls-files -z -c -o --exclude-standard | grep -zv '/$' |
+            GIT_INDEX_FILE=$PWD/../index git update-index --add --remove -z --stdin
+            GIT_INDEX_FILE=$PWD/../index git apply --cached --allow-empty ../patch
+            git apply --allow-empty ../patch && mv ../index $i";
         fs::write(top.join("patch"), patch).unwrap();
-        let words = ["apply", "--index", "--binary", "--allow-empty", "../patch"];
-        let output = command(&dir, &words).stderr(Stdio::piped()).output().unwrap();
+        let _ = fs::remove_file(top.join("index"));
+        // Git as the others call it, through a shell.
+        let alias = format!("alias.x=!{script}");
+        let output = command(&dir, &["-c", &alias, "x"]).stderr(Stdio::piped()).output().unwrap();
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("the patch does not apply: {words}"));
+            return Err(format!("as it lies, the patch does not apply: {words}"));
         }
         let view = View::of(&dir);
         let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
         Ok(Self { files: view.files, objects })
     }
+}
+
+fn apply(top: &Path, patch: &[u8]) -> Result<(), String> {
+    fs::write(top.join("patch"), patch).unwrap();
+    let words = ["apply", "--index", "--allow-empty", "../patch"];
+    let output = command(&top.join("clean"), &words).stderr(Stdio::piped()).output().unwrap();
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("the patch does not apply: {words}"))
 }

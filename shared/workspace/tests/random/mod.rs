@@ -45,8 +45,8 @@ pub trait Bed {
     /// Returns the commit that was prepared, or why nothing was.
     fn prepare(&self, how: How) -> Result<Option<String>, String>;
     fn unexported(&self) -> Result<Vec<String>, String>;
-    /// Exports, which counts, and returns the patch.
-    fn export(&self) -> Result<Vec<u8>, String>;
+    /// Exports, which counts, and returns the patch: against what went in, or against what was prepared.
+    fn export(&self, of_commit: bool) -> Result<Vec<u8>, String>;
     /// Checks that the VM cannot be deleted with this work in it.
     fn keeps(&self, unexported: &[String]);
 }
@@ -185,6 +185,7 @@ impl<'a, B: Bed> Run<'a, B> {
         // What is refused is a matter of other tests; it loses nothing.
         let Ok(base) = self.bed.prepare(self.case.how) else { return Ok(()) };
         self.base = base;
+        Clean::keep(self.bed.top());
         self.given = self.view();
         self.is_as_on_the_host()?;
         let mut work = String::new();
@@ -241,18 +242,25 @@ impl<'a, B: Bed> Run<'a, B> {
         let found = self.bed.unexported()?;
         self.judge("before the export", &now, &found)?;
         self.bed.keeps(&found);
-        let patch = self.bed.export()?;
-        let clean = Clean::make(self.bed.top(), self.base.as_deref(), &patch)?;
-        self.summed.extend(now.history.iter().cloned());
-        self.brought = Some(clean);
-        let found = self.bed.unexported()?;
-        if self.bed.fingerprint() != before {
-            return Err("an export touches the guest".into());
-        }
-        self.judge(AFTER, &now, &found)?;
-        self.bed.keeps(&found);
-        if self.is_plain && !found.is_empty() {
-            return Err(format!("all of it was exported, and still: {found:?}"));
+        for of_commit in [false, true] {
+            let patch = self.bed.export(of_commit)?;
+            let top = self.bed.top();
+            let clean = if of_commit {
+                Clean::make(top, self.base.as_deref(), &patch)?
+            } else {
+                Clean::lying(top, self.case.how.untracked, &patch)?
+            };
+            self.summed.extend(now.history.iter().cloned());
+            self.brought = Some(clean);
+            let found = self.bed.unexported()?;
+            if self.bed.fingerprint() != before {
+                return Err("an export touches the guest".into());
+            }
+            self.judge(AFTER, &now, &found)?;
+            self.bed.keeps(&found);
+            if self.is_plain && !found.is_empty() {
+                return Err(format!("all of it was exported, and still: {found:?}"));
+            }
         }
         Ok(())
     }
@@ -273,6 +281,7 @@ impl<'a, B: Bed> Run<'a, B> {
             };
         };
         self.base = base;
+        Clean::keep(self.bed.top());
         if now.files != self.given.files {
             return Err("a prepare is done over work".into());
         }

@@ -84,6 +84,8 @@ impl World {
         Wish {
             path: self.host(),
             guest_path: self.guest().to_str().unwrap().to_owned(),
+            is_named: true,
+            user: None,
             mode: WorkspaceMode::Shallow,
             branch: None,
             from: None,
@@ -103,9 +105,15 @@ impl World {
         banger_workspace::prepare(&self.vm(), &self.files(), wish)
     }
 
-    /// Exports and returns the patch.
+    /// Exports against what went in, and returns the patch.
     pub fn export(&self) -> Vec<u8> {
-        let mut export = Export::make(&self.vm(), &self.files(), &Want::default()).unwrap();
+        self.export_of(None)
+    }
+
+    /// Exports against a commit, and returns the patch.
+    pub fn export_of(&self, base: Option<&str>) -> Vec<u8> {
+        let want = Want { base_commit: base.map(ToOwned::to_owned), ..Want::default() };
+        let mut export = Export::make(&self.vm(), &self.files(), &want).unwrap();
         let mut patch = Vec::new();
         export.patch.read_to_end(&mut patch).unwrap();
         export.done().unwrap();
@@ -134,7 +142,7 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
+        banger_workspace::status(&self.vm(), &self.files(), true, &[]).unwrap().unexported
     }
 }
 

@@ -49,7 +49,7 @@ fn in_guest(bench: &mut Bench, repository: &Path) -> Result {
     for round in 1..=ROUNDS {
         theirs.push(by_hand(bench, repository, &config)?);
         guest(bench, "rm -rf /root/theirs /root/repo; sync")?;
-        let _ = fs::remove_dir_all(bench.state().join("vms").join(NAME).join("workspace"));
+        let _ = fs::remove_dir_all(bench.state().join("vms").join(NAME).join("workspaces"));
         ours.push(prepare(bench, repository)?.0);
         run::say(&format!(
             "round {round}: clone and rsync {:.0} ms, prepare {:.0} ms",

@@ -1,6 +1,8 @@
-//! The VM's writable disks: who writes them, and how they were left.
+//! The writable disks of a VM: who uses them, how they were left.
+//!
+//! Whoever writes them holds `disks.lock` alone, whoever reads them shares it. What a sudden end left of
+//! them is repaired by e2fsck, in the jail, before anybody reads.
 
-use crate::log::CappedLog;
 use banger_doc::{Context, Error, Result};
 use banger_jail::{Limits, Tool};
 use banger_state::place;
@@ -12,7 +14,7 @@ use nix::{
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{
             fs::{FileExt, OpenOptionsExt},
             process::CommandExt,
@@ -24,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Where they lie in the folder of a VM.
+const DISKS: [&str; 2] = [place::VM_OVERLAY, place::VM_WORK];
 /// How long an earlier VMM may take to vanish after its supervisor was killed.
 const VANISH_LIMIT: Duration = Duration::from_secs(20);
 /// What e2fsck ends with when it corrected errors, which a journal's replay counts as (e2fsck(8)).
@@ -36,24 +40,65 @@ const CHECK_PART: u64 = 512;
 /// What it may have of libraries and the like besides.
 const CHECK_MAPPED: u64 = 256 << 20;
 
-/// Both disks, while nobody else writes them.
+/// What happens is told here.
+pub type Say<'a> = &'a mut dyn FnMut(&str);
+
+/// Both disks, as long as nobody else writes them.
 ///
 /// Every process that writes them inherits this lock, so it outlives a killed supervisor exactly
 /// until the last of them is gone. The file it is on is empty: a VMM has it as its standard input,
 /// the one descriptor that also Firecracker's jailer leaves it, and Firecracker types what it reads there
 /// into the guest's console.
 #[derive(Debug)]
-pub(crate) struct Disks(Flock<File>);
+pub struct Disks {
+    lock: Flock<File>,
+    folder: PathBuf,
+}
 
 impl Disks {
-    /// Waits until nobody of an earlier run is left.
-    pub(crate) fn take() -> Result<Self> {
+    /// Takes the disks in a VM's folder to write them. Waits until nobody of an earlier run is left.
+    pub fn take(folder: &Path) -> Result<Self> {
+        Self::lock(folder, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// Takes the disks in a VM's folder to read them, with others who do. Those that were not left clean
+    /// are repaired first: a journal that was not played back holds the last of what was synced. To be
+    /// called by who shares the VM's own lock, so that no run begins.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let mut problem = None;
+        // Two who find them unclean repair them one after the other; the second finds them clean.
+        for _ in 0..3 {
+            let disks = Self::lock(folder, FlockArg::LockSharedNonblock)?;
+            if are_clean(folder) {
+                return Ok(disks);
+            }
+            drop(disks);
+            let disks = Self::take(folder)?;
+            if !are_clean(folder) {
+                let mut say = |words: &str| problem = Some(words.to_owned());
+                disks.take_back(&mut say);
+                disks.check(&mut say);
+            }
+        }
+        let error = Error::failed("its disks were not left clean, and could not be repaired");
+        let error = match (problem, find_e2fsck()) {
+            (_, None) => Error::unavailable(
+                "its disks were not left clean, and e2fsck, which repairs them, is missing",
+            )
+            .hint("install e2fsprogs"),
+            (Some(words), _) => error.because(Error::failed(words)),
+            (None, _) => error,
+        };
+        Err(error)
+    }
+
+    fn lock(folder: &Path, how: FlockArg) -> Result<Self> {
         let end = Instant::now() + VANISH_LIMIT;
         loop {
-            let file =
-                lock_file().with_context(|| format!("cannot open '{}'", place::VM_DISKS_LOCK))?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self(lock)),
+            let file = lock_file(folder)
+                .with_context(|| format!("cannot open '{}'", place::VM_DISKS_LOCK))?;
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(Self { lock, folder: folder.to_owned() }),
                 Err((_, errno)) if Instant::now() >= end => {
                     return Err(Error::conflict("a process of the VM's last run does not end")
                         .because(errno));
@@ -64,39 +109,39 @@ impl Disks {
     }
 
     /// Returns a copy of the lock for a process that writes the disks.
-    pub(crate) fn share(&self) -> Result<std::os::fd::OwnedFd> {
-        self.0.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
+    pub fn share(&self) -> Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
     }
 
     /// Takes the disks back from the user that a root's VMM ran as.
-    pub(crate) fn take_back(log: &mut CappedLog) {
+    pub fn take_back(&self, say: Say<'_>) {
         if !geteuid().is_root() {
             return;
         }
-        for disk in [place::VM_OVERLAY, place::VM_WORK] {
-            if let Err(errno) = chown(disk, Some(geteuid()), Some(getegid())) {
-                log.say(&format!("cannot take '{disk}' back: {errno}"));
+        for disk in DISKS {
+            if let Err(errno) = chown(&self.folder.join(disk), Some(geteuid()), Some(getegid())) {
+                say(&format!("cannot take '{disk}' back: {errno}"));
             }
         }
     }
 
     /// Says how the guest left the disks, then repairs what a sudden end left and gives freed space
     /// back to the host. Returns whether they are clean, and were left so.
-    pub(crate) fn check(&self, log: &mut CappedLog) -> bool {
-        let left_clean = [place::VM_OVERLAY, place::VM_WORK].map(|disk| match is_clean(disk) {
+    pub fn check(&self, say: Say<'_>) -> bool {
+        let left_clean = DISKS.map(|disk| match is_clean(&self.folder.join(disk)) {
             Ok(clean) => clean,
             Err(error) => {
-                log.say(&format!("cannot read '{disk}': {error}"));
+                say(&format!("cannot read '{disk}': {error}"));
                 false
             }
         });
         let Some(e2fsck) = find_e2fsck() else {
-            log.say("e2fsck is missing (package e2fsprogs): the disks were not checked");
+            say("e2fsck is missing (package e2fsprogs): the disks were not checked");
             return left_clean == [true, true];
         };
-        let lock = self.0.as_fd().as_raw_fd();
-        let begin = |disk| (disk, check(&e2fsck, disk, lock));
-        let checks = [place::VM_OVERLAY, place::VM_WORK].map(begin);
+        let lock = self.lock.as_fd().as_raw_fd();
+        let begin = |disk| (disk, check(&e2fsck, &self.folder.join(disk), lock));
+        let checks = DISKS.map(begin);
         let mut good = left_clean == [true, true];
         let end = Instant::now() + CHECK_LIMIT;
         for (disk, child) in checks {
@@ -109,31 +154,36 @@ impl Disks {
                 Ok(Some(0 | CORRECTED)) => {}
                 Ok(status) => {
                     good = false;
-                    log.say(&format!("e2fsck of '{disk}' ended with {status:?}"));
+                    say(&format!("e2fsck of '{disk}' ended with {status:?}"));
                 }
                 Err(error) => {
                     good = false;
-                    log.say(&format!("e2fsck of '{disk}': {}", error.chain()));
+                    say(&format!("e2fsck of '{disk}': {}", error.chain()));
                 }
             }
         }
         if let Some(why) = banger_jail::weaker() {
-            log.say(&format!("e2fsck {why}"));
+            say(&format!("e2fsck {why}"));
         }
         good
     }
 }
 
+/// Says whether both disks were unmounted in order. One that cannot be read was not.
+fn are_clean(folder: &Path) -> bool {
+    DISKS.iter().all(|disk| is_clean(&folder.join(disk)).unwrap_or(false))
+}
+
 /// Opens the file of the lock, for reading only; whatever is in it goes.
-fn lock_file() -> std::io::Result<File> {
-    let name = place::VM_DISKS_LOCK;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(name)?;
-    File::open(name)
+fn lock_file(folder: &Path) -> std::io::Result<File> {
+    let path = folder.join(place::VM_DISKS_LOCK);
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    File::open(path)
 }
 
 /// Reads the superblock (Documentation/filesystems/ext4/super.rst of Linux): unmounted in order,
 /// no journal to replay.
-fn is_clean(disk: &str) -> std::io::Result<bool> {
+fn is_clean(disk: &Path) -> std::io::Result<bool> {
     let mut superblock = [0; 0x64];
     File::open(disk)?.read_exact_at(&mut superblock, 1024)?;
     let is_ext4 = superblock[0x38..0x3a] == [0x53, 0xef];
@@ -151,8 +201,8 @@ fn find_e2fsck() -> Option<PathBuf> {
 
 /// Starts a check in a jail, in which the disk is all that it sees. It holds the lock of the disks as long
 /// as it runs.
-fn check(e2fsck: &Path, disk: &str, lock: RawFd) -> Result<std::process::Child> {
-    let disk = std::env::current_dir().context("cannot tell where the disk lies")?.join(disk);
+fn check(e2fsck: &Path, disk: &Path, lock: RawFd) -> Result<std::process::Child> {
+    let disk = std::path::absolute(disk).context("cannot tell where the disk lies")?;
     let size = disk.metadata().context("cannot look at it")?.len();
     let limits = Limits {
         memory: CHECK_MEMORY + size / CHECK_PART,
@@ -203,7 +253,6 @@ fn finish(mut child: std::process::Child, end: Instant) -> Result<Option<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::SUPERVISE_LIMIT;
     use std::{os::unix::fs::MetadataExt, process::Command};
 
     fn run(program: &str, words: &[&str]) {
@@ -211,28 +260,55 @@ mod tests {
         assert!(output.status.success(), "{program} {words:?}: {output:?}");
     }
 
-    /// The only test of this program that enters a folder, so nobody else's paths change.
+    fn make(folder: &Path, size: u64) -> [String; 2] {
+        DISKS.map(|disk| {
+            let path = folder.join(disk).to_str().unwrap().to_owned();
+            File::create(&path).unwrap().set_len(size).unwrap();
+            run("/usr/sbin/mke2fs", &["-q", "-F", "-t", "ext4", &path]);
+            path
+        })
+    }
+
     #[test]
     fn what_was_removed_is_the_host_s_again() {
         let dir = tempfile::tempdir().unwrap();
-        std::env::set_current_dir(dir.path()).unwrap();
-        let sbin = |name: &str| format!("/usr/sbin/{name}");
-        std::fs::write("filled", vec![1; 40 << 20]).unwrap();
-        for disk in [place::VM_OVERLAY, place::VM_WORK] {
-            File::create(disk).unwrap().set_len(256 << 20).unwrap();
-            run(&sbin("mke2fs"), &["-q", "-F", "-t", "ext4", disk]);
-            run(&sbin("debugfs"), &["-w", "-R", "write filled filled", disk]);
-            run(&sbin("debugfs"), &["-w", "-R", "rm filled", disk]);
+        let filled = dir.path().join("filled");
+        std::fs::write(&filled, vec![1; 40 << 20]).unwrap();
+        let disks = make(dir.path(), 256 << 20);
+        for disk in &disks {
+            let write = format!("write {} filled", filled.display());
+            run("/usr/sbin/debugfs", &["-w", "-R", &write, disk]);
+            run("/usr/sbin/debugfs", &["-w", "-R", "rm filled", disk]);
         }
         // What a guest takes away and e2fsck brings back.
-        run(&sbin("debugfs"), &["-w", "-R", "rmdir lost+found", place::VM_WORK]);
+        run("/usr/sbin/debugfs", &["-w", "-R", "rmdir lost+found", &disks[1]]);
         let mib = |disk: &str| (std::fs::metadata(disk).unwrap().blocks() * 512) >> 20;
-        assert!(mib(place::VM_OVERLAY) >= 40 && mib(place::VM_WORK) >= 40);
-        let mut log = CappedLog::append("log", SUPERVISE_LIMIT).unwrap();
-        let disks = Disks::take().unwrap();
-        assert!(disks.check(&mut log), "{}", std::fs::read_to_string("log").unwrap());
-        for disk in [place::VM_OVERLAY, place::VM_WORK] {
+        assert!(disks.iter().all(|disk| mib(disk) >= 40));
+        let mut said = Vec::new();
+        let taken = Disks::take(dir.path()).unwrap();
+        assert!(taken.check(&mut |words| said.push(words.to_owned())), "{said:?}");
+        for disk in &disks {
             assert!(mib(disk) < 20, "'{disk}' takes {} MiB", mib(disk));
         }
+    }
+
+    #[test]
+    fn readers_share_the_disks_and_repair_what_was_not_left_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = make(dir.path(), 32 << 20);
+        let first = Disks::read(dir.path()).unwrap();
+        let second = Disks::read(dir.path()).unwrap();
+        assert!(
+            Flock::lock(lock_file(dir.path()).unwrap(), FlockArg::LockExclusiveNonblock).is_err()
+        );
+        drop((first, second));
+        run("/usr/sbin/debugfs", &["-w", "-R", "feature needs_recovery", &disks[1]]);
+        assert!(!are_clean(dir.path()));
+        drop(Disks::read(dir.path()).unwrap());
+        assert!(are_clean(dir.path()));
+        // What is no file system at all is repaired by nobody.
+        std::fs::write(&disks[0], vec![0; 1 << 20]).unwrap();
+        let error = Disks::read(dir.path()).unwrap_err().chain();
+        assert!(error.contains("could not be repaired: e2fsck of 'overlay.ext4' ended"), "{error}");
     }
 }

@@ -1,0 +1,171 @@
+//! What went into a guest and what it has now, as two trees of git's side by side.
+
+use crate::{
+    git::Git,
+    given::{Sort, Tree},
+    guest::{self, Changes, How, Look, differences},
+    index::index_line,
+    path::{join, parents, shown},
+    record::Folder,
+    scratch::Scratch,
+    status::{inner_changes, look, no_workspace},
+    store::Store,
+};
+use banger_channel::files::Files;
+use banger_doc::{Error, Exported, Result, Workspace};
+use banger_state::clock_ms;
+use std::{collections::BTreeSet, path::Path};
+
+/// The workspace of a VM, locked, with what went in and what the guest has as trees in the store and a scratch.
+pub(crate) struct Sides {
+    folder: Folder,
+    pub(crate) record: Workspace,
+    pub(crate) store: Store,
+    pub(crate) scratch: Scratch,
+    pub(crate) given: Tree,
+    pub(crate) look: Look,
+    /// What went in, as it lies on the host: without what a sparse checkout leaves out there and the guest made.
+    pub(crate) base: String,
+    /// What the guest has, as it can be put over `base`: what a sparse checkout leaves out is not deleted.
+    pub(crate) tree: String,
+    /// What the guest has, such deletions included.
+    pub(crate) whole: String,
+    /// What is in none of the trees, and what else the user is to know.
+    pub(crate) notes: Vec<String>,
+    /// What is in `whole` alone.
+    pub(crate) kept: Option<String>,
+}
+
+impl Sides {
+    /// Looks at the guest of the workspace whose record lies in `dir`.
+    pub(crate) fn look(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        if crate::read(dir)?.is_none() {
+            return Err(no_workspace());
+        }
+        let folder = Folder::open(dir, files.budget().left()?)?;
+        let record = folder.record()?.ok_or_else(no_workspace)?;
+        let (given, _) = folder.trees(&record)?;
+        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
+        let look = look(files, &record, &store, &given, None)?;
+        if !look.is_there {
+            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
+                .hint("somebody removed it there"));
+        }
+        let scratch = store.scratch()?;
+        let keeps = store.keeps_mode();
+        let whole =
+            guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
+        let git = store.git_for_guest(Some(&scratch));
+        let changed = differences(&git, &record.prepared_tree, &whole)?;
+        let absent =
+            |path: &&Vec<u8>| given.get(*path).is_some_and(|given| given.sort == Sort::Sparse);
+        let absent: Vec<&Vec<u8>> = changed.keys().filter(absent).collect();
+        let (base, tree, kept) = if absent.is_empty() {
+            (record.prepared_tree.clone(), whole.clone(), Vec::new())
+        } else {
+            lying(&git, &scratch, (&record.prepared_tree, &whole), &given, &changed, &absent)?
+        };
+        let mut notes = look.notes.clone();
+        let inner = inner_changes(&given, &look);
+        if inner > 0 {
+            notes.push(format!("changes to {inner} files of submodules are not in the patch"));
+        }
+        let kept = kept.first().map(|first| {
+            let (first, count) = (shown(first), kept.len());
+            let what = if count == 1 {
+                format!("the deletion of '{first}', which")
+            } else {
+                format!("the deletion of {count} files, as '{first}', which")
+            };
+            format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
+        });
+        Ok(Self { folder, record, store, scratch, given, look, base, tree, whole, notes, kept })
+    }
+
+    /// Returns a way to call git on both.
+    pub(crate) fn git_for_guest(&self) -> Git {
+        self.store.git_for_guest(Some(&self.scratch))
+    }
+
+    /// Says how many references beside that of the guest's branch moved: what is taken out is files.
+    pub(crate) fn other_references(&self) -> usize {
+        let position = self.exported(String::new()).position;
+        let refs = self.look.position.refs.iter();
+        refs.filter(|(name, oid)| position.refs.get(*name) != Some(oid)).count()
+    }
+
+    /// Ends the look at the guest: returns what is to be written down when `tree` is out, and removes the
+    /// scratch.
+    pub(crate) fn handover(self, tree: String) -> Result<Handover> {
+        let exported = self.exported(tree);
+        self.scratch.remove()?;
+        Ok(Handover { folder: self.folder, record: self.record, exported })
+    }
+
+    fn exported(&self, tree: String) -> Exported {
+        let now = &self.look.position;
+        // Other branches are not in a patch, so they stay as they were given.
+        let mut position = self.record.given.clone();
+        position.head.clone_from(&now.head);
+        let name = now.head.trim_start_matches("ref: ").to_owned();
+        if let Some(oid) = now.refs.get(&name) {
+            position.refs.insert(name, oid.clone());
+        }
+        position.index_sha256.clone_from(&now.index_sha256);
+        Exported { tree, position, unix_ms: clock_ms() }
+    }
+}
+
+/// What a guest had, on its way out. Nothing counts as out before [`Handover::done`].
+pub(crate) struct Handover {
+    folder: Folder,
+    record: Workspace,
+    exported: Exported,
+}
+
+impl Handover {
+    /// Writes down that it is out: in a synced file, in the host's checkout, or where the user says it is.
+    pub(crate) fn done(self) -> Result<()> {
+        let record = Workspace { exported: Some(self.exported), ..self.record };
+        self.folder.write(&record)
+    }
+}
+
+/// Returns two trees as they lie in a sparse checkout, and what the guest deleted that lies in none. Where the
+/// guest has a file, or took its place, there is none in the first tree; where it has none, both have it.
+fn lying<'a>(
+    git: &Git,
+    scratch: &Scratch,
+    (prepared, whole): (&str, &str),
+    given: &Tree,
+    changed: &Changes,
+    absent: &[&'a Vec<u8>],
+) -> Result<(String, String, Vec<&'a Vec<u8>>)> {
+    let listed = git.run(["ls-tree", "-r", "-z", "--name-only", whole], b"")?;
+    let listed: BTreeSet<&[u8]> = crate::git::split_zero(&listed).collect();
+    let is_displaced = |path: &[u8]| {
+        let inside = join(path, b"");
+        listed.range(inside.as_slice()..).next().is_some_and(|next| next.starts_with(&inside))
+            || parents(path).any(|dir| listed.contains(dir))
+    };
+    let (mut gone, mut kept, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    for path in absent {
+        if changed.get(*path) == Some(&How::Deleted) && !is_displaced(path) {
+            index_line(&mut lines, given[*path].mode, &given[*path].oid, path);
+            kept.push(*path);
+        } else {
+            gone.extend_from_slice(path);
+            gone.push(0);
+        }
+    }
+    let tree = |name: &str, from: &str, words: &[&str], input: &[u8]| {
+        let git = git.clone().env("GIT_INDEX_FILE", scratch.path().join(name));
+        let git = git.work_tree(&scratch.tree());
+        git.run(["read-tree", from], b"")?;
+        git.run(["update-index", "-z"].iter().chain(words), input)?;
+        git.text(["write-tree", "--missing-ok"])
+    };
+    let base = tree("lying-base", prepared, &["--force-remove", "--stdin"], &gone)?;
+    let tree = tree("lying-tree", whole, &["--index-info"], &lines)?;
+    Ok((base, tree, kept))
+}
