@@ -47,6 +47,13 @@ impl Offer {
         self.refs.values().chain(&self.stash).chain(&self.wip).cloned().collect()
     }
 
+    /// Returns a folder without objects, for git in a jail that needs none but a repository's own.
+    fn nothing(&self) -> Result<PathBuf> {
+        let nothing = self.brought.scratch.path().join("nothing");
+        fs::create_dir_all(&nothing).context("cannot make a scratch directory")?;
+        Ok(nothing)
+    }
+
     /// Has the repository of the host's that `path` is in keep what it has of this, which then counts as
     /// brought; nothing of it is fetched by this.
     pub fn keep(&mut self, path: &Path, trusted: &[PathBuf], keeper: &Keeper) -> Result<()> {
@@ -57,9 +64,7 @@ impl Offer {
     }
 
     fn keep_in(&mut self, repository: &Repository, keeper: &Keeper, more: Changes) -> Result<()> {
-        let nothing = self.brought.scratch.path().join("nothing");
-        fs::create_dir_all(&nothing).context("cannot make a scratch directory")?;
-        let git = repository.git_with(&nothing);
+        let git = repository.git_with(&self.nothing()?);
         let present = present(&git, &self.tips())?;
         let mut kept = BTreeSet::new();
         if is_whole(&git, &present)? {
@@ -77,7 +82,7 @@ impl Offer {
         // Before there is any of them, so that none is forgotten.
         let references: BTreeSet<String> = names.keys().cloned().collect();
         if !references.is_empty() {
-            keeper.note(repository, &references)?;
+            keeper.note(&self.record.guest_path, repository, &references)?;
         }
         let refs = HostRefs::open(&repository.host.common, &repository.format)?;
         let there = refs.list(&keeper.below())?;
@@ -189,7 +194,7 @@ impl Offer {
         before: &BTreeMap<String, String>,
         changes: &Changes,
     ) -> Result<Vec<PulledRef>> {
-        let git = repository.git_with(&self.brought.scratch.path().join("nothing"));
+        let git = repository.git_with(&self.nothing()?);
         let mut changed = Vec::new();
         for (name, after) in changes {
             let before = before.get(name).cloned();
