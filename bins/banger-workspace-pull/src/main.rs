@@ -68,19 +68,21 @@ fn said(pulled: &WorkspacePull) -> String {
     if pulled.changed.len() > NAMED {
         lines.push(format!("and {} more", pulled.changed.len() - NAMED));
     }
-    let shown = |name: &str| shell_word(visible(name, 200));
     let is_branch = |changed: &&PulledRef| {
         changed.after.is_some() && Some(&changed.name) != pulled.wip.as_ref()
     };
     let branch = pulled.changed.iter().filter(is_branch).find(|changed| changed.commits != Some(0));
     let log = branch.map(|branch| {
-        let name = shown(&branch.name);
-        format!("'git log ..{name}' shows what is new, 'git merge {name}' takes it over")
+        format!(
+            "'git log ..{}' shows what is new, 'git merge {}' takes it over",
+            shell_word(&branch.name),
+            shell_word(&branch.name)
+        )
     });
     let wip = pulled
         .wip
         .as_ref()
-        .map(|wip| format!("'git stash apply {}' takes over what is uncommitted", shown(wip)));
+        .map(|wip| format!("'git stash apply {}' takes over what is uncommitted", shell_word(wip)));
     let next: Vec<String> = log.into_iter().chain(wip).collect();
     lines.push(match (lines.is_empty(), next.is_empty()) {
         (true, true) => {

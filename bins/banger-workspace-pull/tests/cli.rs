@@ -61,10 +61,10 @@ fn a_pull_says_what_came_and_what_to_type() {
     assert_eq!(web.sh("cd repo; git config remote.web.url"), "banger::web\n");
     assert_eq!(web.sh("ls guest/repo; git -C guest/repo status --short"), "a\nnew\n?? new\n");
 
-    let words = web.sandbox.terminal(PROGRAM, &["web"]).text();
+    let words = web.sandbox.terminal(&format!("{PROGRAM} web"), 200, |_| {}).text();
     assert!(words.contains("'git stash apply web/wip'"), "{words}");
     web.sh("cd guest/repo; git add new; git commit -qm four");
-    let words = web.sandbox.terminal(PROGRAM, &["web"]).text();
+    let words = web.sandbox.terminal(&format!("{PROGRAM} web"), 200, |_| {}).text();
     assert!(words.contains("web/lines: 1 commit that the host had not"), "{words}");
     assert!(words.contains("web/wip: gone"), "{words}");
     assert!(words.contains("'git log ..web/lines'"), "{words}");

@@ -59,7 +59,8 @@ fn a_push_says_what_the_guest_has_now() {
         ),
         "pushed\n"
     );
-    let again = web.sandbox.terminal(PROGRAM, &["web", "topic", "v1:refs/tags/v1"]).text();
+    let again =
+        web.sandbox.terminal(&format!("{PROGRAM} web topic v1:refs/tags/v1"), 200, |_| {}).text();
     assert!(
         again.contains("topic: as it was") && again.contains("v1: new in the guest"),
         "{again}"

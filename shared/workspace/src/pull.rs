@@ -169,7 +169,10 @@ impl Offer {
         drop(installed);
         release(&repository);
         kept.map_err(|error| {
-            error.or_hint(format!("'git remote prune {remote}' removes branches that are gone"))
+            error.or_hint(format!(
+                "'git remote prune {}' removes branches that are gone",
+                shell_word(remote)
+            ))
         })?;
         let short = |name: &str| name.trim_start_matches("refs/remotes/").to_owned();
         let wip = self.wip.as_ref().and_then(|wip| {
@@ -375,6 +378,8 @@ fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<Pat
 
 /// Removes what keeps packs of banger's from being garbage, of this program and of those that were killed.
 pub(crate) fn release(repository: &Repository) {
+    let common = repository.host.common.path();
+    remove_abandoned(common, &common.join("config.lock"));
     let Ok(objects) = Dir::open(repository.objects()) else { return };
     for (name, _) in objects.list(b"pack", MAX_PACKS).unwrap_or_default() {
         let path = [&b"pack/"[..], &name].concat();
@@ -415,7 +420,10 @@ fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
             repository.root.display(),
             known.escape_debug()
         ))
-        .hint(format!("'git remote rename {name} NAME' gives that one another name")));
+        .hint(format!(
+            "'git remote rename {} NAME' gives that one another name",
+            shell_word(name)
+        )));
     }
     let common = &repository.host.common;
     let at = common.join(b"config");
