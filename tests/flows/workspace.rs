@@ -221,6 +221,8 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
     leave(&world, "/root/clock");
+    the_vm_is_a_remote(&world);
+    leave(&world, "/root/remote");
     two_repositories_lie_side_by_side(&world);
     what_was_not_exported_stays(&world);
 }
@@ -417,6 +419,41 @@ fn two_repositories_lie_side_by_side(world: &World) {
     // Exported, it may be overwritten by who says so.
     prepare("web", &["--force"]).ok();
     prepare("api", &["--force"]).ok();
+}
+
+/// The guest's git and the host's meet: fetch, pull and push.
+fn the_vm_is_a_remote(world: &World) {
+    let setup = "git init -q; seq 50 >a; git add a; git commit -qm one";
+    let top = world.repository("remote", setup);
+    world.prepare(&top, &["--force", "--guest-path", "/root/remote"]).ok();
+    let work = "git switch -qc lines; echo l >>a; git commit -qam lines; git switch -q main; echo m >m; git add m; \
+                git commit -qm m; git merge -q --no-edit lines; echo s >s; git add s; echo open >>a; echo new >new";
+    world.guest.exec(&["bash", "-euo", "pipefail", "-c", work]).ok();
+    let programs = program("git-remote-banger").parent().expect("a folder").to_owned();
+    let git = |script: &str| {
+        world.shell(&top, "host", &format!("export PATH={}:$PATH; {script}", programs.display()))
+    };
+    git("git remote add web banger::web; git fetch -q web; git fsck --strict");
+    assert_eq!(git("git log --format=%s main..web/lines"), "lines\n");
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "");
+    let pulled = world.guest.run("workspace-pull", &["web"]);
+    assert_eq!(pulled.ok().document()["wip"], "web/wip");
+    world.nothing_to_lose();
+    git("git merge -q --ff-only web/main; git stash apply -q --index web/wip; git fsck --strict");
+    let status = |dir: &str| world.shell(&top, dir, STATUS);
+    world.bring(&top, "/root/remote", "pulled");
+    assert_eq!(status("host"), status("pulled"));
+
+    git("git stash -q -u; echo h >h; git add h; git commit -qm host; git push -q web HEAD:topic");
+    world.nothing_to_lose();
+    let merged = "git fsck --strict --no-dangling; git stash -q -u; git merge -q --ff-only topic; cat h; \
+                  test \"$(stat -c %U .git/refs/heads/topic .git/objects/pack/*.pack | sort -u)\" = root";
+    assert_eq!(world.guest.exec(&["bash", "-euo", "pipefail", "-c", merged]).ok().text(), "h\n");
+    // The stash of a moment ago is work, and comes too.
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "");
+    world.guest.run("workspace-pull", &["web"]).ok();
+    world.nothing_to_lose();
+    git("git stash apply -q web/stash/0; test -e new; git fsck --strict");
 }
 
 /// Deleting, pruning and `run --rm` keep a VM with work that nobody exported, in whichever workspace; a crash

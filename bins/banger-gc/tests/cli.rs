@@ -61,6 +61,55 @@ fn what_was_allowed_to_a_repository_that_is_gone_is_forgotten() {
 }
 
 #[test]
+fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    sandbox.plant_kernel("generic-6.12");
+    let id = sandbox.plant_vm("web", "alpine", "generic-6.12")["id"].as_str().unwrap().to_owned();
+    let repository = sandbox.dir().join("repo/.git").to_str().unwrap().to_owned();
+    let sh = |script: &str| {
+        let script = format!("cd {}; {script}", sandbox.dir().display());
+        sandbox.raw("/bin/sh", &["-ec", &script]).ok().text()
+    };
+    let oid = sh(
+        "git init -q repo; cd repo; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m x; \
+         git update-ref refs/banger/web/$(git rev-parse HEAD) HEAD; git update-ref refs/banger/web/mine HEAD; \
+         git pack-refs --all; git rev-parse HEAD",
+    );
+    let oid = oid.trim();
+    let kept = sandbox.state().join("kept");
+    fs::create_dir_all(&kept).unwrap();
+    let write = |name: &str, vm_id: &str, repository: &str| {
+        let text = format!(
+            r#"{{"schema":"banger.kept/1","vm":"web","vm_id":"{vm_id}","repository":"{repository}",
+                "object_format":"sha1","references":["refs/banger/web/{oid}"],"kept_unix_ms":1}}"#
+        );
+        fs::write(kept.join(format!("{name}.json")), text.replace('\n', "")).unwrap();
+    };
+    let refs = || sh("git -C repo for-each-ref refs/banger | wc -l").trim().to_owned();
+    write("web", &id, &repository);
+    write("lost", &id, "/nowhere/at/all");
+    sandbox.config("pulled_keep_days = 0\n");
+    let dry = sandbox.run(GC, &["--dry-run"]);
+    assert_eq!(dry.ok().documents.len(), 1, "{dry:?}");
+    let removed = sandbox.run(GC, &[]);
+    assert_eq!((removed.ok().documents.len(), refs().as_str()), (1, "2"), "the VM is there");
+    write("web", "of-another", &repository);
+    sandbox.config("pulled_keep_days = 1\n");
+    assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
+    assert!(fs::read_to_string(kept.join("web.json")).unwrap().contains("gone_unix_ms"));
+    sandbox.config("pulled_keep_days = 0\n");
+    assert_eq!(sandbox.run(GC, &["--dry-run"]).ok().documents.len(), 1);
+    assert_eq!(refs(), "2");
+    let removed = sandbox.run(GC, &[]);
+    assert_eq!(removed.ok().documents[0]["what"], "kept");
+    assert_eq!(refs(), "1", "what somebody else made stays");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+    fs::write(kept.join("odd.json"), "{}").unwrap();
+    assert_eq!(sandbox.run(GC, &[]).status, 1);
+}
+
+#[test]
 fn what_a_living_program_holds_stays() {
     let sandbox = Sandbox::new();
     sandbox.plant_image("alpine");

@@ -25,6 +25,7 @@ mod path;
 mod plan;
 mod prepare;
 mod pull;
+mod push;
 mod ready;
 mod record;
 mod refs;
@@ -52,6 +53,7 @@ pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
+pub use push::{Outcome, Push, branch_of, check_refs};
 pub use record::read;
 pub use status::{
     Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status, way_out,

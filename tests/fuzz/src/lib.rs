@@ -304,6 +304,14 @@ pub fn staged(input: &[u8]) {
     }
 }
 
+/// Feeds references of a guest's, and what is to be pushed: no name leads elsewhere, and what is removed of them
+/// takes nothing else along.
+pub fn refs(input: &[u8]) {
+    let count = banger_workspace::check_refs(input);
+    let count = count.unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert!(count <= input.len());
+}
+
 /// Says whether a link leads above the directory its path is relative to.
 fn leads_out(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count() as i64 - 1;

@@ -25,6 +25,7 @@ const TARGETS: [&str; 11] = [
     "relay",
     "repository",
     "staged",
+    "refs",
     "config",
     "manifest",
     "index",
