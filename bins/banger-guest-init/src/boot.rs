@@ -66,14 +66,19 @@ fn boot() -> Result<()> {
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
     let home = disks::home(guest);
+    home.announce();
+    say::or_warn(process::set_limits());
+    let agent = say::or_warn(keeper::start_agent(guest));
+    // The rest gives way to the agent, which somebody waits for. What a command, a file or a forward needs of it,
+    // the agent waits for.
+    nice(LAST);
+    if let Some(agent) = &agent {
+        agent.give_way();
+    }
+    say::stage("agent");
     disks::second_mounts(guest, &home)?;
     working_directory(guest);
     say::stage("mounts");
-    say::or_warn(process::set_limits());
-    let agent = say::or_warn(keeper::start_agent(guest));
-    // The rest gives way to the agent, which somebody waits for.
-    nice(LAST);
-    say::stage("agent");
     network::loopback_up();
     for (name, value) in SETTINGS {
         let path = Path::new("/proc/sys").join(name);

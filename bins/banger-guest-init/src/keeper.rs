@@ -7,10 +7,11 @@ use banger_doc::{Context, Guest, Result};
 use banger_guest::place;
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::prctl::set_name,
-    unistd::{ForkResult, dup2_stdin, fork},
+    unistd::{ForkResult, dup2_stdin, fork, pipe2},
 };
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -32,17 +33,35 @@ const LONG: Duration = Duration::from_secs(10);
 /// The longest pause before the next start.
 const PAUSE: Duration = Duration::from_secs(8);
 
-/// The agent's process (pidfd_open(2)).
+/// How long the boot gives way to the host's first questions.
+const FIRST: Duration = Duration::from_millis(200);
+
+/// The agent's process (pidfd_open(2)), and what it closes when it has answered the host's first questions.
 #[derive(Debug)]
-pub(crate) struct Agent(OwnedFd);
+pub(crate) struct Agent {
+    process: OwnedFd,
+    first: OwnedFd,
+}
+
+impl Agent {
+    /// Waits until the host knows what it asks first, or has not asked in time: whatever the machine does
+    /// meanwhile, its disks and its exits too, would be in the way of that.
+    pub(crate) fn give_way(&self) {
+        let mut fds = [PollFd::new(self.first.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(FIRST).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut fds, limit);
+    }
+}
 
 /// Starts the agent for the first time: somebody waits for it, so its parent-to-be comes later, and no
 /// program is loaded for it: an emulated guest would have to translate it anew.
 pub(crate) fn start_agent(guest: &Guest) -> Result<Agent> {
+    let (first, answered) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     // SAFETY: this process has one thread, so its copy may do all that it may.
     let agent = match unsafe { fork() }.context("cannot start the agent")? {
         ForkResult::Child => {
-            let _ = std::panic::catch_unwind(|| become_agent(guest));
+            drop(first);
+            let _ = std::panic::catch_unwind(|| become_agent(guest, answered));
             // SAFETY: the call ends this process; what the other one still has to do is left to it.
             unsafe { libc::_exit(1) }
         }
@@ -54,17 +73,17 @@ pub(crate) fn start_agent(guest: &Guest) -> Result<Agent> {
         return Err(io::Error::last_os_error()).context("cannot watch the agent");
     }
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
-    Ok(Agent(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    Ok(Agent { process: unsafe { OwnedFd::from_raw_fd(fd as i32) }, first })
 }
 
 /// Starts who keeps the agent running. The agent's process is its standard input.
 pub(crate) fn start(agent: Agent) -> Result<()> {
     let mut command = Command::new(place::INIT);
-    command.arg0("@banger-guest-keeper").env_clear().stdin(Stdio::from(agent.0));
+    command.arg0("@banger-guest-keeper").env_clear().stdin(Stdio::from(agent.process));
     command.spawn().map(drop).context("cannot start the keeper of the agent")
 }
 
-fn become_agent(guest: &Guest) {
+fn become_agent(guest: &Guest, answered: OwnedFd) {
     if !take_arguments() {
         crate::say::console(&format!("cannot start the agent: {}", agent().exec()));
         return;
@@ -74,7 +93,7 @@ fn become_agent(guest: &Guest) {
     if let Ok(null) = File::open("/dev/null") {
         let _ = dup2_stdin(null);
     }
-    run_agent(Some(guest));
+    run_agent(Some(guest), Some(answered));
 }
 
 /// Gives this process the agent's name where systemd looks for the `@`: in its arguments, which the
@@ -94,11 +113,12 @@ fn take_arguments() -> bool {
     }
 }
 
-/// Serves the host for ever; reads what the guest was told, if it is not given.
-pub(crate) fn run_agent(guest: Option<&Guest>) {
+/// Serves the host for ever; reads what the guest was told, if it is not given. `answered` is closed when the
+/// host has its first answers.
+pub(crate) fn run_agent(guest: Option<&Guest>, answered: Option<OwnedFd>) {
     let _ = set_name(AGENT);
     let guest = guest.cloned().or_else(|| banger_agent::read_guest(Path::new(place::DOCUMENT)));
-    if let Err(error) = banger_agent::serve(guest) {
+    if let Err(error) = banger_agent::serve(guest, answered) {
         crate::say::console(&error.chain());
     }
 }

@@ -502,12 +502,11 @@ impl Live<'_> {
     fn await_agent(&mut self) {
         let name = self.start.folder.name().clone();
         self.help("ready", move |over| {
-            let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
             let channel = Path::new(place::VM_CHANNEL);
-            control::wait_ready(channel, forever, gone).ok()?;
+            let account = control::wait_ready(channel, LOGIN_LIMIT, gone).ok()?;
             // Whoever waits for the guest may log in next; without an answer ssh takes root.
-            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
+            let _ = banger_ssh::note_login(Path::new("."), &name, account);
             Some(READY)
         });
     }

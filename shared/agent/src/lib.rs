@@ -22,11 +22,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::{self, File},
     io::Read,
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::Path,
     process::{Command, Stdio},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -58,6 +61,8 @@ struct Agent {
     relay: OnceLock<Relay>,
     /// There once somebody asked for an ssh server.
     ssh: OnceLock<()>,
+    /// Closed when the host has its first answers: the boot waits for that.
+    first: Mutex<Option<OwnedFd>>,
 }
 
 /// Reads the document about the guest. Without one the agent still serves: a host that can ask may
@@ -68,9 +73,10 @@ pub fn read_guest(path: &Path) -> Option<Guest> {
     Guest::from_slice(&bytes).ok()
 }
 
-/// Serves the host over the device that the document names, for ever.
-pub fn serve(guest: Option<Guest>) -> Result<()> {
-    let agent = Agent::new(guest, true);
+/// Serves the host over the device that the document names, for ever. `first` is closed as soon as the host
+/// knows what it asks first.
+pub fn serve(guest: Option<Guest>, first: Option<OwnedFd>) -> Result<()> {
+    let agent = Agent::new(guest, first, true);
     // Out of memory, the guest is to lose anything else first.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     match agent.guest.as_ref().map_or(Channel::VirtioSerial, |guest| guest.channel) {
@@ -82,7 +88,7 @@ pub fn serve(guest: Option<Guest>) -> Result<()> {
 /// Serves over a Unix socket in place of a device, until the other side hangs up; clock and power are
 /// left alone.
 pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
-    let agent = Agent::new(guest, false);
+    let agent = Agent::new(guest, None, false);
     let device =
         UnixStream::connect(path).with_context(|| format!("cannot open '{}'", path.display()))?;
     guest::serve(device, |stream| agent.take(stream)).context("cannot carry streams")
@@ -90,7 +96,7 @@ pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
 
 impl Agent {
     /// Prepares this process, which has no other thread yet, and what all services know.
-    fn new(guest: Option<Guest>, real: bool) -> Arc<Self> {
+    fn new(guest: Option<Guest>, first: Option<OwnedFd>, real: bool) -> Arc<Self> {
         // One heap for all threads: memory that a stream took is there for the next.
         // SAFETY: mallopt only changes settings of the allocator, before any other thread runs.
         unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
@@ -104,6 +110,7 @@ impl Agent {
             served: AtomicUsize::new(0),
             relay: OnceLock::new(),
             ssh: OnceLock::new(),
+            first: Mutex::new(first),
         })
     }
 
@@ -161,7 +168,11 @@ impl Agent {
         }
         // A stream that breaks is the host's affair; it sees the end.
         match port {
-            port::CONTROL => drop(control::serve(stream, self.real, self.user())),
+            port::CONTROL => {
+                drop(control::serve(stream, self.real, self.user()));
+                // The host's first connection has all that it asks first.
+                drop(self.first.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
             port::EXEC => {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default(), self.real));

@@ -1,9 +1,15 @@
 //! Short questions and orders to the agent.
 
-use crate::{connect, line::read_line, line::write_line, port};
+use crate::{
+    connect,
+    connect::connect_saying,
+    line::{read_line, write_line},
+    port,
+};
 use banger_doc::{Booted, Context, Error, Result, shows};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    os::unix::net::UnixStream,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,6 +25,11 @@ const MOST_WORDS: usize = 20;
 const WORD_CHARS: usize = 300;
 /// Most ports in an answer.
 pub const MOST_PORTS: usize = 4096;
+
+/// What is said of an agent that does not answer in time.
+const SILENT: &str = "the guest's agent does not answer";
+/// How long one attempt to reach an agent that is on its way may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A request, one a line.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -171,22 +182,29 @@ pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
     ask(channel, &Request::Hello, limit)
 }
 
-/// Asks again and again, at most `limit` long, until the agent answers or `gone` says that waiting
-/// is in vain.
+/// Asks again and again, until the agent answers or `gone` says that waiting is in vain; then who the guest's own
+/// user is, on the same connection. The second answer has `limit`.
 pub fn wait_ready(
     channel: &Path,
     limit: Duration,
     mut gone: impl FnMut() -> bool,
-) -> Result<Hello> {
-    let end = Instant::now() + limit;
+) -> Result<Result<Account>> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        match hello(channel, left.clamp(Duration::from_millis(1), Duration::from_secs(2))) {
-            Ok(hello) => return Ok(hello),
-            Err(error) if left.is_zero() || gone() => return Err(error),
+        match greet(channel, ATTEMPT, limit) {
+            Err(error) if gone() => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(20)),
+            answers => return answers,
         }
     }
+}
+
+/// Asks both at once: each way to a guest and back takes its time.
+fn greet(channel: &Path, attempt: Duration, limit: Duration) -> Result<Result<Account>> {
+    let end = Instant::now() + attempt;
+    let requests = [line(&Request::Hello)?, line(&Request::Account { user: None })?].concat();
+    let mut stream = connect_saying(channel, port::CONTROL, &requests, attempt)?;
+    answer::<Hello>(&mut stream, end)?;
+    Ok(answer(&mut stream, Instant::now() + limit).and_then(checked))
 }
 
 /// Asks who a user is; the guest's own if `user` is nothing. What comes back is a path that can be
@@ -304,10 +322,21 @@ struct Failure {
 /// Sends one request on a connection of its own and reads its answer, both within `limit`.
 pub fn ask<A: DeserializeOwned>(channel: &Path, request: &Request, limit: Duration) -> Result<A> {
     let end = Instant::now() + limit;
-    let mut stream = connect(channel, port::CONTROL, limit)?;
-    let line = write_line(&mut stream, request, end)
-        .and_then(|()| read_line(&mut stream, ANSWER_BYTES, end))
-        .context("the guest's agent does not answer")?
+    let mut stream = connect_saying(channel, port::CONTROL, &line(request)?, limit)?;
+    answer(&mut stream, end)
+}
+
+/// Returns a request as it is sent.
+fn line(request: &Request) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request).context("cannot write a request")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads the next answer, until `end`.
+fn answer<A: DeserializeOwned>(stream: &mut UnixStream, end: Instant) -> Result<A> {
+    let line = read_line(stream, ANSWER_BYTES, end)
+        .context(SILENT)?
         .ok_or_else(|| Error::failed("the guest's agent closed the connection"))?;
     parse(&line)
 }

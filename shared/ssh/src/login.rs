@@ -40,11 +40,11 @@ impl Login {
     }
 }
 
-/// Asks a guest that has just come up who its user is, and writes down in a VM's folder whom ssh logs in
-/// as. Where that cannot be told, nothing is there, and ssh takes root.
-pub fn note_login(folder: &Path, vm: &Name, channel: &Path, limit: Duration) -> Result<()> {
+/// Writes down in the folder of a VM that has just come up whom ssh logs in
+/// as, by what its agent says of its user. Where that cannot be told, nothing is there, and ssh takes root.
+pub fn note_login(folder: &Path, vm: &Name, account: Result<Account>) -> Result<()> {
     let path = folder.join(place::VM_SSH_LOGIN);
-    let login = account(channel, None, limit).map(|account| Login::of(&account));
+    let login = account.map(|account| Login::of(&account));
     let said = || format!("cannot write '{}'", path.display());
     match login {
         Ok(login) => {
