@@ -182,29 +182,15 @@ pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
     ask(channel, &Request::Hello, limit)
 }
 
-/// Asks again and again, until the agent answers or `gone` says that waiting is in vain; then who the guest's own
-/// user is, on the same connection. The second answer has `limit`.
-pub fn wait_ready(
-    channel: &Path,
-    limit: Duration,
-    mut gone: impl FnMut() -> bool,
-) -> Result<Result<Account>> {
+/// Asks again and again, until the agent answers or `gone` says that waiting is in vain.
+pub fn wait_ready(channel: &Path, mut gone: impl FnMut() -> bool) -> Result<Hello> {
     loop {
-        match greet(channel, ATTEMPT, limit) {
+        match hello(channel, ATTEMPT) {
             Err(error) if gone() => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(20)),
-            answers => return answers,
+            answered => return answered,
         }
     }
-}
-
-/// Asks both at once: each way to a guest and back takes its time.
-fn greet(channel: &Path, attempt: Duration, limit: Duration) -> Result<Result<Account>> {
-    let end = Instant::now() + attempt;
-    let requests = [line(&Request::Hello)?, line(&Request::Account { user: None })?].concat();
-    let mut stream = connect_saying(channel, port::CONTROL, &requests, attempt)?;
-    answer::<Hello>(&mut stream, end)?;
-    Ok(answer(&mut stream, Instant::now() + limit).and_then(checked))
 }
 
 /// Asks who a user is; the guest's own if `user` is nothing. What comes back is a path that can be

@@ -15,8 +15,8 @@ pub struct Login {
     pub instead: Option<String>,
 }
 
-/// How long the guest's agent may take to say who its user is.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long the guest's agent may take to say who its user is: it has to have the image's root for that.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 impl Login {
     /// Asks a running VM. An agent that does not answer is said by whoever needs it next.
@@ -38,6 +38,13 @@ impl Login {
             None => root(format!("user {} of the guest has no name in /etc/passwd", account.uid)),
         }
     }
+}
+
+/// Says whether ssh takes the right user before a guest has said who that is: an earlier run has noted it, or
+/// it is root, whom ssh takes where nothing is noted.
+pub fn is_noted(folder: &Path, user: Option<&str>) -> bool {
+    let name = user.unwrap_or_default().split(':').next().unwrap_or_default();
+    matches!(name, "" | "0" | "root") || folder.join(place::VM_SSH_LOGIN).exists()
 }
 
 /// Writes down in the folder of a VM that has just come up whom ssh logs in
@@ -65,6 +72,20 @@ pub fn note_login(folder: &Path, vm: &Name, account: Result<Account>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_user_that_no_run_has_noted_is_to_be_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for root in [None, Some(""), Some("root"), Some("0"), Some("0:0"), Some("root:wheel")] {
+            assert!(is_noted(folder.path(), root), "{root:?}");
+        }
+        for other in [Some("dev"), Some("1000"), Some("dev:root"), Some("rooty")] {
+            assert!(!is_noted(folder.path(), other), "{other:?}");
+        }
+        fs::create_dir(folder.path().join("ssh")).unwrap();
+        fs::write(folder.path().join(place::VM_SSH_LOGIN), "x").unwrap();
+        assert!(is_noted(folder.path(), Some("dev")));
+    }
 
     #[test]
     fn one_logs_in_as_the_guests_user_or_as_root() {
