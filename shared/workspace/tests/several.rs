@@ -149,6 +149,26 @@ fn another_repository_goes_beside_the_first() {
 }
 
 #[test]
+fn what_is_the_same_is_told_by_its_path_on_the_host_whatever_it_is() {
+    let all = Several::new(&["api"]);
+    all.prepare("api").unwrap();
+    let make = "git worktree add -q -b side ../tree; mkdir ../plain; echo x >../plain/x; \
+                git clone -q . ../clone; git init -q --separate-git-dir ../own.git ../apart; \
+                git -C ../apart commit -q --allow-empty -m one";
+    all.world.shell(&all.host("api"), make);
+    for name in ["tree", "plain", "clone"] {
+        for _ in 0..2 {
+            assert_eq!(all.prepare(name).unwrap().guest_path, all.guest(name));
+        }
+    }
+    assert_eq!(all.places(), ["~/repo", "~/tree", "~/plain", "~/clone"]);
+    // What cannot go makes none.
+    is(&all.prepare("apart").unwrap_err(), Kind::Usage, "leads out of the repository");
+    is(&all.prepare("nowhere").unwrap_err(), Kind::NotFound, "nowhere");
+    assert_eq!(all.left(), 4);
+}
+
+#[test]
 fn none_lies_in_another_and_none_displaces_another_unasked() {
     let all = Several::new(&["api", "web"]);
     all.prepare_at("api", "repo", false).unwrap();
