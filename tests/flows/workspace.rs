@@ -709,7 +709,8 @@ fn a_vm_runs_with_a_repository() {
     assert!(refused.stderr.contains("1 path is in conflict"), "{}", refused.all());
     assert_eq!(typed("git -C linked status -s").ok().text(), " M a\n?? n\n");
     typed("rm linked/n; banger workspace apply web --check").ok();
-    let done = typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
+    let done =
+        typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
     assert_eq!(done.ok().text(), "[\"a\",\"d/e\",\"n\"]\n[\"a\"]\ntrue\n", "{}", done.all());
     assert_eq!(typed("cat linked/a; test -x linked/d/e").ok().text(), "top\na\nguest\n");
     typed("banger workspace status web --check").ok();
