@@ -64,7 +64,7 @@ fn given(world: &World, top: &Path, name: &str) -> Given {
         let tar = world.guest.sandbox.raw(program("banger-vm-cp"), &words).ok().stdout.clone();
         let dir = format!("{name}-{}", &tree[1..]);
         world.unpack(top, &dir, &tar);
-        let list = "find . \\( -type d -printf '%P %y %m %T@\\n' \\) -o -printf '%P %y %m %s %T@ %l %n\\n' | sort; \
+        let list = "find . -mindepth 1 \\( -type d -printf '%P %y %m %T@\\n' \\) -o -printf '%P %y %m %s %T@ %l %n\\n' | sort; \
             find . -type f -print0 | sort -z | xargs -0r sha256sum; \
             find . -type f -links +1 -printf '%i %P\\n' | sort -k2 | awk '{ if (!($1 in n)) n[$1] = NR; print n[$1], $2 }'";
         trees.insert(tree, world.shell(top, &dir, list));
@@ -109,7 +109,9 @@ fn a_vm_that_does_not_run_gives_what_it_gave_while_it_ran() {
     let answer = world.guest.run("vm-cp", &["web:/srv/none", "."]);
     answer.fails(3, "no '/srv/none' in VM 'web'");
     world.guest.run("vm-cp", &["/etc/hostname", "web:"]).fails(4, "VM 'web' is stopped");
-    world.guest.run("workspace-prepare", &["web", top.join("host").to_str().expect("text")]);
+    let host = top.join("host");
+    let words = ["web", host.to_str().expect("text")];
+    world.guest.run("workspace-prepare", &words).fails(4, "VM 'web' is stopped");
     world.guest.run("vm-delete", &["web"]).fails(4, "holds work that was not exported");
     nobody_starts_what_is_read(&world);
 

@@ -1,7 +1,10 @@
 //! What is fed, and what must hold. See `README.md`.
 
+mod disks;
 pub mod mutate;
 pub mod seeds;
+
+pub use disks::offline;
 
 use banger_channel::files::{MARK, Take, Whom, relay as pass};
 use banger_layer::{Layer, Limits, Progress, build};

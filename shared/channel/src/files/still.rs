@@ -1,10 +1,9 @@
 //! The reading half of the guest's end, for a tree that nobody changes: the disks of a VM that does not run.
 
-use super::What;
 use super::link::append_link;
 use super::serve::{Pieces, Record, each_request, end, paths_of, request, write_closed};
 use super::whole::Whole;
-use super::wire::{MAX_PATH, Op};
+use super::wire::{MAX_PATH, Op, What};
 use banger_doc::{Context, Error, Result};
 use banger_tar::Kind as Sort;
 use banger_tree::MAX_DEPTH;

@@ -84,7 +84,19 @@ fn in_guest(bench: &mut Bench, repository: &Path) -> Result {
     let export = ["--output", text(&patch), NAME];
     let export = time(&mut bench.program("banger-workspace-export", &export))?;
     bench.figure("export of them", export, "ms", None);
-    shell(repository, &format!("git apply --check {}", text(&patch)))
+    shell(repository, &format!("git apply --check {}", text(&patch)))?;
+    stopped(bench)
+}
+
+/// The same of the VM that does not run, whose disks are read.
+fn stopped(bench: &mut Bench) -> Result {
+    time(&mut bench.program("banger-vm-stop", &["--quiet", NAME]))?;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        took.push(time(&mut bench.program("banger-workspace-status", &["--quiet", NAME]))?);
+    }
+    bench.figure("status of the stopped VM", median(took), "ms", Some(1000.0));
+    Ok(())
 }
 
 /// Prepares, and returns how long it took and how much of that the host's processors worked, in
