@@ -14,7 +14,7 @@ use nix::{
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{
             fs::{FileExt, OpenOptionsExt},
             process::CommandExt,
@@ -116,6 +116,15 @@ impl Disks {
     /// Returns a copy of the lock for a process that writes the disks.
     pub fn share(&self) -> Result<OwnedFd> {
         self.lock.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
+    }
+
+    /// Gives the lock away as a descriptor: it ends with the last copy of that, and with nothing before.
+    pub fn hand_over(self) -> OwnedFd {
+        let fd = self.lock.as_raw_fd();
+        // Dropped, it would let go of the lock, whoever else has the descriptor.
+        std::mem::forget(self.lock);
+        // SAFETY: the descriptor is open, and what would have closed it is forgotten.
+        unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
     /// Takes the disks back from the user that a root's VMM ran as.
@@ -315,7 +324,11 @@ mod tests {
         assert!(
             Flock::lock(lock_file(dir.path()).unwrap(), FlockArg::LockExclusiveNonblock).is_err()
         );
-        drop((first, second));
+        let given = second.hand_over();
+        drop(first);
+        let lock = || lock_file(dir.path()).unwrap();
+        assert!(Flock::lock(lock(), FlockArg::LockExclusiveNonblock).is_err());
+        drop(given);
         run("/usr/sbin/debugfs", &["-w", "-R", "feature needs_recovery", &disks[1]]);
         assert!(!are_clean(dir.path()).unwrap());
         drop(read().unwrap());

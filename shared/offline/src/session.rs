@@ -126,10 +126,10 @@ impl Session {
                 .hint("try again in a moment"));
         };
         let failed = || format!("cannot read the disks of VM '{name}'");
-        Self::begin(vm, &lock, left).with_context(failed)
+        Self::begin(vm, lock, left).with_context(failed)
     }
 
-    fn begin(vm: &VmFolder, lock: &Lock, left: Duration) -> Result<Self> {
+    fn begin(vm: &VmFolder, lock: Lock, left: Duration) -> Result<Self> {
         let disks = Disks::read(vm.path(), left)?;
         let state = State::open_read_only()?;
         let image = vm.vm()?.image;
@@ -149,13 +149,13 @@ impl Session {
         let child = tool.spawn(command, Path::new("/"))?;
         let session = Self { child, control: Some(control) };
         // With both locks: they are held as long as anything is read, whatever becomes of this program.
-        let share = disks.share()?;
+        let (lock, disks) = (lock.hand_over(), disks.hand_over());
         let fds = [
             base.as_raw_fd(),
             overlay.as_raw_fd(),
             work.as_raw_fd(),
-            lock.raw_fd(),
-            share.as_raw_fd(),
+            lock.as_raw_fd(),
+            disks.as_raw_fd(),
         ];
         session.send(DISKS, &fds)?;
         Ok(session)
