@@ -339,6 +339,6 @@ mod tests {
         assert!(error.contains("could not be repaired: e2fsck of 'overlay.ext4' ended"), "{error}");
         std::fs::remove_file(&disks[1]).unwrap();
         let error = read().unwrap_err().chain();
-        assert!(error.contains("cannot read 'work.ext4': No such file"), "{error}");
+        assert!(error.contains("cannot read 'work.ext4': no such file"), "{error}");
     }
 }

@@ -120,10 +120,10 @@ fn walk<T: Still>(view: &T, node: &T::Node, left: &mut usize, depth: usize) {
         let _ = content.take(MOST_BYTES / 16).read_to_end(&mut bytes);
         assert!(bytes.len() as u64 <= stat.size);
     }
-    for name in view.names(node).unwrap_or_default() {
+    for (name, listed) in view.list(node).unwrap_or_default() {
         assert!(!name.is_empty() && name.len() <= 255 && name != b"." && name != b"..");
         assert!(!name.contains(&b'/') && !name.contains(&0));
-        if let Ok(Some(child)) = view.child(node, &name) {
+        if let Ok(Some(child)) = view.look(node, &name, listed) {
             walk(view, &child, left, depth + 1);
         }
     }
