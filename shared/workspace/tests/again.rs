@@ -2,9 +2,10 @@
 
 mod world;
 
-use banger_doc::Kind;
+use banger_channel::files::{Budget, Files};
+use banger_doc::{Error, Kind};
 use banger_workspace::{Export, Want, status};
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 use world::{World, differing, fingerprint};
 
 const BASIC: &str = "git init -q; mkdir d; echo a >a; echo b >d/b; echo c >c; echo '*.o' >.gitignore; \

@@ -25,7 +25,7 @@ fn a_look_at_the_guest_does_not_wait_for_the_host() {
     assert_eq!(work.unwrap().len(), 1);
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     let files = files_within(Duration::from_secs(10));
-    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap();
+    let found = banger_workspace::status(&world.vm(), &files, true, &[]).unwrap();
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
     assert_eq!(found.unexported.len(), 1);
     assert!(found.notes.iter().any(|note| note.contains("no time to read")), "{:?}", found.notes);
@@ -129,7 +129,7 @@ fn many_linked_work_trees_are_asked_of_at_once() {
         streams.fetch_add(1, Ordering::Relaxed);
         world::connect()
     });
-    let found = banger_workspace::status(&world.vm(), Some(&files), None, &[]).unwrap().unexported;
+    let found = banger_workspace::status(&world.vm(), &files, true, &[]).unwrap().unexported;
     assert_eq!(found.len(), 1, "{found:?}");
     let found: Vec<String> = found.into_iter().map(|work| work.words).collect();
     assert!(found[0].contains("the work tree '") && found[0].contains("elsewhere"), "{found:?}");
@@ -354,7 +354,7 @@ fn an_export_says_what_its_patch_changes() {
     let export = banger_workspace::Export::make(&world.vm(), &world.files(), &want).unwrap();
     assert_eq!(export.changes.len(), 1, "{:?}", export.changes);
     drop(export);
-    let status = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+    let status = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
     assert!(status.notes.iter().any(|note| note.contains("'a' went in")), "{:?}", status.notes);
 }
 

@@ -142,7 +142,7 @@ fn export(plot: Plot) -> (World, Result<String, String>) {
         export.patch.read_to_end(&mut patch).unwrap();
         String::from_utf8_lossy(&patch).into_owned()
     });
-    let _ = status(&world.vm(), Some(&files), None, &[]);
+    let _ = status(&world.vm(), &files, true, &[]);
     assert!(begin.elapsed().as_secs() < 60, "a lie ends soon");
     let touched: Vec<PathBuf> = differing(&outside(&world), &before);
     assert!(touched.is_empty(), "{touched:?}");
@@ -393,7 +393,7 @@ fn no_escape_reaches_a_terminal() {
         file(".git/HEAD", "ref: refs/heads/\u{1b}[2J\u{7}\n"),
         file(".git/refs/heads/\u{1b}x", &"f".repeat(40)),
     ]));
-    let found = status(&world.vm(), Some(&files), None, &[]).unwrap();
+    let found = status(&world.vm(), &files, true, &[]).unwrap();
     let said = found.unexported.iter().map(|work| &work.words).chain(&found.notes);
     assert!(!found.unexported.is_empty());
     for words in said {

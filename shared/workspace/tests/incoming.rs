@@ -702,7 +702,7 @@ fn layouts_that_lead_out_go_in_for_those_who_say_so() {
         // What was said once holds for this workspace.
         assert_eq!(world.unexported(), [""; 0]);
         world.shell(&world.guest(), "echo more >>a");
-        let from = banger_workspace::status(&world.vm(), Some(&world.files()), None, &[]).unwrap();
+        let from = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
         assert_eq!(from.unexported.len(), 1, "{from:?}");
     }
 }

@@ -52,7 +52,7 @@ impl Bed for Near {
     }
 
     fn unexported(&self) -> Result<Vec<String>, String> {
-        let found = banger_workspace::status(&self.0.vm(), Some(&self.0.files()), None, &[]);
+        let found = banger_workspace::status(&self.0.vm(), &self.0.files(), true, &[]);
         let words = |work: banger_doc::Work| work.words;
         found
             .map(|found| found.unexported.into_iter().map(words).collect())

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub fn work(&self) -> Vec<Work> {
-        banger_workspace::status(&self.vm(), Some(&self.files()), None, &[]).unwrap().unexported
+        banger_workspace::status(&self.vm(), &self.files(), true, &[]).unwrap().unexported
     }
 }
 
