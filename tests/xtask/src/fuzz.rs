@@ -23,6 +23,7 @@ const TARGETS: [&str; 12] = [
     "packed",
     "take",
     "relay",
+    "offline",
     "repository",
     "staged",
     "refs",
