@@ -20,7 +20,7 @@ struct Args {
     #[arg(value_name = "VM")]
     vm: Name,
     /// Only the workspace at this place in the guest
-    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    #[arg(long, value_name = "DIR")]
     guest_path: Option<String>,
     /// Fail with status 4 if the VM holds work that was not exported, or if that is not known
     #[arg(long)]
