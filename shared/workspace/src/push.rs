@@ -127,12 +127,21 @@ impl Offer {
                 PushedRef { name: push.to.clone(), before, after: object }
             }));
         }
-        // What is so already needs no change.
+        if dry_run {
+            return Ok(outcomes);
+        }
+        // What is so already needs no change, but is known to the host all the same: so it is after a push that
+        // was killed before it wrote that down.
         changes.retain(|change| {
             let done = outcomes[change.at].as_ref();
             done.is_ok_and(|done| done.before != done.after)
         });
-        if changes.is_empty() || dry_run {
+        let same = outcomes.iter().flatten().filter(|done| done.before == done.after);
+        for (name, oid) in same.filter_map(|done| Some((&done.name, done.after.as_ref()?))) {
+            self.record.given.refs.insert(name.clone(), oid.clone());
+        }
+        if changes.is_empty() {
+            self.folder.write(&self.record)?;
             return Ok(outcomes);
         }
         must_be_free(files, &root, &changes)?;
