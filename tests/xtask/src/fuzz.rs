@@ -18,7 +18,7 @@ use std::{
 };
 
 /// What is fed; each is a program of `tests/fuzz`. The slowest come first.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "layer",
     "packed",
     "take",
