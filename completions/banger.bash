@@ -60,6 +60,21 @@ _banger() {
     fi
     [[ $word == -* ]] && return
 
+    # The workspaces of a VM that stands on the line.
+    if [[ $kinds == *@WORKSPACE* ]]; then
+        program=banger-workspace-status
+        [[ -x ${front%/*}/$program ]] && program=${front%/*}/$program
+        for line in "${COMP_WORDS[@]:1}"; do
+            [[ $line != */* && -d $state/vms/$line/workspaces ]] || continue
+            mapfile -t values < <("$program" --places "$line" 2>/dev/null)
+            break
+        done
+        for line in "${values[@]}"; do
+            [[ $line == "$word"* ]] && COMPREPLY+=("$(printf %q "$line")")
+        done
+        return
+    fi
+
     for line in $kinds; do
         case $line in
             @VM) shelf=vms ;;

@@ -85,6 +85,17 @@ function __banger_words
     set -q BANGER_STATE; and test -n "$BANGER_STATE"; and set state $BANGER_STATE
     for kind in $kinds
         switch $kind
+            case @WORKSPACE
+                # Of a VM that stands on the line.
+                set -l status_program (path dirname $front)/banger-workspace-status
+                test -x $status_program; or set status_program banger-workspace-status
+                for name in (commandline -o)
+                    string match -q '*/*' -- $name; and continue
+                    if test -n "$name" -a -d "$state/vms/$name/workspaces"
+                        $status_program --places $name 2>/dev/null
+                        break
+                    end
+                end
             case @VM
                 path basename $state/vms/*/
             case @IMAGE @REFERENCE

@@ -38,6 +38,13 @@ fn a_guest_that_gives_up_says_why_and_is_kept() {
     assert_eq!(view["last_exit"]["disks_clean"], true, "{view}");
     let logs = sandbox.raw(program("banger-vm-logs"), &["web"]);
     assert!(logs.ok().text().contains("cannot mount '/dev/vda'"), "{}", logs.all());
+
+    // Its agent answers before that: whoever goes on then learns the same.
+    let _ = run(&sandbox, "banger-vm-start", &["--wait", "agent", "web"]);
+    sandbox.raw(program("banger-vm-exec"), &["web", "--", "true"]).fails(125, "'web'");
+    run(&sandbox, "banger-vm-wait", &["--for", "stopped", "web"]).ok();
+    let late = sandbox.raw(program("banger-vm-exec"), &["web", "--", "true"]);
+    late.fails(125, "VM 'web' is error: the guest gave up: cannot mount '/dev/vda'");
     run(&sandbox, "banger-vm-prune", &["--force"]).ok();
     assert!(!sandbox.vm("web").exists());
 }

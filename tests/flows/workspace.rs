@@ -24,12 +24,12 @@ const STATUS: &str =
     "git --no-optional-locks status --porcelain=v2 -z --ignore-submodules=none | tr '\\0' '\\n'";
 
 /// A guest with busybox and no git, and directories beside it.
-struct World {
-    guest: Guest,
+pub(crate) struct World {
+    pub(crate) guest: Guest,
 }
 
 impl World {
-    fn boot() -> Self {
+    pub(crate) fn boot() -> Self {
         let world = Self { guest: Guest::boot("busybox:1", &["sh", "-c"]) };
         fs::write(
             world.guest.sandbox.home().join(".gitconfig"),
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// Returns a new directory, with the repository that `setup` makes in its `host`.
-    fn repository(&self, name: &str, setup: &str) -> PathBuf {
+    pub(crate) fn repository(&self, name: &str, setup: &str) -> PathBuf {
         let top = self.guest.sandbox.dir().join(name);
         fs::create_dir_all(top.join("host")).expect("a directory");
         self.shell(&top, "host", setup);
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// Runs a script on the host that has to succeed.
-    fn shell(&self, top: &Path, dir: &str, script: &str) -> String {
+    pub(crate) fn shell(&self, top: &Path, dir: &str, script: &str) -> String {
         let mut command = self.guest.sandbox.command("/bin/bash");
         command
             .args(["-euo", "pipefail", "-c", script])
@@ -61,7 +61,7 @@ impl World {
         String::from_utf8_lossy(&ended.stdout).into_owned()
     }
 
-    fn prepare(&self, top: &Path, more: &[&str]) -> Answer {
+    pub(crate) fn prepare(&self, top: &Path, more: &[&str]) -> Answer {
         let host = top.join("host");
         let words = [&["web", host.to_str().expect("text")], more].concat();
         self.guest.run("workspace-prepare", &words)
@@ -75,7 +75,7 @@ impl World {
         tar
     }
 
-    fn unpack(&self, top: &Path, name: &str, tar: &[u8]) {
+    pub(crate) fn unpack(&self, top: &Path, name: &str, tar: &[u8]) {
         let to = top.join(name);
         fs::create_dir(&to).expect("a directory");
         let words = ["--no-same-owner", "-C", to.to_str().expect("text"), "-xf", "-"];
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// Runs a script in the guest, wherever the workspace is.
-    fn anywhere(&self, script: &str) -> Answer {
+    pub(crate) fn anywhere(&self, script: &str) -> Answer {
         let words = ["--workdir=/", "web", "--", "sh", "-c", script];
         self.guest.sandbox.raw(program("banger-vm-exec"), &words)
     }
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Gives the guest the host's git and bash, with what they need.
-    fn bring_git(&self) {
+    pub(crate) fn bring_git(&self) {
         let script = "PATH=/usr/bin:/bin; core=/usr/lib/git-core; { echo /usr/bin/git; echo /bin/bash; \
              ldd /usr/bin/git /bin/bash | grep -o '/lib[^ ]*' | grep -v ':' | sort -u; \
              ls $core/git-submodule $core/git-sh-setup $core/git-sh-i18n $core/git-sh-i18n--envsubst; \
@@ -198,6 +198,11 @@ fn round_trip(world: &World, number: usize, case: &Case) {
     assert_eq!(world.shell(&top, "clean", &clean), tree, "{name}: the patch");
 }
 
+/// Removes a workspace in the guest, so that the next one is the only one.
+fn leave(world: &World, place: &str) {
+    world.anywhere(&format!("rm -rf {place}")).ok();
+}
+
 #[test]
 fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     if !have("git") {
@@ -205,15 +210,22 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     }
     let world = World::boot();
     the_image_needs_no_git(&world);
+    leave(&world, "/root/repo");
     world.bring_git();
     for (number, case) in CASES.iter().enumerate() {
         let begin = Instant::now();
         round_trip(&world, number, case);
+        leave(&world, &format!("/root/{number}"));
         eprintln!("case '{}': {:.1} s", case.name, begin.elapsed().as_secs_f64());
     }
     random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
+    leave(&world, "/root/clock");
     commits_come_out_as_mails(&world);
+    leave(&world, "/root/mails");
+    the_vm_is_a_remote(&world);
+    leave(&world, "/root/remote");
+    two_repositories_lie_side_by_side(&world);
     what_was_not_exported_stays(&world);
 }
 
@@ -226,9 +238,11 @@ fn random_work_is_all_on_the_host(world: &World) {
         let begin = Instant::now();
         let case = random::Case::new(seed);
         let top = world.repository(&format!("random-{seed}"), "");
-        if let Err(wrong) = case.run(&Far { world, top, is_new: Cell::new(true) }) {
+        let far = Far { world, top, is_new: Cell::new(true) };
+        if let Err(wrong) = case.run(&far) {
             panic!("{wrong}\n{}", case.script());
         }
+        leave(world, &far.place());
         crate::survive::say(&format!("random case {seed}: {:.1} s", begin.elapsed().as_secs_f64()));
     }
 }
@@ -359,41 +373,148 @@ fn a_clock_that_is_behind_hides_no_edit(world: &World) {
     world.guest.says(&format!("date -s @{} >/dev/null", behind + 1000));
 }
 
-/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported; a crash makes it unknown.
+/// A second repository goes beside the first; each has its own work, news and patch.
+fn two_repositories_lie_side_by_side(world: &World) {
+    let setup = "for name in api web; do git init -q ../$name; echo $name >../$name/a; \
+                 git -C ../$name add a; git -C ../$name commit -qm one; done";
+    let top = world.repository("two", setup);
+    let prepare = |name: &str, more: &[&str]| {
+        let host = top.join(name);
+        let words = [&["web", host.to_str().expect("text")], more].concat();
+        world.guest.run("workspace-prepare", &words)
+    };
+    let export = |words: &[&str]| {
+        let words = [&["web"], words].concat();
+        world.guest.sandbox.raw(program("banger-workspace-export"), &words)
+    };
+    assert_eq!(prepare("api", &[]).ok().document()["guest_path"], "/root/repo");
+    assert_eq!(prepare("web", &[]).ok().document()["guest_path"], "/root/web");
+    prepare("web", &["--guest-path", "/root/repo/inner"]).fails(4, "would lie one in the other");
+    prepare("web", &["--guest-path", "/root", "--force"]).fails(4, "would lie one in the other");
+    assert_eq!(world.guest.says("pwd; cat a ../web/a"), "/root/repo\napi\nweb\n");
+
+    world.guest.says(
+        "echo work >>a; git -C /root/web commit -q --allow-empty -m x; echo more >/root/web/new",
+    );
+    let both = "in '/root/repo' 1 changed file (a); in '/root/web' 1 changed file (new)";
+    world
+        .guest
+        .run("vm-delete", &["--force", "web"])
+        .fails(4, both)
+        .fails(4, "1 commit on branch 'main'");
+    // News of one go in beside the work of both.
+    world.shell(&top, "web", "git commit -q --allow-empty -m two");
+    let said = world.guest.exec(&["true"]);
+    assert!(said.ok().stderr.contains("/two/web' has moved on since"), "{}", said.all());
+    prepare("web", &[]).fails(4, "'/root/web' in the guest has work of its own");
+    let all = world.guest.run("workspace-status", &["web"]);
+    let places: Vec<&str> =
+        all.ok().documents.iter().map(|one| one["guest_path"].as_str().expect("text")).collect();
+    assert_eq!(places, ["/root/repo", "/root/web"]);
+
+    export(&["--mark"]).fails(2, "VM 'web' has 2 workspaces: '/root/repo', '/root/web'");
+    for (name, place, file, line) in
+        [("api", "/root/repo", "a", "work"), ("web", "/root/web", "new", "more")]
+    {
+        let patch = export(&["--mark", "--guest-path", place]);
+        fs::write(top.join("patch"), &patch.ok().stdout).expect("a patch");
+        let check = format!(
+            "git apply ../patch; grep -qx {line} {file}; git checkout -q .; git clean -qfd"
+        );
+        world.shell(&top, name, &check);
+    }
+    world.nothing_to_lose();
+    // Exported, it may be overwritten by who says so.
+    prepare("web", &["--force"]).ok();
+    prepare("api", &["--force"]).ok();
+}
+
+/// The guest's git and the host's meet: fetch, pull and push.
+fn the_vm_is_a_remote(world: &World) {
+    let setup = "git init -q; seq 50 >a; git add a; git commit -qm one";
+    let top = world.repository("remote", setup);
+    world.prepare(&top, &["--force", "--guest-path", "/root/remote"]).ok();
+    let work = "git switch -qc lines; echo l >>a; git commit -qam lines; git switch -q main; echo m >m; git add m; \
+                git commit -qm m; git merge -q --no-edit lines; echo s >s; git add s; echo open >>a; echo new >new";
+    world.guest.exec(&["bash", "-euo", "pipefail", "-c", work]).ok();
+    let programs = program("git-remote-banger").parent().expect("a folder").to_owned();
+    let git = |script: &str| {
+        world.shell(&top, "host", &format!("export PATH={}:$PATH; {script}", programs.display()))
+    };
+    git("git remote add web banger::web; git fetch -q web; git fsck --strict");
+    assert_eq!(git("git log --format=%s main..web/lines"), "lines\n");
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "");
+    let pulled = world.guest.run("workspace-pull", &["web"]);
+    assert_eq!(pulled.ok().document()["wip"], "web/wip");
+    world.nothing_to_lose();
+    git("git merge -q --ff-only web/main; git stash apply -q --index web/wip; git fsck --strict");
+    let status = |dir: &str| world.shell(&top, dir, STATUS);
+    world.bring(&top, "/root/remote", "pulled");
+    assert_eq!(status("host"), status("pulled"));
+
+    git("git stash -q -u; echo h >h; git add h; git commit -qm host; git push -q web HEAD:topic");
+    world.nothing_to_lose();
+    let merged = "git fsck --strict --no-dangling; git stash -q -u; git merge -q --ff-only topic; cat h; \
+                  test \"$(stat -c %U .git/refs/heads/topic .git/objects/pack/*.pack | sort -u)\" = root";
+    assert_eq!(world.guest.exec(&["bash", "-euo", "pipefail", "-c", merged]).ok().text(), "h\n");
+    // The stash of a moment ago is work, and comes too.
+    world.guest.run("workspace-status", &["web", "--check"]).fails(4, "");
+    world.guest.run("workspace-pull", &["web"]).ok();
+    world.nothing_to_lose();
+    git("git stash apply -q web/stash/0; test -e new; git fsck --strict");
+}
+
+/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported, in whichever workspace, however it
+/// ended.
 fn what_was_not_exported_stays(world: &World) {
-    let top = world.repository("stays", "git init -q; echo a >a; git add a; git commit -qm one");
-    world.prepare(&top, &["--force"]).ok();
-    world.guest.says("echo w >>a; git commit -qam 'work that matters'");
+    let export = |place: &str| {
+        let words = ["--mark", "--guest-path", place, "web"];
+        world.guest.sandbox.raw(program("banger-workspace-export"), &words).ok();
+    };
+    world.guest.says("echo w >>a; git commit -qam 'work that matters'; echo other >>../web/a");
     world.guest.run("vm-delete", &["--force", "web"]).fails(4, "1 commit on branch 'main'");
     world.guest.run("vm-stop", &["web"]).ok();
     for words in
         [&["vm-delete", "web"][..], &["vm-delete", "--force", "web"], &["vm-prune", "--force"]]
     {
-        world.guest.run(words[0], &words[1..]).fails(4, "holds work that was not exported");
+        let refused = world.guest.run(words[0], &words[1..]);
+        refused.fails(4, "holds work that was not exported: in '/root/repo' ");
+        refused.fails(4, "; in '/root/web' 1 changed file (a)");
     }
     let kept = world.guest.run("workspace-status", &["web"]);
-    let kept = kept.ok().document()["unexported"].clone();
+    assert_eq!(kept.ok().documents.len(), 2, "{}", kept.all());
+    let kept = kept.documents[0]["unexported"].clone();
     let found = kept.as_array().and_then(|all| all.iter().find(|work| work["kind"] == "commits"));
     assert_eq!(found.expect("commits")["reference"], "refs/heads/main", "{kept}");
 
     world.guest.run("vm-start", &["web"]).ok();
     // Looking at the patch does not bring it out.
-    world.guest.sandbox.raw(program("banger-workspace-export"), &["web"]).ok();
+    let look = ["--guest-path", "/root/repo", "web"];
+    world.guest.sandbox.raw(program("banger-workspace-export"), &look).ok();
     world.guest.run("workspace-status", &["web", "--check"]).fails(4, "1 commit on branch 'main'");
-    world.export(&top, &[]);
+    export("/root/repo");
+    let left = world.guest.run("workspace-status", &["web", "--check"]);
+    left.fails(4, "in '/root/web' 1 changed file (a)");
+    assert!(!left.all().contains("/root/repo"), "{}", left.all());
+    export("/root/web");
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();
     world.guest.run("vm-start", &["web"]).ok();
+    world.guest.says("echo more >>/root/repo/a; sync");
     world.guest.run("vm-kill", &["web"]).ok();
-    world.guest.run("vm-delete", &["web"]).fails(4, "it is not known whether");
-    world.guest.run("vm-delete", &["--lose-work", "web"]).ok();
+    world
+        .guest
+        .run("vm-delete", &["web"])
+        .fails(4, "holds work that was not exported: in '/root/repo' 1 changed file (a)");
+    export("/root/repo");
+    world.guest.run("vm-delete", &["web"]).ok();
 }
 
 /// Commits come out as mails, and the work of a VM that is gone is there still.
 fn commits_come_out_as_mails(world: &World) {
     let setup = "git init -q; seq 9 >a; seq 9 >b; git add -A; git commit -qm one; echo mine >>b";
     let top = world.repository("mails", setup);
-    world.prepare(&top, &["--force"]).ok();
+    world.prepare(&top, &["--guest-path", "/root/mails"]).ok();
     world.guest.says(
         "git config user.name Grace; git config user.email grace@example.org; sed -i s/5/five/ a; \
          git commit -qam 'Say five' -m 'And why.'; git checkout -qb lines; echo n >n; git add n; \
@@ -407,7 +528,7 @@ fn commits_come_out_as_mails(world: &World) {
     let copy =
         print.and_then(|line| line.rsplit(' ').next()).expect("where its copy is").to_owned();
     let status = || world.guest.run("workspace-status", &["web", "--check"]);
-    status().fails(4, "commits on 'lines'");
+    status().fails(4, "'lines'");
     fs::write(top.join("mbox"), &printed.stdout).expect("mails");
     let log = world.shell(
         &top,
@@ -626,6 +747,19 @@ fn a_vm_runs_with_a_repository() {
     assert!(warned.ok().stderr.contains("has moved on since"), "{}", warned.all());
     typed("banger workspace prepare web ./linked").ok();
     assert_eq!(typed("banger vm exec web -- true").ok().stderr, "");
+    // What both sides do comes together on the host, or nothing changes there.
+    typed("banger vm exec web -- sh -c 'echo guest >>a; echo n >n; mkdir d; echo e >d/e; chmod +x d/e'").ok();
+    typed("sed -i 1s/^/top\\\\n/ linked/a; echo other >linked/n").ok();
+    let refused = typed("banger workspace apply web");
+    assert_eq!(refused.status, 4, "{}", refused.all());
+    assert!(refused.stderr.contains("1 path is in conflict"), "{}", refused.all());
+    assert_eq!(typed("git -C linked status -s").ok().text(), " M a\n?? n\n");
+    typed("rm linked/n; banger workspace apply web --check").ok();
+    let done =
+        typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
+    assert_eq!(done.ok().text(), "[\"a\",\"d/e\",\"n\"]\n[\"a\"]\ntrue\n", "{}", done.all());
+    assert_eq!(typed("cat linked/a; test -x linked/d/e").ok().text(), "top\na\nguest\n");
+    typed("banger workspace status web --check").ok();
     typed("banger vm exec web -- rm -r /root/repo").ok();
     let gone = typed("banger vm exec web -- true");
     assert!(gone.stderr.contains("--workdir"), "{}", gone.all());

@@ -54,12 +54,12 @@ const KEEPERS: &[(&str, &[&str])] = &[
         &[
             "banger",
             "banger-cli",
+            "banger-disks",
             "banger-doctor",
             "banger-image-pull",
             "banger-machine",
             "banger-net",
             "banger-oci",
-            "banger-vm-supervise",
         ],
     ),
     ("zstd", &["banger-kernel", "banger-layer"]),
@@ -111,7 +111,12 @@ fn packages() -> Vec<Package> {
         .collect()
 }
 
+/// A program whose name somebody else demands: git runs `git-remote-X` for addresses that begin with `X::`. It
+/// is one of banger's all the same.
+const CALLED_BY_GIT: &str = "git-remote-banger";
+
 fn is_kept(keepers: &[&str], package: &str) -> bool {
+    let package = if package == CALLED_BY_GIT { "banger-git-remote" } else { package };
     keepers.iter().any(|keeper| match keeper.strip_suffix('*') {
         Some(start) => package.starts_with(start),
         None => *keeper == package,

@@ -21,6 +21,10 @@ fn git_is_called_in_one_place() {
 /// What opens a path by itself in the crate of workspaces, where, and why it is no repository's.
 const OWN: &[(&str, &str, &str)] = &[
     ("given.rs", "File::open(path)", "the VM's folder"),
+    ("kept.rs", "fs::read_dir(&dir)", "the state directory"),
+    ("pull.rs", "File::open(&dir)", "the directory of packs, which was looked at, to be synced"),
+    ("pull.rs", "File::open(from)", "a pack that banger made"),
+    ("push.rs", "File::open(file.as_path())", "a pack that banger made"),
     ("record.rs", "fs::read_dir(path)", "the VM's folder"),
     ("record.rs", "fs::read_dir(&self.path)", "the VM's folder"),
     ("scratch.rs", "File::open(self.tree())", "made by banger a moment ago"),

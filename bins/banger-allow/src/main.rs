@@ -2,7 +2,7 @@
 //! a guest by itself. Reads these files; writes `allowed/` in the state directory.
 
 use banger_cli::Out;
-use banger_doc::{Allowed, Error, Result, visible};
+use banger_doc::{Allowed, Error, Kind, Result, visible};
 use banger_state::State;
 use banger_workspace::{ToolFile, all_allowed, allow, forget, root_of, tool_files};
 use std::{path::PathBuf, process::ExitCode};
@@ -32,11 +32,19 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     if args.list {
-        let all = all_allowed(&State::open()?)?;
-        if all.is_empty() {
+        let (all, damaged) = match State::open_read_only() {
+            Ok(state) => all_allowed(&state),
+            Err(error) if error.kind() == Kind::NotFound => (Vec::new(), None),
+            Err(error) => return Err(error),
+        };
+        if all.is_empty() && damaged.is_none() {
             out.note("nothing was allowed so far");
+            out.suggest(
+                "'banger allow PATH' lets a repository have the tools that it names installed",
+            );
         }
-        return all.iter().try_for_each(|(_, allowed)| out.put(allowed, listed));
+        all.iter().try_for_each(|(_, allowed)| out.put(allowed, listed))?;
+        return damaged.map_or(Ok(()), Err);
     }
     if args.forget {
         let allowed = forget(&State::open()?, &args.path)?;

@@ -16,7 +16,9 @@ fn files_are_shown_remembered_listed_and_forgotten() {
     let path = dir.to_str().unwrap();
     sandbox.run(PROGRAM, &[path]).fails(3, "names no tools");
     sandbox.run(PROGRAM, &["/nowhere"]).fails(3, "no '/nowhere'");
-    sandbox.run(PROGRAM, &["--list"]).ok();
+    let listed = sandbox.run(PROGRAM, &["--list"]);
+    assert!(listed.ok().stderr.contains("nothing was allowed so far"), "{}", listed.stderr);
+    assert!(!sandbox.state().join("allowed").exists(), "a look makes nothing");
     fs::write(dir.join(".tool-versions"), "node 22\n\u{1b}]0;x\u{7}\n").unwrap();
     fs::write(dir.join(".config/mise/config.toml"), "[tools]\n").unwrap();
     symlink("/etc/passwd", dir.join("mise.toml")).unwrap();
@@ -40,7 +42,20 @@ fn files_are_shown_remembered_listed_and_forgotten() {
     let listed = sandbox.run(PROGRAM, &["--list"]);
     assert_eq!(listed.ok().documents.len(), 1);
     assert_ne!(listed.documents[0]["files"][1]["sha256"], files[1]["sha256"]);
+    // One that is damaged keeps nobody from the others.
+    let damaged = sandbox.state().join("allowed/damaged.json");
+    fs::write(&damaged, "{").unwrap();
+    let listed = sandbox.run(PROGRAM, &["--list"]);
+    assert_eq!(listed.status, 1, "{}", listed.all());
+    assert_eq!(listed.documents[0]["path"], json!(real));
+    assert!(
+        listed.stderr.contains("damaged.json") && listed.stderr.contains("removing that file"),
+        "{}",
+        listed.stderr
+    );
     sandbox.run(PROGRAM, &["--forget", path]).ok();
+    sandbox.run(PROGRAM, &["--forget", path]).fails(1, "damaged.json");
+    fs::remove_file(&damaged).unwrap();
     sandbox.run(PROGRAM, &["--forget", path]).fails(3, "nothing of");
     assert!(sandbox.run(PROGRAM, &["--list"]).ok().documents.is_empty());
 

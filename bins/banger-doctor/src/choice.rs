@@ -1,7 +1,7 @@
 //! The configuration: readable, and where each value in force comes from.
 
 use crate::{fail, info, pass, warn};
-use banger_config::{Config, DEFAULT_KERNEL, HostDefaults, Size};
+use banger_config::{Config, DEFAULT_KERNEL, HostDefaults, PULLED_KEEP_DAYS, Size};
 use banger_doc::Check;
 use std::fs;
 
@@ -145,6 +145,10 @@ pub(crate) fn settings() -> Vec<Check> {
         let source = from(!items.is_empty(), "built in");
         settings.push(info(name, format!("{} ({source})", listed(items))));
     }
+    let days = config.pulled_keep_days;
+    let source = from(days.is_some(), "built in");
+    let days = days.unwrap_or(PULLED_KEEP_DAYS);
+    settings.push(info("pulled-keep-days", format!("{days} ({source})")));
     if let Some(user) = &config.run_as {
         settings.push(info("run-as", format!("{user} (config)")));
     }

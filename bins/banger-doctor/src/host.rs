@@ -43,6 +43,7 @@ pub(crate) fn checks() -> Vec<Check> {
         tool("nft", None, &remedy::NFTABLES, &instead),
         needed("e2fsck", &remedy::E2FSPROGS),
         git(),
+        git_remote(),
         tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
     ]);
     checks
@@ -282,6 +283,19 @@ fn git() -> Check {
     match version(&path) {
         Ok(line) => git_check(line),
         Err(reason) => fail(name, reason, remedy::install(&remedy::GIT)),
+    }
+}
+
+/// Looks whether git finds what makes VMs remotes of it.
+fn git_remote() -> Check {
+    let name = "git-remote-banger";
+    match which::which(name) {
+        Ok(path) => pass(name, path.display().to_string()),
+        Err(_) => warn(
+            name,
+            "not in PATH: 'git fetch' and 'git push' cannot reach a VM",
+            "add the folder that 'banger' is in to PATH",
+        ),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Removes what nothing owns: folders half made or half removed, temporary files, sockets, processes
 //! and control groups of a run that ended without its supervisor. Touches nothing outside the state
-//! directory but processes that bear its mark and empty control groups that banger made, and nothing
-//! a living program holds a lock on.
+//! directory but processes that bear its mark, empty control groups that banger made and references
+//! below `refs/banger/` of repositories that keep what was pulled out of VMs long gone, and nothing a
+//! living program holds a lock on.
 
 mod process;
 mod runs;
 
 use banger_cli::{Out, human_bytes, note};
-use banger_config::Config;
+use banger_config::{Config, PULLED_KEEP_DAYS};
 use banger_doc::{Allowed, Context, Document, Error, Kind, Removed, Result};
 use banger_state::{Lock, Room, Shelf, State, clock_ms, place, read_document};
 use banger_tree::remove_tree;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
+    let days = Config::load()?.pulled_keep_days.unwrap_or(PULLED_KEEP_DAYS);
     let state = State::open()?;
     let mut sweep = Sweep {
         root: state.root().to_owned(),
@@ -53,6 +55,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         sweep.keys(&state),
         sweep.ended_runs(&state),
         sweep.leases(&state),
+        sweep.kept(&state, days),
     ];
     sweep.allowed(&state);
     for path in state.abandoned_files() {
@@ -80,6 +83,8 @@ fn words(removed: &Removed) -> String {
         ("lease", false) => format!("took back {name}, which is no VM's"),
         ("allowed", true) => format!("would forget '{name}', whose repository is gone"),
         ("allowed", false) => format!("forgot '{name}', whose repository is gone"),
+        ("kept", true) => format!("would let go of {name}"),
+        ("kept", false) => format!("let go of {name}"),
         ("export", true) => format!("would forget the copy '{name}' of an export"),
         ("export", false) => format!("forgot the copy '{name}' of an export"),
         ("control group", true) => format!("would remove the control group {name}"),
@@ -166,6 +171,20 @@ impl Sweep {
                 self.remove("allowed", &path);
             }
         }
+    }
+
+    /// Lets go of what repositories keep of VMs that are gone long enough.
+    fn kept(&mut self, state: &State, days: u64) -> Result<()> {
+        let (over, failures) = banger_workspace::remove_kept(state, days, self.dry_run)?;
+        self.failures.extend(failures);
+        let dry_run = self.dry_run;
+        self.removed.extend(over.into_iter().map(|over| Removed {
+            what: "kept".into(),
+            name: format!("what came of VM '{}' in '{}'", over.vm, over.repository),
+            freed_bytes: 0,
+            dry_run,
+        }));
+        Ok(())
     }
 
     /// Removes a key that was not finished.

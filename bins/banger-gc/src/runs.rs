@@ -77,7 +77,11 @@ impl Sweep {
         for path in children(&folder.join(place::VM_WORKSPACES)) {
             let mut half = children(&path);
             half.retain(|path| begins(path, ".tmp-"));
-            let is_none = || !path.join(place::WORKSPACE_DOCUMENT).exists();
+            // What an apply left on the host is removed there by the next one.
+            let is_none = || {
+                let kept = [place::WORKSPACE_DOCUMENT, place::WORKSPACE_APPLYING];
+                !kept.iter().any(|name| path.join(name).exists())
+            };
             if half.is_empty() && !is_none() {
                 continue;
             }

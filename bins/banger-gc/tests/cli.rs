@@ -61,6 +61,55 @@ fn what_was_allowed_to_a_repository_that_is_gone_is_forgotten() {
 }
 
 #[test]
+fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    sandbox.plant_kernel("generic-6.12");
+    let id = sandbox.plant_vm("web", "alpine", "generic-6.12")["id"].as_str().unwrap().to_owned();
+    let repository = sandbox.dir().join("repo/.git").to_str().unwrap().to_owned();
+    let sh = |script: &str| {
+        let script = format!("cd {}; {script}", sandbox.dir().display());
+        sandbox.raw("/bin/sh", &["-ec", &script]).ok().text()
+    };
+    let oid = sh(
+        "git init -q repo; cd repo; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m x; \
+         git update-ref refs/banger/web/$(git rev-parse HEAD) HEAD; git update-ref refs/banger/web/mine HEAD; \
+         git pack-refs --all; git rev-parse HEAD",
+    );
+    let oid = oid.trim();
+    let kept = sandbox.state().join("kept");
+    fs::create_dir_all(&kept).unwrap();
+    let write = |name: &str, vm_id: &str, repository: &str| {
+        let text = format!(
+            r#"{{"schema":"banger.kept/1","vm":"web","vm_id":"{vm_id}","repository":"{repository}",
+                "object_format":"sha1","references":["refs/banger/web/{oid}"],"kept_unix_ms":1}}"#
+        );
+        fs::write(kept.join(format!("{name}.json")), text.replace('\n', "")).unwrap();
+    };
+    let refs = || sh("git -C repo for-each-ref refs/banger | wc -l").trim().to_owned();
+    write("web", &id, &repository);
+    write("lost", &id, "/nowhere/at/all");
+    sandbox.config("pulled_keep_days = 0\n");
+    let dry = sandbox.run(GC, &["--dry-run"]);
+    assert_eq!(dry.ok().documents.len(), 1, "{dry:?}");
+    let removed = sandbox.run(GC, &[]);
+    assert_eq!((removed.ok().documents.len(), refs().as_str()), (1, "2"), "the VM is there");
+    write("web", "of-another", &repository);
+    sandbox.config("pulled_keep_days = 1\n");
+    assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
+    assert!(fs::read_to_string(kept.join("web.json")).unwrap().contains("gone_unix_ms"));
+    sandbox.config("pulled_keep_days = 0\n");
+    assert_eq!(sandbox.run(GC, &["--dry-run"]).ok().documents.len(), 1);
+    assert_eq!(refs(), "2");
+    let removed = sandbox.run(GC, &[]);
+    assert_eq!(removed.ok().documents[0]["what"], "kept");
+    assert_eq!(refs(), "1", "what somebody else made stays");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+    fs::write(kept.join("odd.json"), "{}").unwrap();
+    assert_eq!(sandbox.run(GC, &[]).status, 1);
+}
+
+#[test]
 fn what_a_living_program_holds_stays() {
     let sandbox = Sandbox::new();
     sandbox.plant_image("alpine");
@@ -85,6 +134,29 @@ fn what_a_living_program_holds_stays() {
 }
 
 #[test]
+fn a_prepare_at_work_keeps_what_it_makes_and_a_killed_one_does_not_though_the_vm_runs() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let lock = File::create(sandbox.vm("web").join("lock")).unwrap();
+    let hold = |file| {
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| error)
+            .unwrap()
+    };
+    let _runs = hold(lock);
+    let [held, killed] = ["0123456789abcdef", "fedcba9876543210"]
+        .map(|name| sandbox.vm("web").join("workspaces").join(name));
+    for folder in [&held, &killed] {
+        fs::create_dir_all(folder.join(".tmp-1")).unwrap();
+    }
+    let _at_work = hold(File::open(&held).unwrap());
+    let answer = sandbox.run(GC, &[]);
+    let name = killed.strip_prefix(sandbox.state()).unwrap().to_str().unwrap();
+    assert_eq!(answer.ok().document()["name"], name, "{}", answer.all());
+    assert!(held.join(".tmp-1").exists() && !killed.exists());
+}
+
+#[test]
 fn whatever_a_killed_program_leaves_goes_and_is_reported() {
     let sandbox = Sandbox::new();
     sandbox.plant_vm("web", "alpine", "generic-6.12");
@@ -98,12 +170,14 @@ fn whatever_a_killed_program_leaves_goes_and_is_reported() {
         "vms/web/ssh/.known_host.4194999.3",
         "vms/web/run/channel.sock",
         "vms/web/workspaces/0123456789abcdef/.tmp-4194999/x",
+        "vms/web/workspaces/fedcba9876543210/repo.git",
         "vms/.new-db-4194999/spec.json",
     ];
     let kept = [
         "cache/partial/0123",
         "cache/oci/index.json",
         "vms/web/workspaces/0123456789abcdef/workspace.json",
+        "vms/web/workspaces/00000000ffffffff/applying.json",
     ];
     for path in litter.iter().chain(&kept) {
         let path = sandbox.state().join(path);

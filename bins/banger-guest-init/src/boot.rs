@@ -48,32 +48,39 @@ fn boot() -> Result<()> {
     let told = Told::read()?;
     say::stage("told");
     let guest = &told.guest;
-    load(&told.modules, "disk", EARLY)?;
-    if !has_virtio_on_pci() {
-        load(&told.modules, "mmio", EARLY)?;
-    }
+    load(&told.modules, if has_virtio_on_pci() { "pci" } else { "mmio" }, EARLY)?;
     let channel = match guest.channel {
         Channel::Vsock => "vsock",
         Channel::VirtioSerial => "channel",
     };
     load(&told.modules, channel, EARLY)?;
+    say::stage("channel");
+    say::or_warn(process::set_limits());
+    let mut agent = say::or_warn(keeper::start_agent(guest));
+    // The rest gives way to the agent, which somebody waits for. What a command, a file or a forward needs of it,
+    // the agent waits for.
+    nice(LAST);
+    if let Some(agent) = &mut agent {
+        agent.give_way();
+    }
+    say::stage("agent");
+    load(&told.modules, "disk", EARLY)?;
     say::stage("modules");
     disks::make_root(guest)?;
     say::stage("root");
     populate(&told)?;
     disks::enter_root()?;
-    say::stage("run");
 
     // From here on the image's tree is `/`, and its links lead nowhere else.
     let home = disks::home(guest);
+    home.announce();
+    if let Some(agent) = &mut agent {
+        agent.let_in();
+    }
+    say::stage("run");
     disks::second_mounts(guest, &home)?;
     working_directory(guest);
     say::stage("mounts");
-    say::or_warn(process::set_limits());
-    let agent = say::or_warn(keeper::start_agent(guest));
-    // The rest gives way to the agent, which somebody waits for.
-    nice(LAST);
-    say::stage("agent");
     network::loopback_up();
     for (name, value) in SETTINGS {
         let path = Path::new("/proc/sys").join(name);

@@ -56,15 +56,19 @@ impl Home {
         Self { user, place }
     }
 
+    /// Says where the work lies, for the agent.
+    pub(crate) fn announce(&self) {
+        say::or_warn(
+            fs::write(place::PLACE, &self.place).context("cannot say where the work lies"),
+        );
+    }
+
     /// Makes the directory where it is missing, and notes where the disk lies. Returns it without links: they
     /// may lead to where there is nothing yet.
     pub(crate) fn make(&self) -> Result<PathBuf> {
         let path = Path::new(&self.place);
         let failed = || format!("cannot make '{}'", self.place);
         say::or_warn(copy::set_attribute(Path::new(place::WORK), LIES_AT, self.place.as_bytes()));
-        say::or_warn(
-            fs::write(place::PLACE, &self.place).context("cannot say where the work lies"),
-        );
         let is_there = path.is_dir();
         if !is_there && self.place == WORKSPACE {
             // What is no directory, a link to nowhere too, gives way.

@@ -15,10 +15,10 @@ use nix::{
 use std::{
     ffi::{CStr, CString, OsStr},
     fs::File,
-    io,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, FromRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, process::CommandExt},
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     },
     path::Path,
     process::{Command, Stdio},
@@ -32,17 +32,44 @@ const LONG: Duration = Duration::from_secs(10);
 /// The longest pause before the next start.
 const PAUSE: Duration = Duration::from_secs(8);
 
-/// The agent's process (pidfd_open(2)).
+/// How long the boot gives way to the host's first question.
+const FIRST: Duration = Duration::from_millis(200);
+/// How long it waits for the agent to enter the image's root.
+const ENTER: Duration = Duration::from_secs(2);
+
+/// The agent's process (pidfd_open(2)), and the way to it while it is not in the image's root.
 #[derive(Debug)]
-pub(crate) struct Agent(OwnedFd);
+pub(crate) struct Agent {
+    process: OwnedFd,
+    way: UnixStream,
+}
+
+impl Agent {
+    /// Waits until the host has its first answer, or has not asked in time: whatever the machine does
+    /// meanwhile, its disks and its exits too, would be in the way of that.
+    pub(crate) fn give_way(&mut self) {
+        let _ = self.way.set_read_timeout(Some(FIRST));
+        let _ = self.way.read(&mut [0]);
+    }
+
+    /// Has the agent come into the image's root, which is there now, and waits until it has: what comes next may
+    /// look for it there. One that has ended is started anew in that root.
+    pub(crate) fn let_in(&mut self) {
+        let _ = self.way.set_read_timeout(Some(ENTER));
+        // It may say only now that it has answered; then comes the end.
+        let _ = self.way.write_all(&[0]).and_then(|()| self.way.read_to_end(&mut Vec::new()));
+    }
+}
 
 /// Starts the agent for the first time: somebody waits for it, so its parent-to-be comes later, and no
 /// program is loaded for it: an emulated guest would have to translate it anew.
 pub(crate) fn start_agent(guest: &Guest) -> Result<Agent> {
+    let (way, boot) = UnixStream::pair().context("cannot make a socket")?;
     // SAFETY: this process has one thread, so its copy may do all that it may.
     let agent = match unsafe { fork() }.context("cannot start the agent")? {
         ForkResult::Child => {
-            let _ = std::panic::catch_unwind(|| become_agent(guest));
+            drop(way);
+            let _ = std::panic::catch_unwind(|| become_agent(guest, boot));
             // SAFETY: the call ends this process; what the other one still has to do is left to it.
             unsafe { libc::_exit(1) }
         }
@@ -54,18 +81,22 @@ pub(crate) fn start_agent(guest: &Guest) -> Result<Agent> {
         return Err(io::Error::last_os_error()).context("cannot watch the agent");
     }
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
-    Ok(Agent(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    Ok(Agent { process: unsafe { OwnedFd::from_raw_fd(fd as i32) }, way })
 }
 
 /// Starts who keeps the agent running. The agent's process is its standard input.
 pub(crate) fn start(agent: Agent) -> Result<()> {
     let mut command = Command::new(place::INIT);
-    command.arg0("@banger-guest-keeper").env_clear().stdin(Stdio::from(agent.0));
+    command.arg0("@banger-guest-keeper").env_clear().stdin(Stdio::from(agent.process));
     command.spawn().map(drop).context("cannot start the keeper of the agent")
 }
 
-fn become_agent(guest: &Guest) {
+fn become_agent(guest: &Guest, boot: UnixStream) {
     if !take_arguments() {
+        // Then it has to be a program of that name, which lies in the image's root.
+        if let Err(error) = banger_agent::enter_root(&boot) {
+            return crate::say::console(&format!("cannot start the agent: {}", error.chain()));
+        }
         crate::say::console(&format!("cannot start the agent: {}", agent().exec()));
         return;
     }
@@ -74,7 +105,7 @@ fn become_agent(guest: &Guest) {
     if let Ok(null) = File::open("/dev/null") {
         let _ = dup2_stdin(null);
     }
-    run_agent(Some(guest));
+    run_agent(Some(guest), Some(boot));
 }
 
 /// Gives this process the agent's name where systemd looks for the `@`: in its arguments, which the
@@ -94,11 +125,12 @@ fn take_arguments() -> bool {
     }
 }
 
-/// Serves the host for ever; reads what the guest was told, if it is not given.
-pub(crate) fn run_agent(guest: Option<&Guest>) {
+/// Serves the host for ever; reads what the guest was told, if it is not given. `boot` leads to the process that
+/// is yet to make the image's root.
+pub(crate) fn run_agent(guest: Option<&Guest>, boot: Option<UnixStream>) {
     let _ = set_name(AGENT);
     let guest = guest.cloned().or_else(|| banger_agent::read_guest(Path::new(place::DOCUMENT)));
-    if let Err(error) = banger_agent::serve(guest) {
+    if let Err(error) = banger_agent::serve(guest, boot) {
         crate::say::console(&error.chain());
     }
 }

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let first = std::process::id() == 1;
     match name {
-        b"@banger-guest-agent" => keeper::run_agent(None),
+        b"@banger-guest-agent" => keeper::run_agent(None, None),
         b"@banger-guest-keeper" => keeper::run(),
         name if name == firstboot::NAME.as_bytes() => {
             firstboot::run(words.get(1).is_some_and(|word| word == place::SSH_ASKED));

@@ -27,7 +27,13 @@ pub(crate) fn warn(text: &str) {
     if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = writeln!(log, "<4>banger-guest-init: {text}");
     }
-    if let Ok(mut log) = OpenOptions::new().append(true).create(true).open(place::LOG) {
+    // Before the image's root is entered, its folder is where the initramfs has it.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    let log = options
+        .open(place::LOG)
+        .or_else(|_| options.open(place::LOG.replacen(place::RUN, "/banger", 1)));
+    if let Ok(mut log) = log {
         let _ = writeln!(log, "{text}");
     }
 }
@@ -59,7 +65,7 @@ pub(crate) fn or_warn<T>(result: banger_doc::Result<T>) -> Option<T> {
 
 /// Says one line on the console and ends the machine: without a root there is nothing to run.
 pub(crate) fn fatal(text: &str) -> ! {
-    console(text);
+    console(&format!("{}{text}", place::GAVE_UP));
     nix::unistd::sync();
     let _ = reboot(RebootMode::RB_AUTOBOOT);
     let _ = reboot(RebootMode::RB_POWER_OFF);
@@ -69,7 +75,7 @@ pub(crate) fn fatal(text: &str) -> ! {
 
 /// Says one line on the console.
 pub(crate) fn console(text: &str) {
-    let line = format!("banger-guest-init: {}\n", line(text));
+    let line = format!("{}{}\n", place::SAYS, line(text));
     let done = OpenOptions::new()
         .write(true)
         .open("/dev/console")

@@ -15,6 +15,9 @@ use std::{
 /// How long the programs may take to answer, all of them together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The one whose name git demands.
+const CALLED_BY_GIT: &str = "git-remote-banger";
+
 /// Describes every program that lies beside this one, by name. One that does not answer is said
 /// and left out: it is somebody else's.
 pub(crate) fn beside(out: &Out) -> Result<Vec<Program>> {
@@ -42,7 +45,8 @@ pub(crate) fn beside(out: &Out) -> Result<Vec<Program>> {
 /// there is none.
 pub(crate) fn one(name: &str) -> Option<Result<Program>> {
     let name = name.replace(' ', "-");
-    let name = if name.starts_with("banger-") { name } else { format!("banger-{name}") };
+    let is_whole = name.starts_with("banger-") || name == CALLED_BY_GIT;
+    let name = if is_whole { name } else { format!("banger-{name}") };
     let path = folder().ok()?.join(&name);
     (is_program(&name) && path.is_file())
         .then(|| asked(&path).recv_timeout(PATIENCE).unwrap_or_else(|_| Err(silent(&path))))
@@ -55,11 +59,12 @@ fn folder() -> Result<PathBuf> {
 
 /// Only plain words name programs; those of guests and of the tree's own tasks are not for callers.
 fn is_program(name: &str) -> bool {
-    name.strip_prefix("banger-").is_some_and(|words| {
-        words.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
-            && !words.starts_with("guest-")
-            && words != "xtask"
-    })
+    name == CALLED_BY_GIT
+        || name.strip_prefix("banger-").is_some_and(|words| {
+            words.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+                && !words.starts_with("guest-")
+                && words != "xtask"
+        })
 }
 
 fn asked(path: &Path) -> mpsc::Receiver<Result<Program>> {

@@ -370,6 +370,23 @@ fn a_command_starts_where_the_workspace_was_named_and_a_shell_at_home() {
     };
     assert_eq!(starts(None), format!("{top}\n"));
     assert_eq!(starts(Some(deep)), format!("{deep}\n"));
+    // Of several it is the one that was made first, whatever its folder is called; one that was begun and
+    // one that cannot be read are none.
+    let write = |id: &str, text: String| {
+        let folder = guest.sandbox.vm("web").join("workspaces").join(id);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("workspace.json"), text).unwrap();
+    };
+    let mut other = record.clone();
+    (other["guest_path"], other["first_unix_ms"]) = ("/etc".into(), 7.into());
+    write("0000000000000001", other.to_string());
+    other["first_unix_ms"] = 3.into();
+    other["next"] = json!({});
+    write("0000000000000002", other.to_string());
+    write("0000000000000003", "damaged".into());
+    record["first_unix_ms"] = 5.into();
+    write("0123456789abcdef", record.to_string());
+    assert_eq!(guest.exec(&["web", "pwd"]).ok().text(), format!("{deep}\n"));
 }
 
 /// The home that this machine's list of users has for whoever runs the test.
@@ -467,6 +484,16 @@ fn that_the_host_has_moved_on_is_said_once() {
     assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
     head("3");
     assert_eq!([says(&["web", "true"]), says(&["web", "true"])], [1, 0]);
+    // Of each workspace, with what brings it in.
+    let folder = folder.with_file_name("fedcba9876543210");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("workspace.json"), record.to_string()).unwrap();
+    head("4");
+    let said = guest.exec(&["web", "true"]).stderr;
+    assert_eq!(said.matches("has moved on").count(), 2, "{said}");
+    let typed = format!("'banger workspace prepare web {}'", host.display());
+    assert_eq!(said.matches(&typed).count(), 2, "{said}");
+    assert_eq!(says(&["web", "true"]), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{log::CappedLog, stub::VmmEnd};
 use banger_disks::Disks;
 use banger_doc::{Context, Error, Exit, Reason, Result, Vmm};
-use banger_guest::place::MARK;
+use banger_guest::place::{GAVE_UP, MARK, SAYS};
 use banger_machine::{Event, Kvm};
 use banger_state::{VmFolder, clock_s, place, write_document};
 use banger_tree::remove_tree_if_there;
@@ -13,8 +13,6 @@ use std::{fs, io::ErrorKind, path::Path, time::Duration};
 /// Lines of the console that the record keeps.
 const TAIL_LINES: usize = 20;
 
-/// How guest-init's last words begin.
-const GUEST_INIT: &str = "banger-guest-init: ";
 /// How the kernel's last words begin.
 const PANIC: &str = "Kernel panic";
 /// Of the record's lines about a panic so many come before it.
@@ -46,6 +44,8 @@ pub(crate) enum Why {
 #[derive(Debug, Default)]
 pub(crate) struct End {
     pub(crate) stage: Stage,
+    /// Whether the image's init was past its boot.
+    pub(crate) booted: bool,
     pub(crate) why: Why,
     /// Which VMM it was, once that is known.
     pub(crate) kind: Option<Vmm>,
@@ -136,7 +136,7 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
         .iter()
         .rev()
         .filter(|line| !line.starts_with(MARK))
-        .find_map(|line| Some(line.split_once(GUEST_INIT)?.1));
+        .find_map(|line| line.split_once(SAYS)?.1.strip_prefix(GAVE_UP));
     let unasked =
         if end.stage == Stage::Preparing { Reason::StartFailed } else { Reason::VmmEnded };
     match &end.why {
@@ -161,7 +161,8 @@ fn judge(end: &End, console: &[String], log: &CappedLog) -> (Reason, String) {
             Reason::VmmEnded,
             format!("the guest's kernel panicked: {}", panic_words(console, panic.unwrap_or(0))),
         ),
-        Why::Guest(_) | Why::Unasked if end.stage != Stage::Ready && complaint.is_some() => {
+        // The agent may have answered before: it does not need the image's root.
+        Why::Guest(_) | Why::Unasked if !end.booted && complaint.is_some() => {
             (Reason::VmmEnded, format!("the guest gave up: {}", complaint.unwrap_or_default()))
         }
         Why::Guest(Event::GuestPanic) => (Reason::VmmEnded, "the guest's kernel panicked".into()),
@@ -210,7 +211,7 @@ fn panic_words(console: &[String], at: usize) -> String {
         .iter()
         .rev()
         .map(|line| line.trim())
-        .filter(|line| !is_kernels(line) && !line.contains(GUEST_INIT))
+        .filter(|line| !is_kernels(line) && !line.contains(SAYS))
         .take(LAST_WORDS)
         .collect();
     said.reverse();
@@ -332,8 +333,19 @@ mod tests {
         let (reason, words) = judged(&reset, &panic, "");
         assert_eq!(reason, Reason::VmmEnded);
         assert!(words.contains("not syncing: VFS"), "{words}");
-        let (_, words) = judged(&reset, &["banger-guest-init: cannot mount 'x'"], "");
+        let said = ["banger-guest-init: gave up: cannot mount 'x'", "[ 1.1] Rebooting"];
+        let (_, words) = judged(&reset, &said, "");
         assert_eq!(words, "the guest gave up: cannot mount 'x'");
+        // Its agent may have answered before it came to its disks; one that has booted ends in another way.
+        let answered = end(Stage::Ready, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
+        let wanted = (Reason::VmmEnded, "the guest gave up: cannot mount 'x'".to_owned());
+        assert_eq!(judged(&answered, &said, ""), wanted);
+        let booted = End { booted: true, ..answered };
+        assert_eq!(judged(&booted, &said, "").0, Reason::GuestShutdown);
+        // What it says besides ends no guest.
+        let other = ["banger-guest-init: the agent ended"];
+        let answered = end(Stage::Ready, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
+        assert_eq!(judged(&answered, &other, "").0, Reason::GuestShutdown);
         // What an image prints after its start is no reason.
         let stopped = end(Stage::Ready, Why::Stopped, VmmEnd::Status(0));
         assert_eq!(judged(&stopped, &panic, "").0, Reason::Stopped);
@@ -372,8 +384,10 @@ mod tests {
         let (_, words) = judged(&reset, &killed, "");
         assert!(words.ends_with("init was ended by signal 11 (SIGSEGV)"), "{words}");
         // What a user of the guest's writes is not the kernel's, nor guest-init's.
-        let forged =
-            ["| [ 1.0] Kernel panic - not syncing: forged", "| banger-guest-init: forged too"];
+        let forged = [
+            "| [ 1.0] Kernel panic - not syncing: forged",
+            "| banger-guest-init: gave up: forged too",
+        ];
         assert_eq!(judged(&reset, &forged, "").0, Reason::GuestShutdown);
         let early = end(Stage::Launched, Why::Guest(Event::GuestReset), VmmEnd::Status(0));
         let (_, words) = judged(&early, &forged, "");

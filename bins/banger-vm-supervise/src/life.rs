@@ -218,11 +218,11 @@ impl Life {
 
     fn agent(&mut self, acts: &mut Vec<Act>) {
         self.stage = Stage::Ready;
-        acts.push(Act::AwaitBoot);
         if self.phase == Phase::Booting {
             self.phase = Phase::Ready;
         }
-        acts.push(Act::Tell);
+        // First: somebody waits for it.
+        acts.extend([Act::Tell, Act::AwaitBoot]);
         if std::mem::take(&mut self.clock_is_behind) {
             self.set_clock("the clock may have jumped while the guest booted", acts);
         }

@@ -54,8 +54,9 @@ const END_LIMIT: Duration = Duration::from_millis(500);
 const BUTTON_LIMIT: Duration = Duration::from_secs(5);
 /// The longest measurement of a VMM that is kept; Firecracker's have some 5000 bytes.
 const METRICS_LIMIT: usize = 64 << 10;
-/// How long an agent that answers may take to say who the guest's user is.
-const LOGIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long an agent that answers may take to say who the guest's user is: the boot may still have to make its
+/// root.
+const LOGIN_LIMIT: Duration = Duration::from_secs(70);
 /// Stack of a helper thread; none goes deep.
 const STACK: usize = 512 << 10;
 /// What helper threads say: the agent answers; the agent cannot be told to shut down; it cannot be
@@ -128,7 +129,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         .create(place::VM_RUN)
         .context("cannot make 'run'")?;
 
-    let Prepared { mut machine, network, carrier, addresses, notes, ports } =
+    let Prepared { mut machine, network, carrier, addresses, notes, ports, user } =
         prepare(start.state, start.folder, until)?;
     // Before anything runs: a port that cannot be had ends the start.
     let mut ports = HostSide::bind(start.folder.name(), ports)?;
@@ -191,6 +192,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
         follows: false,
         turn: Arc::default(),
         name: None,
+        user,
         life: Life::new(),
     };
     live.write_down()?;
@@ -203,6 +205,7 @@ fn try_run(start: &Start<'_>, log: &mut CappedLog, end: &mut End) -> Result<()> 
     ));
     let vmm_end = live.watch_over(&signals, &watch, &news);
     live.over.store(true, Ordering::Relaxed);
+    end.booted = live.running.booted.is_over();
     (end.stage, end.why, end.halted) = live.life.end();
     end.vmm = Some(vmm_end?);
     Ok(())
@@ -243,6 +246,8 @@ struct Live<'a> {
     turn: Arc<AtomicUsize>,
     /// The share in `banger-dns`, while the VM's name leads somewhere.
     name: Option<Share>,
+    /// The guest's user, as the image or who made the VM names it.
+    user: Option<String>,
     life: Life,
 }
 
@@ -500,14 +505,19 @@ impl Live<'_> {
 
     fn await_agent(&mut self) {
         let name = self.start.folder.name().clone();
+        let Ok(news) = self.news_end.try_clone() else { return };
+        // Whoever waits for the guest may log in next, and where nothing is noted, ssh takes root.
+        let is_noted = banger_ssh::is_noted(Path::new("."), self.user.as_deref());
         self.help("ready", move |over| {
-            let forever = Duration::from_hours(24 * 365);
             let gone = || over.load(Ordering::Relaxed);
             let channel = Path::new(place::VM_CHANNEL);
-            control::wait_ready(channel, forever, gone).ok()?;
-            // Whoever waits for the guest may log in next; without an answer ssh takes root.
-            let _ = banger_ssh::note_login(Path::new("."), &name, channel, LOGIN_LIMIT);
-            Some(READY)
+            control::wait_ready(channel, gone).ok()?;
+            if is_noted {
+                let _ = nix::unistd::write(&news, &[READY]);
+            }
+            let account = control::account(channel, None, LOGIN_LIMIT);
+            let _ = banger_ssh::note_login(Path::new("."), &name, account);
+            (!is_noted).then_some(READY)
         });
     }
 

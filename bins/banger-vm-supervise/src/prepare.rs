@@ -34,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
     /// Which ports of the host are to lead into the guest.
     pub(crate) ports: HostPorts,
+    /// Whom the image, or who made the VM, names as the guest's user.
+    pub(crate) user: Option<String>,
 }
 
 /// Prepares a run that has to be up by then: reads the documents, writes the initramfs, chooses the
@@ -99,7 +101,8 @@ pub(crate) fn prepare(state: &State, folder: &VmFolder, until: Instant) -> Resul
     notes.extend(synced.notes);
     write_initramfs(state, &kernel, &guest, &contents)?;
     let addresses = guest.interfaces.into_iter().flat_map(|i| i.addresses).collect();
-    Ok(Prepared { machine, network, carrier, addresses, notes, ports: spec.ports })
+    let user = guest.config.user;
+    Ok(Prepared { machine, network, carrier, addresses, notes, ports: spec.ports, user })
 }
 
 fn check(image: &Image, kernel: &Kernel) -> Result<()> {

@@ -1,13 +1,13 @@
 //! Puts what a guest changed onto the host's checkout, as edits of its files; the index stays as it is.
 //!
-//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides about every file first, then writes to the
-//! checkout, and into `vms/NAME/workspaces/ID/` what it got.
+//! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides
+//! about every file first, then writes to the checkout, and into `vms/NAME/workspaces/ID/` what it got.
 
 use banger_cli::Out;
 use banger_config::Config;
 use banger_doc::{Name, Result, WorkspaceApply};
 use banger_state::State;
-use banger_workspace::{Apply, Onto, budget, files_of, folder, or_more_time, refusal};
+use banger_workspace::{Apply, Onto, budget, files_of, folder_of, or_more_time, refusal};
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Put what a guest changed onto a checkout of the host's
@@ -24,7 +24,8 @@ struct Args {
     /// The checkout, or a directory in it; the one that the workspace came from otherwise
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
-    /// Which workspace, by its place in the guest; needed if the VM has several
+    /// Which workspace, by its place in the guest, if the VM has several [default: the one that was prepared from
+    /// PATH]
     #[arg(long, value_name = "DIR")]
     guest_path: Option<String>,
     /// Say what would happen and change nothing; fail with status 4 if anything is in conflict
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
-    let dir = folder(&vm, args.guest_path.as_deref())?;
+    let dir = folder_of(&vm, args.guest_path.as_deref(), args.path.as_deref())?;
     let onto = Onto { path: args.path, configured: Config::load()?.git_dirs() };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());

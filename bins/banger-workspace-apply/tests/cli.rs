@@ -8,7 +8,6 @@ use banger_tests::{Answer, Sandbox, program};
 use serde_json::{Value, json};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -79,7 +78,7 @@ fn what_is_not_there_is_not_found() {
     sandbox.run(PROGRAM, &["web", "--timeout", "0"]).fails(2, "--timeout");
     sandbox.run(PROGRAM, &["WEB"]).fails(2, "'WEB'");
     let _running = sandbox.plant_running("web", &json!({}));
-    sandbox.run(PROGRAM, &["web"]).fails(3, "no workspace in this VM");
+    sandbox.run(PROGRAM, &["web"]).fails(3, "VM 'web' has no workspace");
 }
 
 #[test]
@@ -97,7 +96,8 @@ fn work_is_put_there_and_counts_as_out() {
     assert_eq!((&document["is_applied"], &document["is_exported"]), (&json!(true), &json!(true)));
     assert_eq!(world.shell("repo", "git status -s"), " M a\n D b\n?? n\n");
     assert_eq!(world.unexported(), 0);
-    assert_eq!(world.shell(".", "ls state/vms/web/workspace | grep applying || true"), "");
+    let state = world.sandbox.state().display().to_string();
+    assert_eq!(world.shell(".", &format!("find '{state}' -name applying.json")), "");
     // For people it is one line.
     world.shell("guest/repo", "echo yet >>a");
     world.shell("repo", "sed -i '1i top' a");
@@ -141,23 +141,53 @@ fn conflicts_are_named_and_nothing_is_touched() {
     assert_eq!(world.sandbox.raw("/bin/sh", &["-c", &full]).status, 1);
 }
 
+/// Runs a script in which what it mounts is its own.
+fn apart(world: &World, script: &str) -> Answer {
+    let script = format!("cd '{}'; apply() {{ {PROGRAM} web; }}; {script}", world.at("repo"));
+    world.sandbox.raw("unshare", &["--map-root-user", "--mount", "/bin/bash", "-euc", &script])
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_to_changes_nothing() {
     let world = World::new("mkdir d; echo a >a; echo b >d/b");
     world.shell("guest/repo", "echo more >>a; echo more >>d/b");
-    let dir = world.sandbox.dir().join("repo/d");
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o555)).unwrap();
-    if fs::write(dir.join("probe"), "").is_ok() {
-        // Root may write anywhere, but not where nobody may.
-        fs::remove_file(dir.join("probe")).unwrap();
-        return;
+    let read_only = "mount --bind d d; mount -o remount,bind,ro d; apply";
+    let answer = apart(&world, read_only);
+    assert_eq!(answer.status, 1, "{}", answer.all());
+    for words in ["nothing was changed in", "d/b'", "read-only file system"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
     }
-    let answer = world.apply(&[]);
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-    answer.fails(1, "nothing was changed");
     assert_eq!(world.shell("repo", "git status -s; ls -A . d | grep banger || true"), "");
     world.apply(&[]).ok();
     assert_eq!(world.shell("repo", "git status -s"), " M a\n M d/b\n");
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let world = World::new("mkdir d; echo a >d/a; echo b >d/b");
+    world.shell("guest/repo", "echo more >>d/a; seq 200000 >d/b; echo n >d/n");
+    // Half of it has room.
+    let full = "cp -a d ../d; mount -t tmpfs -o size=256k none d; cp -a ../d/. d; (apply) || echo status $?; \
+                ls -A d; cat d/a d/b; umount d; rm -r ../d";
+    let answer = apart(&world, full);
+    let told = answer.ok().text();
+    assert!(told.ends_with("status 1\na\nb\na\nb\n"), "{}", answer.all());
+    for words in ["nothing was changed in", "no space left on device"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
+    }
+    assert_eq!(world.unexported(), 1);
+    world.apply(&[]).ok();
+    world.shell(".", "diff -r -x .git repo guest/repo");
+}
+
+#[test]
+fn what_acts_on_a_terminal_is_shown_as_text() {
+    let world = World::new("seq 9 >a");
+    world.shell("guest/repo", "sed -i $'s/5/\\e]0;evil\\a/' a; echo n >$'\\e[31mn'");
+    world.shell("repo", "sed -i s/5/cinq/ a; echo other >$'\\e[31mn'");
+    let told = world.sandbox.terminal(&format!("{PROGRAM} web --check"), 100, |_| {});
+    let all = told.all();
+    assert!(told.text().contains("evil") && !all.contains(['\u{1b}', '\u{7}']), "{all}");
 }
 
 #[test]
@@ -178,7 +208,8 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
     };
     world.apply(&[]).ok();
     let expected = world.shell("repo", "git add -A; git write-tree; git reset -q");
-    let about = world.sandbox.vm("web").join("workspace/applying.json");
+    let all = world.sandbox.vm("web").join("workspaces");
+    let about = fs::read_dir(all).unwrap().flatten().next().unwrap().path().join("applying.json");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut half = 0;
     for round in 0..12 {

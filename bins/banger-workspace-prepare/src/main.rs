@@ -8,13 +8,11 @@ use banger_config::Config;
 use banger_doc::{Error, Kind, Name, Result, Workspace, WorkspaceMode, WorkspacePlan};
 use banger_state::{State, VmFolder};
 use banger_workspace::{
-    GUEST_PATH, Place, Wish, allowed_files, budget, choose, dry_run, files_of, folder_at,
-    or_more_time, place_of, prepare, refused, root_of, trusted_before, user_of,
+    GUEST_PATH, Place, Wish, allowed_files, bring_to_its_place, budget, choose, dry_run, files_of,
+    folder_at, or_more_time, place_of, prepare, refused, root_of, trusted_before, user_of,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-/// How often another program may be quicker at a place that was free.
-const TRIES: usize = 8;
 /// Where the work of a guest's root lies.
 const ROOT_HOME: &str = "/root";
 
@@ -83,8 +81,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let is_known = place.is_some();
         let wish = wish(&args, place.unwrap_or_else(|| usual(&args)))?;
         let vm = State::open_read_only().and_then(|state| state.vm(&args.vm)).ok();
-        let record = vm.map(|vm| folder_at(&vm, &wish.guest_path));
-        let mut plan = dry_run(&wish, record.as_deref())?;
+        let folder = vm.map(|vm| folder_at(&vm, &wish.guest_path));
+        let mut plan = dry_run(&wish, folder.as_deref())?;
         plan.guest_path = plan.guest_path.filter(|_| is_known);
         // Files of another commit are not those that lie here.
         if !plan.tools.is_empty() && args.from.is_none() {
@@ -102,41 +100,19 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let wish = wish(&args, at.clone())?;
         prepare(&folder_at(&vm, &at.guest_path), &files, &wish)
     };
-    let workspace = anywhere(&args, &vm, bring).map_err(|error| {
+    let done = if let Some(path) = &args.guest_path {
+        bring(&named(&args, &vm, path))
+    } else {
+        let user = args.user.as_deref();
+        bring_to_its_place(&vm, &args.path, user, || place_of(&vm, user), bring)
+    };
+    let workspace = done.map_err(|error| {
         let error = or_more_time(error, &budget);
         let hint = "'--user root' writes what is root's, '--guest-path' names another place";
         if error.kind() == Kind::Failed { error.or_hint(hint) } else { error }
     })?;
     workspace.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
     out.put(&workspace, |workspace| said(&args.vm, workspace))
-}
-
-/// Brings it where it is to go: to the place that was named, else to the one that is chosen for it.
-fn anywhere(
-    args: &Args,
-    vm: &VmFolder,
-    bring: impl Fn(&Place) -> Result<Workspace>,
-) -> Result<Workspace> {
-    if let Some(path) = &args.guest_path {
-        return bring(&named(args, vm, path));
-    }
-    let user = args.user.as_deref();
-    let choose = || choose(vm, &args.path, user, || place_of(vm, user));
-    let mut at = choose()?;
-    for _ in 0..TRIES {
-        match bring(&at) {
-            // Another repository may have come there meanwhile: then there is another place for this one.
-            Err(error) if error.kind() == Kind::Conflict => {
-                let now = choose()?;
-                if now == at {
-                    return Err(error);
-                }
-                at = now;
-            }
-            done => return done,
-        }
-    }
-    bring(&at)
 }
 
 /// Returns the place that was named; whose it is stays as it was unless somebody says otherwise.

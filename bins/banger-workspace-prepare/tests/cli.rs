@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use banger_channel::bridge;
-use banger_tests::{Answer, Running, Sandbox};
+use banger_tests::{Answer, Running, Sandbox, program};
 use serde_json::json;
 use std::{
     fs,
@@ -321,4 +321,107 @@ fn where_it_would_go_is_said_if_that_can_be_told() {
     assert_eq!(plan("plain", &["--user", "0:0"]), "/root/repo");
     let _guest = guest(&sandbox, "54321");
     assert_eq!(plan("web", &[]), "/workspace/repo");
+}
+
+#[test]
+fn several_workspaces_of_a_vm_are_told_apart() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let other = sandbox.dir().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("file"), "one\n").unwrap();
+    let at = |name: &str| sandbox.dir().join("guest").join(name).to_str().unwrap().to_owned();
+    let (first, second) = (at("repo"), at("other"));
+    let prepare = |path: &str, to: &str| sandbox.run(PROGRAM, &["web", path, "--guest-path", to]);
+    let run = |name: &str, words: &[&str]| sandbox.run(program(name), words);
+    let status = |words: &[&str]| run("banger-workspace-status", &[&["web"], words].concat());
+    let export = |words: &[&str]| {
+        sandbox.raw(program("banger-workspace-export"), &[&["web"], words].concat())
+    };
+    status(&[]).fails(3, "VM 'web' has no workspace");
+    export(&[]).fails(125, "VM 'web' has no workspace");
+    assert_eq!(prepare(&repository, &first).ok().document()["guest_path"], first);
+    prepare(other.to_str().unwrap(), &second).ok();
+    // One in another is refused, and leaves no trace.
+    for bad in [format!("{first}/inner"), at("").trim_end_matches('/').to_owned()] {
+        prepare(other.to_str().unwrap(), &bad).fails(4, "would lie one in the other");
+    }
+    assert_eq!(fs::read_dir(sandbox.vm("web").join("workspaces")).unwrap().count(), 2);
+    // Without a place it is where it is already: a dry run says so.
+    let plan = sandbox.run(PROGRAM, &["web", other.to_str().unwrap(), "--dry-run"]);
+    assert_eq!(plan.ok().document()["guest_path"], second);
+    sandbox.run(PROGRAM, &["web", other.to_str().unwrap()]).ok();
+
+    let all = status(&[]);
+    let places: Vec<&str> =
+        all.ok().documents.iter().map(|one| one["guest_path"].as_str().unwrap()).collect();
+    assert_eq!(places, [&first, &second], "the one that was made first is the first");
+    let one = status(&["--guest-path", &second]);
+    assert_eq!(one.ok().document()["guest_path"], second);
+    status(&["--guest-path", "/nowhere"]).fails(3, "no workspace in '/nowhere'");
+    let asked = sandbox.raw(program("banger-workspace-status"), &["--places", "web"]);
+    assert_eq!(asked.ok().text(), format!("{first}\n{second}\n"));
+    let asked = sandbox.raw(program("banger-workspace-status"), &["--places", "nobody"]);
+    assert_eq!(asked.ok().text(), "");
+
+    // Work in both: each comes out of its own, and neither is deleted.
+    status(&["--check"]).ok();
+    fs::write(Path::new(&first).join("a"), "work\n").unwrap();
+    fs::write(Path::new(&second).join("file"), "other work\n").unwrap();
+    let shown = sandbox.terminal(
+        &format!("{} web", program("banger-workspace-status").display()),
+        200,
+        |_| {},
+    );
+    let text = shown.text();
+    assert!(text.contains(&first) && text.contains("  not exported: 1 changed file (a)"), "{text}");
+    // A note says of which workspace it is.
+    let said = status(&[]).stderr;
+    assert!(said.contains(&format!("note: '{first}': 'a' went in with a local edit")), "{said}");
+    let both = format!("in '{first}' 1 changed file (a); in '{second}' 1 changed file (file)");
+    for refused in [status(&["--check"]), run("banger-vm-delete", &["--force", "web"])] {
+        refused.fails(4, "holds work that was not exported").fails(4, &both);
+        refused.fails(4, "--guest-path DIR");
+    }
+    status(&["--check", "--guest-path", &second]).fails(4, "1 changed file (file)");
+    export(&["--mark"]).fails(2, "VM 'web' has 2 workspaces").fails(2, "--guest-path DIR");
+    let patch = export(&["--mark", "--guest-path", &second]);
+    assert!(patch.ok().text().contains("+other work"), "{}", patch.all());
+    let left = status(&["--check"]);
+    left.fails(4, &format!("in '{first}' 1 changed file (a)"));
+    assert!(!left.all().contains(&second), "{}", left.all());
+    status(&["--check", "--guest-path", &second]).ok();
+    let patch = export(&["--mark", "--guest-path", &first]);
+    assert!(patch.ok().text().contains("+work"), "{}", patch.all());
+    status(&["--check"]).ok();
+    // What cannot be looked at keeps nothing else from being said, and is no safe loss.
+    let document = fs::read_dir(sandbox.vm("web").join("workspaces"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::read_to_string(path.join("workspace.json")).unwrap().contains(&second))
+        .unwrap();
+    for entry in fs::read_dir(&document).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|end| end == "jsonl") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let some = status(&[]);
+    assert_eq!(some.fails(1, "tree-").documents[0]["guest_path"], first);
+    status(&["--check"]).fails(4, &format!("of '{second}' that is not known"));
+}
+
+#[test]
+fn a_prepare_that_is_refused_leaves_no_workspace() {
+    let sandbox = Sandbox::new();
+    let repository = repository(&sandbox);
+    let _guest = guest(&sandbox, "");
+    let to = sandbox.dir().join("guest/repo");
+    fs::create_dir_all(&to).unwrap();
+    fs::write(to.join("own"), "somebody's").unwrap();
+    let to = to.to_str().unwrap();
+    let words = ["web", &repository, "--guest-path", to];
+    sandbox.run(PROGRAM, &words).fails(4, "files that banger did not put there");
+    assert_eq!(fs::read_dir(sandbox.vm("web").join("workspaces")).unwrap().count(), 0);
+    sandbox.run(PROGRAM, &[&words[..], &["--force"]].concat()).ok();
 }

@@ -8,11 +8,11 @@ use banger_config::Config;
 use banger_doc::{Change, Name, Result, Work, WorkspaceStatus, visible};
 use banger_state::State;
 use banger_workspace::{budget, files_of, folder, or_more_time, records, stake, status, way_out};
-use std::{fmt::Write as _, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, io::Write as _, process::ExitCode, time::Duration};
 
 /// Say what host and guest have that the other lacks
 ///
-/// Of each workspace; the disks of a VM that does not run are read.
+/// Of each workspace. The disks of a VM that does not run are read.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-status", version)]
 struct Args {
@@ -37,8 +37,25 @@ fn seconds(word: &str) -> Result<Duration, String> {
     is_sane.then(|| Duration::from_secs_f64(seconds)).ok_or_else(|| "give 0.1 to 86400".to_owned())
 }
 
+/// The words with which a shell asks at TAB which workspaces a VM has.
+const PLACES: &str = "--places";
+
 fn main() -> ExitCode {
-    banger_cli::main(run)
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    match words.as_slice() {
+        [ask, vm] if ask == PLACES => places(&vm.to_string_lossy()),
+        _ => banger_cli::main(run),
+    }
+}
+
+/// Prints where the workspaces of a VM lie in its guest, one a line. What cannot be read has none.
+fn places(vm: &str) -> ExitCode {
+    let all = || records(&State::open_read_only()?.vm(&vm.parse::<Name>()?)?);
+    let mut stdout = std::io::stdout().lock();
+    for (_, record) in all().unwrap_or_default() {
+        let _ = writeln!(stdout, "{}", visible(&record.guest_path, 4096));
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(args: Args, out: &mut Out) -> Result<()> {
@@ -61,7 +78,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let configured = Config::load()?.git_dirs();
     let is_one = all.len() == 1;
     let mut failures = Vec::new();
-    let mut unexported = Vec::new();
     for (dir, _) in &all {
         let found = match status(dir, &files, is_live, &configured) {
             Ok(found) => found,
@@ -79,11 +95,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 format!("note: '{}': {note}", found.guest_path)
             }
         };
+        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
         found.notes.iter().for_each(|note| out.note(&of(note)));
-        unexported.extend(found.unexported);
-    }
-    if !unexported.is_empty() {
-        out.suggest(&way_out(&unexported, args.vm.as_str()));
+        if !found.unexported.is_empty() {
+            let at = Some(found.guest_path.as_str()).filter(|_| !is_one);
+            out.suggest(&way_out(&found.unexported, args.vm.as_str(), at));
+        }
     }
     let mut failures = failures.into_iter();
     let first = failures.next();

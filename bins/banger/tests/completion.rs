@@ -5,6 +5,7 @@ mod installed;
 use banger_tests::{Sandbox, have};
 use installed::{banger, installed, script};
 use std::{
+    fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -17,6 +18,8 @@ fn sandbox() -> Sandbox {
         "banger-vm-create",
         "banger-kernel-list",
         "banger-kernel-pull",
+        "banger-workspace-export",
+        "banger-workspace-prepare",
     ]);
     let bin = sandbox.dir().join("bin");
     let says = |name: &str, lines: &[&str]| {
@@ -45,6 +48,12 @@ fn sandbox() -> Sandbox {
         ],
     );
     script(&bin, "banger-image-pull", "[ \"$*\" = --catalog-names ] && echo ubuntu-dev; exit 0");
+    script(
+        &bin,
+        "banger-workspace-status",
+        "case \"$*\" in --completion-words) printf '%s\\n' '--guest-path\tWhich' '@WORKSPACE --guest-path' @VM ;; \
+         '--places web') printf '%s\\n' /root/repo /root/api ;; *) exit 1 ;; esac",
+    );
     says("banger-kernel-show", &["@KERNEL"]);
     says("banger-doctor", &["--json\tPrint JSON"]);
     sandbox.plant_image("alpine");
@@ -53,6 +62,7 @@ fn sandbox() -> Sandbox {
     sandbox.plant_vm("web", "alpine", "generic-6.12");
     sandbox.plant_vm("worker", "alpine", "generic-6.12");
     sandbox.plant_vm("db", "alpine", "generic-6.12");
+    fs::create_dir(sandbox.vm("web").join("workspaces")).expect("a folder");
     sandbox
 }
 
@@ -81,6 +91,10 @@ const LINES: &[(&str, &[&str])] = &[
     ("banger help sta", &[]),
     ("banger kernel show ", &["generic-6.12"]),
     ("banger ps --a", &["--all"]),
+    ("banger workspace status web --guest-path /root/", &["/root/api", "/root/repo"]),
+    ("banger workspace status web --guest-path /root/a", &["/root/api"]),
+    ("banger workspace status db --guest-path ", &[]),
+    ("banger workspace status d", &["db"]),
     ("banger vm start -- ", &[]),
     ("banger doctor w", &[]),
     ("banger nothing ", &[]),

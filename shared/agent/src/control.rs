@@ -27,25 +27,34 @@ const SILENCE: Duration = Duration::from_hours(1);
 /// No shutdown is given more time than this.
 const MOST_GRACE: Duration = Duration::from_hours(1);
 
-/// Answers one connection. `user` is the guest's own.
-pub(crate) fn serve(mut stream: UnixStream, real: bool, user: &str) -> Result<()> {
+/// Answers one connection. `user` is the guest's own; `root` waits for the image's root, which all need but who asks
+/// whether somebody is there.
+pub(crate) fn serve(
+    mut stream: UnixStream,
+    real: bool,
+    user: &str,
+    root: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     while let Some(line) = read_line(&mut stream, REQUEST_BYTES, Instant::now() + SILENCE)
         .context("cannot read a request")?
     {
         if matches!(serde_json::from_slice(&line), Ok(Request::WatchPorts)) {
             return ports::watch(&mut stream);
         }
-        let answer = answer(&line, real, user)
+        let answer = answer(&line, real, user, root)
             .unwrap_or_else(|error| json!({"error": error.chain().replace('\n', " ")}));
         write_line(&mut stream, &answer, Instant::now() + SILENCE).context("cannot answer")?;
     }
     Ok(())
 }
 
-fn answer(line: &[u8], real: bool, user: &str) -> Result<Value> {
+fn answer(line: &[u8], real: bool, user: &str, root: &dyn Fn() -> Result<()>) -> Result<Value> {
     let request = serde_json::from_slice(line).context("not a request")?;
     if !real && matches!(request, Request::SetTime { .. } | Request::Shutdown { .. }) {
         return Err(Error::unavailable("this agent does not own its machine"));
+    }
+    if !matches!(request, Request::Hello) {
+        root()?;
     }
     let value = match request {
         Request::Hello => serde_json::to_value(hello()?),

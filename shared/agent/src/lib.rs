@@ -12,13 +12,20 @@ mod forward;
 mod group;
 mod listen;
 mod ports;
+mod root;
 mod stats;
 mod term;
+
+pub use root::enter_root;
 
 use banger_channel::{SERIAL_PORT, files, guest, port, relay::Relay};
 use banger_doc::{Channel, Context, Document, Guest, Result};
 use banger_guest::{place, wait_prepared};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{Signal, raise},
+};
+use root::Root;
 use std::{
     fs::{self, File},
     io::Read,
@@ -44,7 +51,9 @@ const OPEN_FILES: u64 = 8192;
 /// Enough for every service; only what is touched takes memory.
 const STACK_BYTES: usize = 256 << 10;
 
-/// How long services wait for the rest of the boot; one that hangs is no reason not to look into it.
+/// How long services wait for the image's root: guest-init waits so long for each of its disks.
+const ROOT_LIMIT: Duration = Duration::from_mins(1);
+/// How long they wait then for the rest of the boot; one that hangs is no reason not to look into it.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every service knows.
@@ -58,6 +67,8 @@ struct Agent {
     relay: OnceLock<Relay>,
     /// There once somebody asked for an ssh server.
     ssh: OnceLock<()>,
+    /// The image's root, if that was not there when this began.
+    root: Option<Root>,
 }
 
 /// Reads the document about the guest. Without one the agent still serves: a host that can ask may
@@ -68,11 +79,14 @@ pub fn read_guest(path: &Path) -> Option<Guest> {
     Guest::from_slice(&bytes).ok()
 }
 
-/// Serves the host over the device that the document names, for ever.
-pub fn serve(guest: Option<Guest>) -> Result<()> {
-    let agent = Agent::new(guest, true);
+/// Serves the host over the device that the document names, for ever. `boot` leads to the process that is yet to
+/// make the image's root: it gets a byte when the host has its first answer, sends one when the root is there, and
+/// sees the end when that is entered. Without it this is the root.
+pub fn serve(guest: Option<Guest>, boot: Option<UnixStream>) -> Result<()> {
+    let agent = Agent::new(guest, boot.map(Root::new), true);
     // Out of memory, the guest is to lose anything else first.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    agent.enter_root()?;
     match agent.guest.as_ref().map_or(Channel::VirtioSerial, |guest| guest.channel) {
         Channel::Vsock => listen::vsock(&agent),
         Channel::VirtioSerial => listen::serial(&agent, SERIAL_PORT),
@@ -82,7 +96,7 @@ pub fn serve(guest: Option<Guest>) -> Result<()> {
 /// Serves over a Unix socket in place of a device, until the other side hangs up; clock and power are
 /// left alone.
 pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
-    let agent = Agent::new(guest, false);
+    let agent = Agent::new(guest, None, false);
     let device =
         UnixStream::connect(path).with_context(|| format!("cannot open '{}'", path.display()))?;
     guest::serve(device, |stream| agent.take(stream)).context("cannot carry streams")
@@ -90,7 +104,7 @@ pub fn serve_socket(path: &Path, guest: Option<Guest>) -> Result<()> {
 
 impl Agent {
     /// Prepares this process, which has no other thread yet, and what all services know.
-    fn new(guest: Option<Guest>, real: bool) -> Arc<Self> {
+    fn new(guest: Option<Guest>, root: Option<Root>, real: bool) -> Arc<Self> {
         // One heap for all threads: memory that a stream took is there for the next.
         // SAFETY: mallopt only changes settings of the allocator, before any other thread runs.
         unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
@@ -104,7 +118,28 @@ impl Agent {
             served: AtomicUsize::new(0),
             relay: OnceLock::new(),
             ssh: OnceLock::new(),
+            root,
         })
+    }
+
+    /// Enters the image's root when it is there, in a thread that does nothing else.
+    fn enter_root(self: &Arc<Self>) -> Result<()> {
+        if self.root.is_none() {
+            return Ok(());
+        }
+        let agent = Arc::clone(self);
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            if agent.root.as_ref().is_some_and(|root| root.enter().is_err()) {
+                // In its stead another begins, in the root that there is by then.
+                let _ = raise(Signal::SIGKILL);
+            }
+        });
+        thread.map(drop).context("cannot start a thread")
+    }
+
+    /// Waits for what is of the image: its root has to be entered.
+    fn wait_root(&self) -> Result<()> {
+        self.root.as_ref().map_or(Ok(()), |root| root.wait(ROOT_LIMIT))
     }
 
     /// Serves a stream in a thread of its own.
@@ -157,11 +192,19 @@ impl Agent {
         // Whoever looks for a command, a file or a listener is to find what the boot makes. Elsewhere
         // than in a guest there is no boot to wait for.
         if self.real && port != port::CONTROL {
+            // The host sees the end of the stream: whoever waited so long has waited for a boot that goes nowhere.
+            if self.wait_root().is_err() {
+                return;
+            }
             wait_prepared(BOOT_LIMIT);
         }
         // A stream that breaks is the host's affair; it sees the end.
         match port {
-            port::CONTROL => drop(control::serve(stream, self.real, self.user())),
+            port::CONTROL => {
+                drop(control::serve(stream, self.real, self.user(), &|| self.wait_root()));
+                // Whoever made the first connection has what it asked for.
+                self.root.as_ref().map(Root::greeted);
+            }
             port::EXEC => {
                 let config = self.guest.as_ref().map(|guest| guest.config.clone());
                 drop(exec::serve(stream, &config.unwrap_or_default(), self.real));

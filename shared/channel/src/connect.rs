@@ -16,11 +16,23 @@ const ANSWER_BYTES: usize = 64;
 ///
 /// The stream has no time limits of its own afterwards.
 pub fn connect(channel: &Path, port: u32, limit: Duration) -> Result<UnixStream> {
+    connect_saying(channel, port, b"", limit)
+}
+
+/// The same, with the first bytes for the guest sent along: each way to a guest and back takes its time.
+pub(crate) fn connect_saying(
+    channel: &Path,
+    port: u32,
+    first: &[u8],
+    limit: Duration,
+) -> Result<UnixStream> {
     let end = Instant::now() + limit;
     let mut stream = dial(channel, Patience::Until(limit))
         .with_context(|| format!("cannot reach the guest's agent at '{}'", channel.display()))?;
+    let mut line = format!("CONNECT {port}\n").into_bytes();
+    line.extend_from_slice(first);
     let answer = stream
-        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .write_all(&line)
         .and_then(|()| read_line(&mut stream, ANSWER_BYTES, end))
         .with_context(|| format!("the guest's agent does not answer on port {port}"))?;
     match answer {

@@ -1,9 +1,15 @@
 //! Short questions and orders to the agent.
 
-use crate::{connect, line::read_line, line::write_line, port};
+use crate::{
+    connect,
+    connect::connect_saying,
+    line::{read_line, write_line},
+    port,
+};
 use banger_doc::{Booted, Context, Error, Result, shows};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    os::unix::net::UnixStream,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,6 +25,11 @@ const MOST_WORDS: usize = 20;
 const WORD_CHARS: usize = 300;
 /// Most ports in an answer.
 pub const MOST_PORTS: usize = 4096;
+
+/// What is said of an agent that does not answer in time.
+const SILENT: &str = "the guest's agent does not answer";
+/// How long one attempt to reach an agent that is on its way may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A request, one a line.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -171,20 +182,13 @@ pub fn hello(channel: &Path, limit: Duration) -> Result<Hello> {
     ask(channel, &Request::Hello, limit)
 }
 
-/// Asks again and again, at most `limit` long, until the agent answers or `gone` says that waiting
-/// is in vain.
-pub fn wait_ready(
-    channel: &Path,
-    limit: Duration,
-    mut gone: impl FnMut() -> bool,
-) -> Result<Hello> {
-    let end = Instant::now() + limit;
+/// Asks again and again, until the agent answers or `gone` says that waiting is in vain.
+pub fn wait_ready(channel: &Path, mut gone: impl FnMut() -> bool) -> Result<Hello> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        match hello(channel, left.clamp(Duration::from_millis(1), Duration::from_secs(2))) {
-            Ok(hello) => return Ok(hello),
-            Err(error) if left.is_zero() || gone() => return Err(error),
+        match hello(channel, ATTEMPT) {
+            Err(error) if gone() => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(20)),
+            answered => return answered,
         }
     }
 }
@@ -304,10 +308,21 @@ struct Failure {
 /// Sends one request on a connection of its own and reads its answer, both within `limit`.
 pub fn ask<A: DeserializeOwned>(channel: &Path, request: &Request, limit: Duration) -> Result<A> {
     let end = Instant::now() + limit;
-    let mut stream = connect(channel, port::CONTROL, limit)?;
-    let line = write_line(&mut stream, request, end)
-        .and_then(|()| read_line(&mut stream, ANSWER_BYTES, end))
-        .context("the guest's agent does not answer")?
+    let mut stream = connect_saying(channel, port::CONTROL, &line(request)?, limit)?;
+    answer(&mut stream, end)
+}
+
+/// Returns a request as it is sent.
+fn line(request: &Request) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request).context("cannot write a request")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads the next answer, until `end`.
+fn answer<A: DeserializeOwned>(stream: &mut UnixStream, end: Instant) -> Result<A> {
+    let line = read_line(stream, ANSWER_BYTES, end)
+        .context(SILENT)?
         .ok_or_else(|| Error::failed("the guest's agent closed the connection"))?;
     parse(&line)
 }

@@ -15,11 +15,15 @@ const VALUES: &[(&str, &[&str])] = &[
     ("wait", &["agent", "booted"]),
 ];
 
+/// The option that names a workspace of a VM that is on the same line.
+const WORKSPACE: &str = "guest-path";
+
 /// The names of arguments that stand for names of things.
 const KINDS: [&str; 6] = ["VM", "IMAGE", "KERNEL", "EXPORT", "PATH", "REFERENCE"];
 
 /// Prints the options of a program, `--option<TAB>help` a line, then a line `@KIND` for each kind
-/// of name its arguments take (`@VM`, `@IMAGE`, `@KERNEL`, `@EXPORT`, `@PATH`, `@REFERENCE`), and `=VALUE --option` for each
+/// of name its arguments take (`@VM`, `@IMAGE`, `@KERNEL`, `@EXPORT`, `@PATH`, `@REFERENCE`; `@WORKSPACE`, one of the
+/// VM on the line), and `=VALUE --option` for each
 /// value of an option that takes one of a few.
 pub(crate) fn words(command: &clap::Command) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
@@ -41,6 +45,9 @@ pub(crate) fn words(command: &clap::Command) -> ExitCode {
         }
     }
     for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+        if arg.get_long() == Some(WORKSPACE) {
+            let _ = writeln!(stdout, "@WORKSPACE --{WORKSPACE}");
+        }
         let takes = arg.get_value_names().unwrap_or_default();
         for kind in takes.iter().filter(|kind| KINDS.contains(&kind.as_str())) {
             if arg.is_positional() {

@@ -22,6 +22,8 @@ use std::{
 pub const DEFAULT_IMAGE: &str = "debian-bookworm";
 /// The kernel of an image that names none.
 pub const DEFAULT_KERNEL: &str = "generic-6.12";
+/// For how many days after its VM a repository of the host's keeps what was pulled out of it.
+pub const PULLED_KEEP_DAYS: u64 = 30;
 /// What always helps.
 const HINT: &str =
     "correct that line, or remove it: the built-in value counts then, which 'banger doctor' shows";
@@ -62,6 +64,8 @@ pub struct Config {
     pub trusted_git_dirs: Vec<PathBuf>,
     /// Patterns of untracked and ignored files that go into a VM with every workspace.
     pub workspace_include: Vec<String>,
+    /// For how many days after its VM a repository of the host's keeps what was pulled out of it.
+    pub pulled_keep_days: Option<u64>,
     /// What is kept of exports.
     pub exports: Exports,
 }
@@ -166,6 +170,7 @@ pub const KEYS: &[&str] = &[
     "file_sync.mode",
     "trusted_git_dirs",
     "workspace_include",
+    "pulled_keep_days",
     "exports.keep_days",
     "exports.bytes",
 ];
@@ -380,6 +385,7 @@ mod tests {
             catalogs = ["/etc/banger/catalog.json"]
             trusted_git_dirs = ["/srv/git"]
             workspace_include = [".env.local"]
+            pulled_keep_days = 7
             [[mirrors]]
             registry = "docker.io"
             mirror = "mirror.lan:5000/hub"
@@ -443,6 +449,7 @@ mod tests {
             "trusted_git_dirs = ['git']",
             "workspace_include = ['']",
             "workspace_include = '.env'",
+            "pulled_keep_days = -1",
             "default_kernel = '../x'",
             "[binaries]\nqemu = 'qemu'",
             "[vm_defaults]\nmemory = '-1G'",

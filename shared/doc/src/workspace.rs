@@ -88,9 +88,6 @@ pub struct Workspace {
     /// How many untracked files stayed on the host.
     #[serde(default)]
     pub untracked_left: u64,
-    /// When its place was first prepared, in milliseconds since 1970.
-    #[serde(default)]
-    pub first_unix_ms: u64,
     /// The first 20 of these; bytes that are not UTF-8 are `\xNN`, a backslash is two.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untracked_left_paths: Vec<String>,
@@ -101,6 +98,9 @@ pub struct Workspace {
     /// read each time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
+    /// When its place was first prepared, in milliseconds since 1970.
+    #[serde(default)]
+    pub first_unix_ms: u64,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_unix_ms: u64,
     /// Directories of git's outside the repository that it may lead to, as `--trust-git-dir` named them; those of
@@ -559,7 +559,7 @@ mod tests {
         let commits = branch(WorkKind::Commits, "2 commits on branch 'lines'");
         let said = Work::list(&[changed.clone(), head.clone(), commits]);
         assert_eq!(said, "3 changed files (lines.c, ...), 2 commits on branch 'lines'");
-        assert_eq!(Work::list(&[head.clone()]), "branch 'lines' checked out");
+        assert_eq!(Work::list(std::slice::from_ref(&head)), "branch 'lines' checked out");
         let many = |count: usize| Work::list(&vec![changed.clone(); count]);
         assert_eq!(many(9).matches("lines.c").count(), 9, "one more is no shorter");
         assert!(many(128).ends_with(", ... and 120 more"), "{}", many(128));

@@ -38,6 +38,10 @@ pub const KEYS: &str = "/run/banger/ssh";
 pub const WORK: &str = "/run/banger/disk/work";
 /// Where systemd looks for the program that ends the machine (systemd-shutdown(8)).
 pub const SHUTDOWN_ROOT: &str = "/run/initramfs";
+/// How each line begins that guest-init has on the console, and how what it says goes on where that ends the machine.
+pub const SAYS: &str = "banger-guest-init: ";
+/// See [`SAYS`].
+pub const GAVE_UP: &str = "gave up: ";
 /// How each line begins that the image's program has on the console. The kernel's and those of guest-init never
 /// begin so.
 pub const MARK: &str = "| ";

@@ -21,14 +21,14 @@ struct Group {
 }
 
 /// What a guest needs before its own root is there. The groups are loaded by guest-init:
-/// `disk` always, `mmio` without PCI, `channel` and `vsock` as the channel is, `net` when there is an
-/// interface, `late` when all else is done.
+/// `pci` or `mmio` as the machine is, `channel` or `vsock` as the channel is, `disk` when the agent runs, `net` when
+/// there is an interface, `late` when all else is done.
 const GROUPS: &[Group] = &[
-    Group { name: "disk", modules: &["virtio_blk", "ext4", "overlay"], essential: true },
-    Group { name: "disk", modules: &["virtio_pci"], essential: false },
+    Group { name: "pci", modules: &["virtio_pci"], essential: false },
     Group { name: "mmio", modules: &["virtio_mmio"], essential: false },
     Group { name: "channel", modules: &["virtio_console"], essential: false },
     Group { name: "vsock", modules: &["vmw_vsock_virtio_transport"], essential: false },
+    Group { name: "disk", modules: &["virtio_blk", "ext4", "overlay"], essential: true },
     Group { name: "net", modules: &["virtio_net"], essential: false },
     Group { name: "late", modules: &["virtio_rng", "ptp_kvm", "virtio_balloon"], essential: false },
 ];
@@ -40,7 +40,7 @@ const EITHER: &[(&str, &str)] =
 /// A module of the initramfs.
 #[derive(Debug)]
 pub struct BootModule {
-    /// When it is loaded: `disk`, `mmio`, `channel`, `vsock`, `net` or `late`.
+    /// When it is loaded: `pci`, `mmio`, `channel`, `vsock`, `disk`, `net` or `late`.
     pub group: &'static str,
     /// Its name.
     pub name: String,

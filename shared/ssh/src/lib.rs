@@ -12,7 +12,7 @@ mod words;
 
 pub use guest::{GuestSide, guest_side};
 pub use keys::{ensure_user_key, host_name, known_host, make_host_key, user_key};
-pub use login::{Login, note_login};
+pub use login::{Login, is_noted, note_login};
 pub use reach::{LIMIT, late, reach, reach_until};
 pub use words::{
     FIRMLY, KNOWN_TERMINALS, PATTERN, Programs, STAND_IN, is_known_terminal, ssh_words,

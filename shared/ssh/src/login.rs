@@ -15,8 +15,8 @@ pub struct Login {
     pub instead: Option<String>,
 }
 
-/// How long the guest's agent may take to say who its user is.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long the guest's agent may take to say who its user is: it has to have the image's root for that.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 impl Login {
     /// Asks a running VM. An agent that does not answer is said by whoever needs it next.
@@ -40,11 +40,18 @@ impl Login {
     }
 }
 
-/// Asks a guest that has just come up who its user is, and writes down in a VM's folder whom ssh logs in
-/// as. Where that cannot be told, nothing is there, and ssh takes root.
-pub fn note_login(folder: &Path, vm: &Name, channel: &Path, limit: Duration) -> Result<()> {
+/// Says whether ssh takes the right user before a guest has said who that is: an earlier run has noted it, or
+/// it is root, whom ssh takes where nothing is noted.
+pub fn is_noted(folder: &Path, user: Option<&str>) -> bool {
+    let name = user.unwrap_or_default().split(':').next().unwrap_or_default();
+    matches!(name, "" | "0" | "root") || folder.join(place::VM_SSH_LOGIN).exists()
+}
+
+/// Writes down in the folder of a VM that has just come up whom ssh logs in
+/// as, by what its agent says of its user. Where that cannot be told, nothing is there, and ssh takes root.
+pub fn note_login(folder: &Path, vm: &Name, account: Result<Account>) -> Result<()> {
     let path = folder.join(place::VM_SSH_LOGIN);
-    let login = account(channel, None, limit).map(|account| Login::of(&account));
+    let login = account.map(|account| Login::of(&account));
     let said = || format!("cannot write '{}'", path.display());
     match login {
         Ok(login) => {
@@ -65,6 +72,20 @@ pub fn note_login(folder: &Path, vm: &Name, channel: &Path, limit: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_user_that_no_run_has_noted_is_to_be_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for root in [None, Some(""), Some("root"), Some("0"), Some("0:0"), Some("root:wheel")] {
+            assert!(is_noted(folder.path(), root), "{root:?}");
+        }
+        for other in [Some("dev"), Some("1000"), Some("dev:root"), Some("rooty")] {
+            assert!(!is_noted(folder.path(), other), "{other:?}");
+        }
+        fs::create_dir(folder.path().join("ssh")).unwrap();
+        fs::write(folder.path().join(place::VM_SSH_LOGIN), "x").unwrap();
+        assert!(is_noted(folder.path(), Some("dev")));
+    }
 
     #[test]
     fn one_logs_in_as_the_guests_user_or_as_root() {

@@ -101,6 +101,8 @@ pub const VM_WORKSPACES: &str = "workspaces";
 pub const WORKSPACE_DOCUMENT: &str = "workspace.json";
 /// In the same folder: the commit of the host's repository that was said to be news, so that it is said once.
 pub const WORKSPACE_TOLD: &str = "told";
+/// In the same folder: what an apply under way has lying ready on the host, and where.
+pub const WORKSPACE_APPLYING: &str = "applying.json";
 
 /// What was said of this host at a start, one note a line, so that it is said once.
 pub const TOLD: &str = "told";

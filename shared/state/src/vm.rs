@@ -212,17 +212,21 @@ impl VmFolder {
 
     /// Fails unless the VM runs.
     pub fn must_run(&self) -> Result<()> {
-        match self.status()? {
+        let (status, _, exit) = self.stand()?;
+        let why =
+            exit.filter(|_| status == Status::Error).map(|exit| format!(": {}", exit.message));
+        let why = why.unwrap_or_default();
+        match status {
             Status::Running => Ok(()),
-            status => {
-                Err(Error::conflict(format!("VM '{}' is {status}", self.name)).hint(match status {
+            status => Err(Error::conflict(format!("VM '{}' is {status}{why}", self.name)).hint(
+                match status {
                     Status::Starting => {
                         format!("'banger vm logs {}' shows how far it is", self.name)
                     }
                     Status::Paused => format!("'banger vm resume {}' lets it run", self.name),
                     _ => format!("'banger vm start {}' starts it", self.name),
-                }))
-            }
+                },
+            )),
         }
     }
 

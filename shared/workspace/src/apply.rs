@@ -265,7 +265,10 @@ fn hint(vm: &str, document: &WorkspaceApply) -> String {
         return format!("'git -C {root} commit' or 'git -C {root} restore --staged .', then again");
     }
     let vm = shell_word(vm);
-    format!("'banger workspace export {vm} --output FILE' brings it out as a patch")
+    format!(
+        "'banger workspace pull {vm}' brings it as commits that git merges, 'banger workspace export {vm} \
+         --output FILE' as a patch"
+    )
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@ use crate::{
     record::{MOST, meet, records_in},
     tools::root_of,
 };
-use banger_doc::{Error, Result, Workspace};
+use banger_doc::{Error, Kind, Result, Workspace};
 use banger_state::{VmFolder, place};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// How many hexadecimal digits name the folder of a workspace.
 const DIGITS: usize = 16;
+/// How often another program may be quicker at a place that was free.
+const TRIES: usize = 8;
 
 /// Returns the folders of a VM's workspaces, at most 64.
 pub fn folders(vm: &VmFolder) -> Result<Vec<PathBuf>> {
@@ -49,6 +51,20 @@ pub fn folder(vm: &VmFolder, guest_path: Option<&str>) -> Result<PathBuf> {
     }
 }
 
+/// Returns the folder of the workspace at this place in the guest, of the only one that what `path` is in was
+/// prepared for, or of the only one.
+pub fn folder_of(vm: &VmFolder, guest_path: Option<&str>, path: Option<&Path>) -> Result<PathBuf> {
+    if let (None, Some(Ok(root))) = (guest_path, path.map(root_of)) {
+        let host_path = root.display().to_string();
+        let mut its = records(vm)?;
+        its.retain(|(_, record)| record.host_path == host_path);
+        if let [(folder, _)] = its.as_slice() {
+            return Ok(folder.clone());
+        }
+    }
+    folder(vm, guest_path)
+}
+
 /// Returns the folder that a workspace at this place in the guest has, or would have.
 pub fn folder_at(vm: &VmFolder, guest_path: &str) -> PathBuf {
     let path = guest_path.trim_end_matches('/');
@@ -61,7 +77,7 @@ pub fn folder_at(vm: &VmFolder, guest_path: &str) -> PathBuf {
 fn several(vm: &VmFolder, records: &[(PathBuf, Workspace)]) -> Error {
     let (name, count) = (vm.name(), records.len());
     Error::usage(format!("VM '{name}' has {count} workspaces: {}", places(records)))
-        .hint("'--guest-path PATH' says which")
+        .hint("'--guest-path DIR' says which")
 }
 
 fn places(records: &[(PathBuf, Workspace)]) -> String {
@@ -121,11 +137,36 @@ pub fn choose(
                 vm.name(),
                 places(&its)
             ))
-            .hint("'--guest-path PATH' says which"));
+            .hint("'--guest-path DIR' says which"));
         }
     }
     let taken: Vec<&str> = all.iter().map(|(_, other)| other.guest_path.as_str()).collect();
     Ok(Place { guest_path: free(&home()?, own_name(&root), &taken), user })
+}
+
+/// Brings what `path` is in to where it goes ([`choose`]), by `bring`. Where another repository came there
+/// meanwhile there is another place for this one.
+pub fn bring_to_its_place<T>(
+    vm: &VmFolder,
+    path: &Path,
+    user: Option<&str>,
+    home: impl Fn() -> Result<String>,
+    bring: impl Fn(&Place) -> Result<T>,
+) -> Result<T> {
+    let mut at = choose(vm, path, user, &home)?;
+    for _ in 0..TRIES {
+        match bring(&at) {
+            Err(error) if error.kind() == Kind::Conflict => {
+                let now = choose(vm, path, user, &home)?;
+                if now == at {
+                    return Err(error);
+                }
+                at = now;
+            }
+            done => return done,
+        }
+    }
+    bring(&at)
 }
 
 /// Returns whose the workspace at this place is, if it is not the guest's own user's.
@@ -159,6 +200,7 @@ fn own_name(root: &Path) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     #[test]
     fn a_place_is_free_beside_what_is_there() {
@@ -186,7 +228,6 @@ mod tests {
         ] {
             assert_eq!(own_name(Path::new(path)), name, "{path}");
         }
-        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
         assert_eq!(own_name(Path::new(OsStr::from_bytes(b"/a/\xff"))), "repo");
     }
 }

@@ -256,7 +256,7 @@ impl Git {
         let mut command = self.command(tool.as_ref(), words);
         command.stdout(Stdio::piped());
         let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
-        bounded(command, Input::Bytes(input), limit, jail)
+        bounded(command, input, limit, jail)
     }
 
     /// Calls git with its answer going to a file.
@@ -270,23 +270,7 @@ impl Git {
         let mut command = self.command(tool.as_ref(), words.clone());
         command.stdout(file);
         let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
-        let ended = bounded(command, Input::Bytes(b""), limit, jail)?;
-        if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
-    }
-}
-
-impl Git {
-    /// Calls git with stdin and stdout of this program for somebody else who speaks with it.
-    pub(crate) fn converse<S: AsRef<OsStr>>(
-        &self,
-        words: impl IntoIterator<Item = S> + Clone,
-    ) -> Result<()> {
-        let limit = self.limit()?;
-        let tool = self.tool()?;
-        let mut command = self.command(tool.as_ref(), words.clone());
-        command.stdout(Stdio::inherit());
-        let jail = tool.as_ref().map(|tool| (tool, self.dir.as_path()));
-        let ended = bounded(command, Input::Ours, limit, jail)?;
+        let ended = bounded(command, b"", limit, jail)?;
         if ended.status.success() { Ok(()) } else { Err(failure(words, &ended)) }
     }
 }
@@ -329,28 +313,16 @@ fn absent() -> Error {
     Error::unavailable("cannot find the program 'git'").hint("install git on this host")
 }
 
-/// What a call reads.
-enum Input<'a> {
-    Bytes(&'a [u8]),
-    /// Stdin of this program.
-    Ours,
-}
-
 /// Runs a command to its end, or kills it when its time is over; in a jail, in this folder, if there is to
 /// be one.
 fn bounded(
     mut command: Command,
-    input: Input<'_>,
+    input: &[u8],
     limit: Duration,
     jail: Option<(&Tool, &Path)>,
 ) -> Result<Ended> {
     command.stderr(Stdio::piped());
-    let (input, stdin) = match input {
-        Input::Ours => (&b""[..], Stdio::inherit()),
-        Input::Bytes(b"") => (&b""[..], Stdio::null()),
-        Input::Bytes(bytes) => (bytes, Stdio::piped()),
-    };
-    command.stdin(stdin);
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
     let started = match jail {
         Some((tool, dir)) => tool.spawn(command, dir),
         None => command.spawn().map_err(|error| {

@@ -651,7 +651,8 @@ pub(crate) fn read(file: &File, most: u64, at: &Path) -> Result<Vec<u8>> {
         file.take(most + 1).read_to_end(&mut bytes).with_context(said)?;
     }
     if size.max(bytes.len() as u64) > most {
-        return Err(Error::failed(format!("'{}' is larger than {most} bytes", at.display())));
+        return Err(Error::failed(format!("'{}' is larger than {most} bytes", at.display()))
+            .hint("no such file is so large unless something went wrong with it; look at it, or move it away"));
     }
     Ok(bytes)
 }

@@ -38,14 +38,16 @@ impl Keeper {
         format!("refs/banger/{}/", self.vm)
     }
 
-    /// Remembers that a repository is about to have these references.
+    /// Remembers that a repository is about to have these references of the workspace at `guest_path`, whose
+    /// folder is locked: nobody else writes the document.
     pub(crate) fn note(
         &self,
+        guest_path: &str,
         repository: &Repository,
         references: &BTreeSet<String>,
     ) -> Result<()> {
         let common = common_of(repository)?;
-        let sum = hex(&Sha256::digest(format!("{} {common}", self.vm_id)));
+        let sum = hex(&Sha256::digest(format!("{} {guest_path}\n{common}", self.vm_id)));
         fs::create_dir_all(&self.shelf)
             .with_context(|| format!("cannot make '{}'", self.shelf.display()))?;
         let path = self.shelf.join(format!("{}.json", &sum[..32]));

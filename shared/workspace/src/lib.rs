@@ -27,6 +27,7 @@ mod path;
 mod plan;
 mod prepare;
 mod pull;
+mod push;
 mod ready;
 mod record;
 mod refs;
@@ -46,12 +47,15 @@ mod wish;
 
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
-pub use folders::{Place, choose, folder, folder_at, folders, records, user_of};
+pub use folders::{
+    Place, bring_to_its_place, choose, folder, folder_at, folder_of, folders, records, user_of,
+};
 pub use host::head_of;
 pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
 pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
+pub use push::{Outcome, Push, branch_of, check_refs};
 pub use record::read;
 pub use status::{
     Stake, budget, files_of, guest_work, or_more_time, place_of, stake, status, way_out,

@@ -1,8 +1,8 @@
-//! What a guest's repository has, as a repository of banger's that git can fetch from.
+//! What a guest's repository has for a repository of the host's, as references and what they lead to.
 
 use crate::{
     bring::{Brought, bring},
-    git::{Git, lines},
+    git::lines,
     guest::{Look, STASH, staged_only, stashes},
     names::is_ref_name,
     record::Folder,
@@ -14,9 +14,7 @@ use banger_channel::files::Files;
 use banger_doc::{Context, Error, Position, Result, Workspace, shows};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// The most references of a guest that are offered.
@@ -32,8 +30,6 @@ pub struct Offer {
     pub(crate) record: Workspace,
     pub(crate) store: Store,
     pub(crate) brought: Brought,
-    /// The repository.
-    pub(crate) dir: PathBuf,
     /// References, by the name under which they are offered.
     pub(crate) refs: BTreeMap<String, String>,
     /// Where the guest's HEAD, references and index are.
@@ -126,14 +122,11 @@ impl Offer {
             wip: wip_commit.as_ref(),
         };
         extra.add(&mut offer_refs);
-        let dir = brought.scratch.path().join("offer.git");
-        make_repository(&dir, &store, &record, &offer_refs, &look.position.head)?;
         Ok(Self {
             folder,
             record,
             store,
             brought,
-            dir,
             refs: offer_refs,
             position: look.position,
             head,
@@ -145,16 +138,39 @@ impl Offer {
         })
     }
 
-    /// Returns a way to call git on what is offered, in a jail.
-    pub(crate) fn git(&self) -> Git {
-        self.brought.git(&self.store).env("GIT_DIR", &self.dir)
+    /// Returns what is offered: references by name.
+    pub fn refs(&self) -> &BTreeMap<String, String> {
+        &self.refs
     }
 
-    /// Answers a `git fetch` on stdin and stdout, as git-upload-pack(1) does.
-    pub fn serve(&self) -> Result<()> {
-        let words = ["upload-pack".as_ref(), "--strict".as_ref(), self.dir.as_os_str()];
-        self.git().converse(words)
+    /// Returns what HEAD is: a reference of those, or an object.
+    pub fn head(&self) -> Option<&str> {
+        let branch = self.position.head.strip_prefix("ref: ");
+        match branch {
+            Some(branch) => self.refs.contains_key(branch).then_some(branch),
+            None => self.head.as_deref().filter(|head| self.brought.whole.contains(*head)),
+        }
     }
+
+    /// Returns the format of object names, `sha1` or `sha256`.
+    pub fn object_format(&self) -> &str {
+        &self.record.object_format
+    }
+
+    /// Returns the same files with what is written belonging to whom the workspace does.
+    pub fn writing<'a>(&self, files: Files<'a>) -> Files<'a> {
+        files.by(self.record.user.as_deref().unwrap_or_default(), false)
+    }
+}
+
+/// Says whether a name is one that is safe anywhere and means nothing else to git or to banger.
+pub(crate) fn is_plain(name: &str) -> bool {
+    is_ref_name(name)
+        && name.split('/').all(|part| part.len() <= MAX_PART && !part.starts_with('-'))
+        && name.chars().all(|c| shows(c) && c != '\u{fffd}')
+        && !matches!(name, "refs/heads/HEAD" | "refs/tags/HEAD")
+        && !name.starts_with(OWN)
+        && !name.starts_with("refs/replace/")
 }
 
 /// Returns the references that git takes under these names anywhere.
@@ -171,19 +187,11 @@ fn plain_refs(look: &Look, notes: &mut Vec<String>) -> Result<BTreeMap<String, S
         let ends = name.match_indices('/').map(|(at, _)| at);
         ends.into_iter().any(|end| all.contains_key(&name[..end]))
     };
-    let is_plain = |name: &str| {
-        is_ref_name(name)
-            && name.split('/').all(|part| part.len() <= MAX_PART && !part.starts_with('-'))
-            && name.chars().all(|c| shows(c) && c != '\u{fffd}')
-            && !matches!(name, "refs/heads/HEAD" | "refs/tags/HEAD")
-            && !name.starts_with(OWN)
-            && !name.starts_with("refs/replace/")
-            && !is_below_another(name)
-    };
+    let is_taken = |name: &str| is_plain(name) && !is_below_another(name);
     let mut named = BTreeMap::new();
     let mut refused = Vec::new();
     for (name, oid) in all.iter().filter(|(name, _)| *name != STASH) {
-        if oid.starts_with("ref: ") || !is_plain(name) {
+        if oid.starts_with("ref: ") || !is_taken(name) {
             refused.push(name.as_str());
         } else {
             named.insert(name.clone(), oid.clone());
@@ -280,46 +288,4 @@ impl Extra<'_> {
             refs.insert(free("wip"), wip.clone());
         }
     }
-}
-
-/// Makes a repository that has references alone; the objects lie elsewhere.
-fn make_repository(
-    dir: &Path,
-    store: &Store,
-    record: &Workspace,
-    refs: &BTreeMap<String, String>,
-    head: &str,
-) -> Result<()> {
-    let make = || -> std::io::Result<()> {
-        for name in ["objects", "refs/heads"] {
-            fs::create_dir_all(dir.join(name))?;
-        }
-        let mut config = String::from("[core]\n\tbare = true\n");
-        let is_sha1 = record.object_format == "sha1";
-        let _ = writeln!(config, "\trepositoryformatversion = {}", i32::from(!is_sha1));
-        if !is_sha1 {
-            let _ = writeln!(config, "[extensions]\n\tobjectformat = {}", record.object_format);
-        }
-        fs::write(dir.join("config"), config)?;
-        let packed = refs.iter().fold(String::new(), |mut text, (name, oid)| {
-            let _ = writeln!(text, "{oid} {name}");
-            text
-        });
-        fs::write(dir.join("packed-refs"), packed)?;
-        // One that leads to no branch is none that git shows.
-        let branch = head.strip_prefix("ref: ").filter(|name| refs.contains_key(*name));
-        let is_whole = |head: &&str| refs.values().any(|oid| oid == head);
-        let head = match (branch, Some(head).filter(is_whole)) {
-            (Some(branch), _) => format!("ref: {branch}\n"),
-            (None, Some(oid)) => format!("{oid}\n"),
-            (None, None) => "ref: refs/heads/none\n".into(),
-        };
-        fs::write(dir.join("HEAD"), head)?;
-        let shallow = store.history().shallow;
-        if !shallow.is_empty() {
-            fs::write(dir.join("shallow"), lines(&shallow))?;
-        }
-        Ok(())
-    };
-    make().context("cannot make a repository of what the guest has")
 }

@@ -300,20 +300,6 @@ fn prepare_in(
     Ok(record)
 }
 
-/// Forgets the VM's other workspaces that somebody removed in the guest, and says which: another one begins, and
-/// they would be in its way for ever. One that a program is at work on stays.
-fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for (path, other) in folder.others()? {
-        let is_gone = files.stat(&other.guest_path, &[]).is_err_and(|error| is_absent(&error));
-        if let (true, Ok(other_folder)) = (is_gone, Folder::open(&path, Duration::ZERO)) {
-            other_folder.discard()?;
-            notes.push(format!("'{}' is gone from the guest, and forgotten", other.guest_path));
-        }
-    }
-    Ok(notes)
-}
-
 /// Fails if something that a rule ignores would for the first time go where the guest has another of its own,
 /// which no look at its work tells of.
 fn refuse_to_displace(
@@ -349,6 +335,20 @@ fn refuse_to_displace(
     let named = some_of(others.iter().copied(), others.len(), 4);
     Err(Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"))
         .hint("'--force' overwrites them, 'banger vm cp' copies them out"))
+}
+
+/// Forgets the VM's other workspaces that somebody removed in the guest, and says which: another one begins, and
+/// they would be in its way for ever. One that a program is at work on stays.
+fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for (path, other) in folder.others()? {
+        let is_gone = files.stat(&other.guest_path, &[]).is_err_and(|error| is_absent(&error));
+        if let (true, Ok(other_folder)) = (is_gone, Folder::open(&path, Duration::ZERO)) {
+            other_folder.discard()?;
+            notes.push(format!("'{}' is gone from the guest, and forgotten", other.guest_path));
+        }
+    }
+    Ok(notes)
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has
@@ -427,11 +427,11 @@ fn refuse_to_overwrite(
         return Ok(());
     }
     let mut work = crate::status::unexported(files, before, store, given, look, keeps_mode)?;
-    let mut next = crate::way_out(&work, &wish.vm);
+    let mut next = crate::way_out(&work, &wish.vm, None);
     if work.is_empty() {
         // Exported, but still the only copy that is in use.
         work = crate::status::differs(look, &moved);
-        next = crate::way_out(&work, &wish.vm);
+        next = crate::way_out(&work, &wish.vm, None);
         if before.exported.is_some() || !before.pulled.is_empty() {
             "it was exported or pulled; '--force' overwrites it".clone_into(&mut next);
         }

@@ -10,9 +10,7 @@ use crate::{
     refs::{Changes, HostRefs},
     source::{Repository, Source},
 };
-use banger_doc::{
-    Context, Error, Kind, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word,
-};
+use banger_doc::{Context, Error, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word};
 use banger_state::clock_ms;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +21,12 @@ use std::{
 
 /// How many repositories are remembered that work of one workspace was brought into.
 const MAX_REPOSITORIES: usize = 16;
+/// The most files of packs that are looked through.
+const MAX_PACKS: usize = 100_000;
+/// What begins a file beside a pack that `git gc` is to leave; the number of a process follows.
+const KEEP: &str = "banger ";
+/// The other name of a lock; the number of a process follows.
+const LOCK: &str = "banger-lock-";
 /// For how many references the commits are counted.
 const MAX_COUNTED: usize = 100;
 
@@ -43,25 +47,32 @@ impl Offer {
         self.refs.values().chain(&self.stash).chain(&self.wip).cloned().collect()
     }
 
+    /// Returns a folder without objects, for git in a jail that needs none but a repository's own.
+    fn nothing(&self) -> Result<PathBuf> {
+        let nothing = self.brought.scratch.path().join("nothing");
+        fs::create_dir_all(&nothing).context("cannot make a scratch directory")?;
+        Ok(nothing)
+    }
+
     /// Has the repository of the host's that `path` is in keep what it has of this, which then counts as
     /// brought; nothing of it is fetched by this.
     pub fn keep(&mut self, path: &Path, trusted: &[PathBuf], keeper: &Keeper) -> Result<()> {
         let repository = repository(path, trusted)?;
-        self.keep_in(&repository, keeper, Changes::new())
+        self.keep_in(&repository, keeper, Changes::new())?;
+        release(&repository);
+        Ok(())
     }
 
     fn keep_in(&mut self, repository: &Repository, keeper: &Keeper, more: Changes) -> Result<()> {
-        let nothing = self.brought.scratch.path().join("nothing");
-        fs::create_dir_all(&nothing).context("cannot make a scratch directory")?;
-        let git = repository.git_with(&nothing);
+        let git = repository.git_with(&self.nothing()?);
         let present = present(&git, &self.tips())?;
         let mut kept = BTreeSet::new();
-        if is_whole(&git, &present, true)? {
+        if is_whole(&git, &present)? {
             kept = present;
         } else {
             for tip in present {
                 let alone = BTreeSet::from([tip]);
-                if is_whole(&git, &alone, true)? {
+                if is_whole(&git, &alone)? {
                     kept.extend(alone);
                 }
             }
@@ -71,7 +82,7 @@ impl Offer {
         // Before there is any of them, so that none is forgotten.
         let references: BTreeSet<String> = names.keys().cloned().collect();
         if !references.is_empty() {
-            keeper.note(repository, &references)?;
+            keeper.note(&self.record.guest_path, repository, &references)?;
         }
         let refs = HostRefs::open(&repository.host.common, &repository.format)?;
         let there = refs.list(&keeper.below())?;
@@ -130,18 +141,10 @@ impl Offer {
         url: &str,
     ) -> Result<WorkspacePull> {
         let repository = repository(path, trusted)?;
-        if repository.format != self.record.object_format {
-            return Err(Error::usage(format!(
-                "'{}' has objects of format {}, the guest's repository of {}",
-                repository.root.display(),
-                repository.format,
-                self.record.object_format
-            ))
-            .hint("pull into a clone of the repository that was prepared"));
-        }
+        self.must_fit(&repository)?;
         let remote = keeper.vm.as_str();
         let remote_added = add_remote(&repository, remote, url)?;
-        let installed = self.install(&repository)?;
+        let installed = self.install(&repository, &self.tips(), false)?;
         let below = format!("refs/remotes/{remote}/");
         let refs = HostRefs::open(&repository.host.common, &repository.format)?;
         let before = refs.list(&below)?;
@@ -163,12 +166,13 @@ impl Offer {
         changes.extend(gone.map(|name| (name.clone(), None)));
         let changed = self.changed(&repository, &before, &changes)?;
         let kept = self.keep_in(&repository, keeper, changes);
-        // Objects that nothing named were kept by this alone.
-        for keep in installed {
-            let _ = fs::remove_file(keep);
-        }
+        drop(installed);
+        release(&repository);
         kept.map_err(|error| {
-            error.or_hint(format!("'git remote prune {remote}' removes branches that are gone"))
+            error.or_hint(format!(
+                "'git remote prune {}' removes branches that are gone",
+                shell_word(remote)
+            ))
         })?;
         let short = |name: &str| name.trim_start_matches("refs/remotes/").to_owned();
         let wip = self.wip.as_ref().and_then(|wip| {
@@ -193,7 +197,7 @@ impl Offer {
         before: &BTreeMap<String, String>,
         changes: &Changes,
     ) -> Result<Vec<PulledRef>> {
-        let git = repository.git_with(&self.brought.scratch.path().join("nothing"));
+        let git = repository.git_with(&self.nothing()?);
         let mut changed = Vec::new();
         for (name, after) in changes {
             let before = before.get(name).cloned();
@@ -208,37 +212,95 @@ impl Offer {
         Ok(changed)
     }
 
-    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked. Returns
-    /// files that have to go once references name them.
-    fn install(&self, repository: &Repository) -> Result<Vec<PathBuf>> {
-        let tips = self.tips();
+    /// Puts what these offered objects lead to into the repository of the host's that `path` is in. Returns
+    /// files there that have to go once references name them; they keep `git gc` from taking them for garbage.
+    pub fn fetch(
+        &self,
+        path: &Path,
+        trusted: &[PathBuf],
+        wanted: &BTreeSet<String>,
+    ) -> Result<Vec<PathBuf>> {
+        let offered = self.tips();
+        if let Some(other) = wanted.iter().find(|oid| !offered.contains(*oid)) {
+            return Err(Error::not_found(format!("the guest has no '{}'", other.escape_debug())));
+        }
+        let repository = repository(path, trusted)?;
+        self.must_fit(&repository)?;
+        self.install(&repository, wanted, true)
+    }
+
+    fn must_fit(&self, repository: &Repository) -> Result<()> {
+        if repository.format == self.record.object_format {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "'{}' has objects of format {}, the guest's repository of {}",
+            repository.root.display(),
+            repository.format,
+            self.record.object_format
+        ))
+        .hint("take the repository that was prepared, or a clone of it"))
+    }
+
+    /// Puts the objects that a repository of the host's lacks there, as one pack of what was checked. One that
+    /// is empty may get its history from where the guest does.
+    fn install(
+        &self,
+        repository: &Repository,
+        tips: &BTreeSet<String>,
+        may_cut: bool,
+    ) -> Result<Vec<PathBuf>> {
         let out = self.brought.scratch.path().join("out");
-        let known = crate::bring::known(&self.store, &self.record)?;
+        crate::temporary::remove(&out)?;
+        fs::create_dir(&out).context("cannot make a scratch directory")?;
+        if is_whole(&repository.git_with(&out), tips)? {
+            return Ok(Vec::new());
+        }
+        let there = repository.refs.iter().map(|known| &known.oid);
+        let there = there.filter(|oid| self.brought.whole.contains(*oid)).cloned();
+        let mut known = crate::bring::known(&self.store, &self.record)?;
+        known.extend(there);
         // The host's repository may have lost what the guest was given.
         for known in [known, BTreeSet::new()] {
-            crate::temporary::remove(&out)?;
-            fs::create_dir_all(out.join("pack")).context("cannot make a scratch directory")?;
-            let asked = known.iter().fold(lines(&tips), |text, oid| text + "^" + oid + "\n");
-            let base = out.join("pack/pack");
-            let words = ["pack-objects", "--revs", "--delta-base-offset", "--non-empty", "-q"];
-            let words = words.iter().map(AsRef::as_ref).chain([base.as_os_str()]);
-            let git = self.brought.git(&self.store).set("core.bigFileThreshold=64m");
-            let name = git.run(words, asked.as_bytes())?;
-            let name = String::from_utf8_lossy(&name).trim().to_owned();
-            if !is_whole(&repository.git_with(&out), &tips, true)? {
-                continue;
+            let name = self.pack_to(&out, tips, &known)?;
+            if is_whole(&repository.git_with(&out), tips)? {
+                return name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name));
             }
-            return if is_oid(&name) {
-                place_pack(repository, &out, &name)
-            } else {
-                Ok(Vec::new())
-            };
         }
-        Err(Error::failed(format!(
-            "'{}' lacks commits that the guest's begin from",
-            repository.root.display()
-        ))
-        .hint("pull into the repository that was prepared, or into a clone of it"))
+        let cut = self.store.history().shallow;
+        let is_fresh = repository.refs.is_empty() && repository.head.commit.is_none();
+        if !may_cut || !is_fresh || cut.is_empty() || !repository.shallow.is_empty() {
+            return Err(Error::failed(format!(
+                "'{}' lacks commits that the guest's begin from",
+                repository.root.display()
+            ))
+            .hint("take the repository that was prepared, or a clone of it"));
+        }
+        let name = self.pack_to(&out, tips, &BTreeSet::new())?;
+        let keep = name.map_or(Ok(Vec::new()), |name| place_pack(repository, &out, &name))?;
+        let common = &repository.host.common;
+        replace_locked(&common.join(b"shallow"), lines(&cut).as_bytes())
+            .context("cannot say where the history was cut")?;
+        Ok(keep)
+    }
+
+    /// Makes a pack in `out` of what these lead to and of nothing that those do; says its name.
+    fn pack_to(
+        &self,
+        out: &Path,
+        tips: &BTreeSet<String>,
+        known: &BTreeSet<String>,
+    ) -> Result<Option<String>> {
+        crate::temporary::remove(out)?;
+        fs::create_dir_all(out.join("pack")).context("cannot make a scratch directory")?;
+        let asked = known.iter().fold(lines(tips), |text, oid| text + "^" + oid + "\n");
+        let base = out.join("pack/pack");
+        let words = ["pack-objects", "--revs", "--delta-base-offset", "--non-empty", "-q"];
+        let words = words.iter().map(AsRef::as_ref).chain([base.as_os_str()]);
+        let git = self.brought.git(&self.store).set("core.bigFileThreshold=64m");
+        let name = git.run(words, asked.as_bytes())?;
+        let name = String::from_utf8_lossy(&name).trim().to_owned();
+        Ok(Some(name).filter(|name| is_oid(name)))
     }
 }
 
@@ -262,13 +324,11 @@ fn present(git: &Git, oids: &BTreeSet<String>) -> Result<BTreeSet<String>> {
 }
 
 /// Says whether all that these lead to is there; what the repository's own references lead to is.
-fn is_whole(git: &Git, tips: &BTreeSet<String>, or_known: bool) -> Result<bool> {
+fn is_whole(git: &Git, tips: &BTreeSet<String>) -> Result<bool> {
     if tips.is_empty() {
         return Ok(true);
     }
-    let known: &[&str] = if or_known { &["--not", "--all"] } else { &[] };
-    let words = ["rev-list", "--objects", "--quiet", "--stdin"];
-    let words: Vec<&str> = words.iter().chain(known).copied().collect();
+    let words = ["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"];
     Ok(git.attempt(words, lines(tips).as_bytes())?.status.success())
 }
 
@@ -294,7 +354,7 @@ fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<Pat
             return Ok(());
         }
         match File::create_new(&keep) {
-            Ok(mut file) => file.write_all(b"banger\n")?,
+            Ok(mut file) => file.write_all(format!("{KEEP}{}\n", std::process::id()).as_bytes())?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -316,6 +376,30 @@ fn place_pack(repository: &Repository, out: &Path, name: &str) -> Result<Vec<Pat
     Ok(vec![keep])
 }
 
+/// Removes what keeps packs of banger's from being garbage, of this program and of those that were killed.
+pub(crate) fn release(repository: &Repository) {
+    let common = repository.host.common.path();
+    remove_abandoned(common, &common.join("config.lock"));
+    let Ok(objects) = Dir::open(repository.objects()) else { return };
+    for (name, _) in objects.list(b"pack", MAX_PACKS).unwrap_or_default() {
+        let path = [&b"pack/"[..], &name].concat();
+        let Some(text) = Some(&path).filter(|path| path.ends_with(b".keep")).and_then(|path| {
+            let file = objects.file(path).ok()?;
+            String::from_utf8(crate::host::read(&file, 100, &objects.join(path)).ok()?).ok()
+        }) else {
+            continue;
+        };
+        let pid = text.strip_prefix(KEEP).and_then(|pid| pid.trim().parse().ok());
+        if pid.is_some_and(|pid| pid == std::process::id() || !is_alive(pid)) {
+            let _ = fs::remove_file(objects.join(&path));
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut target = File::options().write(true).create_new(true).mode(0o444).open(to)?;
@@ -327,7 +411,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 /// refused.
 fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
     if let Some(known) = repository.setting(&format!("remote.{name}.url")) {
-        if known == url {
+        // The address of the only workspace serves while it is that.
+        if known == url || url.strip_prefix(known).is_some_and(|rest| rest.starts_with(':')) {
             return Ok(false);
         }
         return Err(Error::conflict(format!(
@@ -335,7 +420,10 @@ fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
             repository.root.display(),
             known.escape_debug()
         ))
-        .hint(format!("'git remote rename {name} NAME' gives that one another name")));
+        .hint(format!(
+            "'git remote rename {} NAME' gives that one another name",
+            shell_word(name)
+        )));
     }
     let common = &repository.host.common;
     let at = common.join(b"config");
@@ -352,31 +440,67 @@ fn add_remote(repository: &Repository, name: &str, url: &str) -> Result<bool> {
         quoted(&format!("+refs/heads/*:refs/remotes/{name}/*")),
         quoted(&format!("+refs/banger/*:refs/remotes/{name}/*")),
     );
-    // As git does: who has the lock may write, and a file is replaced whole.
-    let lock = common.join(b"config.lock");
-    let mode = fs::metadata(&at).map(|meta| meta.permissions());
-    let mut file = File::create_new(&lock).map_err(|error| {
-        let is_there = error.kind() == ErrorKind::AlreadyExists;
-        let error =
-            Error::new(if is_there { Kind::Conflict } else { Kind::Failed }, said()).because(error);
-        if is_there {
-            error.hint(format!(
-                "another git writes it; if none does, 'rm {}' removes what it left",
-                shell_word(&lock)
-            ))
-        } else {
-            error
-        }
-    })?;
     let newline: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
-    let written = file
-        .write_all(&[&bytes, newline, section.as_bytes()].concat())
-        .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
-        .and_then(|()| file.sync_data())
-        .and_then(|()| fs::rename(&lock, &at));
-    if written.is_err() {
-        let _ = fs::remove_file(&lock);
-    }
-    written.with_context(said)?;
+    replace_locked(&at, &[&bytes, newline, section.as_bytes()].concat()).with_context(said)?;
     Ok(true)
+}
+
+/// Replaces a small file of a git directory as git does: who has the lock beside it may write. The lock
+/// appears whole, and one that a killed program of banger's left is told by its other name.
+fn replace_locked(at: &Path, bytes: &[u8]) -> Result<()> {
+    let mut lock = at.to_owned();
+    lock.as_mut_os_string().push(".lock");
+    let dir = at.parent().unwrap_or(at);
+    let own = dir.join(format!("{LOCK}{}", std::process::id()));
+    let said = || format!("cannot write '{}'", lock.display());
+    let mode = fs::metadata(at).map(|meta| meta.permissions());
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&own)?;
+        file.write_all(bytes)?;
+        mode.map_or(Ok(()), |mode| file.set_permissions(mode))?;
+        file.sync_data()
+    };
+    let locked = write().and_then(|()| match fs::hard_link(&own, &lock) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            remove_abandoned(dir, &lock);
+            fs::hard_link(&own, &lock)
+        }
+        done => done,
+    });
+    let done = locked.and_then(|()| {
+        fs::rename(&lock, at).inspect_err(|_| {
+            let _ = fs::remove_file(&lock);
+        })
+    });
+    let _ = fs::remove_file(&own);
+    done.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Error::conflict(said()).because(error).hint(format!(
+            "another git is at work; if none is, 'rm {}' removes what it left",
+            shell_word(&lock)
+        )),
+        _ => Error::failed(said()).because(error),
+    })
+}
+
+/// Removes a lock of a program of banger's that was killed, and the other name that it has.
+fn remove_abandoned(dir: &Path, lock: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let which = |path: &Path| fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let held = which(lock);
+    let Ok(entries) = Dir::open(dir)
+        .and_then(|dir| dir.list(b"", MAX_PACKS).context("cannot list a git directory"))
+    else {
+        return;
+    };
+    for (name, _) in entries {
+        let Ok(name) = String::from_utf8(name) else { continue };
+        let pid = name.strip_prefix(LOCK).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| !is_alive(pid)) {
+            let path = dir.join(&name);
+            if which(&path) == held {
+                let _ = fs::remove_file(lock);
+            }
+            let _ = fs::remove_file(path);
+        }
+    }
 }

@@ -123,10 +123,10 @@ impl Folder {
         records_in(others)
     }
 
-    /// Removes the folder, with all that is known of the workspace.
+    /// Removes the folder, with all that is known of the workspace, but for what a killed apply left on the host.
     pub(crate) fn discard(self) -> Result<()> {
         self.forget()?;
-        remove(&self.path)
+        if self.path.join(place::WORKSPACE_APPLYING).exists() { Ok(()) } else { remove(&self.path) }
     }
 
     /// Removes the trees that no record names.
@@ -165,7 +165,8 @@ impl Folder {
         let said = || format!("cannot remove '{}'", record.display());
         match fs::remove_file(&record) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(said);
+                let hint = "look whose it is, and whether the disk of the state can be written to";
+                return Err(error).with_context(said).map_err(|error: Error| error.or_hint(hint));
             }
             _ => {}
         }
@@ -184,6 +185,15 @@ impl Folder {
             Err(Error::failed("the record is damaged"))
         }
     }
+}
+
+/// Reads the record and what the guest was given without waiting for anybody; nothing if the record is
+/// replaced meanwhile.
+pub(crate) fn peek(folder: &Path) -> Result<Option<(Workspace, Tree)>> {
+    let Some(record) = read(folder)? else { return Ok(None) };
+    let is_plain = record.tree_file.starts_with("tree-") && !record.tree_file.contains('/');
+    let tree = is_plain.then(|| given::read(&folder.join(&record.tree_file)).ok()).flatten();
+    Ok(tree.map(|tree| (record, tree)))
 }
 
 /// Makes a directory if it is missing.
@@ -215,15 +225,6 @@ pub(crate) fn records_in(folders: Vec<PathBuf>) -> Result<Vec<(PathBuf, Workspac
         (a.first_unix_ms, &a.guest_path).cmp(&(b.first_unix_ms, &b.guest_path))
     });
     Ok(records)
-}
-
-/// Reads the record and what the guest was given without waiting for anybody; nothing if the record is
-/// replaced meanwhile.
-pub(crate) fn peek(folder: &Path) -> Result<Option<(Workspace, Tree)>> {
-    let Some(record) = read(folder)? else { return Ok(None) };
-    let is_plain = record.tree_file.starts_with("tree-") && !record.tree_file.contains('/');
-    let tree = is_plain.then(|| given::read(&folder.join(&record.tree_file)).ok()).flatten();
-    Ok(tree.map(|tree| (record, tree)))
 }
 
 /// Reads the record in a workspace's folder without waiting for anybody.

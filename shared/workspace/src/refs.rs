@@ -132,7 +132,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (at, mark) = (dir.path().join("r"), dir.path().join("ran"));
             let git = Git::at(dir.path()).set("user.name=A").set("user.email=a@b");
-            git.run(["init", "-q", form, "r"], b"").unwrap();
+            // Git before 2.45 knows no tables.
+            if git.run(["init", "-q", form, "r"], b"").is_err() && form.ends_with("table") {
+                continue;
+            }
             let git = Git::at(&at).set("user.name=A").set("user.email=a@b");
             git.run(["commit", "-q", "--allow-empty", "-m", "x"], b"").unwrap();
             let oid = git.text(["rev-parse", "HEAD"]).unwrap();

@@ -343,7 +343,12 @@ impl Sending {
     }
 }
 
-fn header(mode: u32, sort: tar::EntryType, size: u64, mtime_s: Option<i64>) -> tar::Header {
+pub(crate) fn header(
+    mode: u32,
+    sort: tar::EntryType,
+    size: u64,
+    mtime_s: Option<i64>,
+) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(sort);
     header.set_mode(mode);
@@ -354,7 +359,7 @@ fn header(mode: u32, sort: tar::EntryType, size: u64, mtime_s: Option<i64>) -> t
     header
 }
 
-fn append(
+pub(crate) fn append(
     builder: &mut tar::Builder<&mut dyn Write>,
     header: &mut tar::Header,
     path: &[u8],

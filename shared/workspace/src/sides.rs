@@ -35,8 +35,6 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
-    /// Lines of an index for what went in although a rule of the host's ignores it.
-    ignored: Vec<u8>,
     /// Commits that go out one by one.
     pub(crate) told: BTreeSet<String>,
     /// Why the guest's commits are not all in the scratch, where they were asked for.
@@ -89,12 +87,6 @@ impl Sides {
         } else {
             lying(&git, &scratch, (&record.prepared_tree, &whole), &given, &changed, &absent)?
         };
-        let mut ignored = Vec::new();
-        for (path, given) in &given {
-            if given.beside == Some(Beside::Ignored) && !given.oid.is_empty() {
-                index_line(&mut ignored, given.mode, &given.oid, path);
-            }
-        }
         let mut notes = look.notes.clone();
         let inner = inner_changes(&given, &look);
         if inner > 0 {
@@ -133,7 +125,6 @@ impl Sides {
             whole,
             notes,
             kept,
-            ignored,
             told: BTreeSet::new(),
             broken,
         })
@@ -161,24 +152,27 @@ impl Sides {
 
     /// Returns the paths of what went in although a rule of the host's ignores it.
     pub(crate) fn ignored(&self) -> BTreeSet<Vec<u8>> {
-        let path = |line: &[u8]| {
-            let tab = line.iter().position(|byte| *byte == b'\t');
-            tab.map(|tab| line[tab + 1..].to_vec())
-        };
-        crate::git::split_zero(&self.ignored).filter_map(path).collect()
+        let ignored = self.given.iter().filter(|(_, given)| given.beside == Some(Beside::Ignored));
+        ignored.map(|(path, _)| path.clone()).collect()
     }
 
     /// Returns a tree with what went in although a rule of the host's ignores it: no sum since a commit gives
     /// away what such a file holds, only what the guest changed of it.
     pub(crate) fn with_ignored(&self, base: String) -> Result<String> {
-        if self.ignored.is_empty() {
+        let mut ignored = Vec::new();
+        for (path, given) in &self.given {
+            if given.beside == Some(Beside::Ignored) && !given.oid.is_empty() {
+                index_line(&mut ignored, given.mode, &given.oid, path);
+            }
+        }
+        if ignored.is_empty() {
             return Ok(base);
         }
         let index = self.scratch.path().join("with-ignored");
         let git = self.git_for_guest().env("GIT_INDEX_FILE", index);
         let git = git.work_tree(&self.scratch.tree());
         git.run(["read-tree", &base], b"")?;
-        git.run(["update-index", "-z", "--replace", "--index-info"], &self.ignored)?;
+        git.run(["update-index", "-z", "--replace", "--index-info"], &ignored)?;
         git.text(["write-tree", "--missing-ok"])
     }
 

@@ -154,7 +154,7 @@ impl Repository {
             }
         };
         let config = config(&host, &copy, settings)?;
-        let head = head(&copy.git())?;
+        let head = head(&host, &copy.git())?;
         let refs = refs(&copy.git())?;
         let shallow = host.read_in(&host.common, b"shallow", MAX_FILE)?;
         let shallow = shallow.map(|bytes| lines_of_oids(&bytes)).unwrap_or_default();
@@ -409,7 +409,12 @@ fn config(host: &HostGit, copy: &Copy, own: Settings) -> Result<BTreeMap<String,
     Ok(config)
 }
 
-fn head(git: &Git) -> Result<Head> {
+fn head(host: &HostGit, git: &Git) -> Result<Head> {
+    let text = host.head()?;
+    if text.trim_ascii_end() == b"ref: refs/heads/.invalid" {
+        // A clone that is being made has no branch yet.
+        return Ok(Head { branch: Some("refs/heads/.invalid".into()), commit: None });
+    }
     let branch = git.attempt(["symbolic-ref", "-q", "HEAD"], b"")?;
     let branch = branch
         .status

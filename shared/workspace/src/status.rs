@@ -18,6 +18,7 @@ use crate::{
 use banger_channel::files::{Budget, Files};
 use banger_doc::{
     Change, Context, Error, Position, Result, Status, Work, WorkKind, Workspace, WorkspaceStatus,
+    shell_word,
 };
 use banger_state::{VmFolder, place};
 use nix::sys::statvfs::statvfs;
@@ -82,7 +83,7 @@ impl Stake {
             Self::Nothing => return Ok(()),
             Self::Work(work) => (
                 format!("VM '{vm}' holds work that was not exported: {}", Work::list(work)),
-                way_out(work, vm),
+                way_out(work, vm, None),
             ),
             Self::Unknown(why) => (
                 format!(
@@ -92,33 +93,37 @@ impl Stake {
             ),
             Self::Several(all) if all.iter().any(|(_, one)| matches!(one, Self::Work(_))) => (
                 format!("VM '{vm}' holds work that was not exported: {}", in_each(all)),
-                format!(
-                    "'banger workspace export {vm} --guest-path PATH --output FILE' brings out of one what a \
-                     patch can hold, 'banger vm cp' the rest"
-                ),
+                way_out(&work_of(all), vm, Some("DIR")),
             ),
             Self::Several(all) => (
                 format!(
                     "it is not known whether VM '{vm}' holds work that was not exported: {}",
                     in_each(all)
                 ),
-                format!("'banger vm start {vm}' and 'banger workspace status {vm}' tell"),
+                format!("'banger workspace status {vm}' looks at them again"),
             ),
         };
         Err(Error::conflict(message).hint(next))
     }
 }
 
-/// Says what to type to bring work out of a VM.
-pub fn way_out(work: &[Work], vm: &str) -> String {
+/// Returns the work of several workspaces.
+fn work_of(all: &[(String, Stake)]) -> Vec<Work> {
+    let work = all.iter().map(|(_, one)| match one {
+        Stake::Work(work) => work.as_slice(),
+        _ => &[],
+    });
+    work.flatten().cloned().collect()
+}
+
+/// Says what to type to bring work out of a VM; of one that has several workspaces, the place of this one is
+/// named.
+pub fn way_out(work: &[Work], vm: &str, guest_path: Option<&str>) -> String {
+    let which = guest_path.map(|path| format!(" --guest-path {}", shell_word(path)));
+    let which = which.unwrap_or_default();
     let has = |is: &dyn Fn(&Work) -> bool| work.iter().any(is);
-    let is_branch = |work: &Work| {
-        let reference = work.reference.as_deref().unwrap_or_default();
-        reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/")
-    };
     let is_pulled = |work: &Work| match work.kind {
-        WorkKind::Head | WorkKind::Untracked => true,
-        WorkKind::Commits => is_branch(work),
+        WorkKind::Head | WorkKind::Commits | WorkKind::Untracked => true,
         // One that could not be read has no count.
         WorkKind::Index => work.words == STAGED || work.count.is_some(),
         _ => false,
@@ -126,9 +131,9 @@ pub fn way_out(work: &[Work], vm: &str) -> String {
     let is_change = |work: &Work| work.kind == WorkKind::Changes;
     let is_rest = has(&|work| !is_change(work) && !is_pulled(work));
     let out = if has(&is_pulled) {
-        format!("'banger workspace pull {vm}' brings it out")
+        format!("'banger workspace pull {vm}{which}' brings it out")
     } else if has(&is_change) {
-        format!("'banger workspace apply {vm}' brings it out")
+        format!("'banger workspace apply {vm}{which}' brings it out")
     } else {
         return "'banger vm cp' copies it out".into();
     };
@@ -139,24 +144,32 @@ pub fn way_out(work: &[Work], vm: &str) -> String {
 fn in_each(all: &[(String, Stake)]) -> String {
     let words = all.iter().map(|(path, one)| match one {
         Stake::Work(work) => format!("in '{path}' {}", Work::list(work)),
-        Stake::Unknown(why) => format!("in '{path}' nobody knows what: {why}"),
+        Stake::Unknown(why) => format!("of '{path}' that is not known: {why}"),
         Stake::Nothing | Stake::Several(_) => format!("in '{path}' nothing"),
     });
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// Says what would be lost if this VM were deleted now, or of the workspace at this place in it alone.
+/// Says what would be lost if this VM were deleted now, whether it runs or not; with a place in the guest, of the
+/// workspace there alone.
 pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<Stake> {
     let mut records = records(vm)?;
     if guest_path.is_some() {
         let asked = folder(vm, guest_path)?;
         records.retain(|(dir, _)| *dir == asked);
     }
-    let budget = budget(vm, time)?;
+    if records.is_empty() || vm.status()? == Status::Created {
+        return Ok(Stake::Nothing);
+    }
+    let files = files_of(vm, budget(vm, time)?);
     let is_one = records.len() == 1;
     let mut found = Vec::new();
     for (dir, record) in records {
-        let stake = stake_of(vm, &dir, &budget)?;
+        let stake = match guest_work(&dir, &files) {
+            Ok(work) if work.is_empty() => Stake::Nothing,
+            Ok(work) => Stake::Work(work),
+            Err(error) => Stake::Unknown(error.chain()),
+        };
         if is_one {
             return Ok(stake);
         }
@@ -165,18 +178,6 @@ pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<
         }
     }
     Ok(if found.is_empty() { Stake::Nothing } else { Stake::Several(found) })
-}
-
-/// Says what would be lost of one workspace.
-fn stake_of(vm: &VmFolder, dir: &Path, budget: &Budget) -> Result<Stake> {
-    if vm.status()? == Status::Created {
-        return Ok(Stake::Nothing);
-    }
-    Ok(match guest_work(dir, &files_of(vm, budget.clone())) {
-        Ok(work) if work.is_empty() => Stake::Nothing,
-        Ok(work) => Stake::Work(work),
-        Err(error) => Stake::Unknown(error.chain()),
-    })
 }
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.

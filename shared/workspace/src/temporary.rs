@@ -46,5 +46,8 @@ impl Drop for Temporary {
 
 /// Removes a tree if it is there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    remove_tree_if_there(path).with_context(|| format!("cannot remove '{}'", path.display()))
+    let hint = "look whose it is, and whether the disk of the state can be written to";
+    remove_tree_if_there(path)
+        .with_context(|| format!("cannot remove '{}'", path.display()))
+        .map_err(|error| error.or_hint(hint))
 }

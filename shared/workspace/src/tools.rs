@@ -132,30 +132,44 @@ pub fn allow(state: &State, root: &Path, files: &[ToolFile]) -> Result<Allowed> 
     Ok(allowed)
 }
 
-/// Returns what the user said yes to, sorted by path, with where each lies.
-pub fn all_allowed(state: &State) -> Result<Vec<(PathBuf, Allowed)>> {
+/// Returns what the user said yes to, sorted by path, with where each lies; and why one cannot be read, if any
+/// cannot.
+pub fn all_allowed(state: &State) -> (Vec<(PathBuf, Allowed)>, Option<Error>) {
     let dir = state.path(place::ALLOWED);
-    let mut all = Vec::new();
+    let (mut all, mut damaged) = (Vec::new(), None);
     for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_document = path.extension().is_some_and(|end| end == "json");
         if is_document && !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            all.push((path.clone(), read_document::<Allowed>(&path)?));
+            match read_document::<Allowed>(&path) {
+                Ok(allowed) => all.push((path, allowed)),
+                // One that is gone meanwhile was forgotten.
+                Err(_) if !path.exists() => {}
+                Err(error) => {
+                    let hint =
+                        "removing that file forgets what it says; 'banger allow PATH' says it anew";
+                    damaged.get_or_insert(error.or_hint(hint));
+                }
+            }
         }
     }
     all.sort_by(|a, b| a.1.path.cmp(&b.1.path));
-    Ok(all)
+    (all, damaged)
 }
 
 /// Forgets a yes; says what it was.
 pub fn forget(state: &State, path: &Path) -> Result<Allowed> {
     let root = root_of(path).unwrap_or_else(|_| path.to_owned());
-    let found = all_allowed(state)?
+    let (all, damaged) = all_allowed(state);
+    let found = all
         .into_iter()
         .find(|(_, allowed)| Path::new(&allowed.path) == root || Path::new(&allowed.path) == path);
     let (at, allowed) = found.ok_or_else(|| {
-        Error::not_found(format!("nothing of '{}' was allowed", path.display()))
-            .hint("'banger allow --list' shows what was")
+        // It may be the one.
+        damaged.unwrap_or_else(|| {
+            Error::not_found(format!("nothing of '{}' was allowed", path.display()))
+                .hint("'banger allow --list' shows what was")
+        })
     })?;
     fs::remove_file(&at).with_context(|| format!("cannot remove '{}'", at.display()))?;
     Ok(allowed)
@@ -256,7 +270,7 @@ mod tests {
         fs::remove_file(root.join(".tool-versions")).unwrap();
         std::os::unix::fs::symlink(".config/mise.toml", root.join(".tool-versions")).unwrap();
         assert_eq!(why(&names), said(".tool-versions link"));
-        assert_eq!(all_allowed(&state).unwrap().len(), 1);
+        assert_eq!(all_allowed(&state).0.len(), 1);
         assert_eq!(forget(&state, &root).unwrap().files.len(), 2);
         assert_eq!(why(&names[..1]), said(".config/mise.toml new"));
         forget(&state, &root).unwrap_err();

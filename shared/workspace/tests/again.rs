@@ -96,10 +96,11 @@ fn work_of_the_guest_is_not_overwritten() {
         let error = world.prepare(&world.wish()).err().unwrap_or_else(|| panic!("{name}"));
         assert_eq!(error.kind(), Kind::Conflict, "{name}: {}", error.chain());
         let command = match name {
-            "a stash" => "'banger vm cp' copies it out",
-            "a commit" | "a commit on another branch" | "a staged version" | "a new branch" => {
-                "'banger workspace pull web' brings it out"
-            }
+            "a commit"
+            | "a commit on another branch"
+            | "a stash"
+            | "a staged version"
+            | "a new branch" => "'banger workspace pull web' brings it out",
             _ => "'banger workspace apply web' brings it out",
         };
         assert_eq!(error.hint_text(), Some(command), "{name}: {}", error.chain());

@@ -291,3 +291,163 @@ fn another_checkout_of_the_repository_will_do() {
         assert!(error.hint_text().is_some());
     }
 }
+
+#[test]
+fn line_ends_lie_as_the_host_has_them() {
+    let crlf = "printf 'a\\r\\nb\\r\\nc\\r\\nd\\r\\ne\\r\\nf\\r\\n'";
+    let world = prepared(&format!(
+        "git init -q; git config core.autocrlf true; {crlf} >w; {crlf} >v; printf 'a\\r\\nb\\nc\\nd\\n' >mixed; \
+         git add -A 2>/dev/null; git commit -qm one"
+    ));
+    world.shell(&world.guest(), "sed -i 's/^b/B/' w; sed -i 's/^a/A/' mixed; printf 'n\\r\\n' >n");
+    world.shell(&world.host(), "sed -i 's/^f/F/' w");
+    let done = apply(&world);
+    assert_eq!((done.merged.len(), done.changes.len()), (1, 3), "{done:?}");
+    let files = world.shell(
+        &world.host(),
+        "od -c w | head -2; git status --short; git diff w | grep -c '^[+-][^+-]'",
+    );
+    assert!(
+        files.contains("B  \\r  \\n") && files.ends_with(" M mixed\n M w\n?? n\n4\n"),
+        "{files}"
+    );
+    world.shell(world.path(), "cmp host/n guest/root/repo/n; cmp host/mixed guest/root/repo/mixed");
+    // What git keeps of a file with both sorts of line ends does not tell what went in.
+    let world = prepared(
+        "git init -q; git config core.autocrlf true; printf 'a\\r\\nb\\nc\\nd\\n' >mixed; git add -A 2>/dev/null; git commit -qm one",
+    );
+    world.shell(&world.guest(), "sed -i 's/^a/A/' mixed");
+    world.shell(&world.host(), "sed -i 's/^d/D/' mixed");
+    assert_eq!(kinds(&world), [("mixed".to_owned(), ConflictKind::Content)]);
+}
+
+#[test]
+fn attributes_say_what_is_merged() {
+    let world = prepared(
+        "git init -q; seq 20 >lock; seq 20 >log; printf 'lock -merge\\nlog merge=union\\n*.x merge=evil\\n' >.gitattributes; \
+         seq 20 >a.x; git config merge.evil.driver 'touch $TOP/ran; false'; git add -A; git commit -qm one",
+    );
+    world.shell(
+        &world.guest(),
+        "sed -i s/^5$/g/ log a.x; echo g >>log; git config merge.evil.driver 'touch $TOP/ran'",
+    );
+    world.shell(&world.host(), "sed -i s/^15$/h/ a.x; echo h >>log");
+    let done = apply(&world);
+    assert_eq!(done.merged, ["a.x", "log"], "{done:?}");
+    assert_eq!(world.shell(&world.host(), "tail -n2 log"), "h\ng\n");
+    assert!(!world.path().join("ran").exists());
+    world.shell(&world.guest(), "sed -i s/^5$/g/ lock");
+    world.shell(&world.host(), "sed -i s/^15$/h/ lock");
+    assert_eq!(kinds(&world), [("lock".to_owned(), ConflictKind::Binary)]);
+}
+
+#[test]
+fn what_a_sparse_checkout_leaves_out_comes_where_the_guest_made_it() {
+    let world = prepared(
+        "git init -q; mkdir d e; echo a >a; seq 20 >d/b; seq 20 >d/c; echo e >e/e; git add -A; git commit -qm one; \
+         git sparse-checkout set --no-cone '/*' '!/d/'",
+    );
+    assert!(!world.host().join("d").exists());
+    world.shell(
+        &world.guest(),
+        "echo more >>a; git sparse-checkout disable; sed -i s/^5$/five/ d/b",
+    );
+    assert_eq!(applied(&world), " M a\n M d/b\n");
+    assert_eq!(world.shell(&world.host(), "grep -c five d/b; ls d"), "1\nb\n");
+}
+
+#[test]
+fn submodules_are_left_and_say_so() {
+    let world = world::worked(
+        "git init -q $TOP/s; (cd $TOP/s; echo 1 >l; git add l; git commit -qm 1); \
+         git init -q; echo a >a; git add a; git submodule -q add $TOP/s lib; git commit -qm one",
+        "echo more >>a; cd lib; echo 2 >l; git commit -qam 2; cd ..; git add lib; git commit -qm lib",
+    );
+    let done = apply(&world);
+    assert!(done.is_applied && !done.is_exported, "{done:?}");
+    assert!(
+        done.notes.iter().any(|note| note.contains("'lib' is a submodule")),
+        "{:?}",
+        done.notes
+    );
+    assert_eq!(world.shell(&world.host(), "git status --short"), " M a\n");
+    assert!(!world.unexported().is_empty());
+}
+
+#[test]
+fn modes_that_say_nothing_are_kept() {
+    let world = prepared(
+        "git init -q; git config core.filemode false; echo a >a; chmod 640 a; git add -A; git commit -qm one",
+    );
+    world.shell(&world.guest(), "echo more >>a; chmod 755 a; echo n >n; chmod +x n");
+    assert_eq!(applied(&world), " M a\n?? n\n");
+    assert_eq!(world.shell(&world.host(), "stat -c %a a"), "640\n");
+    // Otherwise the owner's own are, but for what may be run; setuid is nobody's to give.
+    let world = prepared(
+        "git init -q; echo a >a; echo b >b; chmod 640 a; chmod 750 b; git add -A; git commit -qm one",
+    );
+    world.shell(&world.guest(), "echo more >>a; chmod 4755 a; chmod -x b; echo n >n; chmod 6755 n");
+    apply(&world);
+    let modes = world.shell(&world.host(), "umask; stat -c %a a b n");
+    assert_eq!(modes, "0022\n750\n640\n755\n");
+}
+
+#[test]
+fn names_that_differ_in_case_alone_are_refused_where_that_does_not_count() {
+    let world = prepared(
+        "git init -q; git config core.ignorecase true; echo a >a; git add -A; git commit -qm one",
+    );
+    world.shell(
+        &world.guest(),
+        "git config core.ignorecase false; echo A >A; echo x >x; echo X >X; echo ok >ok",
+    );
+    let found: Vec<_> = kinds(&world);
+    let case = |path: &str| (path.to_owned(), ConflictKind::Case);
+    assert_eq!(found, [case("A"), case("X"), case("x")]);
+}
+
+#[test]
+fn a_directory_without_git_gets_its_work_too() {
+    let world = prepared("seq 20 >a; mkdir d; echo b >d/b; echo c >c");
+    world.shell(&world.guest(), "sed -i s/^5$/five/ a; rm c; echo n >d/n; git init -q");
+    world.shell(&world.host(), "sed -i s/^15$/fifteen/ a; echo mine >mine");
+    let done = apply(&world);
+    assert!(done.is_applied && done.merged == ["a"], "{done:?}");
+    assert_eq!(
+        world.shell(&world.host(), "ls -A . d; grep -c f a"),
+        ".:\na\nd\nmine\n\nd:\nb\nn\n2\n"
+    );
+    world.shell(&world.guest(), "echo g >mine");
+    assert_eq!(kinds(&world), [("mine".to_owned(), ConflictKind::AddAdd)]);
+}
+
+#[test]
+fn a_prepare_is_a_new_beginning() {
+    let world = prepared(SETUP);
+    world.shell(&world.guest(), "sed -i s/^5$/five/ a");
+    apply(&world);
+    world.shell(&world.host(), "git commit -qam five; sed -i s/^5/V/ a; sed -i s/^five$/V/ a");
+    let wish = banger_workspace::Wish { force: true, ..world.wish() };
+    world.prepare(&wish).unwrap();
+    world.shell(&world.guest(), "sed -i s/^15$/fifteen/ a");
+    assert_eq!(applied(&world), " M a\n");
+    assert_eq!(
+        world.shell(&world.host(), "git diff -U0 | grep '^[+-][^+-]'"),
+        "-five\n+V\n-15\n+fifteen\n"
+    );
+}
+
+#[test]
+fn odd_names_and_many_files_come_whole() {
+    let world = prepared("git init -q; echo a >a; git add a; git commit -qm one");
+    world.shell(
+        &world.guest(),
+        "deep=$(printf 'd/%.0s' $(seq 200)); mkdir -p $deep; echo x >$deep/x; echo n >$'new\\nline'; echo q >'\"q\" $(x)'; \
+         echo b >$'\\xff\\xfe'; echo c >:colon; echo m >-minus; for i in $(seq 300); do echo $i >f$i; done; echo t >.banger-mine",
+    );
+    let done = apply(&world);
+    assert!(done.is_applied, "{done:?}");
+    same_files(&world);
+    // An agent's own litter is none of the work.
+    assert!(world.host().join("f300").exists());
+}

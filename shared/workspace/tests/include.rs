@@ -265,3 +265,19 @@ fn an_included_file_comes_back_to_the_checkout() {
     assert_eq!(world.shell(&world.host(), applied), "S\nW\nn\nw\no\nc\n");
     assert_eq!(world.unexported(), [""; 0]);
 }
+
+#[test]
+fn a_pull_brings_no_file_that_only_went_in() {
+    let world = World::new(SETUP);
+    let wish = Wish { include_untracked: true, ..including(&world, &[".env*"]) };
+    world.prepare(&wish).unwrap();
+    assert_eq!(world.pull().unwrap().wip, None, "nothing is uncommitted but what the host has");
+    world.shell(&world.guest(), "sleep 0.02; echo W >>.env.local; echo w >>a; echo new >new");
+    assert!(world.pull().unwrap().wip.is_some());
+    let files = world.shell(
+        &world.host(),
+        "git ls-tree -r --name-only web/wip; git ls-tree -r --name-only web/wip^3",
+    );
+    assert_eq!(files, ".gitignore\na\n.env.local\nnew\n");
+    assert_eq!(world.unexported(), [""; 0]);
+}

@@ -7,7 +7,7 @@ mod world;
 
 use banger_channel::files::{Files, serve};
 use banger_doc::Context;
-use banger_workspace::{Export, Want, prepare};
+use banger_workspace::{Export, Offer, Push, Want, prepare};
 use std::{
     fs,
     io::{Read, Write},
@@ -139,4 +139,48 @@ fn work_that_follows_a_prepare_that_died_is_still_work() {
     world.shell(&world.guest(), "git checkout -q d2/f2; git commit -q --allow-empty -m mine");
     let error = world.prepare(&world.wish()).unwrap_err();
     assert!(error.chain().contains("main"), "{}", error.chain());
+}
+
+#[test]
+fn a_pull_that_dies_is_repeated() {
+    let world = World::new(SETUP);
+    world.prepare(&world.wish()).unwrap();
+    world.shell(
+        &world.guest(),
+        "for n in $(seq 8); do for i in $(seq 20); do echo $n >>d$((i % 7))/f$i; done; git commit -qam $n; done; \
+         git switch -qc other; seq 9000 >new; git add new; git commit -qm w; echo open >>new",
+    );
+    let expected = "git rev-parse main other";
+    let expected = world.shell(&world.guest(), expected);
+    let mut is_out = false;
+    for moment in moments(12, 300_000) {
+        is_out |= world.pull_by(&dying(moment)).is_ok();
+        world.shell(&world.host(), "git fsck --strict --no-dangling; test ! -e .git/config.lock");
+        assert_eq!(world.unexported().is_empty(), is_out, "after {moment} bytes");
+    }
+    world.pull().unwrap();
+    assert_eq!(world.shell(&world.host(), "git rev-parse web/main web/other"), expected);
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_push_that_dies_is_repeated() {
+    let push = |world: &World, files: &Files<'_>| {
+        let mut offer = Offer::make(&world.vm(), files)?;
+        let wanted = [Push::parse("main:topic").unwrap()];
+        offer.push(files, &world.host(), &[], &wanted, false)
+    };
+    for moment in moments(12, 200_000) {
+        let world = World::new(SETUP);
+        world.prepare(&world.wish()).unwrap();
+        world.shell(&world.host(), "seq 9000 >new; git add new; git commit -qm new");
+        let _ = push(&world, &dying(moment));
+        world.shell(&world.guest(), "git fsck --strict --no-dangling; git status");
+        let done = push(&world, &world.files()).unwrap();
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        let of =
+            |dir, name| world.shell(dir, &format!("git rev-parse {name}; git fsck --no-dangling"));
+        assert_eq!(of(&world.guest(), "topic"), of(&world.host(), "main"));
+        assert_eq!(world.unexported(), [""; 0]);
+    }
 }

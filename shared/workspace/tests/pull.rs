@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod cases;
 mod world;
 
-use banger_workspace::Offer;
+use banger_doc::{WorkKind, WorkspaceMode};
+use banger_workspace::{Offer, Wish};
+use cases::CASES;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 use world::{World, differing, fingerprint, worked};
 
@@ -69,12 +72,12 @@ fn it_counts_as_out_only_while_it_is_kept() {
     assert_eq!(world.unexported(), [""; 0]);
     world.shell(&world.guest(), "echo even more >>new");
     let found = world.unexported().join();
-    assert!(found.contains("change") && !found.contains("commits"), "{found}");
+    assert!(found.contains("change") && !found.contains("commit"), "{found}");
     world.pull().unwrap();
     assert_eq!(world.unexported(), [""; 0]);
     world.shell(&world.guest(), "git add -A; git commit -qm rest");
     let found = world.unexported().join();
-    assert!(found.contains("commits on 'main'"), "{found}");
+    assert!(found.contains("1 commit on branch 'main'"), "{found}");
     let pulled = world.pull().unwrap();
     assert_eq!(pulled.wip, None);
     let gone = pulled.changed.iter().find(|changed| changed.name == "web/wip").unwrap();
@@ -89,7 +92,7 @@ fn it_counts_as_out_only_while_it_is_kept() {
         "git for-each-ref --format='delete %(refname)' refs/banger | git update-ref --stdin",
     );
     let found = world.unexported().join();
-    assert!(found.contains("commits on 'main'") && found.contains("commits on 'lines'"), "{found}");
+    assert!(found.contains(" on branch 'main'") && found.contains(" on branch 'lines'"), "{found}");
     world.pull().unwrap();
     assert_eq!(world.unexported(), [""; 0]);
     fs::rename(world.host(), world.path().join("elsewhere")).unwrap();
@@ -200,4 +203,55 @@ fn a_history_that_was_cut_is_whole_on_the_host() {
     world.shell(world.path(), "git init -q empty; rm -rf host; mv empty host");
     let error = world.pull().unwrap_err();
     assert!(error.to_string().contains("lacks commits"), "{error}");
+}
+
+/// What a pull brings of each sort of repository is what git has in the guest.
+#[test]
+fn every_sort_of_repository_is_pulled() {
+    for case in CASES {
+        let world = World::new(case.setup);
+        let mode = if case.full { WorkspaceMode::FullCopy } else { WorkspaceMode::Shallow };
+        let wish = Wish { mode, include_untracked: case.untracked, ..world.wish() };
+        world.prepare(&wish).unwrap();
+        world.shell(&world.guest(), case.work);
+        if !world.guest().join(".git").exists() {
+            assert_eq!(world.pull().unwrap_err().kind(), banger_doc::Kind::Usage, "{}", case.name);
+            continue;
+        }
+        let before = world.shell(&world.guest(), "git status --porcelain=v2; git for-each-ref");
+        let pulled =
+            world.pull().unwrap_or_else(|error| panic!("{}: {}", case.name, error.chain()));
+        let after = world.shell(&world.guest(), "git status --porcelain=v2; git for-each-ref");
+        assert_eq!(after, before, "{}: the guest is touched", case.name);
+        let work = world.work();
+        let brought = |work: &&banger_doc::Work| {
+            matches!(work.kind, WorkKind::Commits | WorkKind::Head | WorkKind::Changes)
+        };
+        assert!(!work.iter().any(|work| brought(&work)), "{}: {work:?} {pulled:?}", case.name);
+        let heads = "git for-each-ref --format='%(objectname) %(refname:lstrip=2)' refs/heads";
+        for line in world.shell(&world.guest(), heads).lines() {
+            let (oid, name) = line.split_once(' ').unwrap();
+            let there =
+                world.shell(&world.host(), &format!("git rev-parse refs/remotes/web/{name}"));
+            assert_eq!(there.trim(), oid, "{}: {name}", case.name);
+        }
+        world.shell(&world.host(), "git fsck --no-dangling");
+        if matches!(case.name, "line ends" | "filters as of large files") || case.full {
+            continue;
+        }
+        // All files together are what 'git add -A' would take.
+        let all = "export GIT_INDEX_FILE=$TOP/all; rm -f $GIT_INDEX_FILE; cp .git/index $GIT_INDEX_FILE 2>/dev/null || true; \
+                   git add -A; git write-tree";
+        let expected = world.shell(&world.guest(), all);
+        let wip = pulled.wip.as_deref().unwrap_or("none");
+        let sum = format!(
+            "export GIT_INDEX_FILE=$TOP/sum; rm -f $GIT_INDEX_FILE; if git rev-parse -q --verify {wip} >/dev/null; then \
+             git read-tree {wip}; if git rev-parse -q --verify {wip}^3 >/dev/null; then git ls-tree -r {wip}^3 | \
+             git update-index --index-info; fi; git write-tree; else echo clean; fi"
+        );
+        let have = world.shell(&world.host(), &sum);
+        let clean = world.shell(&world.guest(), "git rev-parse -q --verify HEAD^{tree} || true");
+        let have = if have == "clean\n" { clean } else { have };
+        assert_eq!(have, expected, "{}", case.name);
+    }
 }

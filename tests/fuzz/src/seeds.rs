@@ -10,8 +10,10 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("packed", packed()),
         ("take", taken()),
         ("relay", taken()),
+        ("offline", crate::disks::seeds()),
         ("repository", repositories()),
         ("staged", indexes()),
+        ("refs", texts(&REFS)),
         ("manifest", texts(&[MANIFEST, DOCKER, ODD_MANIFEST])),
         ("index", texts(&[INDEX, ODD_INDEX])),
         ("config", texts(&[CONFIG, ODD_CONFIG])),
@@ -19,6 +21,13 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("token", texts(&TOKENS)),
     ]
 }
+
+/// Packed references, and what is typed for a push.
+const REFS: [&str; 2] = [
+    "# pack-refs with: peeled fully-peeled sorted \n1111111111111111111111111111111111111111 refs/heads/a\n\
+     2222222222222222222222222222222222222222 refs/tags/b\n^3333333333333333333333333333333333333333\n",
+    "HEAD:topic\n+main\n:gone\nv1:refs/tags/v1\n",
+];
 
 /// Repositories of which each part is each thing once, and some that go together.
 fn repositories() -> Vec<Vec<u8>> {

@@ -375,13 +375,21 @@ impl Judge<'_> {
         };
         let (mut before, mut before_bytes) = (base, base_bytes);
         if let Some(last) = last {
-            let bytes = self.last.and_then(|known| known.text(last));
+            let is_as_before = base.is_some_and(|base| base.holds_same(last));
+            let bytes = if is_as_before {
+                before_bytes.clone()
+            } else {
+                self.last.and_then(|known| known.text(last))
+            };
             // Whether the host began from what it got, or put that away, shows in what it has of it.
-            let held = before_bytes.as_deref().unwrap_or_default();
-            let whole =
-                bytes.as_ref().map(|bytes| merger.merge(&ours_bytes, held, bytes, Way::Text));
-            let is_put_away =
-                matches!(whole.transpose()?, Some(Merged::Clean(whole)) if whole != ours_bytes);
+            let is_put_away = match bytes.as_ref().filter(|_| !is_as_before) {
+                None => false,
+                Some(bytes) => {
+                    let held = before_bytes.as_deref().unwrap_or_default();
+                    let whole = merger.merge(&ours_bytes, held, bytes, Way::Text)?;
+                    matches!(whole, Merged::Clean(whole) if whole != ours_bytes)
+                }
+            };
             if !is_put_away {
                 (before, before_bytes) = (Some(last), bytes);
             }

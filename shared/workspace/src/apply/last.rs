@@ -10,6 +10,7 @@ use crate::{
     temporary::{Temporary, remove},
 };
 use banger_doc::{Context, Result, Workspace};
+use banger_state::place;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -19,8 +20,6 @@ use std::{
 
 /// Where it lies, in the folder of a workspace.
 const PLACE: &str = "applied";
-/// What an apply that has not ended is about to do, likewise.
-const UNDER_WAY: &str = "applying.json";
 const ABOUT: &str = "about.json";
 const FILES: &str = "tree.jsonl";
 /// The largest file that is kept to merge with, and the most bytes of all of them.
@@ -100,9 +99,9 @@ pub(super) fn write(
         mode: 0,
         sum: String::new(),
         oid: String::new(),
+        beside: None,
         host: None,
         guest: None,
-        beside: None,
     };
     let mut left = MOST_OF_ALL;
     let mut tree = given::Tree::new();
@@ -144,18 +143,19 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let bytes = banger_state::read_limited(&folder.join(UNDER_WAY), 1 << 30).ok()?;
+        let bytes =
+            banger_state::read_limited(&folder.join(place::WORKSPACE_APPLYING), 1 << 30).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         let bytes =
             serde_json::to_vec(self).context("cannot write down what is about to be done")?;
-        banger_state::replace(&folder.join(UNDER_WAY), &bytes)
+        banger_state::replace(&folder.join(place::WORKSPACE_APPLYING), &bytes)
     }
 
     pub(super) fn remove(folder: &Path) -> Result<()> {
-        match fs::remove_file(folder.join(UNDER_WAY)) {
+        match fs::remove_file(folder.join(place::WORKSPACE_APPLYING)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).context("cannot remove what was about to be done")
             }

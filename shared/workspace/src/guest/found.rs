@@ -121,7 +121,7 @@ pub(super) fn small(budget: &Budget) -> Budget {
 }
 
 /// Reads those of `paths` below `root` that are files of at most `most` bytes, by their place.
-pub(super) fn small_files(
+pub(crate) fn small_files(
     files: &Files<'_>,
     root: &str,
     paths: &[&[u8]],

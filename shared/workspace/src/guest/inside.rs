@@ -90,6 +90,26 @@ pub(super) fn linked_work_trees(
     Ok(())
 }
 
+/// Returns what the HEAD of each linked work tree holds.
+pub(crate) fn linked_heads(files: &Files<'_>, root: &str) -> Result<Vec<String>> {
+    let dir = format!("{root}/.git/worktrees");
+    let mut paths: Vec<Vec<u8>> = Vec::new();
+    let scanned = files.within(small).scan(&dir, |entry| {
+        if entry.path.ends_with(b"/HEAD") && paths.len() < MAX_WORK_TREES {
+            paths.push(entry.path);
+        }
+        Ok(())
+    });
+    match scanned {
+        Err(error) if is_no_directory(&error) => return Ok(Vec::new()),
+        other => other?,
+    }
+    let asked: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+    let read =
+        if asked.is_empty() { BTreeMap::new() } else { small_files(files, &dir, &asked, 8192)? };
+    Ok(read.values().map(|head| String::from_utf8_lossy(head).trim().to_owned()).collect())
+}
+
 /// Notes the submodules whose HEAD or references the guest moved, and those with versions of files that
 /// their index alone has.
 pub(super) fn moved_modules(

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     fs,
-    os::unix::net::UnixListener,
+    os::unix::{net::UnixListener, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
@@ -19,8 +19,12 @@ use std::{
 };
 
 const NAME: &str = "bench-kvm";
-/// How often each thing is done where the processor has KVM, and where that is emulated.
-const ROUNDS: (usize, usize) = (25, 3);
+/// How often each thing is done where the processor has KVM.
+const ROUNDS: usize = 25;
+/// Where that is emulated: a start to the agent's answer, a whole run.
+const EMULATED: (usize, usize) = (7, 3);
+/// The ordinary user of the host that is made for it.
+const DEV: u32 = 1000;
 /// How long one boot may take.
 const LIMIT: Duration = Duration::from_mins(2);
 /// What banger tells the kernel too (`docs/boot.md`): other words would compare two kernels.
@@ -61,7 +65,8 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
     if boot::kvm() {
         time(&mut bench.program("banger-kernel-pull", &["generic-6.12"]))?;
         boot::busybox(bench)?;
-        return figures(bench, &bare, false);
+        let own = Who { name: "who runs this", state: bench.state(), becomes: None };
+        return figures(bench, &bare, &[own], false);
     }
     let mut tests = cargo();
     tests.args(["test", "--package", "banger-tests", "--test", "flows", "--", "nested::"]);
@@ -78,61 +83,86 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
 pub(super) fn there() -> Result {
     let dir = PathBuf::from("/srv/bench");
     fs::create_dir_all(dir.join("state")).map_err(|error| error.to_string())?;
-    shell(&dir, "cp -R /srv/root/. state")?;
+    shell(&dir, "cp -a /srv/root/. state; cp -a /srv/dev dev")?;
+    let kvm = nix::unistd::Group::from_name("kvm").ok().flatten().ok_or("no group 'kvm'")?;
+    // First who is judged: what users are.
+    let people = [
+        Who { name: "a user", state: dir.join("dev"), becomes: Some((DEV, kvm.gid.as_raw())) },
+        Who { name: "root", state: dir.join("state"), becomes: None },
+    ];
     let mut bench = Bench { bin: "/usr/local/bin".into(), dir, missed: Vec::new() };
-    figures(&mut bench, Path::new("/srv/bare-vsock.cpio"), true)?;
+    figures(&mut bench, Path::new("/srv/bare-vsock.cpio"), &people, true)?;
     if bench.missed.is_empty() { Ok(()) } else { Err(bench.missed.join("; ")) }
 }
 
-fn figures(bench: &mut Bench, bare: &Path, nested: bool) -> Result {
-    let rounds = if nested { ROUNDS.1 } else { ROUNDS.0 };
+/// Who starts VMs. A user's VMM is in banger's own jail, root's in Firecracker's.
+struct Who {
+    name: &'static str,
+    state: PathBuf,
+    /// The user and group that a program is run as.
+    becomes: Option<(u32, u32)>,
+}
+
+impl Who {
+    fn program(&self, bench: &Bench, name: &str, words: &[&str]) -> Command {
+        let mut command = bench.program(name, words);
+        command.env("BANGER_STATE", &self.state).current_dir("/");
+        if let Some((user, group)) = self.becomes {
+            command.env("HOME", "/srv/dev-home").uid(user).gid(group);
+        }
+        command
+    }
+}
+
+/// Takes the figures; the first of those people is judged.
+fn figures(bench: &mut Bench, bare: &Path, people: &[Who], nested: bool) -> Result {
+    let (rounds, whole_rounds) = if nested { EMULATED } else { (ROUNDS, ROUNDS) };
+    let judged = people.first().ok_or("nobody to start a VM")?;
     let kernel = bench.state().join("kernels/generic-6.12/vmlinux");
     let base = bench.state().join("kernels/generic-6.12/initramfs.cpio");
     let initramfs = bench.dir.join("bare.initramfs");
     shell(&bench.dir, &format!("cat {} {} > {}", text(&base), text(bare), text(&initramfs)))?;
-    let _ = time(bench.program("banger-vm-delete", &["--force", NAME]).stderr(Stdio::null()));
     let small = ["--image", "busybox", "--vcpu", "1", "--memory", "256M"];
     let create = ["--no-start", "--name", NAME, "--vmm", "firecracker", "--net", "none"];
-    time(&mut bench.program("banger-vm-create", &[&create[..], &small].concat()))?;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-    let (mut steps, mut stages) = (String::new(), String::new());
+    for who in people {
+        let delete = ["--force", NAME];
+        let _ = time(who.program(bench, "banger-vm-delete", &delete).stderr(Stdio::null()));
+        time(&mut who.program(bench, "banger-vm-create", &[&create[..], &small].concat()))?;
+    }
+    let mut theirs = Vec::new();
+    let mut ours: Vec<Vec<f64>> = people.iter().map(|_| Vec::new()).collect();
+    let mut steps = vec![String::new(); people.len()];
     for _ in 0..rounds {
         theirs.push(bare_boot(&bench.dir, &kernel, &initramfs)?);
-        ours.push(time(&mut bench.program("banger-vm-start", &["--wait", "agent", NAME]))?);
-        let log = bench.state().join("vms").join(NAME).join("supervise.log");
-        steps = fs::read_to_string(log).unwrap_or_default();
-        stages = guest_stages(bench)?;
-        time(&mut bench.program("banger-vm-kill", &[NAME]))?;
+        for ((who, ours), steps) in people.iter().zip(&mut ours).zip(&mut steps) {
+            let start = ["--wait", "agent", NAME];
+            ours.push(time(&mut who.program(bench, "banger-vm-start", &start))?);
+            let log = who.state.join("vms").join(NAME).join("supervise.log");
+            let log = fs::read_to_string(log).unwrap_or_default();
+            *steps = [last_run(&log).join("\n"), guest_stages(bench, who)?].join("\n");
+            time(&mut who.program(bench, "banger-vm-kill", &[NAME]))?;
+        }
     }
-    time(&mut bench.program("banger-vm-delete", &["--force", NAME]))?;
-    let (theirs, ours) = (median(theirs), median(ours));
+    let theirs = median(theirs);
     bench.figure("bare Firecracker to its guest's call", theirs, "ms", None);
-    bench.figure("vm start to the agent's answer", ours, "ms", None);
-    bench.figure("ratio", ours / theirs, "", Some(1.3));
-    for line in last_run(&steps).into_iter().chain([stages.trim()]) {
-        run::say(&format!("    {line}"));
+    for (at, (who, ours)) in people.iter().zip(ours).enumerate() {
+        time(&mut who.program(bench, "banger-vm-delete", &["--force", NAME]))?;
+        let (ours, budget) = (median(ours), (at == 0).then_some(1.3));
+        bench.figure(&format!("vm start to the agent's answer, {}", who.name), ours, "ms", None);
+        bench.figure(&format!("to bare Firecracker, {}", who.name), ours / theirs, "", budget);
+        for line in steps[at].lines() {
+            run::say(&format!("    {}", line.trim()));
+        }
     }
     let whole = (!nested).then_some(1.8);
     for net in ["none", "user"] {
         let words = [&["--rm", "--net", net][..], &small, &["--", "true"]].concat();
-        run_whole(
-            bench,
-            &format!("vm run --rm --net {net} -- true"),
-            &words,
-            rounds,
-            theirs,
-            whole,
-        )?;
+        let what = format!("vm run --rm --net {net} -- true");
+        run_whole(bench, judged, &what, &words, whole_rounds, (theirs, whole))?;
     }
     let qemu = [&["--rm", "--net", "none", "--vmm", "qemu"][..], &small, &["--", "true"]].concat();
-    run_whole(
-        bench,
-        "the same, QEMU with KVM",
-        &qemu,
-        if nested { 1 } else { rounds },
-        theirs,
-        None,
-    )?;
+    let qemu_rounds = if nested { 1 } else { whole_rounds };
+    run_whole(bench, judged, "the same, QEMU with KVM", &qemu, qemu_rounds, (theirs, None))?;
     if nested {
         return Ok(());
     }
@@ -148,21 +178,23 @@ fn figures(bench: &mut Bench, bare: &Path, nested: bool) -> Result {
     })?;
     let large = ["--rm", "--net", "none", "--image", "large", "--vcpu", "1", "--memory", "256M"];
     let words = [&large[..], &["--", "true"]].concat();
-    run_whole(bench, &format!("the same, an image of {LARGE}"), &words, rounds, theirs, whole)
+    let what = format!("the same, an image of {LARGE}");
+    run_whole(bench, judged, &what, &words, whole_rounds, (theirs, whole))
 }
 
-/// Runs a whole `vm run` some times; says half of them and all but one in twenty.
+/// Runs a whole `vm run` some times; says half of them and all but one in twenty, and how many times bare
+/// Firecracker's start that is, which may have a budget.
 fn run_whole(
     bench: &mut Bench,
+    who: &Who,
     what: &str,
     words: &[&str],
     rounds: usize,
-    bare: f64,
-    budget: Option<f64>,
+    (bare, budget): (f64, Option<f64>),
 ) -> Result {
     let mut took = Vec::new();
     for _ in 0..rounds {
-        took.push(time(&mut bench.program("banger-vm-run", words))?);
+        took.push(time(&mut who.program(bench, "banger-vm-run", words))?);
     }
     took.sort_by(f64::total_cmp);
     let p95 = took[(took.len() * 95).div_ceil(100) - 1];
@@ -180,9 +212,9 @@ fn last_run(log: &str) -> Vec<&str> {
 }
 
 /// Returns when each stage of the guest's boot ended.
-fn guest_stages(bench: &Bench) -> Result<String> {
+fn guest_stages(bench: &Bench, who: &Who) -> Result<String> {
     let script = ["sh", "-c", "until grep stages: /run/banger/boot.log; do sleep 0.1; done"];
-    let mut exec = bench.program("banger-vm-exec", &[&[NAME, "--"][..], &script].concat());
+    let mut exec = who.program(bench, "banger-vm-exec", &[&[NAME, "--"][..], &script].concat());
     let said = exec.output().map_err(|error| format!("cannot ask the guest: {error}"))?;
     Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }

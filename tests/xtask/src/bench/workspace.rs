@@ -84,7 +84,55 @@ fn in_guest(bench: &mut Bench, repository: &Path) -> Result {
     let export = ["--output", text(&patch), NAME];
     let export = time(&mut bench.program("banger-workspace-export", &export))?;
     bench.figure("export of them", export, "ms", None);
-    shell(repository, &format!("git apply --check {}", text(&patch)))
+    shell(repository, &format!("git apply --check {}", text(&patch)))?;
+    pull(bench, repository, &config)
+}
+
+/// A hundred commits come out: by banger, and by git over ssh from the same guest.
+fn pull(bench: &mut Bench, repository: &Path, config: &Path) -> Result {
+    guest(
+        bench,
+        "cd /root/repo && git config user.name A && git config user.email a@example.org && git add -A && \
+         for i in $(seq 100); do echo $i >>dir-$((i % 100))/file-$((i * 100 - 100)); git commit -qam $i; done",
+    )?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let clone = bench.dir.join("pulled");
+        let fresh = |bench: &Bench| {
+            let script =
+                format!("rm -rf {0}; git clone -q {1} {0}", text(&clone), text(repository));
+            let mut shell = Command::new("sh");
+            bounded(shell.args(["-euc", &script]).env("BANGER_STATE", bench.state()), TRANSFER)
+        };
+        fresh(bench)?;
+        let script = format!(
+            "cd {} && GIT_SSH_COMMAND='ssh -F {}' git fetch -q {NAME}.vm:/root/repo main",
+            text(&clone),
+            text(config)
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &script]).env("BANGER_STATE", bench.state());
+        theirs.push(bounded(&mut shell, TRANSFER)?);
+        fresh(bench)?;
+        let words = ["--quiet", NAME, text(&clone)];
+        ours.push(bounded(&mut bench.program("banger-workspace-pull", &words), TRANSFER)?);
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    bench.figure("git fetch of 100 commits over ssh", theirs, "ms", None);
+    bench.figure("banger workspace pull of them", ours, "ms", None);
+    bench.figure("pull / fetch over ssh", ours / theirs, "", Some(1.0));
+    stopped(bench)
+}
+
+/// The same of the VM that does not run, whose disks are read.
+fn stopped(bench: &mut Bench) -> Result {
+    time(&mut bench.program("banger-vm-stop", &["--quiet", NAME]))?;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        took.push(time(&mut bench.program("banger-workspace-status", &["--quiet", NAME]))?);
+    }
+    bench.figure("status of the stopped VM", median(took), "ms", Some(1000.0));
+    Ok(())
 }
 
 /// Prepares, and returns how long it took and how much of that the host's processors worked, in

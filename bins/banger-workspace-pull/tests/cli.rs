@@ -1,0 +1,141 @@
+//! What `banger-workspace-pull` prints and leaves; what comes of which repository is tested in `shared/workspace`.
+
+use banger_channel::bridge;
+use banger_tests::{Running, Sandbox, program};
+use serde_json::json;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-pull");
+
+/// A VM `web` with a repository of two commits, whose guest is a directory.
+struct Web {
+    sandbox: Sandbox,
+    _running: Running,
+}
+
+impl Web {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mut running = sandbox.plant_running("web", &json!({}));
+        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
+        running.start_agent(&sandbox, &json!({}), bridge);
+        let web = Self { sandbox, _running: running };
+        web.sh(
+            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
+             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
+        );
+        let prepare = program("banger-workspace-prepare");
+        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
+        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
+        web
+    }
+
+    fn at(&self, path: &str) -> String {
+        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let script = format!("export HOME={0}; cd {0}; {script}", self.at("."));
+        let answer = self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script]);
+        answer.ok().text()
+    }
+}
+
+#[test]
+fn a_pull_says_what_came_and_what_to_type() {
+    let web = Web::new();
+    web.sh("cd guest/repo; git switch -qc lines; echo c >>a; git commit -qam three; echo n >new");
+    let pulled = web.sandbox.run(PROGRAM, &["web"]);
+    let document = pulled.ok().document().clone();
+    assert_eq!(document["schema"], "banger.workspace-pull/1");
+    assert_eq!(document["remote_added"], true);
+    assert_eq!(document["wip"], "web/wip");
+    let names: Vec<&str> = document["changed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["web/lines", "web/main", "web/wip"]);
+    assert_eq!(document["changed"][0]["commits"], 1);
+    assert_eq!(web.sh("cd repo; git log --format=%s ..web/lines; git status --short"), "three\n");
+    assert_eq!(web.sh("cd repo; git config remote.web.url"), "banger::web\n");
+    assert_eq!(web.sh("ls guest/repo; git -C guest/repo status --short"), "a\nnew\n?? new\n");
+
+    let words = web.sandbox.terminal(&format!("{PROGRAM} web"), 200, |_| {}).text();
+    assert!(words.contains("'git stash apply web/wip'"), "{words}");
+    web.sh("cd guest/repo; git add new; git commit -qm four");
+    let words = web.sandbox.terminal(&format!("{PROGRAM} web"), 200, |_| {}).text();
+    assert!(words.contains("web/lines: 1 commit that the host had not"), "{words}");
+    assert!(words.contains("web/wip: gone"), "{words}");
+    assert!(words.contains("'git log ..web/lines'"), "{words}");
+    let quiet = web.sandbox.raw(PROGRAM, &["web", "-q"]);
+    assert_eq!(quiet.ok().stderr, "");
+    // Elsewhere, in a clone.
+    web.sh("git clone -q repo other; mkdir other/sub");
+    web.sandbox.run(PROGRAM, &["web", &web.at("other/sub")]).ok();
+    web.sh("cd other; git fsck; git merge -q web/lines; test -e new");
+}
+
+#[test]
+fn what_is_wrong_changes_nothing() {
+    let web = Web::new();
+    let refs = || web.sh("cd repo; git for-each-ref; cat .git/config");
+    let before = refs();
+    for (words, status, part) in [
+        (vec!["nobody"], 3, "no VM 'nobody'"),
+        (vec!["web", "/nowhere/at/all"], 3, "no '/nowhere/at/all'"),
+        (vec!["web", "--timeout", "0"], 2, "0"),
+        (vec!["web", "a", "b"], 2, "'b'"),
+    ] {
+        let answer = web.sandbox.run(PROGRAM, &words);
+        answer.fails(status, part);
+    }
+    let plain = web.at("guest");
+    web.sandbox.run(PROGRAM, &["web", &plain]).fails(2, "no repository");
+    let full = web.sandbox.raw("/bin/sh", &["-c", "exec \"$0\" web --json >/dev/full", PROGRAM]);
+    assert_eq!(full.status, 1, "{}", full.stderr);
+    web.sh("cd repo; git update-ref --stdin <<<\"$(git for-each-ref --format='delete %(refname)' refs/remotes refs/banger)\"
+            git remote remove web");
+    web.sh("touch repo/.git/config.lock");
+    web.sandbox.run(PROGRAM, &["web"]).fails(4, "config.lock");
+    web.sh("rm repo/.git/config.lock; cd repo; git remote add web /elsewhere");
+    web.sandbox.run(PROGRAM, &["web"]).fails(4, "a remote 'web' already");
+    web.sh("cd repo; git remote remove web");
+    assert_eq!(refs().trim(), before.trim());
+}
+
+#[test]
+fn one_that_is_killed_is_repeated() {
+    use std::{
+        process::Stdio,
+        thread,
+        time::{Duration, Instant},
+    };
+    let web = Web::new();
+    web.sh("cd guest/repo; for i in $(seq 30); do seq $i 3000 >f$i; git add -A; git commit -qm $i; done; echo o >>f1");
+    let begin = Instant::now();
+    web.sandbox.run(PROGRAM, &["web"]).ok();
+    let whole = begin.elapsed();
+    for round in 0..12_u32 {
+        web.sh("cd repo; git for-each-ref --format='delete %(refname)' refs/remotes refs/banger | git update-ref --stdin
+                git remote remove web || true; git gc -q --prune=now");
+        let mut command = web.sandbox.command(PROGRAM);
+        let mut child = command
+            .arg("web")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(whole * (round + 1) / 12);
+        let _ = child.kill();
+        child.wait().unwrap();
+        web.sh("cd repo; git fsck --strict --no-dangling; git status >/dev/null");
+        // What it started may still end what it does.
+        thread::sleep(Duration::from_millis(100));
+        let again = web.sandbox.run(PROGRAM, &["web"]);
+        again.ok();
+        web.sh("cd repo; git fsck --strict --no-dangling; test $(git rev-list --count web/main) = 32; \
+                git cat-file -e web/wip; ! ls .git/objects/pack/*.keep .git/*.lock .git/banger* 2>/dev/null");
+    }
+}

@@ -1,0 +1,133 @@
+//! What `banger-workspace-push` prints and leaves; the same by git is tested with `git-remote-banger`.
+
+use banger_channel::bridge;
+use banger_tests::{Running, Sandbox, program};
+use serde_json::json;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-push");
+
+/// A VM `web` with a repository of two commits, whose guest is a directory.
+struct Web {
+    sandbox: Sandbox,
+    _running: Running,
+}
+
+impl Web {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mut running = sandbox.plant_running("web", &json!({}));
+        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
+        running.start_agent(&sandbox, &json!({}), bridge);
+        let web = Self { sandbox, _running: running };
+        web.sh(
+            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
+             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
+        );
+        let prepare = program("banger-workspace-prepare");
+        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
+        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
+        web
+    }
+
+    fn at(&self, path: &str) -> String {
+        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let script = format!("export HOME={0}; cd {0}; {script}", self.at("."));
+        let answer = self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script]);
+        answer.ok().text()
+    }
+}
+
+#[test]
+fn a_push_says_what_the_guest_has_now() {
+    let web = Web::new();
+    web.sh(
+        "cd repo; git switch -qc topic; echo p >p; git add p; git commit -qm pushed; git tag v1",
+    );
+    let dry = web.sandbox.run(PROGRAM, &["web", "--dry-run"]);
+    assert_eq!(dry.ok().document()["references"][0]["name"], "refs/heads/topic");
+    assert_eq!(web.sh("git -C guest/repo branch"), "* main\n");
+    let pushed = web.sandbox.run(PROGRAM, &["web"]);
+    let document = pushed.ok().document().clone();
+    assert_eq!(document["schema"], "banger.workspace-push/1");
+    assert_eq!(document["references"][0]["before"], json!(null));
+    assert_eq!(
+        web.sh(
+            "cd guest/repo; git fsck --strict; git log --format=%s -1 topic; git status --short"
+        ),
+        "pushed\n"
+    );
+    let again =
+        web.sandbox.terminal(&format!("{PROGRAM} web topic v1:refs/tags/v1"), 200, |_| {}).text();
+    assert!(
+        again.contains("topic: as it was") && again.contains("v1: new in the guest"),
+        "{again}"
+    );
+    let status = program("banger-workspace-status");
+    let status = web.sandbox.run(status.to_str().unwrap(), &["web"]);
+    assert_eq!(status.ok().document()["unexported"], json!([]));
+    // What the host's own settings and hooks would do has no part in it.
+    web.sh("cd repo; printf '#!/bin/sh\\nexit 1\\n' >.git/hooks/pre-push; chmod +x .git/hooks/pre-push; \
+            git commit -q --allow-empty -m more");
+    web.sandbox.run(PROGRAM, &["web", "HEAD~1:old", "topic"]).ok();
+    assert_eq!(web.sh("git -C guest/repo log --format=%s -1 topic"), "more\n");
+    // A prepare goes on from there.
+    web.sandbox
+        .run(
+            program("banger-workspace-prepare").to_str().unwrap(),
+            &["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")],
+        )
+        .ok();
+    web.sh("cd guest/repo; git fsck; test $(git symbolic-ref --short HEAD) = topic");
+}
+
+#[test]
+fn what_the_guest_does_not_take_keeps_nothing_else_back() {
+    let web = Web::new();
+    web.sh("cd repo; git commit -q --allow-empty -m new");
+    let answer = web.sandbox.run(PROGRAM, &["web", "main", "HEAD:topic", "none:other", ":gone"]);
+    answer.fails(4, "'refs/heads/main': it is checked out in the guest");
+    assert!(
+        answer.stderr.contains("'refs/heads/other': the host has no such commit"),
+        "{}",
+        answer.stderr
+    );
+    assert!(
+        answer.stderr.contains("'refs/heads/gone': the guest has no such reference"),
+        "{}",
+        answer.stderr
+    );
+    assert_eq!(
+        web.sh("git -C guest/repo for-each-ref --format='%(refname:short)' refs/heads"),
+        "main\ntopic\n"
+    );
+    web.sandbox.run(PROGRAM, &["web", "HEAD:topic/x"]).fails(4, "the guest has 'refs/heads/topic'");
+    web.sandbox.run(PROGRAM, &["web", "HEAD~1:topic"]).fails(4, "non-fast-forward");
+    web.sh("touch guest/repo/.git/refs/heads/topic.lock");
+    web.sandbox.run(PROGRAM, &["web", "+HEAD~1:topic"]).fails(4, "topic.lock");
+    web.sh("rm guest/repo/.git/refs/heads/topic.lock");
+    web.sandbox.run(PROGRAM, &["web", "+HEAD~1:topic"]).ok();
+    web.sh("git -C guest/repo worktree add -q ../tree topic");
+    web.sandbox.run(PROGRAM, &["web", "HEAD:topic"]).fails(4, "checked out");
+    for (words, status, part) in [
+        (vec!["nobody"], 3, "no VM 'nobody'"),
+        (vec!["web", "HEAD:a..b"], 2, "what to push"),
+        (vec!["web", "HEAD:refs/other/x"], 4, "only branches and tags"),
+        (vec!["web", "--path", "/nowhere/at/all"], 3, "/nowhere/at/all"),
+    ] {
+        web.sandbox.run(PROGRAM, &words).fails(status, part);
+    }
+    web.sh("cd repo; git switch -q --detach");
+    web.sandbox.run(PROGRAM, &["web"]).fails(2, "is on no branch");
+}
+
+#[test]
+fn a_vm_that_does_not_run_takes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_image("alpine");
+    sandbox.plant_kernel("generic-6.12");
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    sandbox.run(PROGRAM, &["web", "main"]).fails(4, "web");
+}

@@ -1,0 +1,173 @@
+//! What git and `git-remote-banger` say to each other, and what comes of it; what a guest may play at is tested
+//! in `shared/workspace`.
+
+use banger_channel::bridge;
+use banger_tests::{Answer, Running, Sandbox, program};
+use serde_json::json;
+use std::{fs, path::Path};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_git-remote-banger");
+
+/// A VM `web` with a repository of two commits, whose guest is a directory.
+struct Web {
+    sandbox: Sandbox,
+    _running: Running,
+}
+
+impl Web {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mut running = sandbox.plant_running("web", &json!({}));
+        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
+        running.start_agent(&sandbox, &json!({}), bridge);
+        let web = Self { sandbox, _running: running };
+        web.sh(
+            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
+             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
+        );
+        let prepare = program("banger-workspace-prepare");
+        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
+        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
+        web
+    }
+
+    fn at(&self, path: &str) -> String {
+        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
+    }
+
+    /// Runs a script in the sandbox, where git finds the program.
+    fn try_sh(&self, script: &str) -> Answer {
+        let dir = Path::new(PROGRAM).parent().expect("a folder").to_str().expect("a path of text");
+        let script = format!("export PATH={dir}:$PATH HOME={0}; cd {0}; {script}", self.at("."));
+        self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script])
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let answer = self.try_sh(script);
+        String::from_utf8_lossy(&answer.ok().stdout).into_owned()
+    }
+
+    fn unexported(&self) -> usize {
+        let status = program("banger-workspace-status");
+        let answer = self.sandbox.run(status.to_str().expect("a path of text"), &["web"]);
+        answer.ok().document()["unexported"].as_array().expect("what a test needs").len()
+    }
+}
+
+#[test]
+fn git_fetches_from_a_vm_as_from_any_remote() {
+    let web = Web::new();
+    web.sh("cd guest/repo; git switch -qc lines; echo c >>a; git commit -qam three; git tag v1");
+    assert!(web.unexported() > 0);
+    let listed = web.sh("git ls-remote banger::web");
+    assert!(listed.contains("\trefs/heads/lines\n") && listed.contains("\tHEAD\n"), "{listed}");
+    web.sh("cd repo; git remote add web banger::web; git fetch -q web");
+    assert_eq!(web.sh("cd repo; git log --format=%s web/main..web/lines"), "three\n");
+    assert_eq!(web.sh("cd repo; git tag"), "v1\n");
+    assert_eq!(web.unexported(), 0);
+    web.sh("cd repo; git fsck --strict; test -z \"$(git fetch web 2>&1)\"");
+    let kept = web.sh("cd repo; git for-each-ref --format='%(refname)' refs/banger/web | wc -l");
+    assert_eq!(kept.trim(), "2");
+    // Uncommitted work is not in a branch.
+    web.sh("echo d >>guest/repo/a; cd repo; git fetch -q web");
+    assert_eq!(web.unexported(), 1);
+    web.sh("cd repo; git fetch -q web refs/banger/wip; git switch -q --detach web/lines; git stash apply -q FETCH_HEAD; tail -1 a | grep -qx d");
+    assert_eq!(web.unexported(), 0);
+    web.sh("cd repo; git update-ref -d $(git for-each-ref --format='%(refname)' refs/banger/web | head -1)");
+    assert!(web.unexported() > 0);
+}
+
+#[test]
+fn git_clones_from_a_vm() {
+    let web = Web::new();
+    web.sh("cd guest/repo; echo c >>a; git commit -qam three");
+    web.sh(
+        "git clone -q banger::web clone; cd clone; git fsck; test $(git rev-list --count HEAD) = 3",
+    );
+    assert_eq!(web.unexported(), 0, "a clone keeps it too");
+    let kept = web.sh("cd repo; git for-each-ref refs/banger");
+    assert_eq!(kept, "");
+    web.sh(&format!("git ls-remote banger::web:{}/guest/repo", web.at(".").trim_end_matches("/.")));
+}
+
+#[test]
+fn git_pushes_into_a_vm() {
+    let web = Web::new();
+    web.sh("cd repo; git remote add web banger::web; echo p >p; git add p; git commit -qm pushed
+            git push -q web HEAD:topic");
+    assert_eq!(
+        web.sh("cd guest/repo; git fsck --strict; git log --format=%s topic -1"),
+        "pushed\n"
+    );
+    assert_eq!(
+        web.sh("cd guest/repo; git status --short; git symbolic-ref --short HEAD"),
+        "main\n"
+    );
+    assert_eq!(web.unexported(), 0, "what was pushed is no work of the guest's");
+    let again = web.try_sh("cd repo; git push web HEAD:topic");
+    assert!(again.ok().stderr.contains("up-to-date"), "{}", again.stderr);
+
+    let refused = web.try_sh("cd repo; git push web HEAD:main");
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("it is checked out in the guest"), "{}", refused.stderr);
+    let refused = web.try_sh("cd repo; git push web HEAD:refs/other/x");
+    assert!(refused.stderr.contains("only branches and tags"), "{}", refused.stderr);
+
+    web.sh("cd guest/repo; git switch -q topic; echo q >q; git add q; git commit -qm theirs; git switch -q main");
+    let refused =
+        web.try_sh("cd repo; echo r >r; git add r; git commit -qm mine; git push web HEAD:topic");
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("rejected"), "{}", refused.stderr);
+    web.sh("cd repo; git push -q --dry-run web +HEAD:topic");
+    assert_eq!(web.sh("git -C guest/repo log --format=%s topic -1"), "theirs\n");
+    web.sh("cd repo; git push -q web +HEAD:topic; git tag -am t t1; git push -q web t1");
+    assert_eq!(
+        web.sh("cd guest/repo; git log --format=%s topic -1; git cat-file -t t1"),
+        "mine\ntag\n"
+    );
+    web.sh("git -C guest/repo pack-refs --all; cd repo; git push -q web :topic :t1");
+    assert_eq!(
+        web.sh(
+            "cd guest/repo; git for-each-ref refs/heads refs/tags --format='%(refname)'; git fsck --no-dangling"
+        ),
+        "refs/heads/main\n"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_one_clear_error() {
+    let web = Web::new();
+    let cases = [
+        ("banger::nobody", "no VM 'nobody'"),
+        ("banger::..", "name"),
+        ("banger::web:/elsewhere", "no workspace in '/elsewhere'"),
+    ];
+    for (address, words) in cases {
+        let answer = web.try_sh(&format!("git ls-remote {address}"));
+        assert_eq!(answer.status, 128, "{}", answer.stderr);
+        assert!(answer.stderr.contains(words), "{address}: {}", answer.stderr);
+    }
+    for (input, words) in
+        [("bogus\n", "'bogus'"), ("push :\n\n", "what to push"), ("\u{1}\n", "\\u{1}")]
+    {
+        let line = format!("printf '{input}' | {PROGRAM} web web");
+        let answer = web.try_sh(&line);
+        assert_eq!((answer.status, answer.stdout.len()), (2, 0), "{}", answer.stderr);
+        assert!(answer.stderr.contains(words), "{input:?}: {}", answer.stderr);
+    }
+    let answer = web.sandbox.raw(PROGRAM, &["web"]);
+    assert_eq!(answer.status, 2);
+    let said = web.sh(&format!("printf 'capabilities\\n' | {PROGRAM} web web"));
+    assert_eq!(said, "fetch\noption\npush\nobject-format\n\n");
+    let full = web.try_sh(&format!("printf 'capabilities\\n' | {PROGRAM} web web >/dev/full"));
+    assert_eq!(full.status, 125, "{}", full.stderr);
+}
+
+#[test]
+fn a_repository_that_is_gone_or_another_changes_nothing() {
+    let web = Web::new();
+    fs::remove_dir_all(web.at("guest/repo")).unwrap();
+    let answer = web.try_sh("git ls-remote banger::web");
+    assert!(answer.stderr.contains("in the guest"), "{}", answer.stderr);
+    assert_eq!(answer.status, 128);
+}
