@@ -53,6 +53,12 @@ pub struct Workspace {
     /// How much of the repository went.
     #[serde(default)]
     pub mode: WorkspaceMode,
+    /// Whether untracked files that no rule ignores went along.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_untracked: bool,
+    /// Whose it is in the guest, as `--user` named it; none if it is the guest's own user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Format of object names, `sha1` or `sha256`.
     pub object_format: String,
     /// The commit that the guest's files are based on; none without commits.

@@ -7,7 +7,8 @@ mod inside;
 mod position;
 mod tree;
 
-pub(crate) use found::{Changes, How, Look};
+pub(crate) use compare::is_alike;
+pub(crate) use found::{Changes, How, Look, seen};
 pub(crate) use position::{index_is_committed, staged_only};
 pub(crate) use tree::{differences, tree_of};
 

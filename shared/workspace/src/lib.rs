@@ -13,6 +13,7 @@ mod given;
 mod guest;
 mod host;
 mod index;
+mod journal;
 mod load;
 mod names;
 mod path;
@@ -30,6 +31,7 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod watch;
 mod wish;
 
 pub use export::{Export, Want};
@@ -44,4 +46,5 @@ pub use status::{
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };
+pub use watch::{Batch, End, Guest, Leave, News, Scratch, Standing, watch};
 pub use wish::Wish;

@@ -6,12 +6,12 @@ use crate::{
     host::Dir,
     index::{self, Index},
     source::Repository,
-    walk,
+    walk::{self, Rules},
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsStr,
     fs::{self, Metadata},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -31,6 +31,28 @@ pub(crate) struct Item {
     pub(crate) oid: Option<String>,
 }
 
+impl Item {
+    /// Returns a file or link that no index lists.
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        let is_link = meta.is_symlink();
+        Self { mode: mode_of(meta), is_link, seen: seen(meta), oid: None }
+    }
+
+    /// Returns a file or link that an index of the repository lists.
+    pub(crate) fn listed(repository: &Repository, entry: &index::Entry, meta: &Metadata) -> Self {
+        let is_off = |key: &str| repository.setting(key) == Some("false");
+        let mut item = Self::of(meta);
+        if meta.is_file() && entry.stage == 0 {
+            if is_off("core.symlinks") && entry.mode == LINK {
+                item.mode = LINK;
+            } else if is_off("core.filemode") && entry.mode != LINK {
+                item.mode = entry.mode;
+            }
+        }
+        item
+    }
+}
+
 /// What goes.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -42,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) sparse: BTreeMap<Vec<u8>, (u32, String)>,
     /// Submodules: the commit of each.
     pub(crate) modules: BTreeMap<Vec<u8>, String>,
+    /// The directories that were looked into for files that nobody tracks.
+    pub(crate) dirs: BTreeSet<Vec<u8>>,
     /// How many untracked files stay.
     pub(crate) untracked_left: u64,
     /// What the user is to know.
@@ -55,6 +79,7 @@ impl Plan {
             items: BTreeMap::new(),
             sparse: BTreeMap::new(),
             modules: BTreeMap::new(),
+            dirs: BTreeSet::new(),
             untracked_left: 0,
             notes: Vec::new(),
         }
@@ -78,13 +103,19 @@ pub(crate) fn seen(meta: &Metadata) -> Seen {
 }
 
 /// Looks at paths below a root without following a link on the way.
-struct Looker<'a> {
+pub(crate) struct Looker<'a> {
     root: &'a Path,
     dirs: HashMap<Vec<u8>, bool>,
 }
 
-impl Looker<'_> {
-    fn look(&mut self, path: &[u8]) -> Option<Metadata> {
+impl<'a> Looker<'a> {
+    /// Begins to look below `root`; what is seen of directories is kept for as long as this lives.
+    pub(crate) fn new(root: &'a Path) -> Self {
+        Self { root, dirs: HashMap::new() }
+    }
+
+    /// Returns what lies at a path, if anything does.
+    pub(crate) fn look(&mut self, path: &[u8]) -> Option<Metadata> {
         let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
         if !is_inside(path) || !parent.is_none_or(|parent| self.is_dir(parent)) {
             return None;
@@ -122,7 +153,8 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
     for dir in untracked.closed {
         plan.notes.push(format!("'{}' may not be read and stays behind", dir.escape_ascii()));
     }
-    let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
+    let mut looker = Looker::new(&repository.root);
+    plan.dirs = untracked.dirs;
     for path in untracked.files {
         if !with_untracked {
             plan.untracked_left += 1;
@@ -130,9 +162,7 @@ pub(crate) fn of_repository(repository: &Repository, with_untracked: bool) -> Re
         }
         match looker.look(&path) {
             Some(meta) if meta.is_file() || meta.is_symlink() => {
-                let mode = mode_of(&meta);
-                let is_link = meta.is_symlink();
-                plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+                plan.items.insert(path, Item::of(&meta));
             }
             _ => plan.notes.push(format!("'{}' is no file and stays behind", path.escape_ascii())),
         }
@@ -183,10 +213,8 @@ fn of_index(
     index: &Index,
     written: (i64, i64),
 ) -> Result<Plan> {
-    let keeps_mode = repository.setting("core.filemode") == Some("false");
-    let keeps_links = repository.setting("core.symlinks") == Some("false");
     let mut plan = Plan::new(root);
-    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
+    let mut looker = Looker::new(root.path());
     for entry in &index.entries {
         if !is_safe(&entry.path) {
             return Err(Error::failed(format!(
@@ -214,21 +242,9 @@ fn of_index(
             }
             continue;
         }
-        let mut mode = mode_of(&meta);
-        if meta.is_file() && entry.stage == 0 {
-            if keeps_links && entry.mode == LINK {
-                mode = LINK;
-            } else if keeps_mode && entry.mode != LINK {
-                mode = entry.mode;
-            }
-        }
-        let clean = is_clean(entry, &meta, mode, written);
-        let item = Item {
-            mode,
-            is_link: meta.is_symlink(),
-            seen: seen(&meta),
-            oid: clean.then(|| entry.oid.clone()),
-        };
+        let mut item = Item::listed(repository, entry, &meta);
+        let clean = is_clean(entry, &meta, item.mode, written);
+        item.oid = clean.then(|| entry.oid.clone());
         plan.items.insert(entry.path.clone(), item);
     }
     Ok(plan)
@@ -287,9 +303,14 @@ fn is_git_dir(name: &[u8]) -> bool {
 
 /// Plans a directory without git: all of it but what `.bangerignore` files name.
 pub(crate) fn of_directory(root: &Dir, git: &Git) -> Result<Plan> {
+    Ok(of_directory_by_rules(root, git)?.0)
+}
+
+/// Plans such a directory, and returns the rules by which that was done.
+pub(crate) fn of_directory_by_rules(root: &Dir, git: &Git) -> Result<(Plan, Rules)> {
     let mut plan = Plan::new(root);
-    let found = walk::plain(root, git)?;
-    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
+    let (found, rules) = walk::plain(root, git)?;
+    let mut looker = Looker::new(root.path());
     for path in found.inner {
         // It holds passwords and programs, and more than lies in the directory.
         plan.notes.push(format!("'{}' stays behind", path.escape_ascii()));
@@ -303,16 +324,15 @@ pub(crate) fn of_directory(root: &Dir, git: &Git) -> Result<Plan> {
         else {
             continue;
         };
-        let (mode, is_link) = (mode_of(&meta), meta.is_symlink());
-        plan.items.insert(path, Item { mode, is_link, seen: seen(&meta), oid: None });
+        plan.items.insert(path, Item::of(&meta));
     }
+    plan.dirs = found.dirs;
     for path in found.empty {
         if let Some(meta) = looker.look(&path).filter(Metadata::is_dir) {
-            let item = Item { mode: DIR, is_link: false, seen: seen(&meta), oid: None };
-            plan.items.insert(path, item);
+            plan.items.insert(path, Item { mode: DIR, ..Item::of(&meta) });
         }
     }
-    Ok(plan)
+    Ok((plan, rules))
 }
 
 #[cfg(test)]

@@ -113,6 +113,22 @@ pub fn trusted_before(dir: &Path, path: &Path) -> Vec<PathBuf> {
 
 /// Prepares a workspace: `dir` is the place for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
+    match attempt(dir, files, wish)? {
+        Attempt::Done(workspace) => Ok(*workspace),
+        Attempt::Refused(why) => Err(why),
+    }
+}
+
+/// What came of a prepare.
+pub(crate) enum Attempt {
+    /// It is there.
+    Done(Box<Workspace>),
+    /// The guest has work of its own, so nothing changed.
+    Refused(Error),
+}
+
+/// Prepares a workspace unless the guest has work of its own.
+pub(crate) fn attempt(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Attempt> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.all_trusted())?;
     let folder = Folder::open(dir, files.budget().left()?)?;
@@ -138,7 +154,10 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
-            refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
+            let refusal = refuse_to_overwrite(&folder, files, before, &given, &look, keeps_mode)?;
+            if let Some(why) = refusal {
+                return Ok(Attempt::Refused(why));
+            }
         }
         // What was there is gone, or is another repository's, whose objects are not to go along.
         is_replaced =
@@ -196,6 +215,8 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
         host_path: host_path.display().to_string(),
         is_repository,
         mode: wish.mode,
+        include_untracked: wish.include_untracked,
+        user: files.user().map(ToOwned::to_owned),
         object_format: format,
         base_commit: load.base_commit.clone(),
         host_commit: load.host_commit.clone(),
@@ -218,7 +239,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     // There is no work in what is replaced, or it may go; it is moved aside all the same.
     let wish = Wish { force: wish.force || is_replaced, ..wish.clone() };
     send(&folder, files, &wish, same, (old, look), load, &mut record)?;
-    Ok(record)
+    Ok(Attempt::Done(Box::new(record)))
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has
@@ -240,7 +261,7 @@ fn is_another(source: &Source, before: &Workspace) -> Result<bool> {
 
 /// Returns what is wished with the branch that an earlier prepare made in the guest alone: unless somebody
 /// says otherwise, the guest stays on it.
-fn kept_branch(source: &Source, before: &Workspace, wish: &Wish) -> Option<Wish> {
+pub(crate) fn kept_branch(source: &Source, before: &Workspace, wish: &Wish) -> Option<Wish> {
     let Source::Repository(repository) = source else { return None };
     let head = before.given.head.strip_prefix("ref: ").filter(|_| wish.branch.is_none())?;
     let branch = head.strip_prefix("refs/heads/")?;
@@ -283,7 +304,7 @@ fn keeps_mode(source: &Source) -> bool {
     }
 }
 
-/// Fails if a prepare would overwrite what the guest did since the last one and nobody exported.
+/// Says why, if a prepare would overwrite what the guest did since the last one and nobody exported.
 fn refuse_to_overwrite(
     folder: &Folder,
     files: &Files<'_>,
@@ -291,10 +312,10 @@ fn refuse_to_overwrite(
     given: &Tree,
     look: &Look,
     keeps_mode: bool,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let moved = crate::status::moved(before, &look.position);
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
-        return Ok(());
+        return Ok(None);
     }
     let store = Store::open(folder.path(), &before.object_format)?.until(files.budget().end());
     let lost = crate::status::unexported(files, before, &store, given, look, keeps_mode)?;
@@ -307,12 +328,12 @@ fn refuse_to_overwrite(
             next = "it was exported; '--force' overwrites it";
         }
     }
-    Err(Error::conflict(format!(
+    let refusal = Error::conflict(format!(
         "'{}' in the guest has work of its own: {}",
         before.guest_path,
         Work::list(&work)
-    ))
-    .hint(next))
+    ));
+    Ok(Some(refusal.hint(next)))
 }
 
 #[cfg(test)]

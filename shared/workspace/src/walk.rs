@@ -7,14 +7,19 @@ use crate::{
     git::{Git, MODULE, said, split_zero},
     host::{self, Dir, Sort},
     index::Index,
-    path::join,
+    path::{join, parents},
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
     source::Repository,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
 use banger_tree::MAX_DEPTH;
-use std::{cell::Cell, collections::BTreeSet, io::ErrorKind, path::PathBuf};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+    io::ErrorKind,
+    path::PathBuf,
+};
 
 /// The most entries of all directories together.
 const MAX_ENTRIES: usize = 5_000_000;
@@ -28,6 +33,8 @@ pub(crate) struct Found {
     pub(crate) files: BTreeSet<Vec<u8>>,
     /// Repositories inside, or, where there is no repository around, each `.git`.
     pub(crate) inner: BTreeSet<Vec<u8>>,
+    /// Directories that were looked into, but for the root.
+    pub(crate) dirs: BTreeSet<Vec<u8>>,
     /// Directories with nothing in them.
     pub(crate) empty: BTreeSet<Vec<u8>>,
     /// Pipes, sockets and devices.
@@ -40,11 +47,7 @@ pub(crate) struct Found {
 pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
     let folds = repository.setting("core.ignorecase") == Some("true");
     let tracked = Tracked::new(&repository.index, folds);
-    let git = repository.git().work_tree(&repository.root);
-    let mut git = git.env("GIT_INDEX_FILE", absent_rules(repository)?);
-    if let Some(path) = repository.excludes_file() {
-        git = git.set(format!("core.excludesFile={}", path.display()));
-    }
+    let git = asking(repository)?;
     let mut walk = Walk { root: &repository.host.root, left: MAX_ENTRIES, found: Found::default() };
     walk.level_by_level(
         |walk, dir| {
@@ -73,7 +76,7 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
                 walk.found.closed.insert(dir.to_vec());
                 return Ok(false);
             }
-            let is_inner = walk.is_repository(dir)?;
+            let is_inner = is_repository(walk.root, dir)?;
             if is_inner {
                 walk.found.inner.insert(dir.to_vec());
             }
@@ -83,8 +86,100 @@ pub(crate) fn untracked(repository: &Repository) -> Result<Found> {
     Ok(walk.found)
 }
 
+/// Returns a way to ask git what the rules of a repository, and the user's own, ignore.
+fn asking(repository: &Repository) -> Result<Git> {
+    let git = repository.git().work_tree(&repository.root);
+    let git = git.env("GIT_INDEX_FILE", absent_rules(repository)?);
+    Ok(match repository.excludes_file() {
+        Some(path) => git.set(format!("core.excludesFile={}", path.display())),
+        None => git,
+    })
+}
+
+/// Tells of single paths what a walk would: whether they go although no index lists them.
+pub(crate) struct Rules {
+    git: Git,
+    /// Rules that are read in the place of a tree's; it lives as long as it is asked.
+    scratch: Option<Scratch>,
+    has_any: bool,
+    is_repository: bool,
+}
+
+impl Rules {
+    /// Reads the rules of a repository, which has to live as long.
+    pub(crate) fn of(repository: &Repository) -> Result<Self> {
+        Ok(Self { git: asking(repository)?, scratch: None, has_any: true, is_repository: true })
+    }
+
+    /// Returns those of `paths` below `root`, files and directories, that no rule ignores and that lie in no
+    /// repository inside.
+    pub(crate) fn going(&self, root: &Dir, paths: &[Vec<u8>]) -> Result<BTreeSet<Vec<u8>>> {
+        let mut inner = HashMap::new();
+        let mut asked = Level::default();
+        for path in paths {
+            if is_inside(path) && !self.is_in_inner(root, path, &mut inner)? {
+                asked.files.push(path.clone());
+            }
+        }
+        let mut ignored = BTreeSet::new();
+        if self.has_any {
+            if let Some(scratch) = &self.scratch {
+                // Git looks there whether one is a directory.
+                let tree = scratch.open_tree()?;
+                for path in &asked.files {
+                    if root.sort(path).is_ok_and(|sort| sort == Some(Sort::Dir)) {
+                        make_dirs(&tree, path).context("cannot copy rules")?;
+                    }
+                }
+            }
+            ignored = self::ignored(&self.git, &asked)?;
+        }
+        Ok(asked.files.into_iter().filter(|path| !ignored.contains(path)).collect())
+    }
+
+    /// Says whether a path lies in a repository inside the root; `known` keeps what was seen.
+    fn is_in_inner(
+        &self,
+        root: &Dir,
+        path: &[u8],
+        known: &mut HashMap<Vec<u8>, bool>,
+    ) -> Result<bool> {
+        if !self.is_repository {
+            return Ok(false);
+        }
+        rules_of(root, b"")?;
+        for dir in parents(path) {
+            let is_inner = if let Some(is_inner) = known.get(dir) {
+                *is_inner
+            } else {
+                let is_dir = root.sort(dir).is_ok_and(|sort| sort == Some(Sort::Dir));
+                if is_dir {
+                    rules_of(root, dir)?;
+                }
+                is_dir && is_repository(root, dir)?
+            };
+            known.insert(dir.to_vec(), is_inner);
+            if is_inner {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Fails if git would wait for the list of rules in a directory, or take more memory for it than anybody writes
+/// rules.
+fn rules_of(root: &Dir, dir: &[u8]) -> Result<()> {
+    let path = join(dir, b".gitignore");
+    match root.sort(&path) {
+        Ok(Some(sort)) => rules_are_bounded(root, &path, sort),
+        _ => Ok(()),
+    }
+}
+
 /// Lists a directory that belongs to no repository: all of it but what `.bangerignore` files in it name.
-pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
+/// Returns the rules by which that was done, too.
+pub(crate) fn plain(root: &Dir, git: &Git) -> Result<(Found, Rules)> {
     let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
     // The rules alone, as git reads them.
     let scratch = Scratch::new()?;
@@ -137,7 +232,9 @@ pub(crate) fn plain(root: &Dir, git: &Git) -> Result<Found> {
         },
         |_, _| Ok(true),
     )?;
-    Ok(walk.found)
+    let found = walk.found;
+    let has_any = has_rules.get();
+    Ok((found, Rules { git, scratch: Some(scratch), has_any, is_repository: false }))
 }
 
 /// What helps where something does not go.
@@ -208,6 +305,7 @@ impl Walk<'_> {
             dirs.clear();
             for dir in all.dirs.into_iter().filter(goes) {
                 if enter(self, &dir)? {
+                    self.found.dirs.insert(dir.clone());
                     dirs.push(dir);
                 }
             }
@@ -239,21 +337,19 @@ impl Walk<'_> {
         self.root.sort(&join(dir, b".git")).is_err_and(is_denied)
             || self.root.list(dir, 0).is_err_and(is_denied)
     }
+}
 
-    /// Says whether a directory is a repository of its own, as far as that can be told without reading it.
-    fn is_repository(&self, dir: &[u8]) -> Result<bool> {
-        let sort = |name: &[u8]| {
-            let path = join(dir, name);
-            self.root
-                .sort(&path)
-                .with_context(|| format!("cannot look at '{}'", self.root.join(&path).display()))
-        };
-        Ok(match sort(b".git")? {
-            None | Some(Sort::Other) => false,
-            Some(Sort::Dir) => sort(b".git/HEAD")?.is_some(),
-            Some(Sort::File | Sort::Link) => true,
-        })
-    }
+/// Says whether a directory is a repository of its own, as far as that can be told without reading it.
+fn is_repository(root: &Dir, dir: &[u8]) -> Result<bool> {
+    let sort = |name: &[u8]| {
+        let path = join(dir, name);
+        root.sort(&path).with_context(|| format!("cannot look at '{}'", root.join(&path).display()))
+    };
+    Ok(match sort(b".git")? {
+        None | Some(Sort::Other) => false,
+        Some(Sort::Dir) => sort(b".git/HEAD")?.is_some(),
+        Some(Sort::File | Sort::Link) => true,
+    })
 }
 
 /// What an index says of paths.
