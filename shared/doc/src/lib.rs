@@ -47,7 +47,7 @@ pub use vm::{Init, NetMode, Spec, Status, View, Vm, parse_user};
 pub use vmm::Vmm;
 pub use workspace::{
     AtStop, Change, Exported, Position, Work, WorkKind, Workspace, WorkspaceExport, WorkspaceMode,
-    WorkspacePlan, WorkspaceStatus,
+    WorkspacePlan, WorkspaceStatus, WorkspaceWatch,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
