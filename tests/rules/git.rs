@@ -21,6 +21,7 @@ fn git_is_called_in_one_place() {
 /// What opens a path by itself in the crate of workspaces, where, and why it is no repository's.
 const OWN: &[(&str, &str, &str)] = &[
     ("given.rs", "File::open(path)", "the VM's folder"),
+    ("journal.rs", "File::open(&path)", "the VM's folder"),
     ("record.rs", "fs::read_dir(path)", "the VM's folder"),
     ("record.rs", "fs::read_dir(&self.path)", "the VM's folder"),
     ("scratch.rs", "File::open(self.tree())", "made by banger a moment ago"),

@@ -40,6 +40,7 @@ const PLAIN: &[(&str, &str, &str)] = &[
     ("shared/state/src/vm.rs", "self.name", "a Name"),
     ("shared/workspace/src/git.rs", "verb", "no command to type: which one failed is said"),
     ("shared/workspace/src/status.rs", "vm", "a Name, as text"),
+    ("shared/workspace/src/watch/listen.rs", "asked", "a number"),
 ];
 
 /// Expressions that end so are names or numbers wherever they are.

@@ -139,6 +139,8 @@ pub const TREE: &[&str] = &[
     "vms/NAME/run/vsock.sock_1024",
     "vms/NAME/workspace/workspace.json",
     "vms/NAME/workspace/tree-N.jsonl",
+    "vms/NAME/workspace/changes.jsonl",
+    "vms/NAME/workspace/watch.lock",
     "vms/NAME/workspace/told",
     "vms/NAME/workspace/repo.git/",
     "vms/NAME/workspace/local/",

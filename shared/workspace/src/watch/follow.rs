@@ -380,7 +380,7 @@ fn gone_from_guest(record: &Workspace) -> Error {
         .hint("somebody removed it there; 'banger workspace prepare' puts it back")
 }
 
-/// Opens the host's side, and fails if what lies at that place is no longer all that was prepared.
+/// Opens the host's side, and fails unless what was prepared begins at that place.
 fn open(host: &Path, wish: &Wish) -> Result<Source> {
     let source = Source::open(host, &wish.all_trusted())?;
     if source.root() == host { Ok(source) } else { Err(gone(host)) }

@@ -9,8 +9,8 @@ use nix::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
     os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -302,8 +302,8 @@ fn of_git() -> AddWatchFlags {
 }
 
 fn too_many(needed: usize) -> Error {
-    let most = fs::read_to_string(LIMIT).unwrap_or_default();
-    let most: usize = most.trim().parse().unwrap_or_default();
+    let most = banger_state::read_limited(Path::new(LIMIT), 100).unwrap_or_default();
+    let most: usize = String::from_utf8_lossy(&most).trim().parse().unwrap_or_default();
     let asked = (needed * 2).max(most * 2).max(524_288).next_power_of_two();
     Error::unavailable(format!(
         "cannot watch {needed} directories: this user may watch {most}, editors and other programs included"
