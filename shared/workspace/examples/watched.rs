@@ -55,7 +55,8 @@ fn files(time: Duration) -> Files<'static> {
 }
 
 fn run() -> Result<(f64, f64)> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = words.collect();
     let usage = || Error::usage("watched DIR FILES EDITS");
     let [dir, count, edits] = words.as_slice() else { return Err(usage()) };
     let (count, edits): (usize, usize) =
