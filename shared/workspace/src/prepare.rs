@@ -259,7 +259,10 @@ fn prepare_in(folder: &Folder, files: &Files<'_>, source: Source, wish: &Wish) -
     load.notes.extend(load.behind.notes("stayed behind"));
     load.notes.extend(idle(&taking, wish));
     if let Some((old, look)) = seen.as_ref().filter(|_| same.is_some() && !wish.force) {
-        refuse_to_displace(files, &wish.guest_path, old, look, &load.tree)?;
+        let refusal = refuse_to_displace(files, &wish.guest_path, old, look, &load.tree)?;
+        if let Some(why) = refusal {
+            return Ok(Attempt::Refused(why));
+        }
     }
     if let Some(apart) = &apart {
         folder.replace(apart.path())?;
@@ -315,7 +318,7 @@ fn prepare_in(folder: &Folder, files: &Files<'_>, source: Source, wish: &Wish) -
     Ok(Attempt::Done(Box::new(record)))
 }
 
-/// Fails if something that a rule ignores would for the first time go where the guest has another of its own,
+/// Says why, if something that a rule ignores would for the first time go where the guest has another of its own,
 /// which no look at its work tells of.
 fn refuse_to_displace(
     files: &Files<'_>,
@@ -323,7 +326,7 @@ fn refuse_to_displace(
     old: &Tree,
     look: &Look,
     new: &Tree,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let is_new = |(path, given): &(&Vec<u8>, &Given)| {
         given.beside == Some(Beside::Ignored)
             && !old.contains_key(*path)
@@ -331,7 +334,7 @@ fn refuse_to_displace(
     };
     let asked: Vec<(&Vec<u8>, &Given)> = new.iter().filter(is_new).collect();
     if asked.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let paths: Vec<&[u8]> = asked.iter().map(|(path, _)| path.as_slice()).collect();
     let sums = files.hash(root, &paths)?;
@@ -345,11 +348,12 @@ fn refuse_to_displace(
         .map(|((path, _), _)| path.as_slice())
         .collect();
     if others.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let named = some_of(others.iter().copied(), others.len(), 4);
-    Err(Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"))
-        .hint("'--force' overwrites them, 'banger vm cp' copies them out"))
+    let refusal =
+        Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"));
+    Ok(Some(refusal.hint("'--force' overwrites them, 'banger vm cp' copies them out")))
 }
 
 /// Forgets the VM's other workspaces that somebody removed in the guest, and says which: another one begins, and

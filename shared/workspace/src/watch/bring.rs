@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     git::{DIR, LINK},
-    given::{Given, Seen, Sort},
+    given::{Beside, Given, Seen, Sort},
     guest::{How, is_alike, seen},
     journal,
     load::{Content, Piece, add_to_index},
@@ -68,6 +68,14 @@ struct News {
     piece: Option<Piece>,
 }
 
+/// What differs from what was given.
+#[derive(Default)]
+struct Changed {
+    news: BTreeMap<Vec<u8>, News>,
+    /// What the guest has already, and the host tracks by now, or ignores, or neither any more.
+    settled: BTreeMap<Vec<u8>, Option<Given>>,
+}
+
 /// What the guest has at a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
@@ -88,13 +96,13 @@ pub(super) fn bring(
     paths: &BTreeSet<Vec<u8>>,
 ) -> Result<Brought> {
     let mut brought = Brought::default();
-    let mut news = changed(way, session, paths, &mut brought)?;
+    let Changed { mut news, mut settled } = changed(way, session, paths, &mut brought)?;
     if news.is_empty() {
+        session.settle(way.folder, &settled)?;
         return Ok(brought);
     }
     name_objects(way, &mut news, &mut brought)?;
     let verdicts = ask(way, session, &news, &mut brought.guest)?;
-    let mut settled: BTreeMap<Vec<u8>, Option<Given>> = BTreeMap::new();
     for (path, verdict) in &verdicts {
         match verdict {
             Verdict::Own => {
@@ -202,9 +210,9 @@ fn changed(
     session: &mut Session,
     paths: &BTreeSet<Vec<u8>>,
     brought: &mut Brought,
-) -> Result<BTreeMap<Vec<u8>, News>> {
+) -> Result<Changed> {
     let mut left = MOST_OF_ALL;
-    let mut news = BTreeMap::new();
+    let Changed { mut news, mut settled } = Changed::default();
     for (path, going) in way.survey.look(paths)? {
         let was = session.tree.get(&path).cloned();
         let is_open = session.open.contains_key(&path);
@@ -224,6 +232,7 @@ fn changed(
         };
         let is_like = was.as_ref().is_some_and(|was| was.sort == sort && was.mode == item.mode);
         if !is_open && is_like && was.as_ref().and_then(|was| was.host) == Some(item.seen) {
+            settle_beside(&mut settled, &path, was, item.beside);
             brought.agreed.insert(path);
             continue;
         }
@@ -245,6 +254,7 @@ fn changed(
             && was.sum == sum
         {
             was.host = host;
+            settle_beside(&mut settled, &path, Some(was.clone()), item.beside);
             brought.agreed.insert(path);
             continue;
         }
@@ -257,7 +267,19 @@ fn changed(
         let piece = Piece { path: path.clone(), content, mode, mtime_s };
         news.insert(path, News { given: Some(given), piece: Some(piece) });
     }
-    Ok(news)
+    Ok(Changed { news, settled })
+}
+
+/// Has it written down how something is taken along, if that is another way than before.
+fn settle_beside(
+    settled: &mut BTreeMap<Vec<u8>, Option<Given>>,
+    path: &[u8],
+    was: Option<Given>,
+    beside: Option<Beside>,
+) {
+    if let Some(was) = was.filter(|was| was.beside != beside) {
+        settled.insert(path.to_vec(), Some(Given { beside, ..was }));
+    }
 }
 
 /// Says whether a change within the clock's own grain would not be seen of a file.
@@ -523,7 +545,10 @@ pub(super) fn differing(survey: &Survey, session: &Session) -> BTreeSet<Vec<u8>>
     let mut paths: BTreeSet<Vec<u8>> = session.open.keys().cloned().collect();
     for (path, (item, sort)) in &survey.items {
         let is_same = session.tree.get(path).is_some_and(|given| {
-            given.host == Some(item.seen) && given.mode == item.mode && given.sort == *sort
+            given.host == Some(item.seen)
+                && given.mode == item.mode
+                && given.sort == *sort
+                && given.beside == item.beside
         });
         if !is_same {
             paths.insert(path.clone());

@@ -190,6 +190,9 @@ impl<'a> Follower<'a> {
     /// Does what a second prepare does. Where the guest's own work forbids that, files alone go.
     fn prepare_again(&mut self, files: &Files<'_>) -> Result<Done> {
         self.guest_has_it(files)?;
+        if let Some(now) = record::read(self.dir)? {
+            self.is_its(&now)?;
+        }
         self.wish.allowed = (self.leave.allowed)(Path::new(&self.session.record.host_path));
         let mut tries = 0;
         let tried = loop {
@@ -246,8 +249,10 @@ impl<'a> Follower<'a> {
     /// Reads record and host anew.
     fn open_anew(&mut self, files: &Files<'_>) -> Result<()> {
         let folder = Folder::open(self.dir, files.budget().left()?)?;
-        self.session = Session::read(&folder)?;
+        let session = Session::read(&folder)?;
         drop(folder);
+        self.is_its(&session.record)?;
+        self.session = session;
         let host = PathBuf::from(&self.session.record.host_path);
         let source = open(&host, &self.wish)?;
         let store = Store::open(self.dir, &self.session.record.object_format)?;
@@ -266,22 +271,18 @@ impl<'a> Follower<'a> {
     /// Brings single paths.
     fn bring(&mut self, files: &Files<'_>, paths: &BTreeSet<Vec<u8>>) -> Result<Done> {
         let mut done = Done::default();
+        if !self.dir.is_dir() {
+            // Forgotten, or deleted with its VM: it does not come back by this.
+            return Err(no_workspace());
+        }
         let folder = match Folder::lock(self.dir, PATIENCE) {
             Err(error) if error.kind() == Kind::Conflict => Folder::lock(self.dir, BUSY)?,
             folder => folder?,
         };
         if !self.session.is_current(&folder) {
             folder.take_in()?;
-            let before = self.session.record.clone();
             let session = Session::read(&folder)?;
-            let place = |record: &Workspace| (record.guest_path.clone(), record.host_path.clone());
-            if place(&before) != place(&session.record) {
-                return Err(Error::conflict(format!(
-                    "'{}' was prepared in the place of '{}'",
-                    session.record.host_path, before.host_path
-                ))
-                .hint("watch again to follow that"));
-            }
+            self.is_its(&session.record)?;
             self.session = session;
         }
         let mut paths: BTreeSet<Vec<u8>> =
@@ -323,6 +324,19 @@ impl<'a> Follower<'a> {
         Ok(done)
     }
 
+    /// Fails if another place of the host's was prepared in the place of this one.
+    fn is_its(&self, now: &Workspace) -> Result<()> {
+        let host_path = &self.session.record.host_path;
+        if now.host_path == *host_path {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "'{}' was prepared in the place of '{host_path}'",
+            now.host_path
+        ))
+        .hint("watch again to follow that"))
+    }
+
     /// Says once that new files do not go which nobody tracks.
     fn tell_of_untracked(&mut self, paths: &BTreeSet<Vec<u8>>) -> Result<Option<String>> {
         if self.has_told_of_untracked || self.survey.is_wide() {
@@ -338,8 +352,8 @@ impl<'a> Follower<'a> {
         self.has_told_of_untracked = found.is_some();
         Ok(found.map(|path| {
             format!(
-                "'{}' is untracked and stays on the host, as all such files do: 'git add' lets one go, a \
-                 prepare with '--include-untracked' all",
+                "'{}' is untracked and stays on the host: 'git add' lets such a file go, and a prepare with \
+                 '--include PATTERN' or '--include-untracked' does",
                 crate::path::shown(&path)
             )
         }))

@@ -126,13 +126,10 @@ impl Survey {
         self.is_wide() || self.taking.include.is_some()
     }
 
-    /// Says whether something goes that no index lists, and how it is taken along.
-    fn beside(&self, part: &Part, path: &[u8], fate: Fate) -> Option<Option<Beside>> {
+    /// Says whether something goes that no index lists.
+    fn takes(&self, path: &[u8], fate: Fate) -> bool {
         let is_taken = fate.is_wanted || (self.is_wide() && !fate.is_ignored);
-        (is_taken || self.taking.before.contains(path)).then(|| match fate.is_ignored {
-            true => Some(Beside::Ignored),
-            false => part.repository.as_ref().map(|_| Beside::Untracked),
-        })
+        is_taken || self.taking.before.contains(path)
     }
 
     /// Says whether a path is a list of rules that decides about others.
@@ -193,8 +190,8 @@ impl Survey {
             let fates = part.rules.fates(&part.root, &asked, self.taking.include.as_ref())?;
             for (_, path, (item, sort)) in unlisted.iter().filter(|(of, ..)| *of == number) {
                 let fate = self.part_of(path).and_then(|(_, below)| fates.get(below));
-                if let Some(beside) = fate.and_then(|fate| self.beside(part, path, *fate)) {
-                    let beside = beside.filter(|_| item.mode != DIR);
+                if let Some(fate) = fate.filter(|fate| self.takes(path, **fate)) {
+                    let beside = part.beside(*fate).filter(|_| item.mode != DIR);
                     found.insert(path.clone(), Some((Item { beside, ..item.clone() }, *sort)));
                 }
             }
@@ -219,9 +216,8 @@ impl Survey {
             }
             let fates = part.rules.fates(&part.root, &asked, self.taking.include.as_ref())?;
             let full = fates.iter().map(|(below, fate)| (join(&part.at, below), fate));
-            let mut stay = full.filter(|(path, fate)| {
-                !fate.is_ignored && self.beside(part, path, **fate).is_none()
-            });
+            let mut stay =
+                full.filter(|(path, fate)| !fate.is_ignored && !self.takes(path, **fate));
             if let Some((first, _)) = stay.next() {
                 return Ok(Some(first));
             }
@@ -327,6 +323,14 @@ impl Part {
             None => is_inside(below) && !plan::has_git(below),
         };
         is_safe || below.is_empty()
+    }
+
+    /// Returns how something is taken along that no index lists.
+    fn beside(&self, fate: Fate) -> Option<Beside> {
+        if fate.is_ignored {
+            return Some(Beside::Ignored);
+        }
+        self.repository.as_ref().map(|_| Beside::Untracked)
     }
 
     fn entry(&self, below: &[u8]) -> Option<&Entry> {
