@@ -18,6 +18,7 @@ mod many;
 mod nested;
 mod network;
 mod oci;
+mod offline;
 mod pages;
 mod parallel;
 mod registry;

@@ -42,12 +42,12 @@ fn what_is_saved_arrives(typed: &impl Fn(&str) -> Answer) {
 }
 
 /// A guest with busybox and no git, and directories beside it.
-struct World {
-    guest: Guest,
+pub(crate) struct World {
+    pub(crate) guest: Guest,
 }
 
 impl World {
-    fn boot() -> Self {
+    pub(crate) fn boot() -> Self {
         let world = Self { guest: Guest::boot("busybox:1", &["sh", "-c"]) };
         fs::write(
             world.guest.sandbox.home().join(".gitconfig"),
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// Returns a new directory, with the repository that `setup` makes in its `host`.
-    fn repository(&self, name: &str, setup: &str) -> PathBuf {
+    pub(crate) fn repository(&self, name: &str, setup: &str) -> PathBuf {
         let top = self.guest.sandbox.dir().join(name);
         fs::create_dir_all(top.join("host")).expect("a directory");
         self.shell(&top, "host", setup);
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Runs a script on the host that has to succeed.
-    fn shell(&self, top: &Path, dir: &str, script: &str) -> String {
+    pub(crate) fn shell(&self, top: &Path, dir: &str, script: &str) -> String {
         let mut command = self.guest.sandbox.command("/bin/bash");
         command
             .args(["-euo", "pipefail", "-c", script])
@@ -79,7 +79,7 @@ impl World {
         String::from_utf8_lossy(&ended.stdout).into_owned()
     }
 
-    fn prepare(&self, top: &Path, more: &[&str]) -> Answer {
+    pub(crate) fn prepare(&self, top: &Path, more: &[&str]) -> Answer {
         let host = top.join("host");
         let words = [&["web", host.to_str().expect("text")], more].concat();
         self.guest.run("workspace-prepare", &words)
@@ -93,7 +93,7 @@ impl World {
         tar
     }
 
-    fn unpack(&self, top: &Path, name: &str, tar: &[u8]) {
+    pub(crate) fn unpack(&self, top: &Path, name: &str, tar: &[u8]) {
         let to = top.join(name);
         fs::create_dir(&to).expect("a directory");
         let words = ["--no-same-owner", "-C", to.to_str().expect("text"), "-xf", "-"];
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Runs a script in the guest, wherever the workspace is.
-    fn anywhere(&self, script: &str) -> Answer {
+    pub(crate) fn anywhere(&self, script: &str) -> Answer {
         let words = ["--workdir=/", "web", "--", "sh", "-c", script];
         self.guest.sandbox.raw(program("banger-vm-exec"), &words)
     }
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// Gives the guest the host's git and bash, with what they need.
-    fn bring_git(&self) {
+    pub(crate) fn bring_git(&self) {
         let script = "PATH=/usr/bin:/bin; core=/usr/lib/git-core; { echo /usr/bin/git; echo /bin/bash; \
              ldd /usr/bin/git /bin/bash | grep -o '/lib[^ ]*' | grep -v ':' | sort -u; \
              ls $core/git-submodule $core/git-sh-setup $core/git-sh-i18n $core/git-sh-i18n--envsubst; \
@@ -474,8 +474,8 @@ fn the_vm_is_a_remote(world: &World) {
     git("git stash apply -q web/stash/0; test -e new; git fsck --strict");
 }
 
-/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported, in whichever workspace; a crash
-/// makes it unknown.
+/// Deleting, pruning and `run --rm` keep a VM with work that nobody exported, in whichever workspace, however it
+/// ended.
 fn what_was_not_exported_stays(world: &World) {
     let export = |place: &str| {
         let words = ["--mark", "--guest-path", place, "web"];
@@ -510,10 +510,14 @@ fn what_was_not_exported_stays(world: &World) {
     world.guest.run("vm-stop", &["web"]).ok();
     world.nothing_to_lose();
     world.guest.run("vm-start", &["web"]).ok();
+    world.guest.says("echo more >>/root/repo/a; sync");
     world.guest.run("vm-kill", &["web"]).ok();
-    let unknown = world.guest.run("vm-delete", &["web"]);
-    unknown.fails(4, "it is not known whether").fails(4, "of '/root/web' that is not known");
-    world.guest.run("vm-delete", &["--lose-work", "web"]).ok();
+    world
+        .guest
+        .run("vm-delete", &["web"])
+        .fails(4, "holds work that was not exported: in '/root/repo' 1 changed file (a)");
+    export("/root/repo");
+    world.guest.run("vm-delete", &["web"]).ok();
 }
 
 /// Either side is killed at moments spread over a prepare and an export. `BANGER_MOMENTS` says how
@@ -727,7 +731,8 @@ fn a_vm_runs_with_a_repository() {
     assert!(refused.stderr.contains("1 path is in conflict"), "{}", refused.all());
     assert_eq!(typed("git -C linked status -s").ok().text(), " M a\n?? n\n");
     typed("rm linked/n; banger workspace apply web --check").ok();
-    let done = typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
+    let done =
+        typed("banger workspace apply web | jq -c '[.changes[].path], .merged, .is_exported'");
     assert_eq!(done.ok().text(), "[\"a\",\"d/e\",\"n\"]\n[\"a\"]\ntrue\n", "{}", done.all());
     assert_eq!(typed("cat linked/a; test -x linked/d/e").ok().text(), "top\na\nguest\n");
     typed("banger workspace status web --check").ok();

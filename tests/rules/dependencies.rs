@@ -54,12 +54,12 @@ const KEEPERS: &[(&str, &[&str])] = &[
         &[
             "banger",
             "banger-cli",
+            "banger-disks",
             "banger-doctor",
             "banger-image-pull",
             "banger-machine",
             "banger-net",
             "banger-oci",
-            "banger-vm-supervise",
         ],
     ),
     ("zstd", &["banger-kernel", "banger-layer"]),

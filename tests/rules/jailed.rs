@@ -67,3 +67,24 @@ fn git_on_what_a_guest_wrote_runs_in_the_jail_alone() {
     }
     none(complaints);
 }
+
+#[test]
+fn a_guests_disks_are_read_by_one_program_in_the_jail() {
+    let mut complaints = Vec::new();
+    for (path, number, line) in lines_of_code() {
+        let reads = ["banger_ext4read", "View::open(", "banger_offline::serve("];
+        let may = ["shared/ext4read/", "shared/offline/", "bins/banger-vm-read/"];
+        if reads.iter().any(|word| line.contains(word))
+            && !may.iter().any(|dir| path.starts_with(dir))
+        {
+            complaints
+                .push(format!("{path}:{number} reads a guest's disk outside of banger-vm-read"));
+        }
+    }
+    let session = code_of("shared/offline/src/session.rs");
+    if session.contains("Command::new(") || !session.contains("Tool::new(&find(READER)?") {
+        complaints
+            .push("shared/offline/src/session.rs starts the reader outside of the jail".into());
+    }
+    none(complaints);
+}

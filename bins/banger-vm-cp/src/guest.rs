@@ -69,7 +69,7 @@ impl Guest {
 
     /// Opens a stream to the files of the guest.
     pub(crate) fn stream(&self) -> Result<UnixStream> {
-        self.source.stream(CONNECT)
+        self.source.stream(CONNECT, TIME)
     }
 
     pub(crate) fn files(&self) -> Files<'_> {

@@ -258,7 +258,7 @@ fn wrong_words_say_what_to_type() {
     guest.cp(&["-a", "-u", "0:root", "absent", "web:/tmp"]).fails(3, "no 'absent'");
     guest.cp(&["-a", "-u", "dev", "web:/absent", "."]).fails(3, "no '/absent'");
     guest.sandbox.plant_vm("db", "alpine", "generic-6.12");
-    guest.cp(&["db:/tmp", "."]).fails(4, "VM 'db' is created");
+    guest.cp(&["db:/tmp", "."]).fails(4, "VM 'db' has never run");
 }
 
 #[test]

@@ -132,7 +132,83 @@ fn conflicts_are_named_and_nothing_is_touched() {
     let told = world.told(&[]);
     assert_eq!(
         told.text(),
-        "CONFLICT (content): Merge conflict in a\n@@ line 5 @@\n    let all = world.sandbox.vm("web").join("workspaces");
+        "CONFLICT (content): Merge conflict in a\n@@ line 5 @@\n<<<<<<< host\ncinq\n=======\nfive\n>>>>>>> guest\n\
+         CONFLICT (untracked): n is not tracked on the host and would be overwritten\n"
+    );
+    assert_eq!(world.shell("repo", "git status -s; cat n"), " M a\n?? n\nother\n");
+    assert_eq!(world.unexported(), 1);
+    let full = format!("exec {PROGRAM} web --check --json >/dev/full");
+    assert_eq!(world.sandbox.raw("/bin/sh", &["-c", &full]).status, 1);
+}
+
+/// Runs a script in which what it mounts is its own.
+fn apart(world: &World, script: &str) -> Answer {
+    let script = format!("cd '{}'; apply() {{ {PROGRAM} web; }}; {script}", world.at("repo"));
+    world.sandbox.raw("unshare", &["--map-root-user", "--mount", "/bin/bash", "-euc", &script])
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_changes_nothing() {
+    let world = World::new("mkdir d; echo a >a; echo b >d/b");
+    world.shell("guest/repo", "echo more >>a; echo more >>d/b");
+    let read_only = "mount --bind d d; mount -o remount,bind,ro d; apply";
+    let answer = apart(&world, read_only);
+    assert_eq!(answer.status, 1, "{}", answer.all());
+    for words in ["nothing was changed in", "d/b'", "read-only file system"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
+    }
+    assert_eq!(world.shell("repo", "git status -s; ls -A . d | grep banger || true"), "");
+    world.apply(&[]).ok();
+    assert_eq!(world.shell("repo", "git status -s"), " M a\n M d/b\n");
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let world = World::new("mkdir d; echo a >d/a; echo b >d/b");
+    world.shell("guest/repo", "echo more >>d/a; seq 200000 >d/b; echo n >d/n");
+    // Half of it has room.
+    let full = "cp -a d ../d; mount -t tmpfs -o size=256k none d; cp -a ../d/. d; (apply) || echo status $?; \
+                ls -A d; cat d/a d/b; umount d; rm -r ../d";
+    let answer = apart(&world, full);
+    let told = answer.ok().text();
+    assert!(told.ends_with("status 1\na\nb\na\nb\n"), "{}", answer.all());
+    for words in ["nothing was changed in", "no space left on device"] {
+        assert!(answer.stderr.to_lowercase().contains(words), "{}", answer.all());
+    }
+    assert_eq!(world.unexported(), 1);
+    world.apply(&[]).ok();
+    world.shell(".", "diff -r -x .git repo guest/repo");
+}
+
+#[test]
+fn what_acts_on_a_terminal_is_shown_as_text() {
+    let world = World::new("seq 9 >a");
+    world.shell("guest/repo", "sed -i $'s/5/\\e]0;evil\\a/' a; echo n >$'\\e[31mn'");
+    world.shell("repo", "sed -i s/5/cinq/ a; echo other >$'\\e[31mn'");
+    let told = world.sandbox.terminal(&format!("{PROGRAM} web --check"), 100, |_| {});
+    let all = told.all();
+    assert!(told.text().contains("evil") && !all.contains(['\u{1b}', '\u{7}']), "{all}");
+}
+
+#[test]
+fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
+    let many =
+        "for i in $(seq 40); do mkdir -p d$((i % 5)); seq $i $((i * 30)) >d$((i % 5))/f$i; done";
+    let world = World::new(many);
+    world.shell(
+        "guest/repo",
+        "for i in $(seq 30); do echo more >>d$((i % 5))/f$i; done; git mv d0/f35 moved; rm d1/f36; mkdir -p n/n; \
+         for i in $(seq 10); do seq 5000 >n/n/$i; done; rm -r d2; echo d2 >d2",
+    );
+    let clean = || {
+        world.shell(
+            "repo",
+            "git stash -qu 2>/dev/null; git stash drop -q 2>/dev/null || true; git status -s",
+        )
+    };
+    world.apply(&[]).ok();
+    let expected = world.shell("repo", "git add -A; git write-tree; git reset -q");
+    let all = world.sandbox.vm("web").join("workspaces");
     let about = fs::read_dir(all).unwrap().flatten().next().unwrap().path().join("applying.json");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut half = 0;

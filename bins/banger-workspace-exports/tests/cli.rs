@@ -131,9 +131,9 @@ fn what_is_too_old_is_counted_by_df_and_removed_by_gc() {
     let sandbox = Sandbox::new();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
     let ago = |days: u64| json!({"unix_ms": now.as_millis() as u64 - days * 86_400_000});
-    plant(&sandbox, "web", 1, &ago(40), &[7; 100_000]);
-    plant(&sandbox, "web", 2, &ago(20), &[7; 100_000]);
-    plant(&sandbox, "web", 3, &ago(10), &[7; 100_000]);
+    plant(&sandbox, "web", 1, &ago(40), &vec![7; 100_000]);
+    plant(&sandbox, "web", 2, &ago(20), &vec![7; 100_000]);
+    plant(&sandbox, "web", 3, &ago(10), &vec![7; 100_000]);
     fs::create_dir(sandbox.state().join("exports/.new-web-4-4194999")).expect("litter");
     let row = || {
         let answer = sandbox.run(program("banger-df"), &[]);

@@ -100,12 +100,11 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         let wish = wish(&args, at.clone())?;
         prepare(&folder_at(&vm, &at.guest_path), &files, &wish)
     };
-    let done = match &args.guest_path {
-        Some(path) => bring(&named(&args, &vm, path)),
-        None => {
-            let user = args.user.as_deref();
-            bring_to_its_place(&vm, &args.path, user, || place_of(&vm, user), bring)
-        }
+    let done = if let Some(path) = &args.guest_path {
+        bring(&named(&args, &vm, path))
+    } else {
+        let user = args.user.as_deref();
+        bring_to_its_place(&vm, &args.path, user, || place_of(&vm, user), bring)
     };
     let workspace = done.map_err(|error| {
         let error = or_more_time(error, &budget);

@@ -25,12 +25,12 @@ impl Web {
         );
         let prepare = program("banger-workspace-prepare");
         let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
-        web.sandbox.run(prepare.to_str().unwrap(), &words).ok();
+        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
         web
     }
 
     fn at(&self, path: &str) -> String {
-        self.sandbox.dir().join(path).to_str().unwrap().to_owned()
+        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
     }
 
     fn sh(&self, script: &str) -> String {

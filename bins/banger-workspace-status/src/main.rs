@@ -41,9 +41,9 @@ fn seconds(word: &str) -> Result<Duration, String> {
 const PLACES: &str = "--places";
 
 fn main() -> ExitCode {
-    let words: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
     match words.as_slice() {
-        [ask, vm] if ask == PLACES => places(vm),
+        [ask, vm] if ask == PLACES => places(&vm.to_string_lossy()),
         _ => banger_cli::main(run),
     }
 }

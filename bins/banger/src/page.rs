@@ -47,7 +47,7 @@ pub(crate) const PAGE: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// Commands that programs call, and people hardly ever.
-pub(crate) const PLUMBING: &[&str] = &["dns", "schema", "ssh-proxy", "vm supervise"];
+pub(crate) const PLUMBING: &[&str] = &["dns", "schema", "ssh-proxy", "vm read", "vm supervise"];
 
 /// Returns the command of a line: the words before the first that stands for something.
 pub(crate) fn command(typed: &str) -> String {

@@ -27,17 +27,17 @@ impl Web {
         );
         let prepare = program("banger-workspace-prepare");
         let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
-        web.sandbox.run(prepare.to_str().unwrap(), &words).ok();
+        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
         web
     }
 
     fn at(&self, path: &str) -> String {
-        self.sandbox.dir().join(path).to_str().unwrap().to_owned()
+        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
     }
 
     /// Runs a script in the sandbox, where git finds the program.
     fn try_sh(&self, script: &str) -> Answer {
-        let dir = Path::new(PROGRAM).parent().unwrap().to_str().unwrap();
+        let dir = Path::new(PROGRAM).parent().expect("a folder").to_str().expect("a path of text");
         let script = format!("export PATH={dir}:$PATH HOME={0}; cd {0}; {script}", self.at("."));
         self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script])
     }
@@ -49,8 +49,8 @@ impl Web {
 
     fn unexported(&self) -> usize {
         let status = program("banger-workspace-status");
-        let answer = self.sandbox.run(status.to_str().unwrap(), &["web"]);
-        answer.ok().document()["unexported"].as_array().unwrap().len()
+        let answer = self.sandbox.run(status.to_str().expect("a path of text"), &["web"]);
+        answer.ok().document()["unexported"].as_array().expect("what a test needs").len()
     }
 }
 

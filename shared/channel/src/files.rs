@@ -25,7 +25,7 @@ pub use serve::{refuse, serve, serve_for};
 pub use still::{Stat, Still, serve_still};
 pub use take::{Skipped, Take, Taken};
 pub use whole::Whole;
-pub use wire::{MARK, MAX_PATH, PRESENT, is_inside};
+pub use wire::{MARK, MAX_PATH, PRESENT, What, is_inside};
 
 use banger_doc::{Context, Error, Kind, Result, shows};
 use serde::Serialize;
@@ -45,21 +45,6 @@ const SILENCE: Duration = Duration::from_mins(1);
 const MAX_TARGET: usize = MAX_PATH;
 /// How much is written in one wait.
 const PIECE: usize = 64 << 10;
-
-/// What sort of thing an entry is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum What {
-    /// A regular file.
-    File,
-    /// A directory.
-    Dir,
-    /// A symbolic link.
-    Link,
-    /// A device, a socket, a pipe.
-    Other,
-    /// A place that could not be looked into: what it holds is not in a scan.
-    Closed,
-}
 
 /// One entry of a tree, as lstat(2) sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]

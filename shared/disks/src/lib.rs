@@ -14,7 +14,7 @@ use nix::{
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{
             fs::{FileExt, OpenOptionsExt},
             process::CommandExt,
@@ -62,34 +62,39 @@ impl Disks {
     }
 
     /// Takes the disks in a VM's folder to read them, with others who do. Those that were not left clean
-    /// are repaired first: a journal that was not played back holds the last of what was synced. To be
-    /// called by who shares the VM's own lock, so that no run begins.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let mut problem = None;
+    /// are repaired first, in `limit` at most: a journal that was not played back holds the last of what was
+    /// synced. To be called by who shares the VM's own lock, so that no run begins.
+    pub fn read(folder: &Path, limit: Duration) -> Result<Self> {
         // Two who find them unclean repair them one after the other; the second finds them clean.
-        for _ in 0..3 {
+        loop {
             let disks = Self::lock(folder, FlockArg::LockSharedNonblock)?;
-            if are_clean(folder) {
+            if are_clean(folder)? {
                 return Ok(disks);
             }
             drop(disks);
             let disks = Self::take(folder)?;
-            if !are_clean(folder) {
-                let mut say = |words: &str| problem = Some(words.to_owned());
-                disks.take_back(&mut say);
-                disks.check(&mut say);
+            if !are_clean(folder)? {
+                disks.repair(limit)?;
             }
         }
-        let error = Error::failed("its disks were not left clean, and could not be repaired");
-        let error = match (problem, find_e2fsck()) {
-            (_, None) => Error::unavailable(
+    }
+
+    fn repair(&self, limit: Duration) -> Result<()> {
+        if find_e2fsck().is_none() {
+            return Err(Error::unavailable(
                 "its disks were not left clean, and e2fsck, which repairs them, is missing",
             )
-            .hint("install e2fsprogs"),
-            (Some(words), _) => error.because(Error::failed(words)),
-            (None, _) => error,
-        };
-        Err(error)
+            .hint("install e2fsprogs"));
+        }
+        let mut said = Vec::new();
+        let mut say = |words: &str| said.push(words.to_owned());
+        self.take_back(&mut say);
+        self.check_within(limit.min(CHECK_LIMIT), &mut say);
+        if are_clean(&self.folder)? {
+            return Ok(());
+        }
+        let error = Error::failed("its disks were not left clean, and could not be repaired");
+        Err(error.because(Error::failed(said.join(", "))))
     }
 
     fn lock(folder: &Path, how: FlockArg) -> Result<Self> {
@@ -113,6 +118,15 @@ impl Disks {
         self.lock.as_fd().try_clone_to_owned().context("cannot share the lock of the disks")
     }
 
+    /// Gives the lock away as a descriptor: it ends with the last copy of that, and with nothing before.
+    pub fn hand_over(self) -> OwnedFd {
+        let fd = self.lock.as_raw_fd();
+        // Dropped, it would let go of the lock, whoever else has the descriptor.
+        std::mem::forget(self.lock);
+        // SAFETY: the descriptor is open, and what would have closed it is forgotten.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+
     /// Takes the disks back from the user that a root's VMM ran as.
     pub fn take_back(&self, say: Say<'_>) {
         if !geteuid().is_root() {
@@ -128,6 +142,10 @@ impl Disks {
     /// Says how the guest left the disks, then repairs what a sudden end left and gives freed space
     /// back to the host. Returns whether they are clean, and were left so.
     pub fn check(&self, say: Say<'_>) -> bool {
+        self.check_within(CHECK_LIMIT, say)
+    }
+
+    fn check_within(&self, limit: Duration, say: Say<'_>) -> bool {
         let left_clean = DISKS.map(|disk| match is_clean(&self.folder.join(disk)) {
             Ok(clean) => clean,
             Err(error) => {
@@ -143,7 +161,7 @@ impl Disks {
         let begin = |disk| (disk, check(&e2fsck, &self.folder.join(disk), lock));
         let checks = DISKS.map(begin);
         let mut good = left_clean == [true, true];
-        let end = Instant::now() + CHECK_LIMIT;
+        let end = Instant::now() + limit;
         for (disk, child) in checks {
             let mut status = child.and_then(|child| finish(child, end));
             // One that corrects something, such as a `lost+found` that is gone, gives nothing back.
@@ -169,9 +187,13 @@ impl Disks {
     }
 }
 
-/// Says whether both disks were unmounted in order. One that cannot be read was not.
-fn are_clean(folder: &Path) -> bool {
-    DISKS.iter().all(|disk| is_clean(&folder.join(disk)).unwrap_or(false))
+/// Says whether both disks were unmounted in order.
+fn are_clean(folder: &Path) -> Result<bool> {
+    let mut clean = true;
+    for disk in DISKS {
+        clean &= is_clean(&folder.join(disk)).with_context(|| format!("cannot read '{disk}'"))?;
+    }
+    Ok(clean)
 }
 
 /// Opens the file of the lock, for reading only; whatever is in it goes.
@@ -296,19 +318,27 @@ mod tests {
     fn readers_share_the_disks_and_repair_what_was_not_left_clean() {
         let dir = tempfile::tempdir().unwrap();
         let disks = make(dir.path(), 32 << 20);
-        let first = Disks::read(dir.path()).unwrap();
-        let second = Disks::read(dir.path()).unwrap();
+        let read = || Disks::read(dir.path(), CHECK_LIMIT);
+        let first = read().unwrap();
+        let second = read().unwrap();
         assert!(
             Flock::lock(lock_file(dir.path()).unwrap(), FlockArg::LockExclusiveNonblock).is_err()
         );
-        drop((first, second));
+        let given = second.hand_over();
+        drop(first);
+        let lock = || lock_file(dir.path()).unwrap();
+        assert!(Flock::lock(lock(), FlockArg::LockExclusiveNonblock).is_err());
+        drop(given);
         run("/usr/sbin/debugfs", &["-w", "-R", "feature needs_recovery", &disks[1]]);
-        assert!(!are_clean(dir.path()));
-        drop(Disks::read(dir.path()).unwrap());
-        assert!(are_clean(dir.path()));
+        assert!(!are_clean(dir.path()).unwrap());
+        drop(read().unwrap());
+        assert!(are_clean(dir.path()).unwrap());
         // What is no file system at all is repaired by nobody.
         std::fs::write(&disks[0], vec![0; 1 << 20]).unwrap();
-        let error = Disks::read(dir.path()).unwrap_err().chain();
+        let error = read().unwrap_err().chain();
         assert!(error.contains("could not be repaired: e2fsck of 'overlay.ext4' ended"), "{error}");
+        std::fs::remove_file(&disks[1]).unwrap();
+        let error = read().unwrap_err().chain();
+        assert!(error.contains("cannot read 'work.ext4': no such file"), "{error}");
     }
 }

@@ -113,7 +113,7 @@ impl Disk {
             && u32::from(descriptor) <= block
             && descriptor.is_power_of_two()
             && u8_at(b, 0x18).is_some()
-            && disk.first_block <= 1;
+            && disk.first_block <= u32::from(block == 1024);
         is_sane.then_some(Ok(disk))
     }
 
@@ -150,16 +150,19 @@ impl Disk {
         let strange = || damaged("the place of a group");
         let a_block = self.block / u32::from(self.descriptor);
         let (slot, within) = (group / a_block, group % a_block);
+        // With clusters of small blocks the first group begins before the superblock's own block.
+        let superblock = SUPERBLOCK / u64::from(self.block);
         let block = match self.first_meta {
             Some(first) if slot >= first => {
                 let group = u64::from(slot) * u64::from(a_block);
                 let start = group
                     .checked_mul(u64::from(self.blocks_a_group))
                     .and_then(|start| start.checked_add(u64::from(self.first_block)));
-                let copy = u64::from(self.has_copy(group));
+                let before = if group == 0 { superblock - u64::from(self.first_block) } else { 0 };
+                let copy = u64::from(self.has_copy(group)) + before;
                 start.and_then(|start| start.checked_add(copy)).ok_or_else(strange)?
             }
-            _ => u64::from(self.first_block) + 1 + u64::from(slot),
+            _ => superblock + 1 + u64::from(slot),
         };
         let mut bytes = [0; 64];
         let wanted = usize::from(self.descriptor).min(64);

