@@ -23,6 +23,24 @@ use std::{
 const STATUS: &str =
     "git --no-optional-locks status --porcelain=v2 -z --ignore-submodules=none | tr '\\0' '\\n'";
 
+/// A watch of the VM `web`, which has `./linked`: an edit is seen by what runs in the guest, a commit follows, and other
+/// commands work meanwhile.
+fn what_is_saved_arrives(typed: &impl Fn(&str) -> Answer) {
+    let watched = typed(
+        "banger workspace watch web >watched 2>said & pid=$!; trap 'kill $pid' EXIT; \
+         until_so() { for i in $(seq 300); do \"$@\" && return; sleep 0.1; done; echo \"never: $*\"; cat said watched; exit 1; }; \
+         until_so grep -q Ctrl-C said; \
+         banger vm exec web -- sh -c 'for i in $(seq 600); do grep -qx hot a && exec echo reloaded; sleep 0.1; done' >reloads & \
+         echo hot >>linked/a; until_so grep -q reloaded reloads; \
+         git -C linked commit -qam three; until_so grep -q '\"git\":true' watched; \
+         banger workspace status web --check; banger vm exec web -- true; \
+         banger vm exec web -- sh -c 'echo mine >>a'; echo yours >>linked/a; until_so grep -q '\"left\":\\[\"a\"\\]' watched; \
+         kill $pid; trap - EXIT; wait $pid || echo ended $?; banger vm exec web -- cat a",
+    );
+    let said = watched.ok().text();
+    assert_eq!(said, "ended 143\na\nhot\nmine\n", "{}", watched.all());
+}
+
 /// A guest with busybox and no git, and directories beside it.
 pub(crate) struct World {
     pub(crate) guest: Guest,
@@ -760,6 +778,7 @@ fn a_vm_runs_with_a_repository() {
     assert_eq!(done.ok().text(), "[\"a\",\"d/e\",\"n\"]\n[\"a\"]\ntrue\n", "{}", done.all());
     assert_eq!(typed("cat linked/a; test -x linked/d/e").ok().text(), "top\na\nguest\n");
     typed("banger workspace status web --check").ok();
+    what_is_saved_arrives(&typed);
     typed("banger vm exec web -- rm -r /root/repo").ok();
     let gone = typed("banger vm exec web -- true");
     assert!(gone.stderr.contains("--workdir"), "{}", gone.all());

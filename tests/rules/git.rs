@@ -21,6 +21,7 @@ fn git_is_called_in_one_place() {
 /// What opens a path by itself in the crate of workspaces, where, and why it is no repository's.
 const OWN: &[(&str, &str, &str)] = &[
     ("given.rs", "File::open(path)", "the VM's folder"),
+    ("journal.rs", "File::open(&path)", "the VM's folder"),
     ("kept.rs", "fs::read_dir(&dir)", "the state directory"),
     ("pull.rs", "File::open(&dir)", "the directory of packs, which was looked at, to be synced"),
     ("pull.rs", "File::open(from)", "a pack that banger made"),

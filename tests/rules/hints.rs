@@ -41,6 +41,7 @@ const PLAIN: &[(&str, &str, &str)] = &[
     ("shared/workspace/src/git.rs", "verb", "no command to type: which one failed is said"),
     ("shared/workspace/src/status.rs", "vm", "a Name, as text"),
     ("shared/workspace/src/status.rs", "which", "quoted where it is made"),
+    ("shared/workspace/src/watch/listen.rs", "asked", "a number"),
 ];
 
 /// Expressions that end so are names or numbers wherever they are.

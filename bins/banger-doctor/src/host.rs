@@ -29,6 +29,10 @@ const OLDEST_GIT: (u32, u32) = (2, 32);
 const CAREFUL_GIT: &[(u32, u32, u32)] =
     &[(2, 39, 4), (2, 40, 2), (2, 41, 1), (2, 42, 2), (2, 43, 4), (2, 44, 1)];
 
+/// How many directories a user may watch (inotify(7)); editors take thousands, and so does a large repository.
+const WATCHES: &str = "/proc/sys/fs/inotify/max_user_watches";
+const ENOUGH_WATCHES: u64 = 65_536;
+
 pub(crate) fn checks() -> Vec<Check> {
     let config = Config::load().unwrap_or_default();
     let kvm = kvm();
@@ -44,6 +48,7 @@ pub(crate) fn checks() -> Vec<Check> {
         needed("e2fsck", &remedy::E2FSPROGS),
         git(),
         git_remote(),
+        inotify(&fs::read_to_string(WATCHES).unwrap_or_default()),
         tool("ssh", config.binaries.ssh.clone(), &remedy::SSH, "'banger vm ssh' needs it"),
     ]);
     checks
@@ -274,6 +279,28 @@ fn tool(name: &str, chosen: Option<PathBuf>, package: &remedy::Package, without:
     }
 }
 
+/// Looks at how many directories `workspace watch` may listen to.
+fn inotify(most: &str) -> Check {
+    let name = "inotify";
+    match most.trim().parse::<u64>() {
+        Ok(most) if most >= ENOUGH_WATCHES => {
+            pass(name, format!("a user may watch {most} directories"))
+        }
+        Ok(most) => warn(
+            name,
+            format!(
+                "a user may watch {most} directories: too few for 'banger workspace watch' of a large repository"
+            ),
+            "sudo sysctl fs.inotify.max_user_watches=524288",
+        ),
+        Err(_) => warn(
+            name,
+            format!("'{WATCHES}' cannot be read: 'banger workspace watch' may not work"),
+            "use a kernel that has inotify, and a '/proc'",
+        ),
+    }
+}
+
 /// Looks at git, which reads repositories that somebody else may have written.
 fn git() -> Check {
     let name = "git";
@@ -374,6 +401,16 @@ mod tests {
     use super::*;
     use banger_doc::Outcome;
     use std::io::Error;
+
+    #[test]
+    fn few_watches_are_said_with_what_allows_more() {
+        assert_eq!(inotify("524288\n").outcome, Outcome::Pass);
+        for few in ["8192\n", "0", ""] {
+            let check = inotify(few);
+            assert_eq!(check.outcome, Outcome::Warn, "{few}");
+            assert!(check.remedy.is_some());
+        }
+    }
 
     #[test]
     fn a_git_that_is_too_old_is_told() {

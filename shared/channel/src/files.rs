@@ -156,6 +156,11 @@ impl<'a> Files<'a> {
         self
     }
 
+    /// Returns who does what is written, as in [`Files::by`]; none if nobody was named.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref().filter(|user| !user.is_empty())
+    }
+
     /// Returns a request to write or remove.
     fn change<'r>(&'r self, op: Op, root: &'r str) -> Request<'r> {
         let user = self.user.as_deref();

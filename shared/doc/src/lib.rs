@@ -50,7 +50,7 @@ pub use vmm::Vmm;
 pub use workspace::{
     Change, Conflict, ConflictKind, Exported, Kept, Position, Pulled, PulledRef, PushedRef, Work,
     WorkKind, Workspace, WorkspaceApply, WorkspaceExport, WorkspaceMode, WorkspacePlan,
-    WorkspacePull, WorkspacePush, WorkspaceStatus,
+    WorkspacePull, WorkspacePush, WorkspaceStatus, WorkspaceWatch,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -547,6 +547,33 @@ pub struct PushedRef {
     pub after: Option<String>,
 }
 
+/// `banger.workspace-watch/1`: something of the host's was brought into a guest, at once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WorkspaceWatch {
+    /// The VM.
+    pub vm: Name,
+    /// What changed in the guest by it.
+    pub changes: Vec<Change>,
+    /// What the host changed and the guest too, so that the guest keeps its own; a path is named once until both agree
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+    /// Whether the host's HEAD, references and index went along.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub git: bool,
+    /// How long it took since the first of it was heard, in milliseconds.
+    pub took_ms: u64,
+    /// How much of that the guest took, where files alone went, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_ms: Option<u64>,
+    /// When the guest had it, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl Document for WorkspaceWatch {
+    const SCHEMA: &'static str = "banger.workspace-watch/1";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

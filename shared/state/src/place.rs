@@ -151,6 +151,8 @@ pub const TREE: &[&str] = &[
     "vms/NAME/run/vsock.sock_1024",
     "vms/NAME/workspaces/ID/workspace.json",
     "vms/NAME/workspaces/ID/tree-N.jsonl",
+    "vms/NAME/workspaces/ID/changes.jsonl",
+    "vms/NAME/workspaces/ID/watch.lock",
     "vms/NAME/workspaces/ID/told",
     "vms/NAME/workspaces/ID/repo.git/",
     "vms/NAME/workspaces/ID/local/",

@@ -184,7 +184,7 @@ impl Git {
         tool: Option<&Tool>,
         words: impl IntoIterator<Item = S>,
     ) -> Command {
-        let mut command = tool.map_or_else(|| Command::new("git"), Tool::command);
+        let mut command = tool.map_or_else(|| Command::new(first()), Tool::command);
         if self.as_user {
             for (name, _) in std::env::vars_os() {
                 if name.as_encoded_bytes().starts_with(b"GIT_") {
@@ -297,12 +297,21 @@ pub(crate) fn said(ended: &Ended) -> String {
         .collect()
 }
 
+/// Returns the git that the user would call. By its path it is started without a copy of this process, which may be
+/// large.
+fn first() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join("git")).find(is_program).unwrap_or_else(|| "git".into())
+}
+
+fn is_program(path: &PathBuf) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+}
+
 /// Finds git as a jail has to know it: the first in `PATH` that is no script, of which people have some
 /// before the real one.
 fn find(path: &OsStr) -> Result<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
-    };
     let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
     let all: Vec<PathBuf> = dirs.map(|dir| dir.join("git")).filter(is_program).collect();
     let held = all.iter().find(|path| matches!(banger_jail::program(path), Ok(Some(_))));

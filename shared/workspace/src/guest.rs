@@ -9,7 +9,8 @@ mod position;
 mod tree;
 
 pub(crate) use commits::own_commits;
-pub(crate) use found::{Changes, How, Look, is_no_directory, small_files};
+pub(crate) use compare::is_alike;
+pub(crate) use found::{Changes, How, Look, is_no_directory, seen, small_files};
 pub(crate) use inside::linked_heads;
 pub(crate) use position::{STASH, index_is_committed, staged_only, stashes};
 pub(crate) use tree::{differences, tree_of};

@@ -17,6 +17,7 @@ mod guest;
 mod host;
 mod include;
 mod index;
+mod journal;
 mod kept;
 mod load;
 mod mails;
@@ -42,6 +43,7 @@ mod temporary;
 mod tools;
 mod unit;
 mod walk;
+mod watch;
 mod wip;
 mod wish;
 
@@ -63,4 +65,5 @@ pub use status::{
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };
+pub use watch::{Batch, End, Guest, Leave, News, Scratch, Standing, watch};
 pub use wish::Wish;

@@ -319,34 +319,57 @@ fn hash_plan(
     let git = git.work_tree(plan.root.path()).env("GIT_INDEX_FILE", scratch.index());
     let mut lines = Vec::new();
     let mut open = Vec::new();
-    for (path, given) in tree.iter() {
-        if matches!(given.sort, Sort::Dir | Sort::Inner) {
-            continue;
-        }
-        if given.oid.is_empty() {
-            open.extend_from_slice(path);
-            open.push(0);
+    for (path, mode, oid) in parts(tree) {
+        if oid.is_empty() {
+            open.push(path.clone());
         } else {
-            index_line(&mut lines, given.mode, &given.oid, path);
+            index_line(&mut lines, mode, oid, path);
         }
     }
     git.run(["update-index", "-z", "--index-info"], &lines)?;
-    if !open.is_empty() {
-        attributes_are_files(&plan.root, crate::git::split_zero(&open))?;
-        git.run(["update-index", "--add", "--replace", "-z", "--stdin"], &open)
+    for (path, oid) in add_to_index(&git, &plan.root, &open)? {
+        if let Some(given) = tree.get_mut(&path)
+            && given.oid.is_empty()
+        {
+            given.oid = oid;
+        }
+    }
+    git.text(["write-tree", "--missing-ok"]).context("cannot make a tree of the files")
+}
+
+/// Adds files below `root` to the index of `git`, and returns the object of every path in that.
+pub(crate) fn add_to_index(
+    git: &Git,
+    root: &Dir,
+    paths: &[Vec<u8>],
+) -> Result<Vec<(Vec<u8>, String)>> {
+    if !paths.is_empty() {
+        attributes_are_files(root, paths.iter().map(Vec::as_slice))?;
+        let list: Vec<u8> =
+            paths.iter().flat_map(|path| [path.as_slice(), b"\0"].concat()).collect();
+        // One wait for the disk for all of them.
+        let git = git.clone().set("core.fsyncMethod=batch");
+        git.run(["update-index", "--add", "--replace", "-z", "--stdin"], &list)
             .context("cannot read the files that have local edits")?;
     }
     let listed = git.run(["ls-files", "-z", "--stage"], b"")?;
-    for line in crate::git::split_zero(&listed) {
-        let Some(tab) = line.iter().position(|byte| *byte == b'\t') else { continue };
+    let lines = crate::git::split_zero(&listed).filter_map(|line| {
+        let tab = line.iter().position(|byte| *byte == b'\t')?;
         let head = String::from_utf8_lossy(&line[..tab]).into_owned();
-        let oid = head.split(' ').nth(1).unwrap_or_default();
-        if let Some(given) = tree.get_mut(&line[tab + 1..])
-            && given.oid.is_empty()
-        {
-            oid.clone_into(&mut given.oid);
-        }
+        Some((line[tab + 1..].to_vec(), head.split(' ').nth(1)?.to_owned()))
+    });
+    Ok(lines.collect())
+}
+
+/// Makes the tree of what was given, as far as its objects are known.
+pub(crate) fn tree_of_given(tree: &Tree, store: &Store) -> Result<String> {
+    let scratch = store.scratch()?;
+    let git = store.git_writing_to(&store.local).env("GIT_INDEX_FILE", scratch.index());
+    let mut lines = Vec::new();
+    for (path, mode, oid) in parts(tree).filter(|(_, _, oid)| !oid.is_empty()) {
+        index_line(&mut lines, mode, oid, path);
     }
+    git.run(["update-index", "-z", "--index-info"], &lines)?;
     git.text(["write-tree", "--missing-ok"]).context("cannot make a tree of the files")
 }
 

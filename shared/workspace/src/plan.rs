@@ -8,7 +8,7 @@ use crate::{
     index::{self, Index},
     path::{join, parents, shown, some_of},
     source::Repository,
-    walk,
+    walk::{self, Rules},
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result, shell_word};
@@ -36,10 +36,24 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// Returns what a file or a link is, by what lstat(2) says.
-    fn of(meta: &Metadata, beside: Option<Beside>) -> Self {
+    /// Returns what a file or a link is that no index lists, by what lstat(2) says.
+    pub(crate) fn of(meta: &Metadata, beside: Option<Beside>) -> Self {
         let (mode, is_link) = (mode_of(meta), meta.is_symlink());
         Self { mode, is_link, seen: seen(meta), oid: None, beside }
+    }
+
+    /// Returns a file or link that an index of the repository lists.
+    pub(crate) fn listed(repository: &Repository, entry: &index::Entry, meta: &Metadata) -> Self {
+        let is_off = |key: &str| repository.setting(key) == Some("false");
+        let mut item = Self::of(meta, None);
+        if meta.is_file() && entry.stage == 0 {
+            if is_off("core.symlinks") && entry.mode == LINK {
+                item.mode = LINK;
+            } else if is_off("core.filemode") && entry.mode != LINK {
+                item.mode = entry.mode;
+            }
+        }
+        item
     }
 }
 
@@ -54,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) sparse: BTreeMap<Vec<u8>, (u32, String)>,
     /// Submodules: the commit of each.
     pub(crate) modules: BTreeMap<Vec<u8>, String>,
+    /// The directories that were looked into for files that nobody tracks.
+    pub(crate) dirs: BTreeSet<Vec<u8>>,
     /// The untracked files that stay.
     pub(crate) untracked_left: Vec<Vec<u8>>,
     /// The ignored files that stay and that people miss.
@@ -69,6 +85,7 @@ impl Plan {
             items: BTreeMap::new(),
             sparse: BTreeMap::new(),
             modules: BTreeMap::new(),
+            dirs: BTreeSet::new(),
             untracked_left: Vec::new(),
             missed: Vec::new(),
             notes: Vec::new(),
@@ -153,13 +170,19 @@ pub(crate) fn seen(meta: &Metadata) -> Seen {
 }
 
 /// Looks at paths below a root without following a link on the way.
-struct Looker<'a> {
+pub(crate) struct Looker<'a> {
     root: &'a Path,
     dirs: HashMap<Vec<u8>, bool>,
 }
 
-impl Looker<'_> {
-    fn look(&mut self, path: &[u8]) -> Option<Metadata> {
+impl<'a> Looker<'a> {
+    /// Begins to look below `root`; what is seen of directories is kept for as long as this lives.
+    pub(crate) fn new(root: &'a Path) -> Self {
+        Self { root, dirs: HashMap::new() }
+    }
+
+    /// Returns what lies at a path, if anything does.
+    pub(crate) fn look(&mut self, path: &[u8]) -> Option<Metadata> {
         let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
         if !is_inside(path) || !parent.is_none_or(|parent| self.is_dir(parent)) {
             return None;
@@ -201,7 +224,8 @@ pub(crate) fn of_repository(repository: &Repository, taking: &Taking, at: &[u8])
     for dir in &found.closed {
         plan.notes.push(format!("'{}' may not be read and stays behind", dir.escape_ascii()));
     }
-    let mut looker = Looker { root: &repository.root, dirs: HashMap::new() };
+    let mut looker = Looker::new(&repository.root);
+    plan.dirs = found.dirs;
     let before: BTreeSet<&[u8]> = taking.before_at(at).collect();
     let mut taken: BTreeMap<Vec<u8>, Beside> = BTreeMap::new();
     for (path, is_ignored) in found.wanted {
@@ -281,10 +305,8 @@ fn of_index(
     index: &Index,
     written: (i64, i64),
 ) -> Result<Plan> {
-    let keeps_mode = repository.setting("core.filemode") == Some("false");
-    let keeps_links = repository.setting("core.symlinks") == Some("false");
     let mut plan = Plan::new(root);
-    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
+    let mut looker = Looker::new(root.path());
     for entry in &index.entries {
         if !is_safe(&entry.path) {
             return Err(Error::failed(format!(
@@ -312,22 +334,9 @@ fn of_index(
             }
             continue;
         }
-        let mut mode = mode_of(&meta);
-        if meta.is_file() && entry.stage == 0 {
-            if keeps_links && entry.mode == LINK {
-                mode = LINK;
-            } else if keeps_mode && entry.mode != LINK {
-                mode = entry.mode;
-            }
-        }
-        let clean = is_clean(entry, &meta, mode, written);
-        let item = Item {
-            mode,
-            is_link: meta.is_symlink(),
-            seen: seen(&meta),
-            oid: clean.then(|| entry.oid.clone()),
-            beside: None,
-        };
+        let mut item = Item::listed(repository, entry, &meta);
+        let clean = is_clean(entry, &meta, item.mode, written);
+        item.oid = clean.then(|| entry.oid.clone());
         plan.items.insert(entry.path.clone(), item);
     }
     Ok(plan)
@@ -386,9 +395,18 @@ fn is_git_dir(name: &[u8]) -> bool {
 
 /// Plans a directory without git: all of it but what `.bangerignore` files name.
 pub(crate) fn of_directory(root: &Dir, git: &Git, taking: &Taking) -> Result<Plan> {
+    Ok(of_directory_by_rules(root, git, taking)?.0)
+}
+
+/// Plans such a directory, and returns the rules by which that was done.
+pub(crate) fn of_directory_by_rules(
+    root: &Dir,
+    git: &Git,
+    taking: &Taking,
+) -> Result<(Plan, Rules)> {
     let mut plan = Plan::new(root);
-    let mut found = walk::plain(root, git, taking.include.as_ref())?;
-    let mut looker = Looker { root: root.path(), dirs: HashMap::new() };
+    let (mut found, rules) = walk::plain(root, git, taking.include.as_ref())?;
+    let mut looker = Looker::new(root.path());
     for path in found.inner {
         // It holds passwords and programs, and more than lies in the directory.
         plan.notes.push(format!("'{}' stays behind", path.escape_ascii()));
@@ -411,12 +429,13 @@ pub(crate) fn of_directory(root: &Dir, git: &Git, taking: &Taking) -> Result<Pla
             plan.items.insert(path, Item::of(&meta, beside));
         }
     }
+    plan.dirs = std::mem::take(&mut found.dirs);
     for path in found.empty {
         if let Some(meta) = looker.look(&path).filter(Metadata::is_dir) {
             plan.items.insert(path, Item { mode: DIR, ..Item::of(&meta, None) });
         }
     }
-    Ok(plan)
+    Ok((plan, rules))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub fn dry_run(wish: &Wish, dir: Option<&Path>) -> Result<WorkspacePlan> {
 
 /// Returns what is taken along beside what is tracked, after what was said of the same repository before, and
 /// the patterns that are to be kept.
-fn taking(
+pub(crate) fn taking(
     wish: &Wish,
     root: &Path,
     before: Option<(&Workspace, &Tree)>,
@@ -149,6 +149,22 @@ pub fn trusted_before(vm: &VmFolder, path: &Path) -> Vec<PathBuf> {
 
 /// Prepares a workspace: `dir` is the folder for its record, `files` the guest.
 pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> {
+    match attempt(dir, files, wish)? {
+        Attempt::Done(workspace) => Ok(*workspace),
+        Attempt::Refused(why) => Err(why),
+    }
+}
+
+/// What came of a prepare.
+pub(crate) enum Attempt {
+    /// It is there.
+    Done(Box<Workspace>),
+    /// The guest has work of its own, so nothing changed.
+    Refused(Error),
+}
+
+/// Prepares a workspace unless the guest has work of its own.
+pub(crate) fn attempt(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Attempt> {
     check_guest_path(&wish.guest_path)?;
     let source = Source::open(&wish.path, &wish.all_trusted())?;
     let folder = Folder::open(dir, files.budget().left()?)?;
@@ -160,12 +176,7 @@ pub fn prepare(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Workspace> 
     prepared
 }
 
-fn prepare_in(
-    folder: &Folder,
-    files: &Files<'_>,
-    source: Source,
-    wish: &Wish,
-) -> Result<Workspace> {
+fn prepare_in(folder: &Folder, files: &Files<'_>, source: Source, wish: &Wish) -> Result<Attempt> {
     let dir = folder.path();
     let host_path = source.root().to_path_buf();
     let before = folder.record()?;
@@ -202,7 +213,11 @@ fn prepare_in(
         let (given, next) = folder.trees(before)?;
         let look = guest::look(files, before, &store, &given, next.as_ref(), keeps_mode)?;
         if !wish.force && look.is_there {
-            refuse_to_overwrite(wish, &store, files, before, (&given, &look), keeps_mode)?;
+            let refusal =
+                refuse_to_overwrite(wish, &store, files, before, (&given, &look), keeps_mode)?;
+            if let Some(why) = refusal {
+                return Ok(Attempt::Refused(why));
+            }
         }
         // What was there is gone, or is another repository's, whose objects are not to go along.
         is_replaced =
@@ -244,7 +259,10 @@ fn prepare_in(
     load.notes.extend(load.behind.notes("stayed behind"));
     load.notes.extend(idle(&taking, wish));
     if let Some((old, look)) = seen.as_ref().filter(|_| same.is_some() && !wish.force) {
-        refuse_to_displace(files, &wish.guest_path, old, look, &load.tree)?;
+        let refusal = refuse_to_displace(files, &wish.guest_path, old, look, &load.tree)?;
+        if let Some(why) = refusal {
+            return Ok(Attempt::Refused(why));
+        }
     }
     if let Some(apart) = &apart {
         folder.replace(apart.path())?;
@@ -297,10 +315,10 @@ fn prepare_in(
     // There is no work in what is replaced, or it may go; it is moved aside all the same.
     let wish = Wish { force: wish.force || is_replaced, ..wish.clone() };
     send(folder, files, &wish, same, (old, look), load, &mut record)?;
-    Ok(record)
+    Ok(Attempt::Done(Box::new(record)))
 }
 
-/// Fails if something that a rule ignores would for the first time go where the guest has another of its own,
+/// Says why, if something that a rule ignores would for the first time go where the guest has another of its own,
 /// which no look at its work tells of.
 fn refuse_to_displace(
     files: &Files<'_>,
@@ -308,7 +326,7 @@ fn refuse_to_displace(
     old: &Tree,
     look: &Look,
     new: &Tree,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let is_new = |(path, given): &(&Vec<u8>, &Given)| {
         given.beside == Some(Beside::Ignored)
             && !old.contains_key(*path)
@@ -316,7 +334,7 @@ fn refuse_to_displace(
     };
     let asked: Vec<(&Vec<u8>, &Given)> = new.iter().filter(is_new).collect();
     if asked.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let paths: Vec<&[u8]> = asked.iter().map(|(path, _)| path.as_slice()).collect();
     let sums = files.hash(root, &paths)?;
@@ -330,11 +348,12 @@ fn refuse_to_displace(
         .map(|((path, _), _)| path.as_slice())
         .collect();
     if others.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let named = some_of(others.iter().copied(), others.len(), 4);
-    Err(Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"))
-        .hint("'--force' overwrites them, 'banger vm cp' copies them out"))
+    let refusal =
+        Error::conflict(format!("'{root}' in the guest has ignored files of its own {named}"));
+    Ok(Some(refusal.hint("'--force' overwrites them, 'banger vm cp' copies them out")))
 }
 
 /// Forgets the VM's other workspaces that somebody removed in the guest, and says which: another one begins, and
@@ -370,7 +389,7 @@ fn is_another(source: &Source, before: &Workspace) -> Result<bool> {
 
 /// Returns what is wished with the branch that an earlier prepare made in the guest alone: unless somebody
 /// says otherwise, the guest stays on it.
-fn kept_branch(source: &Source, before: &Workspace, wish: &Wish) -> Option<Wish> {
+pub(crate) fn kept_branch(source: &Source, before: &Workspace, wish: &Wish) -> Option<Wish> {
     let Source::Repository(repository) = source else { return None };
     let head = before.given.head.strip_prefix("ref: ").filter(|_| wish.branch.is_none())?;
     let branch = head.strip_prefix("refs/heads/")?;
@@ -413,7 +432,7 @@ fn keeps_mode(source: &Source) -> bool {
     }
 }
 
-/// Fails if a prepare would overwrite what the guest did since the last one and nobody exported.
+/// Says why, if a prepare would overwrite what the guest did since the last one and nobody exported.
 fn refuse_to_overwrite(
     wish: &Wish,
     store: &Store,
@@ -421,10 +440,10 @@ fn refuse_to_overwrite(
     before: &Workspace,
     (given, look): (&Tree, &Look),
     keeps_mode: bool,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let moved = crate::status::moved(files, before, store, look)?;
     if look.changes.is_empty() && moved.is_empty() && !look.is_in_the_way {
-        return Ok(());
+        return Ok(None);
     }
     let mut work = crate::status::unexported(files, before, store, given, look, keeps_mode)?;
     let mut next = crate::way_out(&work, &wish.vm, None);
@@ -436,12 +455,12 @@ fn refuse_to_overwrite(
             "it was exported or pulled; '--force' overwrites it".clone_into(&mut next);
         }
     }
-    Err(Error::conflict(format!(
+    let refusal = Error::conflict(format!(
         "'{}' in the guest has work of its own: {}",
         before.guest_path,
         Work::list(&work)
-    ))
-    .hint(next))
+    ));
+    Ok(Some(refusal.hint(next)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! The record of a workspace in a VM's folder.
 
 use crate::{
-    given::{self, Tree},
+    given::{self, Given, Tree},
+    journal,
+    load::tree_of_given,
+    plan::has_git,
+    store::Store,
     temporary::{PREFIX, Temporary, remove},
 };
 use banger_doc::{Context, Error, Result, Workspace};
@@ -27,8 +31,16 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder, made if missing, and waits until nobody else works on it, for `limit` at most.
+    /// Opens the folder, made if missing, and waits until nobody else works on it, for `limit` at most. What
+    /// was given path by path since is then part of the record.
     pub(crate) fn open(path: &Path, limit: Duration) -> Result<Self> {
+        let folder = Self::lock(path, limit)?;
+        folder.take_in()?;
+        Ok(folder)
+    }
+
+    /// Opens the folder without a look at what was given path by path.
+    pub(crate) fn lock(path: &Path, limit: Duration) -> Result<Self> {
         let end = Instant::now() + limit.min(BUSY);
         let lock = loop {
             // One by one: the folder of a VM that was deleted meanwhile does not come back.
@@ -54,6 +66,56 @@ impl Folder {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes what was given path by path part of the record. A kill leaves the record as it was or as it is
+    /// then.
+    pub(crate) fn take_in(&self) -> Result<()> {
+        let Some(told) = journal::read(&self.path)? else { return Ok(()) };
+        let record = self.record()?.filter(|record| record.tree_file == told.tree_file);
+        // Without its list it is of another time.
+        if let Some(record) = record {
+            let (mut tree, next) = self.trees(&record)?;
+            let mut next = next.unwrap_or_else(|| tree.clone());
+            for (path, given) in &told.done {
+                journal::apply(&mut tree, path, given.as_ref());
+                journal::apply(&mut next, path, given.as_ref());
+            }
+            for (path, given) in &told.open {
+                journal::apply(&mut next, path, given.as_ref());
+            }
+            self.renew(record, &tree, &next)?;
+        }
+        journal::remove(&self.path)
+    }
+
+    /// Writes the record anew with what the guest was given, and what it may have been given beside that.
+    pub(crate) fn renew(
+        &self,
+        mut record: Workspace,
+        tree: &Tree,
+        next: &Tree,
+    ) -> Result<Workspace> {
+        let store = Store::open(&self.path, &record.object_format)?;
+        record.prepared_tree = tree_of_given(tree, &store)?;
+        let lies = |(path, given): &(&Vec<u8>, &Given)| given.is_there() && !has_git(path);
+        record.files = tree.iter().filter(lies).count() as u64;
+        record.tree_file = self.write_tree(tree)?;
+        let is_whole = tree.len() == next.len()
+            && tree
+                .iter()
+                .all(|(path, given)| next.get(path).is_some_and(|next| next.is_same(given)));
+        let is_ours = record.next.as_ref().is_none_or(|next| *next == record.given);
+        if is_whole && is_ours {
+            (record.next_tree_file, record.next) = (None, None);
+        } else {
+            record.next_tree_file = Some(self.write_tree(next)?);
+            record.next.get_or_insert_with(|| record.given.clone());
+        }
+        self.write(&record)?;
+        let kept = [Some(&record.tree_file), record.next_tree_file.as_ref()];
+        self.tidy_but(&kept.into_iter().flatten().collect::<Vec<_>>());
+        Ok(record)
     }
 
     /// Reads the record; nothing if the VM was never given a workspace.
@@ -131,10 +193,14 @@ impl Folder {
 
     /// Removes the trees that no record names.
     pub(crate) fn tidy(&self, kept: &str) {
+        self.tidy_but(&[&kept.to_owned()]);
+    }
+
+    fn tidy_but(&self, kept: &[&String]) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with("tree-") && name != kept {
+            if name.starts_with("tree-") && !kept.iter().any(|kept| **kept == name) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -174,7 +240,7 @@ impl Folder {
             remove(&self.path.join(name))?;
         }
         self.tidy("");
-        Ok(())
+        journal::remove(&self.path)
     }
 
     fn file(&self, name: &str) -> Result<PathBuf> {

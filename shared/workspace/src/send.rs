@@ -370,7 +370,7 @@ pub(crate) fn append(
         .with_context(|| format!("cannot send '{}'", path.escape_ascii()))
 }
 
-fn append_piece(
+pub(crate) fn append_piece(
     builder: &mut tar::Builder<&mut dyn Write>,
     piece: &Piece,
 ) -> Result<Option<(u64, i64)>> {

@@ -58,9 +58,9 @@ impl Sides {
         }
         let folder = Folder::open(dir, files.budget().left()?)?;
         let record = folder.record()?.ok_or_else(no_workspace)?;
-        let (given, _) = folder.trees(&record)?;
+        let (given, next) = folder.trees(&record)?;
         let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, None)?;
+        let look = look(files, &record, &store, &given, next.as_ref())?;
         if !look.is_there {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
                 .hint("somebody removed it there"));

@@ -1,6 +1,6 @@
 //! Directories of work in progress, in which trees of others lie.
 
-use banger_doc::{Context, Result};
+use banger_doc::{Context, Error, Result};
 use banger_tree::remove_tree_if_there;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,12 @@ impl Temporary {
         let made =
             made.with_context(|| format!("cannot make a directory in '{}'", folder.display()))?;
         Ok(Self(made.keep()))
+    }
+
+    /// Has all that come later lie in this one, for who has to end at any moment.
+    pub(crate) fn holds_others(&self) -> Result<()> {
+        let said = |_| Error::failed("temporary files are kept elsewhere already");
+        tempfile::env::override_temp_dir(&self.0).map_err(said)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -8,7 +8,7 @@ use crate::{
     host::{self, Dir, Sort},
     include::{Include, Matched},
     index::Index,
-    path::join,
+    path::{join, parents},
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
     source::Repository,
 };
@@ -17,7 +17,7 @@ use banger_doc::{Context, Error, Result};
 use banger_tree::MAX_DEPTH;
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::ErrorKind,
     path::PathBuf,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) missed: BTreeSet<Vec<u8>>,
     /// Repositories inside, or, where there is no repository around, each `.git`.
     pub(crate) inner: BTreeSet<Vec<u8>>,
+    /// Directories that were looked into, but for the root.
+    pub(crate) dirs: BTreeSet<Vec<u8>>,
     /// Directories with nothing in them.
     pub(crate) empty: BTreeSet<Vec<u8>>,
     /// Pipes, sockets and devices.
@@ -50,11 +52,7 @@ pub(crate) struct Found {
 pub(crate) fn untracked(repository: &Repository, include: Option<&Include>) -> Result<Found> {
     let folds = repository.setting("core.ignorecase") == Some("true");
     let tracked = Tracked::new(&repository.index, folds);
-    let git = repository.git().work_tree(&repository.root);
-    let mut git = git.env("GIT_INDEX_FILE", absent_rules(repository)?);
-    if let Some(path) = repository.excludes_file() {
-        git = git.set(format!("core.excludesFile={}", path.display()));
-    }
+    let git = asking(repository)?;
     let mut walk = Walk { root: &repository.host.root, left: MAX_ENTRIES, found: Found::default() };
     walk.level_by_level(
         |walk, dir| {
@@ -73,7 +71,7 @@ pub(crate) fn untracked(repository: &Repository, include: Option<&Include>) -> R
             }
             Ok(asked)
         },
-        |asked| Rules::of(asked, ignored(&git, asked)?, include),
+        |asked| Said::of(asked, ignored(&git, asked)?, include),
         |walk, dir| {
             if tracked.has_below(dir) {
                 return Ok(true);
@@ -83,7 +81,7 @@ pub(crate) fn untracked(repository: &Repository, include: Option<&Include>) -> R
                 walk.found.closed.insert(dir.to_vec());
                 return Ok(false);
             }
-            let is_inner = walk.is_repository(dir)?;
+            let is_inner = is_repository(walk.root, dir)?;
             if is_inner {
                 walk.found.inner.insert(dir.to_vec());
             }
@@ -93,9 +91,128 @@ pub(crate) fn untracked(repository: &Repository, include: Option<&Include>) -> R
     Ok(walk.found)
 }
 
+/// Returns a way to ask git what the rules of a repository, and the user's own, ignore.
+fn asking(repository: &Repository) -> Result<Git> {
+    let git = repository.git().work_tree(&repository.root);
+    let git = git.env("GIT_INDEX_FILE", absent_rules(repository)?);
+    Ok(match repository.excludes_file() {
+        Some(path) => git.set(format!("core.excludesFile={}", path.display())),
+        None => git,
+    })
+}
+
+/// What a walk would say of a single path that no index lists.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate {
+    /// Whether a rule ignores it.
+    pub(crate) is_ignored: bool,
+    /// Whether it goes whatever is ignored, or leads to such.
+    pub(crate) is_wanted: bool,
+}
+
+/// Tells of single paths what a walk would: whether they go although no index lists them.
+pub(crate) struct Rules {
+    git: Git,
+    /// Rules that are read in the place of a tree's; it lives as long as it is asked.
+    scratch: Option<Scratch>,
+    has_any: bool,
+    is_repository: bool,
+}
+
+impl Rules {
+    /// Reads the rules of a repository, which has to live as long.
+    pub(crate) fn of(repository: &Repository) -> Result<Self> {
+        Ok(Self { git: asking(repository)?, scratch: None, has_any: true, is_repository: true })
+    }
+
+    /// Says what becomes of `paths` below `root`, files and directories; nothing of those in a repository inside.
+    pub(crate) fn fates(
+        &self,
+        root: &Dir,
+        paths: &[Vec<u8>],
+        include: Option<&Include>,
+    ) -> Result<BTreeMap<Vec<u8>, Fate>> {
+        let mut inner = HashMap::new();
+        let mut named = BTreeSet::new();
+        let mut asked = Level::default();
+        for path in paths {
+            if is_inside(path) && !self.is_in_inner(root, path, &mut inner)? {
+                named.insert(path.as_slice());
+            }
+        }
+        // With patterns it counts what a walk would come to.
+        let mut all = named.clone();
+        if include.is_some() {
+            all.extend(named.iter().flat_map(|path| parents(path)));
+        }
+        for path in all {
+            let is_dir = root.sort(path).is_ok_and(|sort| sort == Some(Sort::Dir));
+            if is_dir { &mut asked.dirs } else { &mut asked.files }.push(path.to_vec());
+        }
+        let mut ignored = BTreeSet::new();
+        if self.has_any {
+            if let Some(scratch) = &self.scratch {
+                // Git looks there whether one is a directory.
+                let tree = scratch.open_tree()?;
+                for dir in &asked.dirs {
+                    make_dirs(&tree, dir).context("cannot copy rules")?;
+                }
+            }
+            ignored = self::ignored(&self.git, &asked)?;
+        }
+        let said = Said::of(&asked, ignored, include)?;
+        let fate = |path: &[u8]| {
+            let mut above = parents(path).filter(|dir| dir.len() < path.len());
+            let is_reached = above.all(|dir| said.leads(dir));
+            let is_wanted = said.matched.wanted.contains(path) || said.matched.ways.contains(path);
+            Fate { is_ignored: said.ignored.contains(path), is_wanted: is_reached && is_wanted }
+        };
+        Ok(named.into_iter().map(|path| (path.to_vec(), fate(path))).collect())
+    }
+
+    /// Says whether a path lies in a repository inside the root; `known` keeps what was seen.
+    fn is_in_inner(
+        &self,
+        root: &Dir,
+        path: &[u8],
+        known: &mut HashMap<Vec<u8>, bool>,
+    ) -> Result<bool> {
+        if !self.is_repository {
+            return Ok(false);
+        }
+        rules_of(root, b"")?;
+        for dir in parents(path) {
+            let is_inner = if let Some(is_inner) = known.get(dir) {
+                *is_inner
+            } else {
+                let is_dir = root.sort(dir).is_ok_and(|sort| sort == Some(Sort::Dir));
+                if is_dir {
+                    rules_of(root, dir)?;
+                }
+                is_dir && is_repository(root, dir)?
+            };
+            known.insert(dir.to_vec(), is_inner);
+            if is_inner {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Fails if git would wait for the list of rules in a directory, or take more memory for it than anybody writes
+/// rules.
+fn rules_of(root: &Dir, dir: &[u8]) -> Result<()> {
+    let path = join(dir, b".gitignore");
+    match root.sort(&path) {
+        Ok(Some(sort)) => rules_are_bounded(root, &path, sort),
+        _ => Ok(()),
+    }
+}
+
 /// Lists a directory that belongs to no repository: all of it but what `.bangerignore` files in it name and
-/// nobody asks for.
-pub(crate) fn plain(root: &Dir, git: &Git, include: Option<&Include>) -> Result<Found> {
+/// nobody asks for. Returns the rules by which that was done, too.
+pub(crate) fn plain(root: &Dir, git: &Git, include: Option<&Include>) -> Result<(Found, Rules)> {
     let mut walk = Walk { root, left: MAX_ENTRIES, found: Found::default() };
     // The rules alone, as git reads them.
     let scratch = Scratch::new()?;
@@ -138,17 +255,19 @@ pub(crate) fn plain(root: &Dir, git: &Git, include: Option<&Include>) -> Result<
         },
         |asked| {
             if !has_rules.get() {
-                return Rules::of(asked, BTreeSet::new(), include);
+                return Said::of(asked, BTreeSet::new(), include);
             }
             for dir in &asked.dirs {
                 // Some rules are for directories alone, and git looks whether it is one.
                 make_dirs(&tree, dir).context("cannot copy rules")?;
             }
-            Rules::of(asked, ignored(&git, asked)?, include)
+            Said::of(asked, ignored(&git, asked)?, include)
         },
         |_, _| Ok(true),
     )?;
-    Ok(walk.found)
+    let found = walk.found;
+    let has_any = has_rules.get();
+    Ok((found, Rules { git, scratch: Some(scratch), has_any, is_repository: false }))
 }
 
 /// What helps where something does not go.
@@ -187,13 +306,13 @@ impl Level {
 }
 
 /// What rules say of one step.
-struct Rules {
+struct Said {
     ignored: BTreeSet<Vec<u8>>,
     /// What goes whatever is ignored.
     matched: Matched,
 }
 
-impl Rules {
+impl Said {
     fn of(asked: &Level, ignored: BTreeSet<Vec<u8>>, include: Option<&Include>) -> Result<Self> {
         let files = asked.files.iter().chain(&asked.others);
         let matched = include.map(|include| include.matched(files, &asked.dirs)).transpose()?;
@@ -201,8 +320,13 @@ impl Rules {
     }
 
     /// Says whether something is no part of the tree that goes.
-    fn is_out(&self, path: &Vec<u8>) -> bool {
+    fn is_out(&self, path: &[u8]) -> bool {
         self.ignored.contains(path) && !self.matched.wanted.contains(path)
+    }
+
+    /// Says whether something of a directory may go.
+    fn leads(&self, dir: &[u8]) -> bool {
+        !self.is_out(dir) || self.matched.ways.contains(dir)
     }
 }
 
@@ -223,7 +347,7 @@ impl Walk<'_> {
     fn level_by_level(
         &mut self,
         look: impl Fn(&mut Self, &[u8]) -> Result<Level>,
-        ask: impl Fn(&Level) -> Result<Rules>,
+        ask: impl Fn(&Level) -> Result<Said>,
         enter: impl Fn(&mut Self, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut dirs = vec![Vec::new()];
@@ -236,11 +360,11 @@ impl Walk<'_> {
                 all.git.extend(level.git);
                 all.others.extend(level.others);
             }
-            let rules = ask(&all)?;
-            let goes = |path: &Vec<u8>| !rules.is_out(path);
+            let said = ask(&all)?;
+            let goes = |path: &Vec<u8>| !said.is_out(path);
             for path in all.files {
-                let is_ignored = rules.ignored.contains(&path);
-                if rules.matched.wanted.contains(&path) {
+                let is_ignored = said.ignored.contains(&path);
+                if said.matched.wanted.contains(&path) {
                     self.found.wanted.insert(path, is_ignored);
                 } else if !is_ignored {
                     self.found.files.insert(path);
@@ -251,9 +375,9 @@ impl Walk<'_> {
             self.found.inner.extend(all.git.into_iter().filter(goes));
             self.found.others.extend(all.others.into_iter().filter(goes));
             dirs.clear();
-            let leads = |dir: &Vec<u8>| goes(dir) || rules.matched.ways.contains(dir);
-            for dir in all.dirs.into_iter().filter(leads) {
+            for dir in all.dirs.into_iter().filter(|dir| said.leads(dir)) {
                 if enter(self, &dir)? {
+                    self.found.dirs.insert(dir.clone());
                     dirs.push(dir);
                 }
             }
@@ -285,21 +409,19 @@ impl Walk<'_> {
         self.root.sort(&join(dir, b".git")).is_err_and(is_denied)
             || self.root.list(dir, 0).is_err_and(is_denied)
     }
+}
 
-    /// Says whether a directory is a repository of its own, as far as that can be told without reading it.
-    fn is_repository(&self, dir: &[u8]) -> Result<bool> {
-        let sort = |name: &[u8]| {
-            let path = join(dir, name);
-            self.root
-                .sort(&path)
-                .with_context(|| format!("cannot look at '{}'", self.root.join(&path).display()))
-        };
-        Ok(match sort(b".git")? {
-            None | Some(Sort::Other) => false,
-            Some(Sort::Dir) => sort(b".git/HEAD")?.is_some(),
-            Some(Sort::File | Sort::Link) => true,
-        })
-    }
+/// Says whether a directory is a repository of its own, as far as that can be told without reading it.
+fn is_repository(root: &Dir, dir: &[u8]) -> Result<bool> {
+    let sort = |name: &[u8]| {
+        let path = join(dir, name);
+        root.sort(&path).with_context(|| format!("cannot look at '{}'", root.join(&path).display()))
+    };
+    Ok(match sort(b".git")? {
+        None | Some(Sort::Other) => false,
+        Some(Sort::Dir) => sort(b".git/HEAD")?.is_some(),
+        Some(Sort::File | Sort::Link) => true,
+    })
 }
 
 /// What an index says of paths.

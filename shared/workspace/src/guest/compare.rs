@@ -7,10 +7,24 @@ use crate::{
     names::hex,
     plan::has_git,
 };
-use banger_channel::files::{Files, What};
+use banger_channel::files::{Entry, Files, What};
 use banger_doc::Result;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+
+/// Says whether what lies in the guest is of the sort and has the mode that were given.
+pub(crate) fn is_alike(given: &Given, entry: &Entry, keeps_mode: bool) -> bool {
+    match entry.what {
+        What::Dir => given.mode == DIR || given.mode == MODULE,
+        What::Link => given.mode == LINK && !given.sum.is_empty(),
+        What::File => {
+            given.mode == mode_of(entry)
+                || (keeps_mode && given.mode & 0o170_000 == 0o100_000)
+                || (given.mode == LINK && given.sort == Sort::File)
+        }
+        What::Other | What::Closed => false,
+    }
+}
 
 pub(super) fn compare(
     files: &Files<'_>,
@@ -38,17 +52,8 @@ pub(super) fn compare(
             }
             continue;
         };
-        let alike = |given: &&&Given| match entry.what {
-            What::Dir => given.mode == DIR || given.mode == MODULE,
-            What::Link => given.mode == LINK && !given.sum.is_empty(),
-            What::File => {
-                given.mode == mode_of(entry)
-                    || (keeps_mode && given.mode & 0o170_000 == 0o100_000)
-                    || (given.mode == LINK && given.sort == Sort::File)
-            }
-            What::Other | What::Closed => false,
-        };
-        let alike: Vec<&&Given> = candidates.iter().filter(alike).collect();
+        let alike: Vec<&&Given> =
+            candidates.iter().filter(|given| is_alike(given, entry, keeps_mode)).collect();
         let is_same = match entry.what {
             What::Dir => !alike.is_empty(),
             What::Link => {

@@ -101,7 +101,7 @@ pub(super) fn holds<'a, T: 'a>(
 }
 
 /// Returns what a scan says of a file.
-pub(super) fn seen(entry: &Entry) -> Seen {
+pub(crate) fn seen(entry: &Entry) -> Seen {
     Seen { size: entry.size, mtime_ns: entry.mtime_ns, ctime_ns: entry.ctime_ns, ino: entry.ino }
 }
 

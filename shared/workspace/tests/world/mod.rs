@@ -76,7 +76,8 @@ impl World {
             .output()
             .unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}\n{words}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{script}\n{words}\n{said}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

@@ -20,6 +20,9 @@ const VERSION_BYTES: usize = 1 << 20;
 /// Commits since, small ones.
 const RECENT: u64 = 20;
 const ROUNDS: usize = 3;
+/// Files of the repository that is watched, and edits of it.
+const WATCHED: u64 = 100_000;
+const EDITS: u64 = 100;
 /// A clone and ten thousand files through an emulated guest's ssh server.
 const TRANSFER: Duration = Duration::from_mins(30);
 
@@ -37,7 +40,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result {
     let create = ["--no-start", "--image", IMAGE, "--name", NAME, "--vcpu", "2", "--memory", "2G"];
     time(&mut bench.program("banger-vm-create", &create))?;
     time(&mut bench.program("banger-vm-start", &[NAME]))?;
-    let measured = in_guest(bench, &repository);
+    let measured = in_guest(bench, &repository).and_then(|()| watched(bench));
     let deleted = time(&mut bench.program("banger-vm-delete", &["--force", "--lose-work", NAME]));
     measured.and(deleted.map(drop))
 }
@@ -132,6 +135,28 @@ fn stopped(bench: &mut Bench) -> Result {
         took.push(time(&mut bench.program("banger-workspace-status", &["--quiet", NAME]))?);
     }
     bench.figure("status of the stopped VM", median(took), "ms", Some(1000.0));
+    Ok(())
+}
+
+/// An edit of one of very many files, into a guest that is this machine: the guest's own time is not banger's.
+fn watched(bench: &mut Bench) -> Result {
+    bench.examples("banger-workspace")?;
+    let dir = bench.dir.join("watched");
+    fs::create_dir_all(&dir)
+        .map_err(|error| format!("cannot make '{}': {error}", dir.display()))?;
+    let mut example = Command::new(bench.bin.join("examples/watched"));
+    example.args([text(&dir), &WATCHED.to_string(), &EDITS.to_string()]);
+    let said = dir.join("said");
+    let file = File::create(&said)
+        .map_err(|error| format!("cannot write '{}': {error}", said.display()))?;
+    let status = run::status(example.stdin(Stdio::null()).stdout(file), TRANSFER)?;
+    let said = fs::read_to_string(&said).unwrap_or_default();
+    let figures: Vec<f64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [median, late] = figures[..] else {
+        return Err(format!("{example:?} ended with {status} and said '{said}'"));
+    };
+    bench.figure("watch: an edit among 100,000 files, median", median, "ms", None);
+    bench.figure("watch: the same, 95th percentile", late, "ms", Some(150.0));
     Ok(())
 }
 
