@@ -87,7 +87,6 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
                 continue;
             }
         };
-        out.put(&found, |found| if is_one { said(found) } else { said_of(found) })?;
         let of = |note: &String| {
             if is_one {
                 format!("note: {note}")
