@@ -2,6 +2,7 @@
 
 use crate::{fixture, guest::Guest, registry::Registry};
 use banger_tests::{Answer, Sandbox, program};
+use serde_json::{Value, json};
 use std::{fs, time::Duration};
 
 /// A shell with the programs in its `PATH`, as a user has it.
@@ -136,7 +137,9 @@ fn a_repository_goes_in_and_its_work_comes_out() {
 
     // A dry run names the files and touches nothing.
     let plan = typed("banger vm workspace prepare web ./other-repo --dry-run").ok().text();
-    assert!(plan.contains("tracked") && !plan.contains("\"untracked\""), "{plan}");
+    let plan: Value = serde_json::from_str(&plan).expect("a document");
+    assert_eq!(plan["files"], json!([".gitignore", "tool", "tracked"]), "{plan}");
+    assert_eq!(plan["untracked_left_paths"], json!(["untracked"]), "{plan}");
     assert!(!guest.says("ls -A /root").contains("repo"), "the dry run wrote");
 
     typed("banger vm workspace prepare web ./other-repo --guest-path /root/repo").ok();
@@ -147,7 +150,7 @@ fn a_repository_goes_in_and_its_work_comes_out() {
     // The guest works; its work comes out as a patch that applies.
     guest.says("cd /root/repo && echo guest >> tracked && mkdir deep && echo deep > deep/file");
     typed("banger workspace status web").ok();
-    typed("banger workspace export web --output work.patch").ok();
+    typed("banger workspace export web --base-commit prepared --output work.patch").ok();
     typed(
         "git clone -q other-repo fresh && cd fresh && \
          git apply ../work.patch && grep -qx guest tracked && grep -qx deep deep/file",
