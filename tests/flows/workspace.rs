@@ -239,6 +239,8 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     random_work_is_all_on_the_host(&world);
     a_clock_that_is_behind_hides_no_edit(&world);
     leave(&world, "/root/clock");
+    commits_come_out_as_mails(&world);
+    leave(&world, "/root/mails");
     the_vm_is_a_remote(&world);
     leave(&world, "/root/remote");
     two_repositories_lie_side_by_side(&world);
@@ -340,6 +342,12 @@ impl random::Bed for Far<'_> {
         if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
     }
 
+    fn mails(&self) -> Result<Vec<u8>, String> {
+        let words = ["--mark", "--commits", "--base-commit", "prepared", "web"];
+        let answer = self.world.guest.sandbox.raw(program("banger-workspace-export"), &words);
+        if answer.status == 0 { Ok(answer.stdout.clone()) } else { Err(answer.all()) }
+    }
+
     fn keeps(&self, unexported: &[String]) {
         if unexported.is_empty() {
             self.world.nothing_to_lose();
@@ -359,7 +367,7 @@ fn the_image_needs_no_git(world: &World) {
     assert_eq!(world.shell(&top, "got", "git status --porcelain; cat a"), " M a\na\nb\n");
     world.guest.says("echo c >>a; echo n >n");
     world.export(&top, &[]);
-    let applied = "git stash -q; git apply --index $TOP/patch; cat a n";
+    let applied = "git apply $TOP/patch; cat a n";
     assert_eq!(world.shell(&top, "host", applied), "a\nb\nc\nn\n");
 }
 
@@ -518,6 +526,40 @@ fn what_was_not_exported_stays(world: &World) {
         .fails(4, "holds work that was not exported: in '/root/repo' 1 changed file (a)");
     export("/root/repo");
     world.guest.run("vm-delete", &["web"]).ok();
+}
+
+/// Commits come out as mails, and the work of a VM that is gone is there still.
+fn commits_come_out_as_mails(world: &World) {
+    let setup = "git init -q; seq 9 >a; seq 9 >b; git add -A; git commit -qm one; echo mine >>b";
+    let top = world.repository("mails", setup);
+    world.prepare(&top, &["--guest-path", "/root/mails"]).ok();
+    world.guest.says(
+        "git config user.name Grace; git config user.email grace@example.org; sed -i s/5/five/ a; \
+         git commit -qam 'Say five' -m 'And why.'; git checkout -qb lines; echo n >n; git add n; \
+         git commit -qm 'Add n'; git gc -q; echo more >>n",
+    );
+    let export = program("banger-workspace-export");
+    let printed = world.guest.sandbox.raw(&export, &["web", "--commits"]);
+    let last = printed.ok().stderr.lines().last().unwrap_or_default().to_owned();
+    assert!(last.contains("printing does not count"), "{last}");
+    let print = last.split('\'').find(|part| part.contains("exports --print"));
+    let copy =
+        print.and_then(|line| line.rsplit(' ').next()).expect("where its copy is").to_owned();
+    let status = || world.guest.run("workspace-status", &["web", "--check"]);
+    status().fails(4, "'lines'");
+    fs::write(top.join("mbox"), &printed.stdout).expect("mails");
+    let log = world.shell(
+        &top,
+        "host",
+        "git am -q ../mbox; git status --short; git log --format='%an: %s' -n 3; cat n",
+    );
+    assert_eq!(log, " M b\nbanger: uncommitted work\nGrace: Add n\nGrace: Say five\nn\nmore\n");
+    let marked = world.guest.sandbox.raw(&export, &["web", "--commits", "--mark"]);
+    assert_eq!(marked.ok().stdout, printed.stdout);
+    world.nothing_to_lose();
+    let exports = program("banger-workspace-exports");
+    let again = world.guest.sandbox.raw(exports, &["--print", &copy]);
+    assert_eq!(again.ok().stdout, printed.stdout);
 }
 
 /// Either side is killed at moments spread over a prepare and an export. `BANGER_MOMENTS` says how

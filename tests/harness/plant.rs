@@ -118,7 +118,7 @@ impl Sandbox {
 
     /// Plants a state in which nothing is.
     pub fn plant_state(&self) {
-        for dir in ["images", "kernels", "vms", "cache/oci", "ssh"] {
+        for dir in ["images", "kernels", "vms", "exports", "cache/oci", "ssh"] {
             private().create(self.state().join(dir)).expect("the state directory");
         }
         fs::write(self.state().join("layout"), "1\n").expect("the layout number");

@@ -1,4 +1,4 @@
-//! Prints what a guest changed since it was prepared, as a patch for `git apply`.
+//! Prints what a guest changed since it was prepared, as a patch for `git apply` or as mails for `git am`.
 //!
 //! Reads the guest's files, through the VM's channel or from the disks of one that does not run, and leaves
 //! them, their index and references
@@ -41,6 +41,10 @@ struct Args {
     /// Print how much changed in each file instead of the patch; nothing counts as exported by it
     #[arg(long, conflicts_with = "output")]
     stat: bool,
+    /// Make mails for 'git am' in place of one patch: the guest's commits with their messages, authors and
+    /// dates, and last what is not committed
+    #[arg(long, conflicts_with = "stat")]
+    commits: bool,
     /// Say that what is printed is kept elsewhere, so that it counts as exported
     #[arg(long, conflicts_with_all = ["output", "stat"])]
     mark: bool,
@@ -68,8 +72,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     if let Some(path) = &args.output {
         output::check(path)?;
     }
-    let want =
-        Want { base_commit: args.base_commit, stat: args.stat, configured: config.git_dirs() };
+    let want = Want {
+        base_commit: args.base_commit,
+        stat: args.stat,
+        commits: args.commits,
+        configured: config.git_dirs(),
+    };
+    let form = if args.commits { ExportForm::Mbox } else { ExportForm::Patch };
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
     let files = files_of(&vm, budget.clone());
     let made = Export::make(&dir, &files, &want);
@@ -77,7 +86,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     export.notes.iter().for_each(|text| out.note(&format!("note: {text}")));
     // Before anybody can see a byte of it: whatever becomes of those, this one is there.
     let is_kept = !args.stat && export.size_bytes > 0;
-    let copy = is_kept.then(|| keep(&state, &args.vm, &export)).transpose()?;
+    let copy = is_kept.then(|| keep(&state, &args.vm, &export, form)).transpose()?;
     if is_kept && let Err(error) = prune(&state, &config) {
         out.note(&format!("note: {}", error.chain()));
     }
@@ -94,6 +103,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     output::write(&path, &mut export.patch).map_err(|error| and_the_copy(error, copy.as_ref()))?;
     let document = WorkspaceExport {
         output: path.display().to_string(),
+        form,
         size_bytes: export.size_bytes,
         base_commit: export.base_commit.clone(),
         copy: copy.map(|copy| copy.name),
@@ -111,13 +121,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 }
 
 /// Keeps a copy of an export where it outlives the VM.
-fn keep(state: &State, vm: &Name, export: &Export) -> Result<ExportCopy> {
+fn keep(state: &State, vm: &Name, export: &Export, form: ExportForm) -> Result<ExportCopy> {
     let copy = ExportCopy {
         name: vm.clone(),
         vm: vm.clone(),
         guest_path: export.guest_path.clone(),
         host_path: export.host_path.clone(),
-        form: ExportForm::Patch,
+        form,
         base_commit: export.base_commit.clone(),
         size_bytes: export.size_bytes,
         files: export.changes.len() as u64,

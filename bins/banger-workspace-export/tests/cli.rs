@@ -201,3 +201,34 @@ fn an_output_that_is_no_file_is_refused_before_the_guest_is_asked() {
     assert_eq!(left.count(), 0);
     assert_eq!(world.unexported(), 0);
 }
+
+/// Commits are no nameless diff.
+#[test]
+fn commits_come_as_mails() {
+    let world = World::new();
+    let commit = "cd guest/repo; git config user.name Grace; git config user.email grace@example.org; sed -i s/5/five/ a; \
+                  git commit -qm 'Say five' a; git checkout -qb lines; echo 10 >>a; git commit -qm 'Go on' a; echo n >n";
+    world.shell(commit).ok();
+    for words in [&["--stat", "--commits"][..], &["--commits", "--base-commit", "HEAD"]] {
+        let answer = world.sandbox.raw(PROGRAM, &[&["web"][..], words].concat());
+        assert_eq!((answer.status, answer.stdout.len()), (2, 0), "{}", answer.all());
+    }
+    let answer = world.shell("banger-workspace-export web --commits | git -C repo -c user.name=H -c user.email=h@h am -q; git -C repo log --format='%an %s' -n 4; git -C repo status --short");
+    let text = answer.ok().text();
+    assert_eq!(
+        text,
+        "banger uncommitted work\nGrace Go on\nGrace Say five\nA one\n M b\n",
+        "{}",
+        answer.all()
+    );
+    assert!(world.unexported() > 0, "a pipe does not count");
+    let answer = world.sandbox.run(PROGRAM, &["web", "--commits", "--output", &world.at("mbox")]);
+    let document = answer.ok().document();
+    assert_eq!((&document["form"], &document["copy"]), (&json!("mbox"), &json!("web-2")));
+    assert_eq!(document["changes"].as_array().unwrap().len(), 2, "{document}");
+    let copy = world.sandbox.raw(program("banger-workspace-exports"), &["--print", "web-2"]);
+    assert_eq!(copy.ok().stdout, fs::read(world.at("mbox")).unwrap());
+    // The branch that the guest left is among them too.
+    let status = world.sandbox.run(program("banger-workspace-status"), &["web"]);
+    assert_eq!(status.ok().document()["unexported"], json!([]));
+}

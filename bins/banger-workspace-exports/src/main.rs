@@ -87,7 +87,7 @@ fn remove(state: &State, name: &Name) -> Result<Removed> {
     Ok(Removed { what: "export".into(), name: name.to_string(), freed_bytes, dry_run: false })
 }
 
-const HEAD: &[&str] = &["EXPORT", "VM", "WHEN", "SIZE", "FILES", "AGAINST"];
+const HEAD: &[&str] = &["EXPORT", "VM", "WHEN", "SIZE", "FILES", "AGAINST", "WORKSPACE"];
 
 fn list(out: &mut Out, copies: &[ExportCopy]) -> Result<()> {
     let now_s = clock_s();
@@ -110,5 +110,6 @@ fn row(copy: &ExportCopy, now_s: u64) -> Vec<String> {
         human_bytes(copy.size_bytes),
         copy.files.to_string(),
         against.to_owned(),
+        copy.guest_path.clone(),
     ]
 }

@@ -61,9 +61,15 @@ fn copies_are_listed_newest_first_also_of_a_vm_that_is_gone() {
         .lines()
         .map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect())
         .collect();
-    assert_eq!(rows[0], ["EXPORT", "VM", "WHEN", "SIZE", "FILES", "AGAINST"]);
-    assert!(rows[1][0] == "db-3" && rows[1].ends_with(&["2", "0123456789ab"]), "{table}");
-    assert!(rows[3][0] == "web-1" && rows[3].ends_with(&["4 B", "2", "what went in"]), "{table}");
+    assert_eq!(rows[0], ["EXPORT", "VM", "WHEN", "SIZE", "FILES", "AGAINST", "WORKSPACE"]);
+    assert!(
+        rows[1][0] == "db-3" && rows[1].ends_with(&["2", "0123456789ab", "/root/repo"]),
+        "{table}"
+    );
+    assert!(
+        rows[3][0] == "web-1" && rows[3].ends_with(&["4 B", "2", "what went in", "/root/repo"]),
+        "{table}"
+    );
 }
 
 #[test]

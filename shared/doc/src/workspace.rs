@@ -1,7 +1,7 @@
 //! `banger.workspace/1` and what is said of a workspace: what went into a VM, what it lacks, what
 //! came out.
 
-use crate::{Document, Name, ToolRefusal};
+use crate::{Document, ExportForm, Name, ToolRefusal};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -305,11 +305,14 @@ pub struct Change {
     pub how: String,
 }
 
-/// `banger.workspace-export/1`: a patch was written to a file.
+/// `banger.workspace-export/1`: a patch, or mails, were written to a file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct WorkspaceExport {
     /// The file.
     pub output: String,
+    /// What it is.
+    #[serde(default)]
+    pub form: ExportForm,
     /// Its size, in bytes.
     pub size_bytes: u64,
     /// The commit that the patch applies to; none if that is what went in, local edits included.

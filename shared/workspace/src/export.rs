@@ -2,6 +2,7 @@
 
 use crate::{
     guest::differences,
+    mails,
     sides::{Handover, Sides},
     source::Source,
     status::changes,
@@ -25,6 +26,8 @@ pub struct Want {
     pub base_commit: Option<String>,
     /// Whether to say only how much changed.
     pub stat: bool,
+    /// Whether to make mails of the guest's commits, and of the rest, in place of one patch.
+    pub commits: bool,
     /// Directories of git's that every repository of the host's may lead to.
     pub configured: Vec<PathBuf>,
 }
@@ -55,46 +58,21 @@ impl std::fmt::Debug for Export {
 }
 
 impl Export {
-    /// Makes the patch of all the guest changed. `dir` is the place of the workspace's record.
+    /// Makes the patch, or the mails, of all the guest did. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>, want: &Want) -> Result<Self> {
-        let sides = Sides::look(dir, files)?;
+        let look = if want.commits { Sides::with_commits } else { Sides::look };
+        let mut sides = look(dir, files)?;
         let git = sides.git_for_guest();
-        let (base, tree, base_commit) = match &want.base_commit {
-            None => (sides.base.clone(), sides.tree.clone(), None),
-            Some(asked) => {
-                let commit = base_of(&sides, asked, want)?;
-                let base = match &commit {
-                    Some(commit) => commit.clone(),
-                    None if sides.record.is_repository => {
-                        let index = sides.scratch.path().join("empty");
-                        git.clone().env("GIT_INDEX_FILE", &index).text(["write-tree"])?
-                    }
-                    None => sides.record.prepared_tree.clone(),
-                };
-                (sides.with_ignored(base)?, sides.whole.clone(), commit)
-            }
-        };
         let patch = tempfile::tempfile_in(dir).context("cannot make a file for the patch")?;
-        let common = [
-            "diff-tree",
-            "-r",
-            "-M",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--ignore-submodules=none",
-            "--submodule=short",
-        ];
-        let form: &[&str] =
-            if want.stat { &["--stat"] } else { &["-p", "--binary", "--full-index"] };
-        let words: Vec<&str> =
-            common.iter().chain(form).copied().chain([base.as_str(), tree.as_str()]).collect();
-        let copy = patch.try_clone().context("cannot copy a descriptor")?;
-        git.to_file(&words, copy).context("cannot make the patch")?;
+        let mut notes = sides.notes.clone();
+        let made = if want.commits {
+            mails_of(&mut sides, want, &patch, &mut notes)?
+        } else {
+            patch_of(&sides, want, &patch, &mut notes)?
+        };
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
-        let changes = changes(&differences(&git, &base, &tree)?);
-        let mut notes = sides.notes.clone();
-        notes.extend(sides.kept.clone().filter(|_| want.base_commit.is_none()));
+        let changes = changes(&differences(&git, &made.base, &made.tree)?);
         let others = sides.other_references();
         if others > 0 && !want.stat {
             notes.push(format!("commits on {others} other branches or tags are not in the patch"));
@@ -102,7 +80,8 @@ impl Export {
         let (guest_path, host_path) =
             (sides.record.guest_path.clone(), sides.record.host_path.clone());
         // How much changed is no work.
-        let handover = Some(sides.handover(tree)?).filter(|_| !want.stat);
+        let handover = Some(sides.handover(made.out)?).filter(|_| !want.stat);
+        let base_commit = made.base_commit;
         Ok(Self { handover, patch, size_bytes, base_commit, changes, notes, guest_path, host_path })
     }
 
@@ -110,6 +89,72 @@ impl Export {
     pub fn done(self) -> Result<()> {
         self.handover.map_or(Ok(()), Handover::done)
     }
+}
+
+/// What was made, as trees.
+struct Made {
+    /// What it applies to, and what comes of that.
+    base: String,
+    tree: String,
+    /// What is out once it is.
+    out: String,
+    base_commit: Option<String>,
+}
+
+/// Makes one patch.
+fn patch_of(sides: &Sides, want: &Want, file: &File, notes: &mut Vec<String>) -> Result<Made> {
+    let (base, tree, base_commit) = match &want.base_commit {
+        None => (sides.base.clone(), sides.tree.clone(), None),
+        Some(asked) => {
+            let commit = base_of(sides, asked, want)?;
+            let base = match &commit {
+                Some(commit) => commit.clone(),
+                None if sides.record.is_repository => sides.empty_tree()?,
+                None => sides.record.prepared_tree.clone(),
+            };
+            (sides.with_ignored(base)?, sides.whole.clone(), commit)
+        }
+    };
+    notes.extend(sides.kept.clone().filter(|_| want.base_commit.is_none()));
+    let common = [
+        "diff-tree",
+        "-r",
+        "-M",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--ignore-submodules=none",
+        "--submodule=short",
+    ];
+    let form: &[&str] = if want.stat { &["--stat"] } else { &["-p", "--binary", "--full-index"] };
+    let words: Vec<&str> =
+        common.iter().chain(form).copied().chain([base.as_str(), tree.as_str()]).collect();
+    let copy = file.try_clone().context("cannot copy a descriptor")?;
+    sides.git_for_guest().to_file(&words, copy).context("cannot make the patch")?;
+    Ok(Made { base, out: tree.clone(), tree, base_commit })
+}
+
+/// Makes mails of the guest's commits, and of the rest.
+fn mails_of(sides: &mut Sides, want: &Want, file: &File, notes: &mut Vec<String>) -> Result<Made> {
+    let record = &sides.record;
+    if !record.is_repository {
+        return Err(Error::usage(format!(
+            "'{}' in the guest was a directory without git when it was put there",
+            record.guest_path
+        ))
+        .hint("without '--commits' a patch of its changes is made"));
+    }
+    if want.base_commit.as_deref().is_some_and(|asked| asked != PREPARED) {
+        let words = "'--commits' are those since the commit that was prepared";
+        return Err(Error::usage(words).hint(
+            "'--base-commit prepared' has local edits that went in among them; no other goes with it",
+        ));
+    }
+    let mails = mails::write(sides, want.base_commit.is_some(), file)?;
+    notes.extend(mails.notes);
+    let base_commit = record.base_commit.clone();
+    let base = base_commit.clone().map_or_else(|| sides.empty_tree(), Ok)?;
+    sides.told = mails.commits;
+    Ok(Made { base, tree: mails.sum, out: mails.out, base_commit })
 }
 
 /// Finds the commit that is asked for; none if that is the one that was prepared, and there was none.

@@ -20,6 +20,8 @@ mod index;
 mod journal;
 mod kept;
 mod load;
+mod mails;
+mod mbox;
 mod names;
 mod offer;
 mod path;

@@ -1,6 +1,7 @@
 //! What went into a guest and what it has now, as two trees of git's side by side.
 
 use crate::{
+    bring::bring,
     git::Git,
     given::{Beside, Sort, Tree},
     guest::{self, Changes, How, Look, differences},
@@ -8,7 +9,7 @@ use crate::{
     path::{join, parents, shown},
     record::Folder,
     scratch::Scratch,
-    status::{inner_changes, look, no_workspace},
+    status::{head_commit, inner_changes, look, no_workspace},
     store::Store,
 };
 use banger_channel::files::Files;
@@ -34,11 +35,24 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
+    /// Commits that go out one by one.
+    pub(crate) told: BTreeSet<String>,
+    /// Why the guest's commits are not all in the scratch, where they were asked for.
+    broken: Option<String>,
 }
 
 impl Sides {
     /// Looks at the guest of the workspace whose record lies in `dir`.
     pub(crate) fn look(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        Self::make(dir, files, false)
+    }
+
+    /// The same, with the commits that the guest's HEAD leads to in the scratch.
+    pub(crate) fn with_commits(dir: &Path, files: &Files<'_>) -> Result<Self> {
+        Self::make(dir, files, true)
+    }
+
+    fn make(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
         if crate::read(dir)?.is_none() {
             return Err(no_workspace());
         }
@@ -51,7 +65,15 @@ impl Sides {
             return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
                 .hint("somebody removed it there"));
         }
-        let scratch = store.scratch()?;
+        let mut broken = None;
+        let scratch = if with_commits {
+            let tips = head_commit(&look.position).into_iter().collect();
+            let mut brought = bring(files, &record, &store, &tips)?;
+            broken = brought.broken.pop_first().map(|(_, why)| why);
+            brought.scratch
+        } else {
+            store.scratch()?
+        };
         let keeps = store.keeps_mode();
         let whole =
             guest::tree_of(files, &record.guest_path, &store, &scratch, &given, &look, keeps)?;
@@ -70,6 +92,18 @@ impl Sides {
         if inner > 0 {
             notes.push(format!("changes to {inner} files of submodules are not in the patch"));
         }
+        let in_the_way = |path: &&Vec<u8>| {
+            let is_module = given.get(*path).is_some_and(|given| given.sort == Sort::Module);
+            let inside = join(path, b"");
+            let next = changed.range(inside.clone()..).next();
+            is_module && next.is_some_and(|(next, _)| next.starts_with(&inside))
+        };
+        for path in changed.keys().filter(in_the_way) {
+            let path = shown(path);
+            notes.push(format!(
+                "'{path}' was a submodule and is files now: 'git apply' takes that where nothing lies at '{path}'"
+            ));
+        }
         let kept = kept.first().map(|first| {
             let (first, count) = (shown(first), kept.len());
             let what = if count == 1 {
@@ -79,12 +113,47 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
-        Ok(Self { folder, record, store, scratch, given, look, base, tree, whole, notes, kept })
+        Ok(Self {
+            folder,
+            record,
+            store,
+            scratch,
+            given,
+            look,
+            base,
+            tree,
+            whole,
+            notes,
+            kept,
+            told: BTreeSet::new(),
+            broken,
+        })
     }
 
     /// Returns a way to call git on both.
     pub(crate) fn git_for_guest(&self) -> Git {
         self.store.git_for_guest(Some(&self.scratch))
+    }
+
+    /// Returns the commit of the guest's HEAD, which is there with all it leads to.
+    pub(crate) fn head(&self) -> Result<Option<String>> {
+        match &self.broken {
+            None => Ok(head_commit(&self.look.position)),
+            Some(why) => Err(Error::failed(format!("cannot read the guest's commits: {why}"))
+                .hint("without '--commits' a patch of its files is made")),
+        }
+    }
+
+    /// Returns the tree without anything in it.
+    pub(crate) fn empty_tree(&self) -> Result<String> {
+        let index = self.scratch.path().join("empty");
+        self.git_for_guest().env("GIT_INDEX_FILE", &index).text(["write-tree"])
+    }
+
+    /// Returns the paths of what went in although a rule of the host's ignores it.
+    pub(crate) fn ignored(&self) -> BTreeSet<Vec<u8>> {
+        let ignored = self.given.iter().filter(|(_, given)| given.beside == Some(Beside::Ignored));
+        ignored.map(|(path, _)| path.clone()).collect()
     }
 
     /// Returns a tree with what went in although a rule of the host's ignores it: no sum since a commit gives
@@ -107,7 +176,7 @@ impl Sides {
         git.text(["write-tree", "--missing-ok"])
     }
 
-    /// Says how many references beside that of the guest's branch moved: what is taken out is files.
+    /// Says how many references lead to what is not out with the files: that of HEAD is.
     pub(crate) fn other_references(&self) -> usize {
         let position = self.exported(String::new()).position;
         let refs = self.look.position.refs.iter();
@@ -131,6 +200,8 @@ impl Sides {
         if let Some(oid) = now.refs.get(&name) {
             position.refs.insert(name, oid.clone());
         }
+        let out = now.refs.iter().filter(|(_, oid)| self.told.contains(*oid));
+        position.refs.extend(out.map(|(name, oid)| (name.clone(), oid.clone())));
         position.index_sha256.clone_from(&now.index_sha256);
         Exported { tree, position, unix_ms: clock_ms() }
     }

@@ -71,6 +71,18 @@ impl Bed for Near {
         read().map_err(|error: banger_doc::Error| error.chain())
     }
 
+    fn mails(&self) -> Result<Vec<u8>, String> {
+        let base_commit = Some("prepared".to_owned());
+        let want = Want { base_commit, commits: true, ..Want::default() };
+        let read = || {
+            let mut export = Export::make(&self.0.vm(), &self.0.files(), &want)?;
+            let mut mails = Vec::new();
+            export.patch.read_to_end(&mut mails).context("cannot read the mails")?;
+            export.done().map(|()| mails)
+        };
+        read().map_err(|error: banger_doc::Error| error.chain())
+    }
+
     fn keeps(&self, _unexported: &[String]) {}
 }
 

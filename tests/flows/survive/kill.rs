@@ -197,3 +197,52 @@ fn a_stop_of_a_running_guest_survives_three_kills() {
     guest.run("vm-stop", &["web"]).ok();
     assert_eq!(guest.view()["last_exit"]["disks_clean"], true, "{}", guest.view());
 }
+
+/// Work of a VM that does not run is exported, and the program killed anywhere: its copy is there whole or not at
+/// all, and nothing counts as out before the file is there.
+#[test]
+fn an_export_survives_a_kill_anywhere() {
+    let guest = crate::guest::Guest::boot("busybox:1", &["sh", "-c"]);
+    let sandbox = &guest.sandbox;
+    sandbox.set_limit(Duration::from_mins(2));
+    let make = "git init -q repo; cd repo; seq 9 >a; git add a; git -c user.name=A -c user.email=a@b commit -qm one; echo mine >>a";
+    sandbox.raw("/bin/sh", &["-ec", make]).ok();
+    guest.run("workspace-prepare", &["web", "repo"]).ok();
+    guest.says("echo guest >>a; echo n >n");
+    guest.run("vm-stop", &["web"]).ok();
+    let file = sandbox.dir().join("work.patch");
+    let file = file.to_str().expect("text");
+    let copies = sandbox.state().join("exports");
+    Case {
+        sandbox,
+        stage: Stage::new(sandbox),
+        programs: &["banger-workspace-export"],
+        disturbances: &[Disturbance::Kill],
+        run: &|stage| {
+            let _ = fs::remove_file(file);
+            let answer =
+                sandbox.run(stage.program("banger-workspace-export"), &["web", "--output", file]);
+            // Whatever became of it, what is there is all of it, and what counts is there.
+            let folders = fs::read_dir(sandbox.vm("web").join("workspaces")).expect("a folder");
+            let records = folders.flatten().map(|one| one.path().join("workspace.json"));
+            let record: String =
+                records.map(|path| fs::read_to_string(path).expect("a record")).collect();
+            let counts = record.contains("\"exported\"");
+            let is_whole = |path: &std::path::Path| {
+                fs::read_to_string(path).is_ok_and(|text| text.ends_with("@@ -0,0 +1 @@\n+n\n"))
+            };
+            assert!(!counts || is_whole(file.as_ref()), "it counts as out, and is not there");
+            for copy in fs::read_dir(&copies).expect("the copies").flatten() {
+                let is_work = copy.file_name().to_string_lossy().starts_with('.');
+                assert!(is_work || is_whole(&copy.path().join("patch")), "{copy:?}");
+            }
+            answer
+        },
+        again: &[0],
+        // A copy that came before the kill stays, and the second run makes another.
+        ignore: &|path| path.starts_with("exports/web-"),
+    }
+    .survives();
+    let kept = sandbox.run(program("banger-workspace-exports"), &["web"]);
+    assert!(!kept.ok().documents.is_empty());
+}

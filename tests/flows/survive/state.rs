@@ -54,6 +54,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-workspace-prepare", &["web", "."]),
     ("banger-workspace-apply", &["web"]),
     ("banger-workspace-export", &["web", "--output", "x"]),
+    ("banger-workspace-exports", &[]),
     ("banger-workspace-status", &["web"]),
 ];
 
@@ -128,7 +129,9 @@ fn nobody_else_can_look_in() {
         sleep(Duration::from_millis(5));
     }
     let mut folders: Vec<PathBuf> = vec![sandbox.state().to_owned(), sandbox.vm("web")];
-    for name in ["images", "kernels", "vms", "cache", "ssh", "vms/web/run", "vms/web/ssh"] {
+    for name in
+        ["images", "kernels", "vms", "exports", "cache", "ssh", "vms/web/run", "vms/web/ssh"]
+    {
         folders.push(sandbox.state().join(name));
     }
     for folder in folders {

@@ -532,6 +532,34 @@ fn missing(dir: &Path, oids: &BTreeSet<&str>, more: &str) -> BTreeSet<String> {
 impl Clean {
     /// Applies a patch to a checkout of the commit.
     pub(super) fn make(top: &Path, base: Option<&str>, patch: &[u8]) -> Result<Self, String> {
+        Self::checkout(top, base)?;
+        apply(top, patch).map_err(|words| format!("to the commit, {words}"))?;
+        Ok(Self::of(&top.join("clean")))
+    }
+
+    /// Has git make commits of mails on a checkout of the commit.
+    pub(super) fn mailed(top: &Path, base: Option<&str>, mails: &[u8]) -> Result<Self, String> {
+        Self::checkout(top, base)?;
+        let dir = top.join("clean");
+        fs::write(top.join("mbox"), mails).unwrap();
+        if !mails.is_empty() {
+            let words = ["-c", "user.name=A", "-c", "user.email=a@b", "am", "-q", "../mbox"];
+            let output = command(&dir, &words).stderr(Stdio::piped()).output().unwrap();
+            if !output.status.success() {
+                let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(format!("the mails are not taken: {words}"));
+            }
+        }
+        Ok(Self::of(&dir))
+    }
+
+    fn of(dir: &Path) -> Self {
+        let view = View::of(dir);
+        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
+        Self { files: view.files, objects }
+    }
+
+    fn checkout(top: &Path, base: Option<&str>) -> Result<(), String> {
         let dir = top.join("clean");
         let _ = fs::remove_dir_all(&dir);
         git(top, &["clone", "-q", "--no-checkout", "--shared", "--template=", "host", "clean"])
@@ -540,12 +568,10 @@ impl Clean {
             git(&dir, &["checkout", "-q", "--detach", base])
                 .ok_or_else(|| format!("{base} cannot be checked out"))?;
         } else {
+            let _ = git(&dir, &["symbolic-ref", "HEAD", "refs/heads/none"]);
             let _ = git(&dir, &["read-tree", "--empty"]);
         }
-        apply(top, patch).map_err(|words| format!("to the commit, {words}"))?;
-        let view = View::of(&dir);
-        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
-        Ok(Self { files: view.files, objects })
+        Ok(())
     }
 
     /// Keeps the host's checkout as it lies.
@@ -564,9 +590,13 @@ impl Clean {
         let _ = git(&dir, &["clean", "-ffdq", if untracked { "-X" } else { "-x" }]);
         // Submodules are in an index alone. This one is of what lies there, with the patch; the checkout's own
         // stays as it is until the files are patched.
-        let script = "i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
+        let script = "if grep -aq '^deleted file mode 160000' ../patch; then
+              # Where it is to become files, somebody has to put a submodule aside, and is told so.
+              git ls-files -s | sed -n 's/^160000 [^ ]* .\t//p' | while read -r m; do rm -rf \"$m\"; mkdir \"$m\"; done
+            fi
+            i=$(git rev-parse --git-path index); test ! -e $i || cp $i ../index
             git ls-files -z -c -o --exclude-standard | grep -zv '/$' |
-            GIT_INDEX_FILE=$PWD/../index git update-index --add --remove -z --stdin
+            GIT_INDEX_FILE=$PWD/../index git update-index --ignore-skip-worktree-entries --add --remove -z --stdin
             GIT_INDEX_FILE=$PWD/../index git apply --cached --allow-empty ../patch
             git apply --allow-empty ../patch && mv ../index $i";
         fs::write(top.join("patch"), patch).unwrap();
@@ -578,9 +608,7 @@ impl Clean {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("as it lies, the patch does not apply: {words}"));
         }
-        let view = View::of(&dir);
-        let objects = view.index.values().map(|(_, oid)| oid.clone()).collect();
-        Ok(Self { files: view.files, objects })
+        Ok(Self::of(&dir))
     }
 }
 

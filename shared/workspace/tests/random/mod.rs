@@ -47,6 +47,8 @@ pub trait Bed {
     fn unexported(&self) -> Result<Vec<String>, String>;
     /// Exports, which counts, and returns the patch: against what went in, or against what was prepared.
     fn export(&self, of_commit: bool) -> Result<Vec<u8>, String>;
+    /// Exports mails to what was prepared, which counts, and returns them; an error where none can be made.
+    fn mails(&self) -> Result<Vec<u8>, String>;
     /// Checks that the VM cannot be deleted with this work in it.
     fn keeps(&self, unexported: &[String]);
 }
@@ -242,13 +244,19 @@ impl<'a, B: Bed> Run<'a, B> {
         let found = self.bed.unexported()?;
         self.judge("before the export", &now, &found)?;
         self.bed.keeps(&found);
-        for of_commit in [false, true] {
-            let patch = self.bed.export(of_commit)?;
-            let top = self.bed.top();
-            let clean = if of_commit {
-                Clean::make(top, self.base.as_deref(), &patch)?
-            } else {
-                Clean::lying(top, self.case.how.untracked, &patch)?
+        for way in ["mails", "as it lies", "to the commit"] {
+            let (top, base) = (self.bed.top(), self.base.as_deref());
+            let clean = match way {
+                "mails" => match self.bed.mails() {
+                    Ok(mails) => Clean::mailed(top, base, &mails)?,
+                    // After a rebase and the like.
+                    Err(words) if words.contains("does not follow") => continue,
+                    Err(words) => return Err(format!("no mails: {words}")),
+                },
+                "as it lies" => {
+                    Clean::lying(top, self.case.how.untracked, &self.bed.export(false)?)?
+                }
+                _ => Clean::make(top, base, &self.bed.export(true)?)?,
             };
             self.summed.extend(now.history.iter().cloned());
             self.brought = Some(clean);

@@ -125,6 +125,17 @@ impl World {
         patch
     }
 
+    /// Exports mails to the commit that was prepared, and returns them.
+    pub fn mails(&self) -> Vec<u8> {
+        let base_commit = Some("prepared".to_owned());
+        let want = Want { base_commit, commits: true, ..Want::default() };
+        let mut export = Export::make(&self.vm(), &self.files(), &want).unwrap();
+        let mut mails = Vec::new();
+        export.patch.read_to_end(&mut mails).unwrap();
+        export.done().unwrap();
+        mails
+    }
+
     /// What remembers what is kept of the VM, which is called `web`.
     pub fn keeper(&self) -> Keeper {
         let shelf = self.dir.path().join("kept");
