@@ -11,6 +11,7 @@ const MAKERS: &[(&str, &[&str])] = &[
             // Of a tree of modules: a type of its own.
             "shared/kernel/src/bring.rs",
             "shared/kernel/src/tree.rs",
+            "shared/workspace/examples/watched.rs",
         ],
     ),
     ("Budget::of(", &["bins/banger-vm-cp/src/guest.rs"]),

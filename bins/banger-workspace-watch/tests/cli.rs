@@ -130,8 +130,8 @@ fn what_there_is_not_is_said() {
     sandbox.run(PROGRAM, &["web", "--force"]).fails(2, "--force");
     sandbox.plant_vm("web", "alpine", "generic-6.12");
     sandbox.run(PROGRAM, &["web"]).fails(3, "has no workspace");
-    let dir = sandbox.vm("web").join("workspace");
-    fs::create_dir(&dir).unwrap();
+    let dir = sandbox.vm("web").join("workspaces/0123456789abcdef");
+    fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("workspace.json"), "{}").unwrap();
     sandbox.run(PROGRAM, &["web"]).fails(1, "workspace.json");
 }
@@ -172,6 +172,33 @@ fn each_batch_is_a_document() {
     let left: Vec<_> = fs::read_dir(std::env::temp_dir()).unwrap().flatten().collect();
     let of_it = |name: &str| left.iter().filter(|entry| entry.file_name() == name).count();
     assert_eq!(of_it("repo.git"), 0);
+}
+
+#[test]
+fn one_of_several_is_watched() {
+    let world = World::new();
+    let (host, guest) = (world.sandbox.dir().join("api"), world.sandbox.dir().join("guest/api"));
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("f"), "1\n").unwrap();
+    let place = guest.to_str().unwrap();
+    let words = ["web", host.to_str().unwrap(), "--guest-path", place];
+    world.sandbox.run(program("banger-workspace-prepare"), &words).ok();
+    world.sandbox.run(PROGRAM, &["web"]).fails(2, "has 2 workspaces").fails(2, "--guest-path DIR");
+    world
+        .sandbox
+        .run(PROGRAM, &["web", "--guest-path", "/none"])
+        .fails(3, "no workspace in '/none'");
+    world.sandbox.run(PROGRAM, &["web", "--guest-path"]).fails(2, "--guest-path");
+    let first = world.guest.to_str().unwrap().to_owned();
+    let mut both = [world.watch(&["--guest-path", place]), world.watch(&["--guest-path", &first])];
+    fs::write(host.join("f"), "2\n").unwrap();
+    world.shell("echo more >>a");
+    for (watching, path) in both.iter_mut().zip(["f", "a"]) {
+        let document: Value = serde_json::from_str(&watching.line()).unwrap();
+        assert_eq!(document["changes"], json!([{ "path": path, "how": "modified" }]));
+    }
+    assert_eq!(fs::read_to_string(guest.join("f")).unwrap(), "2\n");
+    assert_eq!(fs::read_to_string(world.guest.join("a")).unwrap(), "a\nmore\n");
 }
 
 #[test]

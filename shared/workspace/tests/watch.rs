@@ -209,7 +209,8 @@ fn edits_arrive_and_are_no_work_of_the_guest() {
     same(&world);
     assert_eq!(running.end().unwrap(), End::Asked);
     assert_eq!(world.unexported(), [""; 0]);
-    let patch = world.export();
+    assert!(world.export().is_empty(), "what went in is not the guest's");
+    let patch = world.export_of(Some("prepared"));
     world.prepare(&world.wish()).unwrap();
     same(&world);
     assert!(!patch.is_empty(), "against the commit it has what went in");
@@ -289,7 +290,7 @@ fn what_the_guest_changed_itself_is_left_and_said_once() {
     assert_eq!(world.shell(&world.guest(), "cat d/new; git log --format=%s"), "w\none\n");
     assert_eq!(running.left, ["a", "c", "d/new"]);
     let work = world.unexported().join("; ");
-    assert!(work.contains("changes to 3 files") || work.contains("changes to 2 files"), "{work}");
+    assert!(work.contains("3 changed files") || work.contains("2 changed files"), "{work}");
     // Once the guest has no work of its own any more, all follows.
     world.shell(&world.guest(), "git checkout -q a; rm d/new; rmdir own");
     world.shell(&world.host(), "git commit -q --allow-empty -m three");
@@ -377,10 +378,106 @@ fn new_files_go_only_where_untracked_ones_went() {
     );
     running.batch_with("build/c");
     running.settle();
-    let all = "./.gitignore\n./a\n./build/b\n./build/c\n./c\n./d/b\n./m/deep/1\n./m/deep/3\n";
+    // What went once goes on, as by a prepare.
+    let all = "./.gitignore\n./2\n./a\n./build/b\n./build/c\n./c\n./d/b\n./m/deep/1\n./m/deep/3\n";
     assert_eq!(world.shell(&world.guest(), listed), all);
     assert_eq!(world.unexported(), [""; 0]);
     assert!(running.notes.is_empty(), "{:?}", running.notes);
+}
+
+#[test]
+fn what_was_asked_for_is_kept_up_to_date_though_it_is_ignored() {
+    let world = World::new(&format!(
+        "{BASIC}; echo .env.local >>.gitignore; git commit -qam two; echo 1 >.env.local; echo u >u"
+    ));
+    let include = vec![".env.local".to_owned(), "build/conf/*.json".to_owned()];
+    world.prepare(&Wish { include, include_untracked: true, ..world.wish() }).unwrap();
+    // Without the word new untracked files stay, and what went goes again.
+    world.prepare(&world.wish()).unwrap();
+    let mut running = Running::begin(&world);
+    let listed = "find . -path ./.git -prune -o -type f -print | sort | tr '\\n' ' '";
+    world.shell(&world.host(), "echo 2 >.env.local");
+    running.batch_with(".env.local");
+    assert_eq!(world.shell(&world.guest(), "cat .env.local; git status --porcelain"), "2\n?? u\n");
+    world.shell(
+        &world.host(),
+        "echo 3 >d/.env.local; mkdir -p build/conf/deep build/obj; echo j >build/conf/x.json; echo t >build/conf/x; \
+         echo o >build/obj/x.o; echo j >build/x.json; echo more >>u; echo w >w",
+    );
+    running.batch_with("build/conf/x.json");
+    running.settle();
+    assert_eq!(
+        world.shell(&world.guest(), listed),
+        "./.env.local ./.gitignore ./a ./build/conf/x.json ./c ./d/.env.local ./d/b ./u "
+    );
+    assert_eq!(world.shell(&world.guest(), "cat u"), "u\nmore\n");
+    assert_eq!(world.unexported(), [""; 0]);
+    assert_eq!(running.notes.len(), 1, "{:?}", running.notes);
+    assert!(running.notes[0].contains("'w' is untracked"), "{:?}", running.notes);
+    world.shell(&world.host(), "rm d/.env.local; echo k >>build/conf/x.json");
+    running.batch_with("d/.env.local");
+    running.settle();
+    assert!(!world.guest().join("d/.env.local").exists());
+    assert_eq!(world.shell(&world.guest(), "cat build/conf/x.json"), "j\nk\n");
+    // A rule that comes or goes changes nothing of what went, and is no work of the guest.
+    world.shell(&world.host(), "echo u >>.gitignore");
+    running.batch_with(".gitignore");
+    running.settle();
+    world.shell(&world.host(), "echo again >>u");
+    running.batch_with("u");
+    assert_eq!(world.unexported(), [""; 0]);
+    // The guest's own stay, what no rule lets anybody see included, and end nothing.
+    world.shell(&world.guest(), "echo mine >.env.local; mkdir n; echo own >n/.env.local");
+    world.shell(&world.host(), "echo 4 >.env.local; mkdir n; echo 5 >n/.env.local; echo x >>a");
+    running.batch_with("a");
+    running.settle();
+    assert_eq!(running.left, [".env.local", "n/.env.local"]);
+    world.shell(&world.guest(), "echo 4 >.env.local");
+    world.shell(&world.host(), "git commit -qam three");
+    let is_own = |news: &News| matches!(news, News::Note(note) if note.contains("of its own (n/.env.local)"));
+    running.until("refused", is_own);
+    world.shell(&world.host(), "echo y >>a");
+    running.batch_with("a");
+    assert_eq!(world.shell(&world.guest(), "cat .env.local n/.env.local"), "4\nown\n");
+    assert_eq!(running.end().unwrap(), End::Asked);
+    world.shell(&world.guest(), "rm n/.env.local");
+    let record = world.prepare(&world.wish()).unwrap();
+    assert_eq!(record.include, [".env.local", "build/conf/*.json"]);
+    assert_eq!(world.shell(&world.guest(), "cat n/.env.local"), "5\n");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn what_was_asked_for_of_a_directory_without_git_is_kept_up_to_date() {
+    let world = World::new("mkdir d; echo a >a; echo l >keep.log; echo '*.log' >.bangerignore");
+    let include = vec!["keep.log".to_owned()];
+    world.prepare(&Wish { include, ..world.wish() }).unwrap();
+    let mut running = Running::begin(&world);
+    world.shell(&world.host(), "echo m >>keep.log; mkdir n; echo k >n/keep.log; echo o >n/o.log");
+    running.batch_with("n/keep.log");
+    running.settle();
+    world.shell(world.path(), "diff -r -x o.log host guest/root/repo");
+    world.shell(&world.host(), "rm keep.log; mv n d/n; echo x >>a");
+    running.batch_with("d/n/keep.log");
+    running.settle();
+    world.shell(world.path(), "diff -r -x o.log host guest/root/repo");
+    assert!(!world.guest().join("d/n/o.log").exists());
+    assert_eq!(world.unexported(), [""; 0]);
+    assert!(running.notes.is_empty() && running.left.is_empty(), "{:?}", running.notes);
+}
+
+#[test]
+fn another_repository_in_the_place_of_this_one_is_left_alone() {
+    let (world, running) = watched(BASIC);
+    let other = world.path().join("other");
+    fs::create_dir(&other).unwrap();
+    world.shell(&other, "git init -q; echo o >o; git add -A; git commit -qm other");
+    world.prepare(&Wish { path: other, ..world.wish() }).unwrap();
+    world.shell(&world.host(), "echo x >>a; git commit -qam two");
+    let error = running.ended().unwrap_err();
+    assert!(error.to_string().contains("was prepared in the place of"), "{error}");
+    assert_eq!(world.shell(&world.guest(), "ls"), "o\n");
+    assert_eq!(world.unexported(), [""; 0]);
 }
 
 #[test]
@@ -655,7 +752,7 @@ fn a_watch_that_is_killed_leaves_nothing_that_looks_like_work() {
         let left = world.shell(&world.vm(), "ls -A; grep -o 'tree-[0-9]*.jsonl' workspace.json");
         assert!(!left.contains("changes.jsonl"), "{left}");
         world.shell(&world.guest(), "echo mine >>.gitignore");
-        assert_eq!(world.unexported(), ["a change to '.gitignore'"], "{moment}: {what}");
+        assert_eq!(world.unexported(), ["1 changed file (.gitignore)"], "{moment}: {what}");
         world.shell(&world.guest(), "git checkout -q .gitignore");
         world.prepare(&world.wish()).unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
         same(&world);
