@@ -229,6 +229,8 @@ pub fn repository(input: &[u8]) {
             vm: "fuzz".into(),
             path: root,
             guest_path: "/root/repo".into(),
+            is_named: false,
+            user: None,
             mode: banger_doc::WorkspaceMode::Shallow,
             branch: None,
             from: None,
