@@ -338,9 +338,10 @@ fn without(bytes: &[u8], gone: &BTreeSet<&str>) -> Vec<u8> {
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         // What a tag leads to stands below it.
         if !line.starts_with(b"^") {
-            let name = line.splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default();
-            let name = std::str::from_utf8(name.trim_ascii_end()).unwrap_or_default();
-            is_kept = !gone.contains(name);
+            // As `parse_packed_refs` reads it.
+            let text = String::from_utf8_lossy(line);
+            let name = text.lines().next().and_then(|line| line.split_once(' '));
+            is_kept = !name.is_some_and(|(_, name)| gone.contains(name));
         }
         if is_kept {
             kept.extend_from_slice(line);
