@@ -18,9 +18,9 @@ use guest::Guest;
 use place::Side;
 use std::{ffi::OsString, process::ExitCode};
 
-/// Copy files and directories into a running VM, or out of one whether it runs or not
+/// Copy files and directories into a VM, or out of one
 ///
-/// One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
+/// A VM that files go into has to run. One side is VM:PATH, the other a path of this host; '-' is a tar stream, from stdin or to stdout.
 /// A path in a guest that does not begin with '/' is below its user's home. A directory goes with all it
 /// holds; DIRECTORY/. is only what it holds. Modes, times, links, hard links and holes are kept.
 #[derive(Debug, clap::Parser)]

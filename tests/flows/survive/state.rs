@@ -55,7 +55,11 @@ const CALLS: &[(&str, &[&str])] = &[
     ("banger-workspace-apply", &["web"]),
     ("banger-workspace-export", &["web", "--output", "x"]),
     ("banger-workspace-exports", &[]),
+    ("banger-workspace-pull", &["web"]),
+    ("banger-workspace-push", &["web"]),
     ("banger-workspace-status", &["web"]),
+    ("banger-workspace-watch", &["web"]),
+    ("git-remote-banger", &["web", "web"]),
 ];
 
 /// Those whose stdout is somebody else's: they fail with 125.
@@ -66,6 +70,7 @@ const RAW: &[&str] = &[
     "banger-ssh-config",
     "banger-ssh-proxy",
     "banger-workspace-export",
+    "git-remote-banger",
 ];
 
 #[test]
