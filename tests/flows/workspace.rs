@@ -228,8 +228,8 @@ fn every_sort_of_repository_goes_in_and_its_work_comes_out() {
     }
     let world = World::boot();
     the_image_needs_no_git(&world);
-    leave(&world, "/root/repo");
     world.bring_git();
+    leave(&world, "/root/repo");
     for (number, case) in CASES.iter().enumerate() {
         let begin = Instant::now();
         round_trip(&world, number, case);
