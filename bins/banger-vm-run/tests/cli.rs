@@ -296,8 +296,8 @@ fn a_dry_run_makes_nothing() {
     assert!(answer.text().contains("banger.workspace-plan/1"), "{answer:?}");
     assert_eq!(
         stage.log(),
-        "banger-workspace-prepare --dry-run --quiet new -- /h\n\
-         banger-workspace-prepare --dry-run new -- /h\n"
+        "banger-workspace-prepare --dry-run --no-include --quiet new -- /h\n\
+         banger-workspace-prepare --dry-run --no-include new -- /h\n"
     );
 }
 
