@@ -230,7 +230,7 @@ fn a_repository_goes_in_and_the_command_runs_in_it() {
     assert_eq!(
         stage.log(),
         format!(
-            "banger-workspace-prepare --dry-run --quiet {}\n\
+            "banger-workspace-prepare --dry-run --no-include --quiet {}\n\
              banger-vm-create --no-start\nbanger-vm-start web\nbanger-workspace-prepare {prepare}\n\
              banger-vm-exec --interactive web -- make\n",
             prepare.replacen("web", "new", 1)
@@ -260,7 +260,7 @@ fn user_place_and_variables_are_passed_on() {
     assert_eq!(
         stage.log(),
         format!(
-            "banger-workspace-prepare --dry-run --quiet {}\n\
+            "banger-workspace-prepare --dry-run --no-include --quiet {}\n\
              banger-vm-create --user=dev:docker --no-start\nbanger-vm-start web\n\
              banger-workspace-prepare {prepare}\nbanger-vm-exec --env=A=b c --env=HOME \
              --interactive web -- make\n",

@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 /// How many references are named to a person.
 const NAMED: usize = 10;
 
-/// Bring a guest's commits and edits into the host's repository
+/// Bring a guest's commits and edits to the host
 ///
 /// Branches of the guest become branches of a remote that is called as the VM is, 'web/main', and uncommitted
 /// work 'web/wip', which 'git stash apply' takes. No file, index or branch of the host's changes.

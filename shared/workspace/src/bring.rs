@@ -74,7 +74,7 @@ pub(crate) fn bring(
     }
     let known = known(store, record)?;
     let raw = brought.scratch.path().join("raw");
-    let mut notes = fetch(files, &record.guest_path, store, &brought.scratch, &raw)?;
+    let notes = fetch(files, &record.guest_path, store, &brought.scratch, &raw)?;
     let maker = Maker { store, scratch: &brought.scratch, raw: &raw };
     let all: Vec<&String> = wanted.iter().collect();
     match maker.make(&all, &known) {
@@ -93,7 +93,7 @@ pub(crate) fn bring(
                     }
                     Err(error) => {
                         files.budget().left()?;
-                        let why = [error.chain()].into_iter().chain(notes.pop());
+                        let why = [error.chain()].into_iter().chain(notes.last().cloned());
                         brought.broken.insert(tip.clone(), why.collect::<Vec<_>>().join("; "));
                     }
                 }
