@@ -535,7 +535,7 @@ fn commits_come_out_as_mails(world: &World) {
     world.prepare(&top, &["--guest-path", "/root/mails"]).ok();
     world.guest.says(
         "git config user.name Grace; git config user.email grace@example.org; sed -i s/5/five/ a; \
-         git commit -qam 'Say five' -m 'And why.'; git checkout -qb lines; echo n >n; git add n; \
+         git commit -qm 'Say five' -m 'And why.' a; git checkout -qb lines; echo n >n; git add n; \
          git commit -qm 'Add n'; git gc -q; echo more >>n",
     );
     let export = program("banger-workspace-export");
