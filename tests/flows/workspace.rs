@@ -405,7 +405,8 @@ fn two_repositories_lie_side_by_side(world: &World) {
         let words = [&["web"], words].concat();
         world.guest.sandbox.raw(program("banger-workspace-export"), &words)
     };
-    assert_eq!(prepare("api", &[]).ok().document()["guest_path"], "/root/repo");
+    let first = prepare("api", &["--guest-path", "/root/repo"]);
+    assert_eq!(first.ok().document()["guest_path"], "/root/repo");
     assert_eq!(prepare("web", &[]).ok().document()["guest_path"], "/root/web");
     prepare("web", &["--guest-path", "/root/repo/inner"]).fails(4, "would lie one in the other");
     prepare("web", &["--guest-path", "/root", "--force"]).fails(4, "would lie one in the other");
