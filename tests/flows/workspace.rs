@@ -498,7 +498,7 @@ fn what_was_not_exported_stays(world: &World) {
     {
         let refused = world.guest.run(words[0], &words[1..]);
         refused.fails(4, "holds work that was not exported: in '/root/repo' ");
-        refused.fails(4, "; in '/root/web' 1 changed file (a)");
+        refused.fails(4, "; in '/root/web' 2 changed files (a, new)");
     }
     let kept = world.guest.run("workspace-status", &["web"]);
     assert_eq!(kept.ok().documents.len(), 2, "{}", kept.all());
@@ -513,7 +513,7 @@ fn what_was_not_exported_stays(world: &World) {
     world.guest.run("workspace-status", &["web", "--check"]).fails(4, "1 commit on branch 'main'");
     export("/root/repo");
     let left = world.guest.run("workspace-status", &["web", "--check"]);
-    left.fails(4, "in '/root/web' 1 changed file (a)");
+    left.fails(4, "in '/root/web' 2 changed files (a, new)");
     assert!(!left.all().contains("/root/repo"), "{}", left.all());
     export("/root/web");
     world.guest.run("vm-stop", &["web"]).ok();
