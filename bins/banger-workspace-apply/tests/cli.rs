@@ -212,7 +212,7 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
     let about = fs::read_dir(all).unwrap().flatten().next().unwrap().path().join("applying.json");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut half = 0;
-    for round in 0..12 {
+    for round in 0..8 {
         assert_eq!(clean(), "");
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
