@@ -220,7 +220,7 @@ fn what_mke2fs_makes_of_a_directory_is_read_as_it_was() {
     if !nix_is_root() {
         return;
     }
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     fill(&tree, &mut Dice(0x1234_5678), true);
@@ -296,7 +296,7 @@ fn nix_is_root() -> bool {
 
 #[test]
 fn what_bangers_own_writer_makes_is_read_as_it_was() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     fill(&tree, &mut Dice(0x9abc_def1), false);
@@ -353,7 +353,7 @@ fn an_empty_disk_that_debugfs_filled_is_read() {
 
 #[test]
 fn stretches_of_a_file_with_holes_are_told() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     let file = File::create(tree.join("holes")).unwrap();
