@@ -10,6 +10,7 @@ mod plant;
 mod process;
 mod stage;
 mod tiny;
+mod web;
 
 pub use answer::Answer;
 pub use guest::Running;
@@ -17,6 +18,7 @@ pub use page::{How, Page, Script, pages};
 pub use process::{Ended, run_bounded};
 pub use stage::{copy_program, write_program};
 pub use tiny::{GREETING, Then, pvh_kernel, tiny_kernel};
+pub use web::Web;
 
 use std::{
     ffi::OsStr,

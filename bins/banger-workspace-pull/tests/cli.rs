@@ -1,48 +1,18 @@
 //! What `banger-workspace-pull` prints and leaves; what comes of which repository is tested in `shared/workspace`.
 
 use banger_channel::bridge;
-use banger_tests::{Running, Sandbox, program};
-use serde_json::json;
+use banger_tests::Web;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-pull");
 
-/// A VM `web` with a repository of two commits, whose guest is a directory.
-struct Web {
-    sandbox: Sandbox,
-    _running: Running,
-}
-
-impl Web {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
-        running.start_agent(&sandbox, &json!({}), bridge);
-        let web = Self { sandbox, _running: running };
-        web.sh(
-            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
-             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
-        );
-        let prepare = program("banger-workspace-prepare");
-        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
-        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
-        web
-    }
-
-    fn at(&self, path: &str) -> String {
-        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
-    }
-
-    fn sh(&self, script: &str) -> String {
-        let script = format!("export HOME={0}; cd {0}; {script}", self.at("."));
-        let answer = self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script]);
-        answer.ok().text()
-    }
+/// A VM `web` with a workspace, whose guest is a directory.
+fn web() -> Web {
+    Web::new(|listener, device| drop(bridge::run(listener, bridge::Device::Port(device))))
 }
 
 #[test]
 fn a_pull_says_what_came_and_what_to_type() {
-    let web = Web::new();
+    let web = web();
     web.sh("cd guest/repo; git switch -qc lines; echo c >>a; git commit -qam three; echo n >new");
     let pulled = web.sandbox.run(PROGRAM, &["web"]);
     let document = pulled.ok().document().clone();
@@ -78,7 +48,7 @@ fn a_pull_says_what_came_and_what_to_type() {
 
 #[test]
 fn what_is_wrong_changes_nothing() {
-    let web = Web::new();
+    let web = web();
     let refs = || web.sh("cd repo; git for-each-ref; cat .git/config");
     let before = refs();
     for (words, status, part) in [
@@ -111,7 +81,7 @@ fn one_that_is_killed_is_repeated() {
         thread,
         time::{Duration, Instant},
     };
-    let web = Web::new();
+    let web = web();
     web.sh("cd guest/repo; for i in $(seq 30); do seq $i 3000 >f$i; git add -A; git commit -qm $i; done; echo o >>f1");
     let begin = Instant::now();
     web.sandbox.run(PROGRAM, &["web"]).ok();

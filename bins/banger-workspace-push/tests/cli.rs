@@ -1,48 +1,19 @@
 //! What `banger-workspace-push` prints and leaves; the same by git is tested with `git-remote-banger`.
 
 use banger_channel::bridge;
-use banger_tests::{Running, Sandbox, program};
+use banger_tests::{Sandbox, Web, program};
 use serde_json::json;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-workspace-push");
 
-/// A VM `web` with a repository of two commits, whose guest is a directory.
-struct Web {
-    sandbox: Sandbox,
-    _running: Running,
-}
-
-impl Web {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
-        running.start_agent(&sandbox, &json!({}), bridge);
-        let web = Self { sandbox, _running: running };
-        web.sh(
-            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
-             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
-        );
-        let prepare = program("banger-workspace-prepare");
-        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
-        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
-        web
-    }
-
-    fn at(&self, path: &str) -> String {
-        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
-    }
-
-    fn sh(&self, script: &str) -> String {
-        let script = format!("export HOME={0}; cd {0}; {script}", self.at("."));
-        let answer = self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script]);
-        answer.ok().text()
-    }
+/// A VM `web` with a workspace, whose guest is a directory.
+fn web() -> Web {
+    Web::new(|listener, device| drop(bridge::run(listener, bridge::Device::Port(device))))
 }
 
 #[test]
 fn a_push_says_what_the_guest_has_now() {
-    let web = Web::new();
+    let web = web();
     web.sh(
         "cd repo; git switch -qc topic; echo p >p; git add p; git commit -qm pushed; git tag v1",
     );
@@ -85,7 +56,7 @@ fn a_push_says_what_the_guest_has_now() {
 
 #[test]
 fn what_the_guest_does_not_take_keeps_nothing_else_back() {
-    let web = Web::new();
+    let web = web();
     web.sh("cd repo; git commit -q --allow-empty -m new");
     let answer = web.sandbox.run(PROGRAM, &["web", "main", "HEAD:topic", "none:other", ":gone"]);
     answer.fails(4, "'refs/heads/main': it is checked out in the guest");

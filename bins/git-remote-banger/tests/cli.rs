@@ -2,61 +2,19 @@
 //! in `shared/workspace`.
 
 use banger_channel::bridge;
-use banger_tests::{Answer, Running, Sandbox, program};
-use serde_json::json;
-use std::{fs, path::Path};
+use banger_tests::Web;
+use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_git-remote-banger");
 
-/// A VM `web` with a repository of two commits, whose guest is a directory.
-struct Web {
-    sandbox: Sandbox,
-    _running: Running,
-}
-
-impl Web {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let mut running = sandbox.plant_running("web", &json!({}));
-        let bridge = |listener, device| drop(bridge::run(listener, bridge::Device::Port(device)));
-        running.start_agent(&sandbox, &json!({}), bridge);
-        let web = Self { sandbox, _running: running };
-        web.sh(
-            "printf '[user]\\nname = A\\nemail = a@b\\n[init]\\ndefaultBranch = main\\n' >$HOME/.gitconfig
-             git init -q repo; cd repo; echo a >a; git add a; git commit -qm one; echo b >>a; git commit -qam two",
-        );
-        let prepare = program("banger-workspace-prepare");
-        let words = ["web", &web.at("repo"), "--guest-path", &web.at("guest/repo")];
-        web.sandbox.run(prepare.to_str().expect("a path of text"), &words).ok();
-        web
-    }
-
-    fn at(&self, path: &str) -> String {
-        self.sandbox.dir().join(path).to_str().expect("a path of text").to_owned()
-    }
-
-    /// Runs a script in the sandbox, where git finds the program.
-    fn try_sh(&self, script: &str) -> Answer {
-        let dir = Path::new(PROGRAM).parent().expect("a folder").to_str().expect("a path of text");
-        let script = format!("export PATH={dir}:$PATH HOME={0}; cd {0}; {script}", self.at("."));
-        self.sandbox.raw("/bin/bash", &["-euo", "pipefail", "-c", &script])
-    }
-
-    fn sh(&self, script: &str) -> String {
-        let answer = self.try_sh(script);
-        String::from_utf8_lossy(&answer.ok().stdout).into_owned()
-    }
-
-    fn unexported(&self) -> usize {
-        let status = program("banger-workspace-status");
-        let answer = self.sandbox.run(status.to_str().expect("a path of text"), &["web"]);
-        answer.ok().document()["unexported"].as_array().expect("what a test needs").len()
-    }
+/// A VM `web` with a workspace, whose guest is a directory.
+fn web() -> Web {
+    Web::new(|listener, device| drop(bridge::run(listener, bridge::Device::Port(device))))
 }
 
 #[test]
 fn git_fetches_from_a_vm_as_from_any_remote() {
-    let web = Web::new();
+    let web = web();
     web.sh("cd guest/repo; git switch -qc lines; echo c >>a; git commit -qam three; git tag v1");
     assert!(web.unexported() > 0);
     let listed = web.sh("git ls-remote banger::web");
@@ -79,7 +37,7 @@ fn git_fetches_from_a_vm_as_from_any_remote() {
 
 #[test]
 fn git_clones_from_a_vm() {
-    let web = Web::new();
+    let web = web();
     web.sh("cd guest/repo; echo c >>a; git commit -qam three");
     web.sh(
         "git clone -q banger::web clone; cd clone; git fsck; test $(git rev-list --count HEAD) = 3",
@@ -92,7 +50,7 @@ fn git_clones_from_a_vm() {
 
 #[test]
 fn git_pushes_into_a_vm() {
-    let web = Web::new();
+    let web = web();
     web.sh("cd repo; git remote add web banger::web; echo p >p; git add p; git commit -qm pushed
             git push -q web HEAD:topic");
     assert_eq!(
@@ -136,7 +94,7 @@ fn git_pushes_into_a_vm() {
 
 #[test]
 fn what_is_wrong_is_one_clear_error() {
-    let web = Web::new();
+    let web = web();
     let cases = [
         ("banger::nobody", "no VM 'nobody'"),
         ("banger::..", "name"),
@@ -165,7 +123,7 @@ fn what_is_wrong_is_one_clear_error() {
 
 #[test]
 fn a_repository_that_is_gone_or_another_changes_nothing() {
-    let web = Web::new();
+    let web = web();
     fs::remove_dir_all(web.at("guest/repo")).unwrap();
     let answer = web.try_sh("git ls-remote banger::web");
     assert!(answer.stderr.contains("in the guest"), "{}", answer.stderr);
