@@ -2,7 +2,7 @@
 //! repository in DIR, takes this machine for the guest, and prints the median and the 95th percentile in milliseconds.
 
 use banger_channel::files::{Budget, Files, serve};
-use banger_doc::{Context, Error, Result, WorkspaceMode};
+use banger_doc::{Context, Error, Result};
 use banger_workspace::{Guest, Leave, News, Standing, Wish, prepare, watch};
 use std::{
     fs::{self, OpenOptions},
@@ -109,24 +109,8 @@ fn run() -> Result<(f64, f64)> {
 }
 
 fn wish(dir: &Path, host: &Path) -> Wish {
-    Wish {
-        vm: "web".into(),
-        path: host.to_owned(),
-        guest_path: dir.join("guest/repo").display().to_string(),
-        is_named: true,
-        user: None,
-        mode: WorkspaceMode::Shallow,
-        branch: None,
-        from: None,
-        include_untracked: false,
-        include: Vec::new(),
-        configured_include: Vec::new(),
-        no_include: false,
-        force: true,
-        trusted: Vec::new(),
-        configured: Vec::new(),
-        allowed: Vec::new(),
-    }
+    let guest = dir.join("guest/repo").display().to_string();
+    Wish { is_named: true, force: true, ..Wish::of("web", host, &guest) }
 }
 
 fn until<T>(news: &mpsc::Receiver<News>, find: impl Fn(&News) -> Option<T>) -> Result<T> {

@@ -301,7 +301,6 @@ mod tests {
     use super::*;
     use crate::{Wish, prepare};
     use banger_channel::files::{Budget, serve};
-    use banger_doc::WorkspaceMode;
     use std::{os::unix::net::UnixStream, thread, time::Duration};
 
     struct Place {
@@ -352,24 +351,8 @@ mod tests {
         for n in 0..12 {
             place.commit("host", "a", &format!("{n}\n"));
         }
-        let wish = Wish {
-            vm: "web".into(),
-            path: place.at("host"),
-            guest_path: place.at("guest").to_str().unwrap().to_owned(),
-            is_named: false,
-            user: None,
-            mode: WorkspaceMode::Shallow,
-            branch: None,
-            from: None,
-            include_untracked: false,
-            include: Vec::new(),
-            configured_include: Vec::new(),
-            no_include: false,
-            force: false,
-            trusted: Vec::new(),
-            configured: Vec::new(),
-            allowed: Vec::new(),
-        };
+        let guest = place.at("guest");
+        let wish = Wish::of("web", &place.at("host"), guest.to_str().unwrap());
         let record = prepare(&place.at("vm"), &Place::files(), &wish).unwrap();
         (place, record)
     }

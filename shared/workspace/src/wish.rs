@@ -1,7 +1,7 @@
 //! What a user asks of a workspace that goes in.
 
 use banger_doc::{AllowedFile, WorkspaceMode};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is asked of a prepare.
 #[derive(Clone, Debug)]
@@ -42,6 +42,28 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Asks for nothing but that the repository or directory at `path` goes to `guest_path` of a VM.
+    pub fn of(vm: &str, path: &Path, guest_path: &str) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            path: path.to_owned(),
+            guest_path: guest_path.to_owned(),
+            is_named: false,
+            user: None,
+            mode: WorkspaceMode::Shallow,
+            branch: None,
+            from: None,
+            include_untracked: false,
+            include: Vec::new(),
+            configured_include: Vec::new(),
+            no_include: false,
+            force: false,
+            trusted: Vec::new(),
+            configured: Vec::new(),
+            allowed: Vec::new(),
+        }
+    }
+
     /// Returns all directories outside the repository that it may lead to.
     pub(crate) fn all_trusted(&self) -> Vec<PathBuf> {
         self.trusted.iter().chain(&self.configured).cloned().collect()

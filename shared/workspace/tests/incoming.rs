@@ -44,27 +44,15 @@ fn hostile(setup: &str) -> World {
 fn prepare_as_told() {
     let told = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let Some(top) = told("WATCHED_TOP") else { return };
+    let guest = top.join("guest/root/repo");
+    let is_full = told("WATCHED_FULL").is_some();
     let wish = Wish {
-        vm: "web".into(),
-        path: told("WATCHED_PATH").unwrap(),
-        guest_path: top.join("guest/root/repo").to_str().unwrap().to_owned(),
         is_named: true,
-        user: None,
-        mode: if told("WATCHED_FULL").is_some() {
-            WorkspaceMode::FullCopy
-        } else {
-            WorkspaceMode::Shallow
-        },
+        mode: if is_full { WorkspaceMode::FullCopy } else { WorkspaceMode::Shallow },
         branch: told("WATCHED_FROM").map(|_| "made".into()),
         from: told("WATCHED_FROM").map(|from| from.to_str().unwrap().to_owned()),
         include_untracked: told("WATCHED_UNTRACKED").is_some(),
-        include: Vec::new(),
-        configured_include: Vec::new(),
-        no_include: false,
-        force: false,
-        trusted: Vec::new(),
-        configured: Vec::new(),
-        allowed: Vec::new(),
+        ..Wish::of("web", &told("WATCHED_PATH").unwrap(), guest.to_str().unwrap())
     };
     match banger_workspace::prepare(&top.join("vm"), &world::files(), &wish) {
         Ok(_) => println!("\nWATCHED: it went in"),

@@ -226,22 +226,9 @@ pub fn repository(input: &[u8]) {
     // Git takes a thousand times as long as this program does.
     if input.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 64 == 0 {
         let wish = banger_workspace::Wish {
-            vm: "fuzz".into(),
-            path: root,
-            guest_path: "/root/repo".into(),
-            is_named: false,
-            user: None,
-            mode: banger_doc::WorkspaceMode::Shallow,
-            branch: None,
-            from: None,
             include_untracked: true,
             include: vec!["*".into()],
-            configured_include: Vec::new(),
-            no_include: false,
-            force: false,
-            trusted: Vec::new(),
-            configured: Vec::new(),
-            allowed: Vec::new(),
+            ..banger_workspace::Wish::of("fuzz", &root, "/root/repo")
         };
         if let Ok(plan) = banger_workspace::dry_run(&wish, None) {
             assert_ne!(plan.base_commit.as_deref(), Some(SECRET), "the other repository was read");

@@ -82,24 +82,8 @@ impl World {
     }
 
     pub fn wish(&self) -> Wish {
-        Wish {
-            vm: "web".into(),
-            path: self.host(),
-            guest_path: self.guest().to_str().unwrap().to_owned(),
-            is_named: true,
-            user: None,
-            mode: WorkspaceMode::Shallow,
-            branch: None,
-            from: None,
-            include_untracked: false,
-            include: Vec::new(),
-            configured_include: Vec::new(),
-            no_include: false,
-            force: false,
-            trusted: Vec::new(),
-            configured: Vec::new(),
-            allowed: Vec::new(),
-        }
+        let wish = Wish::of("web", &self.host(), self.guest().to_str().unwrap());
+        Wish { is_named: true, ..wish }
     }
 
     pub fn files(&self) -> Files<'static> {
