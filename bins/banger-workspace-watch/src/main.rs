@@ -39,6 +39,7 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let state = State::open()?;
     let vm = state.vm(&args.vm)?;
     let dir = folder(&vm, args.guest_path.as_deref())?;
+    read(&dir)?;
     vm.must_run()?;
     interrupt::watch()?;
     let _scratch = interrupt::begin(Scratch::make, Scratch::path)?;

@@ -8,14 +8,13 @@ mod mark;
 mod session;
 mod survey;
 
-use crate::{guest::How, path::shown, status::changes, temporary::Temporary};
+use crate::{path::shown, status::changes, temporary::Temporary};
 use banger_channel::files::Files;
 use banger_doc::{Change, Error, Kind, Result};
 use banger_state::Lock;
 use follow::{Done, Follower};
 use listen::Heard;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -140,7 +139,7 @@ pub fn watch(
             "one 'banger workspace watch' for each is enough; Ctrl-C ends it where it runs",
         ));
     };
-    let mut teller = Teller { tell, left: BTreeSet::new(), goes_on: true };
+    let mut teller = Teller { tell, goes_on: true };
     let begun = Instant::now();
     let (mut follower, done) = Follower::begin(dir, leave, &guest.files(BATCH)?)?;
     let mut heard = Heard::default();
@@ -278,8 +277,6 @@ fn until_quiet(follower: &mut Follower<'_>, heard: &mut Heard) -> Result<bool> {
 /// Who is told, and what was.
 struct Teller<'a> {
     tell: &'a mut dyn FnMut(News) -> Result<bool>,
-    /// What the guest changed itself, as it was said.
-    left: BTreeSet<Vec<u8>>,
     goes_on: bool,
 }
 
@@ -299,17 +296,12 @@ impl Teller<'_> {
         for path in brought.again {
             heard.written.insert(path, soon.unwrap_or_else(Instant::now));
         }
-        self.left
-            .retain(|path| !brought.changes.contains_key(path) && !brought.agreed.contains(path));
-        let new: Vec<Vec<u8>> = brought.left.difference(&self.left).cloned().collect();
-        self.left.extend(new.iter().cloned());
-        let all: BTreeMap<Vec<u8>, How> = brought.changes;
-        if all.is_empty() && new.is_empty() && !done.git {
+        if brought.changes.is_empty() && brought.left.is_empty() && !done.git {
             return Ok(());
         }
         self.tell(News::Batch(Batch {
-            changes: changes(&all),
-            left: new.iter().map(|path| shown(path)).collect(),
+            changes: changes(&brought.changes),
+            left: brought.left.iter().map(|path| shown(path)).collect(),
             git: done.git,
             took: follow::since(begun),
             guest: (!done.git).then_some(brought.guest),

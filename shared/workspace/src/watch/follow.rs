@@ -77,6 +77,8 @@ pub(super) struct Follower<'a> {
     is_behind: bool,
     has_told_of_untracked: bool,
     unread: BTreeSet<Vec<u8>>,
+    /// What the guest changed itself and keeps.
+    left: BTreeSet<Vec<u8>>,
 }
 
 impl<'a> Follower<'a> {
@@ -108,6 +110,7 @@ impl<'a> Follower<'a> {
             is_behind: false,
             has_told_of_untracked: false,
             unread: BTreeSet::new(),
+            left: BTreeSet::new(),
         };
         follower.listen()?;
         let done = follower.prepare_again(files)?;
@@ -193,6 +196,10 @@ impl<'a> Follower<'a> {
         if let Some(now) = record::read(self.dir)? {
             self.is_its(&now)?;
         }
+        // What the guest has by now as the host does is no work of its own.
+        let left = self.left.clone();
+        let before = self.session.tree.clone();
+        let mut done = if left.is_empty() { Done::default() } else { self.bring(files, &left)? };
         self.wish.allowed = (self.leave.allowed)(Path::new(&self.session.record.host_path));
         let mut tries = 0;
         let tried = loop {
@@ -206,7 +213,6 @@ impl<'a> Follower<'a> {
                 tried => break tried?,
             }
         };
-        let mut done = Done::default();
         if let Attempt::Refused(why) = &tried {
             if !std::mem::replace(&mut self.is_behind, true) {
                 let hint = why.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -216,8 +222,8 @@ impl<'a> Follower<'a> {
             }
         } else {
             self.is_behind = false;
+            self.left.clear();
         }
-        let before = std::mem::take(&mut self.session.tree);
         let stood = self.session.record.given.clone();
         self.open_anew(files)?;
         done.git = stood != self.session.record.given;
@@ -239,9 +245,8 @@ impl<'a> Follower<'a> {
         let more = self.bring(files, &paths)?;
         done.notes.extend(more.notes);
         done.brought.changes.extend(more.brought.changes);
-        done.brought.left = more.brought.left;
-        done.brought.agreed = more.brought.agreed;
-        done.brought.again = more.brought.again;
+        done.brought.left.extend(more.brought.left);
+        done.brought.again.extend(more.brought.again);
         done.brought.guest = more.brought.guest;
         Ok(())
     }
@@ -317,9 +322,12 @@ impl<'a> Follower<'a> {
                 done.notes.push(format!("'{}' cannot be read and stays: {why}", at.display()));
             }
         }
-        self.unread.retain(|path| {
-            !done.brought.changes.contains_key(path) && !done.brought.agreed.contains(path)
-        });
+        let Brought { changes, agreed, .. } = &done.brought;
+        let is_open = |path: &Vec<u8>| !changes.contains_key(path) && !agreed.contains(path);
+        self.unread.retain(is_open);
+        self.left.retain(is_open);
+        // Each is told once.
+        done.brought.left.retain(|path| self.left.insert(path.clone()));
         done.notes.extend(self.tell_of_untracked(&paths)?);
         Ok(done)
     }
