@@ -31,6 +31,7 @@ mod survive;
 mod tape;
 mod terminal;
 mod user;
+mod ways;
 mod workspace;
 mod wrong;
 

@@ -2,7 +2,7 @@
 //! own tests have a directory for a guest.
 
 #[path = "../../shared/workspace/tests/cases/mod.rs"]
-mod cases;
+pub(crate) mod cases;
 #[path = "../../shared/workspace/tests/random/mod.rs"]
 mod random;
 

@@ -34,7 +34,7 @@ usage: cargo xtask TASK
                     --debug: the programs as tests use them
   soak NAME         try everything that tests try a selection of: kill, fault, first-command,
                     images, load, model,
-                    nested
+                    nested, nested-flows, ways
   fuzz [--seconds N] [TARGET...]
                     throw broken input at what reads hostile input, 20 s each
   install [--prefix DIR]

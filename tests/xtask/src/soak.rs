@@ -26,6 +26,7 @@ const SOAKS: &[(&str, &[Tests], Duration)] = &[
     ("fault", &[flows(&["survive::fault::"])], Duration::from_hours(2)),
     ("load", &[flows(&["survive::load::"])], Duration::from_mins(20)),
     ("images", &[flows(&["images::"])], Duration::from_mins(40)),
+    ("ways", &[flows(&["ways::"])], Duration::from_hours(1)),
     ("nested", &[flows(&["nested::"])], Duration::from_hours(1)),
     ("nested-flows", &[flows(&["nested::"])], Duration::from_hours(2)),
     (
