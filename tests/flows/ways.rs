@@ -15,11 +15,12 @@ use crate::{
 };
 use banger_tests::{Answer, have, program};
 use judge::Judge;
-use model::{Model, Tree, differing, is_of_git, read, said, same, shell, work_tree};
+use model::{Model, Tree, differing, is_of_git, read, said, same, shell, shown, work_tree};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -157,6 +158,48 @@ impl Sort {
         (Self { case, top, place, base, day }, model)
     }
 
+    fn is_directory(&self) -> bool {
+        self.case.name == DIRECTORY.name
+    }
+
+    fn apply_to(&self, world: &World, copy: &Path) -> Answer {
+        let host = copy.join("host");
+        let words = ["web", host.to_str().expect("text"), "--guest-path", &self.place];
+        world.guest.run("workspace-apply", &words)
+    }
+
+    /// Where a path that the guest changed has staged changes nothing is applied until it has none, as is said.
+    fn unstage(&self, world: &World, copy: &Path, wrong: &mut Vec<String>) {
+        let before = read(copy);
+        let refused = self.apply_to(world, copy);
+        refused.fails(4, "1 path is in conflict; nothing was changed");
+        assert!(refused.stderr.contains("restore --staged .', then again"), "{}", refused.all());
+        let touched = differing(&before, &read(copy));
+        if !touched.is_empty() {
+            wrong.push(format!("{}: a refused apply touched {touched:?}", self.case.name));
+        }
+        said(world, &copy.join("host"), "git restore --staged .");
+    }
+
+    /// Applies to the checkout in a copy.
+    fn apply(&self, world: &World, copy: &Path) -> Answer {
+        if !self.base.is_empty() || self.is_directory() {
+            return self.apply_to(world, copy);
+        }
+        // Without a commit a checkout is known by its place alone, and so is what it got before.
+        let (bed, aside) = (self.top.join("bed"), self.top.join("aside"));
+        let rename = |from: &Path, to: &Path| fs::rename(from, to).expect("another name");
+        rename(&bed, &aside);
+        rename(copy, &bed);
+        let mut answer = self.apply_to(world, &bed);
+        rename(&bed, copy);
+        rename(&aside, &bed);
+        said(world, &world.guest.folder(), "rm -rf workspaces/*/applied");
+        answer.stderr =
+            answer.stderr.replace(bed.to_str().expect("text"), copy.to_str().expect("text"));
+        answer
+    }
+
     /// Makes a copy of all that the case made.
     fn copy(&self, world: &World, name: &str) -> PathBuf {
         let copy = self.top.join(name.replace(' ', "-"));
@@ -174,11 +217,12 @@ impl Sort {
     fn refusal(&self, way: &str) -> Option<(i32, &'static str)> {
         match (self.case.name, way) {
             ("in the middle of a merge", "apply") => Some((4, "merge")),
-            ("a directory without git", "export --base-commit prepared" | "export --commits") => {
-                Some((125, "git"))
+            ("a directory without git", "export --commits" | "pull") => {
+                Some((2, "was a directory without git when it was put there"))
             }
-            ("a directory without git", "pull") => Some((2, "is in no repository of git")),
-            ("a directory without git", "git fetch") => Some((128, "git")),
+            ("a directory without git", "git fetch") => {
+                Some((128, "was a directory without git when it was put there"))
+            }
             _ => None,
         }
     }
@@ -196,6 +240,9 @@ impl Sort {
         let address = format!("banger::web:{}", self.place);
         if way == "apply" && self.day != Day::None {
             said(world, &copy, MEANWHILE);
+        }
+        if way == "apply" && self.case.name == "local edits on the host" {
+            self.unstage(world, &copy, wrong);
         }
         if way == "git fetch" {
             // Where there is no repository one is made, so that git asks the VM.
@@ -216,7 +263,7 @@ impl Sort {
             "export" => export(&[]),
             "export --base-commit prepared" => export(&["--base-commit", "prepared"]),
             "export --commits" => export(&["--commits"]),
-            "apply" => world.guest.run("workspace-apply", &[&["web", text], &at[..]].concat()),
+            "apply" => self.apply(world, &copy),
             "pull" => world.guest.run("workspace-pull", &[&["web", text], &at[..]].concat()),
             _ => shell(world, &host, "[ -e .git ] || cd ../other; git fetch -q web"),
         };
@@ -273,18 +320,16 @@ fn outcome(world: &World, host: &Path, way: &str, answer: &Answer) -> Outcome {
 /// Returns what changed and may not.
 fn strange(way: &str, outcome: &Outcome, before: &Tree, after: &Tree) -> BTreeSet<PathBuf> {
     let mut changed = differing(before, after);
-    let named: BTreeSet<PathBuf> = match outcome.document["changes"].as_array() {
+    let named: BTreeSet<String> = match outcome.document["changes"].as_array() {
         Some(changes) if way == "apply" => changes
             .iter()
-            .map(|change| Path::new("host").join(change["path"].as_str().expect("a path")))
+            .map(|change| format!("host/{}", change["path"].as_str().expect("a path")))
             .collect(),
         _ => BTreeSet::new(),
     };
-    // A name that is no text is shown as one.
-    let shown = |path: &PathBuf| PathBuf::from(path.to_string_lossy().into_owned());
     let silent = named.iter().filter(|path| !changed.iter().any(|c| shown(c) == **path));
     let mut strange: BTreeSet<PathBuf> =
-        silent.map(|path| Path::new("silent").join(path)).collect();
+        silent.map(|path| Path::new("named, but the same").join(path)).collect();
     changed.retain(|path| {
         let text = path.to_string_lossy();
         let Some((_, of_git)) = text.split_once(".git/") else {
@@ -310,7 +355,7 @@ fn each_way_out_brings_the_same_from_a_running_and_from_a_stopped_vm() {
     }
     let only = std::env::var("BANGER_SORT").ok();
     let wanted = |case: &Case| match &only {
-        Some(name) => case.name == name,
+        Some(names) => names.split("; ").any(|name| name == case.name),
         None => soak() || SELECTION.contains(&case.name),
     };
     let cases: Vec<&'static Case> =
@@ -330,6 +375,11 @@ fn each_way_out_brings_the_same_from_a_running_and_from_a_stopped_vm() {
     world.anywhere("sync").ok();
     world.guest.run("vm-stop", &["web"]).ok();
     let stopped = take_all(&world, "stopped", &sorts, &mut wrong);
+    for (number, (sort, _)) in sorts.iter().enumerate() {
+        if running[&(number, "pull")].refs != running[&(number, "git fetch")].refs {
+            wrong.push(format!("{}: pull and git fetch brought other references", sort.case.name));
+        }
+    }
     for ((number, way), one) in &running {
         if *one != stopped[&(*number, *way)] {
             let told = differ(one, &stopped[&(*number, *way)]);
@@ -379,7 +429,10 @@ fn take_all(
             // What comes of the stopped one is held beside this.
             if outcome.status == 0 && when == "running" {
                 let judge = Judge { world, sort, model, copy: &copy, outcome: &outcome };
-                if let Err(told) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| judge.judge(way))).unwrap_or_else(|e| Err(format!("PANIC {:?}", e.downcast_ref::<String>()))) {
+                if let Err(told) =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| judge.judge(way)))
+                        .unwrap_or_else(|e| Err(format!("PANIC {:?}", e.downcast_ref::<String>())))
+                {
                     wrong.push(format!("{}: {way}: {told}", sort.case.name));
                 }
             }

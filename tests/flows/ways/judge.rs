@@ -2,11 +2,12 @@
 
 use super::{
     Day, Outcome, Sort,
-    model::{File, Listing, Model, Tree, listing, said, same, shell, work_tree},
+    model::{File, Listing, Model, listing, said, same, shell, work_tree},
 };
 use crate::workspace::World;
 use banger_tests::Answer;
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -25,6 +26,8 @@ impl Judge<'_> {
     pub(super) fn judge(&self, way: &str) -> Result<(), String> {
         match way {
             "export" => self.patch(),
+            // There is no commit; it is the same.
+            _ if way.starts_with("export") && self.sort.is_directory() => self.patch(),
             "export --base-commit prepared" => self.sum(),
             "export --commits" => self.mails(),
             "apply" => self.applied(),
@@ -36,7 +39,16 @@ impl Judge<'_> {
     fn patch(&self) -> Result<(), String> {
         fs::write(self.copy.join("patch"), &self.outcome.bytes).expect("a patch");
         done(&shell(self.world, &self.copy.join("host"), "git apply --allow-empty ../patch"))?;
-        same("the patch", &work_tree(&self.copy.join("host")), &self.model.onto(&self.model.host))
+        let mut expected = self.model.onto(&self.model.host);
+        if self.sort.case.name == "line ends" {
+            // Git writes text as the settings of the checkout want it.
+            for (path, file) in &mut expected {
+                if self.model.host.get(path) != Some(file) {
+                    file.end_lines_by_crlf();
+                }
+            }
+        }
+        same("the patch", &work_tree(&self.copy.join("host")), &expected)
     }
 
     /// The guest's files lie there, merged with what the host did meanwhile.
@@ -75,74 +87,23 @@ impl Judge<'_> {
     fn sum(&self) -> Result<(), String> {
         fs::write(self.copy.join("patch"), &self.outcome.bytes).expect("a patch");
         let clean = self.clean();
-        let as_was = work_tree(&clean);
         done(&shell(self.world, &clean, "git apply --index --allow-empty ../patch"))?;
-        if self.is_raw() {
-            return same("the sum", &work_tree(&clean), &self.unedited(&as_was));
-        }
         let tree = said(self.world, &clean, "git write-tree");
         same("the sum", &listing(self.world, &clean, tree.trim()), &self.all())
     }
 
-    /// Whether git has other bytes than lie there. What the guest changed comes as it lies there.
-    fn is_raw(&self) -> bool {
-        matches!(self.sort.case.name, "line ends" | "filters as of large files")
-    }
-
     /// What git would take of all that the guest has.
     fn all(&self) -> Listing {
-        let guest = self.sort.top.join("guest");
-        if !self.is_raw() {
-            let script = "rm -rf ../all; cp -a . ../all; cd ../all; git add -A --sparse; git write-tree";
-            let tree = said(self.world, &guest, script);
-            return listing(self.world, &self.sort.top.join("all"), tree.trim());
-        }
-        let head = listing(self.world, &guest, "HEAD");
-        let entry = |path: &PathBuf, file: &File| match head.get(path) {
-            Some(entry) if self.model.is_left(path) => entry.clone(),
-            _ => {
-                let hash = match file {
-                    File::Link(_) => {
-                        format!("readlink -n '{0}' | git hash-object --stdin", path.display())
-                    }
-                    File::Plain { .. } => {
-                        format!("git hash-object --no-filters '{}'", path.display())
-                    }
-                };
-                let mode = match file {
-                    File::Link(_) => "120000",
-                    File::Plain { is_executable: true, .. } => "100755",
-                    File::Plain { .. } => "100644",
-                };
-                format!("{mode} blob {}", said(self.world, &guest, &hash).trim())
-            }
-        };
-        self.model.guest.iter().map(|(path, file)| (path.clone(), entry(path, file))).collect()
-    }
-
-    /// The guest's files; those of which neither side has another version than the commit are as it has them.
-    fn unedited(&self, as_was: &Tree) -> Tree {
-        let guest = self.sort.top.join("guest");
-        let (base, head) =
-            (listing(self.world, &guest, &self.sort.base), listing(self.world, &guest, "HEAD"));
-        let mut files = self.model.guest.clone();
-        for path in self
-            .model
-            .given
-            .iter()
-            .filter(|path| self.model.is_left(path) && base.get(*path) == head.get(*path))
-        {
-            files.remove(path);
-            files.extend(as_was.get(path).map(|file| (path.clone(), file.clone())));
-        }
-        files
+        let script =
+            "rm -rf ../all; cp -a . ../all; cd ../all; git add -A --sparse; git write-tree";
+        let tree = said(self.world, &self.sort.top.join("guest"), script);
+        listing(self.world, &self.sort.top.join("all"), tree.trim())
     }
 
     /// Plain `git am` makes the guest's commits anew.
     fn mails(&self) -> Result<(), String> {
         fs::write(self.copy.join("mbox"), &self.outcome.bytes).expect("mails");
         let clean = self.clean();
-        let as_was = work_tree(&clean);
         done(&shell(self.world, &clean, "[ ! -s ../mbox ] || git am -q --keep-non-patch ../mbox"))?;
         let guest = self.sort.top.join("guest");
         let range = if self.sort.base.is_empty() {
@@ -166,7 +127,18 @@ impl Judge<'_> {
             &listing(self.world, &guest, "HEAD"),
         )?;
         // Local edits at which the guest did nothing stay out.
-        same("all mails", &work_tree(&clean), &self.unedited(&as_was))
+        let base = listing(self.world, &guest, &self.sort.base);
+        let head = listing(self.world, &guest, "HEAD");
+        let mut expected = self.all();
+        let paths: BTreeSet<&PathBuf> = self.model.given.iter().chain(base.keys()).collect();
+        for path in paths {
+            if self.model.is_left(path) && base.get(path) == head.get(path) {
+                expected.remove(path);
+                expected.extend(base.get(path).map(|entry| (path.clone(), entry.clone())));
+            }
+        }
+        let tree = said(self.world, &clean, "git write-tree");
+        same("all mails", &listing(self.world, &clean, tree.trim()), &expected)
     }
 
     /// Branches are the guest's, and uncommitted work is what git itself makes of it.
@@ -177,7 +149,9 @@ impl Judge<'_> {
         if self.model.branch.is_none() {
             expected.insert("detached".into(), self.model.head.clone());
         }
-        let stash = Stash::of(self.world, &self.sort.top);
+        // Git's own stash forgets that a directory is where a file was, so it does not even apply.
+        let is_forgotten = self.sort.case.name.starts_with("a file becomes a directory");
+        let stash = if is_forgotten { None } else { Stash::of(self.world, &self.sort.top) };
         let mut refs = self.outcome.refs.clone();
         let wip = refs.remove("wip");
         if refs != expected {
@@ -192,10 +166,10 @@ impl Judge<'_> {
             return Err(format!("it follows {parent}, not {}", self.model.head));
         }
         let part = |parent: &str| listing(self.world, &host, &format!("{wip}{parent}"));
-        // What went in untracked and was left lies on the host.
+        // What went in untracked and was left lies on the host, and is no work.
         let is_work =
-            |path: &PathBuf| !self.model.host.contains_key(path) || !self.model.is_left(path);
-        if let Some(mut stash) = stash.filter(|_| !self.is_raw()) {
+            |path: &PathBuf| !self.model.given.contains(path) || !self.model.is_left(path);
+        if let Some(mut stash) = stash {
             stash.others.retain(|path, _| is_work(path));
             same("uncommitted files", &part(""), &stash.files)?;
             same("untracked files", &part("^3"), &stash.others)?;

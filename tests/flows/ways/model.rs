@@ -17,6 +17,19 @@ pub(super) enum File {
     Link(PathBuf),
 }
 
+impl File {
+    /// Does what git does of `core.autocrlf` to text in which no line ends so.
+    pub(super) fn end_lines_by_crlf(&mut self) {
+        if let Self::Plain { bytes, .. } = self
+            && !bytes.contains(&b'\r')
+            && !bytes.contains(&0)
+        {
+            let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+            *bytes = lines.join(&b"\r\n"[..]);
+        }
+    }
+}
+
 /// Files and links by their paths.
 pub(super) type Tree = BTreeMap<PathBuf, File>;
 
@@ -26,6 +39,15 @@ pub(super) type Listing = BTreeMap<PathBuf, String>;
 /// What of git's a directory has: everything but the files of the work tree.
 pub(super) fn is_of_git(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == ".git") || !path.starts_with("host")
+}
+
+/// A path as documents show it.
+pub(super) fn shown(path: &Path) -> String {
+    let parts = path.as_os_str().as_bytes().utf8_chunks();
+    let part = |part: std::str::Utf8Chunk<'_>| {
+        part.valid().replace('\\', "\\\\") + &part.invalid().escape_ascii().to_string()
+    };
+    parts.map(part).collect()
 }
 
 /// Reads all files below a directory.
@@ -183,8 +205,8 @@ impl Model {
         tree
     }
 
-    /// Whether the guest left a path as it went in.
+    /// Whether the guest left a path as the host has it.
     pub(super) fn is_left(&self, path: &Path) -> bool {
-        self.given.contains(path) && self.guest.get(path) == self.host.get(path)
+        self.guest.get(path) == self.host.get(path)
     }
 }
