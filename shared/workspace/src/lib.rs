@@ -41,6 +41,7 @@ mod status;
 mod store;
 mod temporary;
 mod tools;
+mod under_way;
 mod unit;
 mod walk;
 mod watch;
@@ -65,5 +66,6 @@ pub use status::{
 pub use tools::{
     ToolFile, all_allowed, allow, allowed_files, forget, refused, root_of, tool_files,
 };
+pub use under_way::clear_ready;
 pub use watch::{Batch, End, Guest, Leave, News, Scratch, Standing, watch};
 pub use wish::Wish;

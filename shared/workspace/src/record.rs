@@ -7,6 +7,7 @@ use crate::{
     plan::has_git,
     store::Store,
     temporary::{PREFIX, Temporary, remove},
+    under_way::{UnderWay, clear_ready},
 };
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
@@ -61,6 +62,8 @@ impl Folder {
                 remove(&entry.path())?;
             }
         }
+        // Likewise on the host. What cannot go there keeps nobody from the workspace: the next apply tells of it.
+        let _ = clear_ready(path, false);
         Ok(folder)
     }
 
@@ -188,7 +191,8 @@ impl Folder {
     /// Removes the folder, with all that is known of the workspace, but for what a killed apply left on the host.
     pub(crate) fn discard(self) -> Result<()> {
         self.forget()?;
-        if self.path.join(place::WORKSPACE_APPLYING).exists() { Ok(()) } else { remove(&self.path) }
+        let has_ready = UnderWay::read(&self.path).is_some_and(|apply| !apply.dirs.is_empty());
+        if has_ready { Ok(()) } else { remove(&self.path) }
     }
 
     /// Removes the trees that no record names.
