@@ -13,7 +13,7 @@ use crate::{
     store::Store,
 };
 use banger_channel::files::Files;
-use banger_doc::{Error, Exported, Result, Workspace};
+use banger_doc::{Error, Exported, Position, Result, Workspace};
 use banger_state::clock_ms;
 use std::{collections::BTreeSet, path::Path};
 
@@ -35,7 +35,7 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
-    /// Commits that go out one by one.
+    /// Tips of the guest's branches whose commits go out: one by one, or in the sum of what HEAD leads to.
     pub(crate) told: BTreeSet<String>,
     /// Why the guest's commits are not all in the scratch, where they were asked for.
     broken: Option<String>,
@@ -113,6 +113,12 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
+        // Mails say themselves which commits they tell of.
+        let told = if with_commits {
+            BTreeSet::new()
+        } else {
+            merged(files, &record, &store, &look.position)
+        };
         Ok(Self {
             folder,
             record,
@@ -125,7 +131,7 @@ impl Sides {
             whole,
             notes,
             kept,
-            told: BTreeSet::new(),
+            told,
             broken,
         })
     }
@@ -220,6 +226,31 @@ impl Handover {
         let record = Workspace { exported: Some(self.exported), ..self.record };
         self.folder.write(&record)
     }
+}
+
+/// Returns the tips of references that HEAD's history has, as far as that can be told: what they lead to is part of
+/// its sum.
+fn merged(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    position: &Position,
+) -> BTreeSet<String> {
+    let Some(head) = head_commit(position).filter(|_| record.is_repository) else {
+        return BTreeSet::new();
+    };
+    let others =
+        position.refs.iter().filter(|(name, oid)| record.given.refs.get(*name) != Some(*oid));
+    let others: Vec<(&str, &str)> =
+        others.map(|(name, oid)| (name.as_str(), oid.as_str())).collect();
+    if others.iter().all(|(name, _)| position.head.strip_prefix("ref: ") == Some(*name)) {
+        return BTreeSet::new();
+    }
+    let tips = std::iter::once(("HEAD", head.as_str())).chain(others.iter().copied());
+    let own = guest::own_commits(files, &record.guest_path, store, tips);
+    let history = own.history(&head);
+    let merged = others.into_iter().filter(|(_, oid)| history.contains(oid));
+    merged.map(|(_, oid)| oid.to_owned()).collect()
 }
 
 /// Returns two trees as they lie in a sparse checkout, and what the guest deleted that lies in none. Where the
