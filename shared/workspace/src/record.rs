@@ -7,7 +7,7 @@ use crate::{
     plan::has_git,
     store::Store,
     temporary::{PREFIX, Temporary, remove},
-    under_way::{UnderWay, clear_ready},
+    under_way::clear_ready,
 };
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};
@@ -191,8 +191,10 @@ impl Folder {
     /// Removes the folder, with all that is known of the workspace, but for what a killed apply left on the host.
     pub(crate) fn discard(self) -> Result<()> {
         self.forget()?;
-        let has_ready = UnderWay::read(&self.path).is_some_and(|apply| !apply.dirs.is_empty());
-        if has_ready { Ok(()) } else { remove(&self.path) }
+        match clear_ready(&self.path, false) {
+            Ok(Some(_)) => remove(&self.path),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the trees that no record names.

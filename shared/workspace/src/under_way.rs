@@ -89,10 +89,14 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Removes what an apply that was killed left lying ready in a checkout of the host's, and returns where it lay; with
-/// `dry_run` that alone. None if the checkout is not there. Call it where nobody else works on the workspace that
-/// this is the folder of. What else that apply was about to do stays written down for the next one.
+/// `dry_run` that alone. None if the checkout is not there, or what is written down cannot be read. Call it where
+/// nobody else works on the workspace that this is the folder of. What else that apply was about to do stays written
+/// down for the next one.
 pub fn clear_ready(folder: &Path, dry_run: bool) -> Result<Option<Vec<PathBuf>>> {
-    let Some(before) = UnderWay::read(folder) else { return Ok(Some(Vec::new())) };
+    let Some(before) = UnderWay::read(folder) else {
+        let is_nothing = !folder.join(place::WORKSPACE_APPLYING).exists();
+        return Ok(is_nothing.then(Vec::new));
+    };
     let found = before.clean(dry_run)?;
     if found.is_some() && !dry_run && !before.dirs.is_empty() {
         UnderWay { dirs: Vec::new(), ..before }.write(folder)?;
