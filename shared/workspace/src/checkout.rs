@@ -21,6 +21,7 @@ use crate::{
 };
 use banger_channel::files::{Entry, Files, Put, What};
 use banger_doc::{Context, Error, Position, Result, ToolRefusal, visible};
+use banger_state::clock_ms;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -463,6 +464,8 @@ impl Offer {
         record.given = checkout.position(&record.given);
         (record.next, record.next_tree_file, record.exported) = (None, None, None);
         record.base_commit = Some(checkout.commit.clone());
+        // What a checkout of the host's got before that is of another time.
+        record.prepared_unix_ms = clock_ms();
         let is_its = repository.root.to_str() == Some(record.host_path.as_str());
         if is_its && repository.head.commit.as_deref() == Some(&checkout.commit) {
             record.host_commit.clone_from(&record.base_commit);
