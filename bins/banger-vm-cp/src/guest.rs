@@ -132,7 +132,11 @@ impl Guest {
     /// Returns what is at a path, and the path after all links.
     pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
         let mut path = self.absolute(path)?;
-        let files = self.files().within(|budget| budget.time(LOOK));
+        // Disks that were not left clean are repaired first, for as long as that takes.
+        let files = match self.source.reads_disks() {
+            true => self.files(),
+            false => self.files().within(|budget| budget.time(LOOK)),
+        };
         for _ in 0..LINKS {
             let bytes = path.as_os_str().as_bytes().to_vec();
             let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -173,8 +177,13 @@ impl Guest {
         if error.kind() != banger_doc::Kind::NotFound {
             return error.or_hint(self.ls(dir));
         }
-        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name()))
-            .hint(self.mkdir(dir))
+        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name())).hint(
+            if self.source.reads_disks() {
+                self.ls(dir.parent().unwrap_or(Path::new("/")))
+            } else {
+                self.mkdir(dir)
+            },
+        )
     }
 
     /// Returns how a directory is made.
@@ -184,11 +193,13 @@ impl Guest {
 
     /// Returns how one sees what is at a place.
     pub(crate) fn ls(&self, path: &Path) -> String {
-        format!(
-            "'banger vm exec {} -- ls -la {}' shows what is there",
-            self.name(),
-            shell_word(path)
-        )
+        let (name, path) = (self.name(), shell_word(path));
+        let runs = format!("'banger vm exec {name} -- ls -la {path}' shows what is there");
+        if self.source.reads_disks() {
+            format!("once 'banger vm start {name}' has started it, {runs}")
+        } else {
+            runs
+        }
     }
 }
 
