@@ -133,9 +133,10 @@ impl Guest {
     pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
         let mut path = self.absolute(path)?;
         // Disks that were not left clean are repaired first, for as long as that takes.
-        let files = match self.source.reads_disks() {
-            true => self.files(),
-            false => self.files().within(|budget| budget.time(LOOK)),
+        let files = if self.source.reads_disks() {
+            self.files()
+        } else {
+            self.files().within(|budget| budget.time(LOOK))
         };
         for _ in 0..LINKS {
             let bytes = path.as_os_str().as_bytes().to_vec();
