@@ -194,12 +194,15 @@ impl Guest {
 
     /// Returns how one sees what is at a place.
     pub(crate) fn ls(&self, path: &Path) -> String {
-        let (name, path) = (self.name(), shell_word(path));
-        let runs = format!("'banger vm exec {name} -- ls -la {path}' shows what is there");
+        let shows = format!(
+            "'banger vm exec {} -- ls -la {}' shows what is there",
+            self.name(),
+            shell_word(path)
+        );
         if self.source.reads_disks() {
-            format!("once 'banger vm start {name}' has started it, {runs}")
+            format!("once 'banger vm start {}' has started it, {shows}", self.name())
         } else {
-            runs
+            shows
         }
     }
 }
