@@ -95,6 +95,10 @@ fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
     assert_eq!(dry.ok().documents.len(), 1, "{dry:?}");
     let removed = sandbox.run(GC, &[]);
     assert_eq!((removed.ok().documents.len(), refs().as_str()), (1, "2"), "the VM is there");
+    // A VM of that name that is gone kept the same commit: it stays the other's.
+    write("gone", "of-another", &repository);
+    assert_eq!(sandbox.run(GC, &[]).ok().documents.len(), 1);
+    assert_eq!((refs().as_str(), kept.join("web.json").exists()), ("2", true));
     write("web", "of-another", &repository);
     sandbox.config("pulled_keep_days = 1\n");
     assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
@@ -106,6 +110,9 @@ fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
     assert_eq!(removed.ok().documents[0]["what"], "kept");
     assert_eq!(refs(), "1", "what somebody else made stays");
     assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+    write("file", "of-another", &format!("{repository}/HEAD"));
+    sandbox.run(GC, &[]).fails(1, "file.json");
+    fs::remove_file(kept.join("file.json")).unwrap();
     fs::write(kept.join("odd.json"), "{}").unwrap();
     assert_eq!(sandbox.run(GC, &[]).status, 1);
 }

@@ -8,6 +8,7 @@
 mod apply;
 mod attributes;
 mod bring;
+mod checkout;
 mod copy;
 mod export;
 mod folders;

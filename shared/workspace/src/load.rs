@@ -257,7 +257,7 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
 }
 
 /// Adds the files of a plan.
-fn add_plan(
+pub(crate) fn add_plan(
     load: &mut Load,
     plan: &Plan,
     at: &[u8],

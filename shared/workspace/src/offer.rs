@@ -3,6 +3,7 @@
 use crate::{
     bring::{Brought, bring},
     git::lines,
+    given::Tree,
     guest::{Look, STASH, staged_only, stashes},
     names::is_ref_name,
     record::Folder,
@@ -42,6 +43,10 @@ pub struct Offer {
     pub(crate) wip: Option<String>,
     /// The tree of the guest's files, if they are known.
     pub(crate) tree: Option<String>,
+    /// What it was given, what an update that did not end was to give it, and what it looks like next to both.
+    pub(crate) given: Tree,
+    pub(crate) next: Option<Tree>,
+    pub(crate) look: Look,
     /// Whether what the guest's index lists is part of all that.
     pub(crate) has_index: bool,
     /// What the user is to know.
@@ -128,7 +133,10 @@ impl Offer {
             store,
             brought,
             refs: offer_refs,
-            position: look.position,
+            position: look.position.clone(),
+            given,
+            next,
+            look,
             head,
             stash,
             wip: wip_commit,

@@ -299,7 +299,8 @@ pub(crate) fn of_commit(
     Ok((plan, bytes))
 }
 
-fn of_index(
+/// Plans the files that an index lists, as they lie there.
+pub(crate) fn of_index(
     repository: &Repository,
     root: &Dir,
     index: &Index,

@@ -253,7 +253,7 @@ pub fn status(
         .notes
         .extend(went_in(&store, &record, &given).unwrap_or_else(|error| Some(error.chain())));
     if record.next.is_some() {
-        status.notes.push("the last prepare did not end; run it again".into());
+        status.notes.push("the last prepare or push did not end; do it again".into());
     }
     Ok(status)
 }
