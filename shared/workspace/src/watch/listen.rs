@@ -1,6 +1,9 @@
 //! Hearing of what changes below a directory and in its `.git` (inotify(7)).
 
-use crate::host::{Dir, HostGit, Sort};
+use crate::{
+    host::{Dir, HostGit, Sort},
+    ready::UNFINISHED,
+};
 use banger_doc::{Context, Error, Result};
 use nix::{
     errno::Errno,
@@ -19,21 +22,8 @@ const LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
 /// The most directories of references.
 const MAX_REF_DIRS: usize = 50_000;
 
-/// Files of a `.git` by which a prepare sends something else.
-const OF_GIT: &[&str] = &[
-    "HEAD",
-    "index",
-    "packed-refs",
-    "config",
-    "config.worktree",
-    "shallow",
-    "MERGE_HEAD",
-    "MERGE_MSG",
-    "MERGE_MODE",
-    "SQUASH_MSG",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-];
+/// Files of a `.git` by which a prepare sends something else, beside those of an unfinished merge.
+const OF_GIT: &[&str] = &["HEAD", "index", "packed-refs", "config", "config.worktree", "shallow"];
 
 /// What was heard since somebody last looked.
 #[derive(Debug, Default)]
@@ -275,7 +265,7 @@ impl Listener {
                 Ok(true)
             }
             Place::Git => {
-                let counts = OF_GIT.iter().any(|known| known.as_bytes() == name);
+                let counts = OF_GIT.iter().chain(UNFINISHED).any(|known| known.as_bytes() == name);
                 heard.git |= counts;
                 Ok(counts)
             }
