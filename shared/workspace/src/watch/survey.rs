@@ -229,14 +229,13 @@ impl Survey {
     /// them.
     pub(super) fn below(&self, dir: &[u8]) -> Result<(Paths, Paths)> {
         let mut paths: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for part in self.parts.iter().filter(|part| part.repository.is_some()) {
-            let inside = join(dir, b"");
-            let listed = part.repository.iter().flat_map(|repository| &repository.index.entries);
-            let full = listed.map(|entry| join(&part.at, &entry.path));
-            paths.extend(full.filter(|path| path.starts_with(&inside) || dir.is_empty()));
+        let inside = join(dir, b"");
+        for part in &self.parts {
+            let listed = part.listed_below(&inside).iter();
+            paths.extend(listed.map(|entry| join(&part.at, &entry.path)));
         }
-        let before = self.taking.before.iter();
-        paths.extend(before.filter(|path| path.starts_with(&join(dir, b""))).cloned());
+        let before = self.taking.before.range(inside.clone()..);
+        paths.extend(before.take_while(|path| path.starts_with(&inside)).cloned());
         let mut dirs: BTreeSet<Vec<u8>> = paths.iter().flat_map(|path| dirs_above(path)).collect();
         dirs.retain(|found| found.starts_with(dir));
         if self.takes_new() {
@@ -331,6 +330,18 @@ impl Part {
             return Some(Beside::Ignored);
         }
         self.repository.as_ref().map(|_| Beside::Untracked)
+    }
+
+    /// Returns what its index lists below a directory that is named from the outermost root, as `DIR/`.
+    fn listed_below(&self, inside: &[u8]) -> &[Entry] {
+        let entries = self.repository.as_ref().map_or(&[][..], |found| &found.index.entries);
+        let at = if self.at.is_empty() { Vec::new() } else { join(&self.at, b"") };
+        let Some(below) = inside.strip_prefix(at.as_slice()) else {
+            return if at.starts_with(inside) { entries } else { &[] };
+        };
+        let first = entries.partition_point(|entry| entry.path.as_slice() < below);
+        let entries = &entries[first..];
+        &entries[..entries.partition_point(|entry| entry.path.starts_with(below))]
     }
 
     fn entry(&self, below: &[u8]) -> Option<&Entry> {
