@@ -9,6 +9,7 @@ use banger_doc::{Error, Result};
 use banger_workspace::{Batch, End, Guest, Leave, News, Standing, Wish, watch};
 use std::{
     fs,
+    io::Write,
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
@@ -568,6 +569,45 @@ fn more_than_can_be_heard_is_found_by_a_look() {
     let batch = running.batch_with("d3/3");
     let own = batch.took.saturating_sub(batch.guest.unwrap());
     assert!(own < Duration::from_millis(900), "{own:?}");
+}
+
+#[test]
+fn what_changes_while_it_goes_is_not_taken_for_the_guests() {
+    let (world, mut running) =
+        watched("git init -q; truncate -s 64M a; truncate -s 9M z; git add -A; git commit -qm one");
+    let (host, guest) = (world.host(), world.guest());
+    let size = |path: PathBuf| fs::metadata(path).unwrap().len();
+    let add = |name: &str| {
+        let mut file = fs::OpenOptions::new().append(true).open(host.join(name)).unwrap();
+        file.write_all(b"more\n").unwrap();
+    };
+    let until = |is_it: &dyn Fn() -> bool| {
+        let end = Instant::now() + LIMIT;
+        while !is_it() {
+            assert!(Instant::now() < end, "it does not go");
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for _ in 0..3 {
+        add("a");
+        add("z");
+        // Files of this size are read as they go, one after the other.
+        until(&|| {
+            let mut list = fs::read_dir(&guest).unwrap().flatten();
+            list.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b".banger-put-"))
+                || size(guest.join("a")) == size(host.join("a"))
+        });
+        add("z");
+        let now = size(host.join("z"));
+        until(&|| size(guest.join("z")) == now);
+        add("z");
+        let now = size(host.join("z"));
+        until(&|| size(guest.join("z")) == now);
+    }
+    running.settle();
+    same(&world);
+    assert_eq!(running.left, [""; 0]);
+    assert_eq!(world.unexported(), [""; 0]);
 }
 
 #[test]
