@@ -58,7 +58,7 @@ pub use host::head_of;
 pub use index::check_index;
 pub use kept::{Keeper, Over, remove_kept};
 pub use offer::Offer;
-pub use prepare::{GUEST_PATH, dry_run, prepare, trusted_before};
+pub use prepare::{GUEST_PATH, dry_run, is_gone, prepare, trusted_before};
 pub use push::{Outcome, Push, branch_of, check_refs};
 pub use record::read;
 pub use status::{

@@ -179,23 +179,25 @@ pub(crate) fn attempt(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Atte
 fn prepare_in(folder: &Folder, files: &Files<'_>, source: Source, wish: &Wish) -> Result<Attempt> {
     let dir = folder.path();
     let host_path = source.root().to_path_buf();
-    let before = folder.record()?;
+    let mut before = folder.record()?;
     let mut gone = Vec::new();
-    match &before {
-        None => {
-            // What lies there without a record is what a killed prepare had begun to make or to remove.
-            folder.forget()?;
-            gone = forget_what_is_gone(folder, files)?;
-            folder.check_place(&wish.guest_path)?;
-        }
-        Some(before) if !wish.is_named && before.host_path != host_path.display().to_string() => {
+    let is_others = |before: &mut Workspace| before.host_path != host_path.display().to_string();
+    if let Some(other) = before.take_if(|before| !wish.is_named && is_others(before)) {
+        if !is_gone(files, &wish.guest_path) {
             return Err(Error::conflict(format!(
                 "'{}' went to '{}' in the guest meanwhile",
-                before.host_path, wish.guest_path
+                other.host_path, wish.guest_path
             ))
             .hint("try again"));
         }
-        Some(_) => {}
+        gone.push(forgotten(&other));
+    }
+    if before.is_none() {
+        // What lies there without a record that counts is of one that is gone, or is what a killed prepare had begun
+        // to make or to remove.
+        folder.forget()?;
+        gone.extend(forget_what_is_gone(folder, files)?);
+        folder.check_place(&wish.guest_path)?;
     }
     let is_repository = matches!(source, Source::Repository(_));
     let format = format_of(&source).to_owned();
@@ -361,13 +363,22 @@ fn refuse_to_displace(
 fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for (path, other) in folder.others()? {
-        let is_gone = files.stat(&other.guest_path, &[]).is_err_and(|error| is_absent(&error));
+        let is_gone = is_gone(files, &other.guest_path);
         if let (true, Ok(other_folder)) = (is_gone, Folder::open(&path, Duration::ZERO)) {
             other_folder.discard()?;
-            notes.push(format!("'{}' is gone from the guest, and forgotten", other.guest_path));
+            notes.push(forgotten(&other));
         }
     }
     Ok(notes)
+}
+
+fn forgotten(other: &Workspace) -> String {
+    format!("'{}' is gone from the guest, and forgotten", other.guest_path)
+}
+
+/// Says whether a guest has nothing at a place that it had a workspace in.
+pub fn is_gone(files: &Files<'_>, guest_path: &str) -> bool {
+    files.stat(guest_path, &[]).is_err_and(|error| is_absent(&error))
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has

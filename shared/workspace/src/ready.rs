@@ -26,7 +26,7 @@ const CARRIED: &[&str] = &[
 ];
 
 /// Files of an unfinished merge, pick or revert.
-const UNFINISHED: &[&str] =
+pub(crate) const UNFINISHED: &[&str] =
     &["MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 
 /// Small files of a `.git`, by path below it.

@@ -168,6 +168,18 @@ pub(super) fn bring(
     }
     let put: Vec<&[u8]> = sent.keys().map(Vec::as_slice).collect();
     let now = if put.is_empty() { Vec::new() } else { way.files.stat(&root, &put)? };
+    // Of what changed while it was read the guest alone knows what went.
+    let torn: Vec<&[u8]> = pieces
+        .iter()
+        .filter(|piece| piece.mode != DIR && sent.get(&piece.path) == Some(&None))
+        .map(|piece| piece.path.as_slice())
+        .collect();
+    let sums = if torn.is_empty() { Vec::new() } else { way.files.hash(&root, &torn)? };
+    let mut sums: BTreeMap<Vec<u8>, String> = torn
+        .iter()
+        .zip(sums)
+        .map(|(path, sum)| (path.to_vec(), sum.map(|sum| hex(&sum)).unwrap_or_default()))
+        .collect();
     brought.guest += begun.elapsed();
     let now: BTreeMap<Vec<u8>, Seen> =
         now.into_iter().flatten().map(|entry| (entry.path.clone(), seen(&entry))).collect();
@@ -185,8 +197,8 @@ pub(super) fn bring(
                     seen.size == size && seen.mtime_ns == mtime_s.saturating_mul(1_000_000_000)
                 })
             });
-            if sure.is_none() && given.mode != DIR {
-                // It changed while it was read: what the guest has is not known.
+            if let Some(sum) = sums.remove(&path) {
+                given.sum = sum;
                 given.oid.clear();
                 given.host = None;
                 brought.again.insert(path.clone());
