@@ -1,6 +1,8 @@
 //! Putting a guest's work onto a checkout of the host's: as edits of its files, the index untouched. All of it
 //! is decided before the first file changes.
 
+pub(crate) mod under_way;
+
 mod checkout;
 mod decide;
 mod judge;
@@ -11,10 +13,10 @@ mod renames;
 mod work;
 
 use crate::{
+    apply::under_way::{READY, UnderWay},
+    export::sides::Sides,
     path::shown,
-    sides::Sides,
     status::head_commit,
-    under_way::{READY, UnderWay},
 };
 use banger_channel::files::Files;
 use banger_doc::{Change, ConflictKind, Context, Error, Result, WorkspaceApply, shell_word};

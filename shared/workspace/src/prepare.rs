@@ -1,21 +1,27 @@
 //! Putting a repository or a directory into a guest.
 
+pub(crate) mod load;
+pub(crate) mod plan;
+pub(crate) mod ready;
+pub(crate) mod send;
+pub(crate) mod wish;
+
 use crate::{
     git::lines,
-    given::{Beside, Given, Tree, beside},
     guest::{self, Look},
-    include::{Include, Taking},
-    load::{Before, Load, load_directory, load_repository},
+    host::include::{Include, Taking},
+    host::source::{Source, is_absent},
+    host::unit::units,
     names::hex,
     path::{join, shown, some_of},
-    plan::{self, Behind},
+    prepare::load::{Before, Load, load_directory, load_repository},
+    prepare::plan::Behind,
+    prepare::send::send,
+    prepare::wish::Wish,
+    record::given::{Beside, Given, Tree, beside},
+    record::store::Store,
     record::{self, Folder},
-    send::send,
-    source::{Source, is_absent},
-    store::Store,
     temporary::Temporary,
-    unit::units,
-    wish::Wish,
 };
 use banger_channel::files::Files;
 use banger_doc::{Error, Result, Work, Workspace, WorkspacePlan};
@@ -79,7 +85,8 @@ pub fn dry_run(wish: &Wish, dir: Option<&Path>) -> Result<WorkspacePlan> {
     notes.extend(behind.notes("would stay behind"));
     notes.extend(idle(&taking, wish));
     let host_path = fs::canonicalize(&wish.path).unwrap_or_else(|_| wish.path.clone());
-    let tools = files.iter().filter(|file| crate::tools::is_of_tools(file)).cloned().collect();
+    let tools =
+        files.iter().filter(|file| crate::host::tools::is_of_tools(file)).cloned().collect();
     Ok(WorkspacePlan {
         tools,
         tools_allowed: false,

@@ -1,13 +1,17 @@
 //! The record of a workspace in a VM's folder.
 
+pub(crate) mod folders;
+pub(crate) mod given;
+pub(crate) mod journal;
+pub(crate) mod store;
+
 use crate::{
-    given::{self, Given, Tree},
-    journal,
-    load::tree_of_given,
-    plan::has_git,
-    store::Store,
+    apply::under_way::clear_ready,
+    prepare::load::tree_of_given,
+    prepare::plan::has_git,
+    record::given::{Given, Tree},
+    record::store::Store,
     temporary::{PREFIX, Temporary, remove},
-    under_way::clear_ready,
 };
 use banger_doc::{Context, Error, Result, Workspace};
 use banger_state::{Lock, place, read_document, rewrite_document, write_document};

@@ -1,18 +1,18 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    folders::{folder, records},
     git::{MORE_TIME, is_oid, split_zero},
-    given::{Sort, Tree, beside},
     guest::{self, Changes, How, Look, differences},
-    include::{Include, Taking},
-    kept::still_kept,
-    load::read_item,
+    host::include::{Include, Taking},
+    host::source::Source,
     path::{parents, shown, some_of},
-    plan,
+    prepare::load::read_item,
+    prepare::plan,
+    record::folders::{folder, records},
+    record::given::{Sort, Tree, beside},
+    record::store::Store,
     record::{self, Folder},
-    source::Source,
-    store::Store,
+    remote::kept::still_kept,
     temporary::Temporary,
 };
 use banger_channel::files::{Budget, Files};

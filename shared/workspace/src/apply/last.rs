@@ -5,8 +5,8 @@ use super::{
     merge::{MOST, is_text},
 };
 use crate::{
-    given::{self, Given, Sort},
     host::{self, Dir},
+    record::given::{self, Given, Sort},
     temporary::{Temporary, remove},
 };
 use banger_doc::{Context, Result, Workspace};

@@ -5,8 +5,8 @@ use super::found::small_files;
 use crate::{
     git::{is_oid, lines},
     names::{hex, is_ref_name},
+    record::store::{Store, each_object},
     scratch::Scratch,
-    store::{Store, each_object},
 };
 use banger_channel::files::{Budget, Files};
 use banger_doc::{Context, Result};

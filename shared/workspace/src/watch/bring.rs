@@ -6,18 +6,18 @@ use super::{
 };
 use crate::{
     git::{DIR, LINK},
-    given::{Beside, Given, Seen, Sort},
     guest::{How, is_alike, seen},
-    journal,
-    load::{Content, Piece, add_to_index},
+    host::tools::{first_refused, is_of_tools},
+    host::unit::carrying,
     names::hex,
     path::parents,
-    plan::{self, Looker, has_git, is_safe},
+    prepare::load::{Content, Piece, add_to_index},
+    prepare::plan::{self, Looker, has_git, is_safe},
+    prepare::send::append_piece,
     record::Folder,
-    send::append_piece,
-    store::Store,
-    tools::{first_refused, is_of_tools},
-    unit::carrying,
+    record::given::{Beside, Given, Seen, Sort},
+    record::journal,
+    record::store::Store,
 };
 use banger_channel::files::{Entry, Files, Put, What};
 use banger_doc::{AllowedFile, Context, Result};
@@ -323,7 +323,7 @@ fn read(
         return Ok((hex(&Sha256::digest(&target)), Content::Link(target)));
     }
     if item.seen.size > MOST_OF_ONE || item.seen.size > *left {
-        return crate::load::read_item(item, root, path, None);
+        return crate::prepare::load::read_item(item, root, path, None);
     }
     let mut bytes = Vec::new();
     root.file(path)?.take(item.seen.size + 1).read_to_end(&mut bytes)?;

@@ -8,15 +8,15 @@ use super::{
     survey::{Survey, dirs_above},
 };
 use crate::{
-    given::{Seen, Tree},
     guest::How,
-    plan::{has_git, seen},
+    host::source::{Source, is_absent},
+    prepare::plan::{has_git, seen},
+    prepare::wish::Wish,
     prepare::{Attempt, attempt, kept_branch, taking},
+    record::given::{Seen, Tree},
+    record::store::Store,
     record::{self, BUSY, Folder},
-    source::{Source, is_absent},
     status::no_workspace,
-    store::Store,
-    wish::Wish,
 };
 use banger_channel::files::Files;
 use banger_doc::{AllowedFile, Error, Kind, Result, Workspace};

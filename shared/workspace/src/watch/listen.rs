@@ -2,7 +2,7 @@
 
 use crate::{
     host::{Dir, HostGit, Sort},
-    ready::UNFINISHED,
+    prepare::ready::UNFINISHED,
 };
 use banger_doc::{Context, Error, Result};
 use nix::{
@@ -311,7 +311,7 @@ fn too_many(needed: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Source;
+    use crate::host::source::Source;
     use std::fs;
 
     #[test]

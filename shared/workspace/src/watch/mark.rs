@@ -2,10 +2,10 @@
 
 use crate::{
     host::HostGit,
-    index,
+    host::index,
+    host::source::Repository,
     names::{hex, is_ref_name},
-    ready::UNFINISHED,
-    source::Repository,
+    prepare::ready::UNFINISHED,
 };
 use banger_doc::Result;
 use sha2::{Digest, Sha256};

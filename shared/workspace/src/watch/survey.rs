@@ -2,17 +2,17 @@
 
 use crate::{
     git::{DIR, MODULE},
-    given::{Beside, Sort},
+    host::include::Taking,
+    host::index::Entry,
+    host::source::{Repository, Source},
+    host::unit::{Unit, units},
+    host::walk::{Fate, Rules},
     host::{self, Dir},
-    include::Taking,
-    index::Entry,
     path::{join, parents},
-    plan::{self, Item, Looker},
-    source::{Repository, Source},
-    store::Store,
-    unit::{Unit, units},
-    walk::{Fate, Rules},
-    wish::Wish,
+    prepare::plan::{self, Item, Looker},
+    prepare::wish::Wish,
+    record::given::{Beside, Sort},
+    record::store::Store,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Error, Result};

@@ -2,9 +2,9 @@
 //! `refs/banger/VM/`, whose name is the object's, and a document of each repository in the state.
 
 use crate::{
+    host::refs::{Changes, open_common},
+    host::source::Repository,
     names::hex,
-    refs::{Changes, open_common},
-    source::Repository,
 };
 use banger_doc::{Context, Error, Kept, Kind, Pulled, Result, Workspace, shell_word};
 use banger_state::{State, VmFolder, clock_ms, place, read_document, write_document};

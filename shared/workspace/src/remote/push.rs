@@ -3,11 +3,11 @@
 use crate::{
     git::{Git, is_oid, lines},
     guest::{linked_heads, small_files},
-    offer::{Offer, is_plain},
-    pull::repository,
-    ready::parse_packed_refs,
-    send::{append, header},
-    source::{Repository, lines_of_oids},
+    host::source::{Repository, lines_of_oids},
+    prepare::ready::parse_packed_refs,
+    prepare::send::{append, header},
+    remote::offer::{Offer, is_plain},
+    remote::pull::repository,
 };
 use banger_channel::files::{Files, Put};
 use banger_doc::{Context, Error, Kind, PushedRef, Result};
@@ -298,7 +298,7 @@ impl Offer {
 
     /// Returns what the store has, whole, and the guest's references still lead to.
     fn has_still(&self) -> Result<BTreeSet<String>> {
-        let known = crate::bring::known(&self.store, &self.record)?;
+        let known = crate::remote::bring::known(&self.store, &self.record)?;
         let tips = self.position.refs.values().chain(&self.head);
         let tips = tips.filter(|oid| self.brought.whole.contains(*oid));
         let asked = tips.fold(lines(&known), |text, oid| text + "^" + oid + "\n");

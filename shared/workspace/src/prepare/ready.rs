@@ -3,10 +3,10 @@
 
 use crate::{
     git::{is_oid, lines},
+    host::remotes::{self, Remotes},
+    host::source::{Repository, lines_of_oids},
     names::{quoted, without_secrets},
-    remotes::{self, Remotes},
-    source::{Repository, lines_of_oids},
-    store::History,
+    record::store::History,
 };
 use banger_doc::Result;
 use std::{collections::BTreeMap, fmt::Write as _};

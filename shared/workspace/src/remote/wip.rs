@@ -2,12 +2,12 @@
 //! a commit of what is staged and, if there are any, one of untracked files.
 
 use crate::{
-    bring::Brought,
     git::{Git, MODULE, is_oid, split_zero},
-    given::Tree,
     guest::{Look, tree_of},
-    index::index_line,
-    store::Store,
+    host::index::index_line,
+    record::given::Tree,
+    record::store::Store,
+    remote::bring::Brought,
 };
 use banger_channel::files::Files;
 use banger_doc::{Context, Result, Workspace};

@@ -3,14 +3,14 @@
 //! tree, and wait for a pipe in the place of a list of rules.
 
 use crate::{
-    attributes::not_a_file,
     git::{Git, MODULE, check_ignore, split_zero},
+    host::attributes::not_a_file,
+    host::include::{Include, Matched},
+    host::index::Index,
+    host::source::Repository,
     host::{self, Dir, Sort},
-    include::{Include, Matched},
-    index::Index,
     path::{join, parents},
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
-    source::Repository,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};

@@ -3,21 +3,21 @@
 
 use crate::{
     git::MODULE,
-    given::{Given, Sort, Tree},
     guest::{is_alike, seen, tree_of},
     host::Dir,
-    index,
-    load::{Load, Piece, add_plan},
+    host::index,
+    host::source::Repository,
+    host::tools::is_of_tools,
+    host::unit::carrying,
     names::hex,
-    offer::Offer,
     path::{join, parents, shown},
-    plan::{self, is_safe},
-    send::append_piece,
-    source::Repository,
+    prepare::load::{Load, Piece, add_plan},
+    prepare::plan::{self, is_safe},
+    prepare::send::append_piece,
+    record::given::{Given, Sort, Tree},
+    remote::offer::Offer,
+    remote::wip::{Listed, listed},
     temporary::Temporary,
-    tools::is_of_tools,
-    unit::carrying,
-    wip::{Listed, listed},
 };
 use banger_channel::files::{Entry, Files, Put, What};
 use banger_doc::{Context, Error, Position, Result, ToolRefusal, visible};

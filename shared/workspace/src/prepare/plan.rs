@@ -2,13 +2,13 @@
 
 use crate::{
     git::{DIR, Git, LINK, MODULE},
-    given::{Beside, Seen},
     host::Dir,
-    include::Taking,
-    index::{self, Index},
+    host::include::Taking,
+    host::index::{self, Index},
+    host::source::Repository,
+    host::walk::{self, Rules},
     path::{join, parents, shown, some_of},
-    source::Repository,
-    walk::{self, Rules},
+    record::given::{Beside, Seen},
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result, shell_word};

@@ -1,15 +1,15 @@
 //! What a guest's repository has for a repository of the host's, as references and what they lead to.
 
 use crate::{
-    bring::{Brought, bring},
     git::lines,
-    given::Tree,
     guest::{Look, STASH, staged_only, stashes},
     names::is_ref_name,
     record::Folder,
+    record::given::Tree,
+    record::store::Store,
+    remote::bring::{Brought, bring},
+    remote::wip::wip,
     status::{head_commit, look, no_workspace},
-    store::Store,
-    wip::wip,
 };
 use banger_channel::files::Files;
 use banger_doc::{Context, Error, Position, Result, Workspace, shows};

@@ -1,9 +1,9 @@
 //! The workspaces of a VM: which there are, and where another one goes.
 
 use crate::{
+    host::tools::root_of,
     names::hex,
     record::{MOST, meet, records_in},
-    tools::root_of,
 };
 use banger_doc::{Error, Kind, Result, Workspace};
 use banger_state::{Lock, VmFolder, place};

@@ -1,16 +1,16 @@
 //! What went into a guest and what it has now, as two trees of git's side by side.
 
 use crate::{
-    bring::bring,
     git::Git,
-    given::{Beside, Sort, Tree},
     guest::{self, Changes, How, Look, differences},
-    index::index_line,
+    host::index::index_line,
     path::{join, parents, shown},
     record::Folder,
+    record::given::{Beside, Sort, Tree},
+    record::store::Store,
+    remote::bring::bring,
     scratch::Scratch,
     status::{head_commit, inner_changes, look, no_workspace},
-    store::Store,
 };
 use banger_channel::files::Files;
 use banger_doc::{Error, Exported, Position, Result, Workspace};
