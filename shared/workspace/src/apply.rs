@@ -1,8 +1,6 @@
 //! Putting a guest's work onto a checkout of the host's: as edits of its files, the index untouched. All of it
 //! is decided before the first file changes.
 
-pub(crate) mod under_way;
-
 mod checkout;
 mod decide;
 mod judge;
@@ -13,9 +11,9 @@ mod renames;
 mod work;
 
 use crate::{
-    apply::under_way::{READY, UnderWay},
     export::sides::Sides,
     path::shown,
+    record::under_way::{READY, UnderWay},
     status::head_commit,
 };
 use banger_channel::files::Files;

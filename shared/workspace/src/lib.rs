@@ -20,7 +20,6 @@ mod status;
 mod temporary;
 mod watch;
 
-pub use apply::under_way::clear_ready;
 pub use apply::{Apply, Onto, refusal};
 pub use export::{Export, Want};
 pub use host::head_of;
@@ -34,6 +33,7 @@ pub use record::folders::{
     Place, bring_to_its_place, choose, folder, folder_at, folder_of, folders, records, user_of,
 };
 pub use record::read;
+pub use record::under_way::clear_ready;
 pub use remote::kept::{Keeper, Over, remove_kept};
 pub use remote::offer::Offer;
 pub use remote::push::{Outcome, Push, branch_of, check_refs};

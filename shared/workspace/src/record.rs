@@ -3,14 +3,16 @@
 pub(crate) mod folders;
 pub(crate) mod given;
 pub(crate) mod journal;
+pub(crate) mod prepared;
 pub(crate) mod store;
+pub(crate) mod under_way;
 
 use crate::{
-    apply::under_way::clear_ready,
     prepare::load::tree_of_given,
     prepare::plan::has_git,
     record::given::{Given, Tree},
     record::store::Store,
+    record::under_way::clear_ready,
     temporary::{PREFIX, Temporary, remove},
 };
 use banger_doc::{Context, Error, Result, Workspace};

@@ -7,10 +7,11 @@ use crate::{
     path::{join, parents, shown},
     record::Folder,
     record::given::{Beside, Sort, Tree},
+    record::prepared::Prepared,
     record::store::Store,
     remote::bring::bring,
     scratch::Scratch,
-    status::{head_commit, inner_changes, look, no_workspace},
+    status::{head_commit, inner_changes},
 };
 use banger_channel::files::Files;
 use banger_doc::{Error, Exported, Position, Result, Workspace};
@@ -53,18 +54,9 @@ impl Sides {
     }
 
     fn make(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
-        if crate::read(dir)?.is_none() {
-            return Err(no_workspace());
-        }
-        let folder = Folder::open(dir, files.budget().left()?)?;
-        let record = folder.record()?.ok_or_else(no_workspace)?;
-        let (given, next) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        if !look.is_there {
-            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
-                .hint("somebody removed it there"));
-        }
+        let prepared = Prepared::open(dir, files)?;
+        let look = prepared.look_at_what_is_there(files)?;
+        let Prepared { folder, record, store, given, .. } = prepared;
         let mut broken = None;
         let scratch = if with_commits {
             let tips = head_commit(&look.position).into_iter().collect();

@@ -6,10 +6,11 @@ use crate::{
     names::is_ref_name,
     record::Folder,
     record::given::Tree,
+    record::prepared::Prepared,
     record::store::Store,
     remote::bring::{Brought, bring},
     remote::wip::wip,
-    status::{head_commit, look, no_workspace},
+    status::head_commit,
 };
 use banger_channel::files::Files;
 use banger_doc::{Context, Error, Position, Result, Workspace, shows};
@@ -62,11 +63,8 @@ impl std::fmt::Debug for Offer {
 impl Offer {
     /// Brings what the guest's repository has. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>) -> Result<Self> {
-        if crate::read(dir)?.is_none() {
-            return Err(no_workspace());
-        }
-        let folder = Folder::open(dir, files.budget().left()?)?;
-        let record = folder.record()?.ok_or_else(no_workspace)?;
+        let prepared = Prepared::open(dir, files)?;
+        let record = &prepared.record;
         if !record.is_repository {
             return Err(Error::usage(format!(
                 "'{}' in the guest was a directory without git when it was put there",
@@ -74,13 +72,8 @@ impl Offer {
             ))
             .hint("'banger workspace export' makes a patch of its changes"));
         }
-        let (given, next) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        if !look.is_there {
-            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
-                .hint("somebody removed it there"));
-        }
+        let look = prepared.look_at_what_is_there(files)?;
+        let Prepared { folder, record, store, given, next } = prepared;
         if look.position.head.is_empty() {
             return Err(Error::failed(format!(
                 "'{}' in the guest has no '.git' that can be read",

@@ -14,9 +14,9 @@ use crate::{
     prepare::wish::Wish,
     prepare::{Attempt, attempt, kept_branch, taking},
     record::given::{Seen, Tree},
+    record::prepared::no_workspace,
     record::store::Store,
     record::{self, BUSY, Folder},
-    status::no_workspace,
 };
 use banger_channel::files::Files;
 use banger_doc::{AllowedFile, Error, Kind, Result, Workspace};

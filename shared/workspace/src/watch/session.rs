@@ -5,7 +5,7 @@ use crate::{
     record::Folder,
     record::given::{Given, Tree},
     record::journal::{self, Journal, Step},
-    status::no_workspace,
+    record::prepared::no_workspace,
 };
 use banger_doc::{Context, Result, Workspace};
 use std::{
