@@ -108,6 +108,10 @@ fn a_vm_that_does_not_run_gives_what_it_gave_while_it_ran() {
     assert_eq!(fs::read_to_string(top.join("side")).expect("a file"), "s\n");
     let answer = world.guest.run("vm-cp", &["web:/srv/none", "."]);
     answer.fails(3, "no '/srv/none' in VM 'web'");
+    assert!(answer.stderr.contains("once 'banger vm start web' has"), "{}", answer.all());
+    let answer = world.guest.run("vm-cp", &["web:/none/none", "."]);
+    answer.fails(3, "no directory '/none' in VM 'web'");
+    assert!(answer.stderr.contains("once 'banger vm start web' has"), "{}", answer.all());
     world.guest.run("vm-cp", &["/etc/hostname", "web:"]).fails(4, "VM 'web' is stopped");
     let host = top.join("host");
     let words = ["web", host.to_str().expect("text")];

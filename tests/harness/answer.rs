@@ -148,19 +148,19 @@ impl Answer {
             text.replace_range(start..folder, "...");
         }
         let mut general = String::new();
-        let mut digits = String::new();
-        for c in text.chars().chain(['\0']) {
-            if c.is_ascii_hexdigit() && (c.is_ascii_digit() || !digits.is_empty()) {
-                digits.push(c);
-                continue;
-            }
-            let long = digits.len() >= 4 && digits.bytes().any(|byte| byte.is_ascii_digit());
-            general.push_str(if long { "N" } else { &digits });
-            digits.clear();
-            if c != '\0' {
-                general.push(c);
-            }
+        let is_hex = |c: char| c.is_ascii_hexdigit();
+        while let Some(begin) = text.find(is_hex) {
+            let run: String = text[begin..].chars().take_while(|c| is_hex(*c)).collect();
+            // A word may end in letters of such a number, but not with as many as a sum has.
+            let first =
+                if run.len() < 16 { run.find(|c: char| c.is_ascii_digit()) } else { Some(0) };
+            let number = first.filter(|first| run.len() - first >= 4);
+            general.push_str(&text[..begin]);
+            general.push_str(&run[..number.unwrap_or(run.len())]);
+            general.push_str(if number.is_some() { "N" } else { "" });
+            text.drain(..begin + run.len());
         }
+        general.push_str(&text);
         general
     }
 

@@ -20,20 +20,24 @@ fn git_is_called_in_one_place() {
 
 /// What opens a path by itself in the crate of workspaces, where, and why it is no repository's.
 const OWN: &[(&str, &str, &str)] = &[
-    ("given.rs", "File::open(path)", "the VM's folder"),
-    ("journal.rs", "File::open(&path)", "the VM's folder"),
-    ("kept.rs", "fs::read_dir(&dir)", "the state directory"),
-    ("pull.rs", "File::open(&dir)", "the directory of packs, which was looked at, to be synced"),
-    ("pull.rs", "File::open(from)", "a pack that banger made"),
-    ("push.rs", "File::open(file.as_path())", "a pack that banger made"),
+    ("record/given.rs", "File::open(path)", "the VM's folder"),
+    ("record/journal.rs", "File::open(&path)", "the VM's folder"),
+    ("remote/kept.rs", "fs::read_dir(&dir)", "the state directory"),
+    (
+        "remote/pull.rs",
+        "File::open(&dir)",
+        "the directory of packs, which was looked at, to be synced",
+    ),
+    ("remote/pull.rs", "File::open(from)", "a pack that banger made"),
+    ("remote/push.rs", "File::open(file.as_path())", "a pack that banger made"),
     ("record.rs", "fs::read_dir(path)", "the VM's folder"),
     ("record.rs", "fs::read_dir(&self.path)", "the VM's folder"),
     ("scratch.rs", "File::open(self.tree())", "made by banger a moment ago"),
-    ("send.rs", "File::open(file)", "packs that banger made"),
-    ("store.rs", "fs::read_dir(beside.join(\"modules\"))", "the VM's folder"),
-    ("store.rs", "fs::read_dir(&dir)", "the VM's folder"),
-    ("store.rs", "fs::read(self.dir.join(", "the VM's folder"),
-    ("tools.rs", "fs::read_dir(&dir)", "the state directory"),
+    ("prepare/send.rs", "File::open(file)", "packs that banger made"),
+    ("record/store.rs", "fs::read_dir(beside.join(\"modules\"))", "the VM's folder"),
+    ("record/store.rs", "fs::read_dir(&dir)", "the VM's folder"),
+    ("record/store.rs", "fs::read(self.dir.join(", "the VM's folder"),
+    ("host/tools.rs", "fs::read_dir(&dir)", "the state directory"),
 ];
 
 /// What belongs to a repository is read through `Dir` and `HostGit`, which follow no link.

@@ -40,14 +40,14 @@ fn git_on_what_a_guest_wrote_runs_in_the_jail_alone() {
         name.is_some_and(|name| {
             let of_guest = [
                 "apply.rs",
-                "bring.rs",
+                "remote/bring.rs",
                 "export.rs",
                 "guest.rs",
-                "mails.rs",
-                "sides.rs",
-                "offer.rs",
+                "export/mails.rs",
+                "export/sides.rs",
+                "remote/offer.rs",
                 "status.rs",
-                "wip.rs",
+                "remote/wip.rs",
             ];
             let dirs = ["apply/", "guest/"];
             // The checkout is the host's own.

@@ -1,8 +1,8 @@
 //! Removes what nothing owns: folders half made or half removed, temporary files, sockets, processes
 //! and control groups of a run that ended without its supervisor. Touches nothing outside the state
-//! directory but processes that bear its mark, empty control groups that banger made and references
-//! below `refs/banger/` of repositories that keep what was pulled out of VMs long gone, and nothing a
-//! living program holds a lock on.
+//! directory but processes that bear its mark, empty control groups that banger made, references
+//! below `refs/banger/` of repositories that keep what was pulled out of VMs long gone and files that
+//! a killed apply had lying ready in a checkout, and nothing a living program holds a lock on.
 
 mod process;
 mod runs;

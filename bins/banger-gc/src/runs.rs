@@ -5,7 +5,8 @@ use crate::{
     process::{self, Marked},
 };
 use banger_doc::{Error, Kind, Removed, Result};
-use banger_state::{Lock, State, VmFolder, place};
+use banger_state::{Lock, Room, State, VmFolder, place};
+use banger_workspace::clear_ready;
 use std::{
     fs,
     os::unix::fs::FileTypeExt,
@@ -71,18 +72,15 @@ impl Sweep {
         Ok(())
     }
 
-    /// Removes what killed prepares and exports left of one VM, running or not: work in progress, and folders
-    /// that no workspace came of.
+    /// Removes what killed prepares, exports and applies left of one VM, running or not: work in progress, what
+    /// lay ready in a checkout of the host's, and folders that no workspace came of.
     fn half_prepared(&mut self, folder: &VmFolder) -> Result<()> {
         for path in children(&folder.join(place::VM_WORKSPACES)) {
             let mut half = children(&path);
             half.retain(|path| begins(path, ".tmp-"));
-            // What an apply left on the host is removed there by the next one.
-            let is_none = || {
-                let kept = [place::WORKSPACE_DOCUMENT, place::WORKSPACE_APPLYING];
-                !kept.iter().any(|name| path.join(name).exists())
-            };
-            if half.is_empty() && !is_none() {
+            let has = |name| path.join(name).exists();
+            let is_none = || !has(place::WORKSPACE_DOCUMENT);
+            if half.is_empty() && !is_none() && !has(place::WORKSPACE_APPLYING) {
                 continue;
             }
             let lock = match Lock::exclusive_dir(&path, Duration::ZERO, "the workspace") {
@@ -94,7 +92,8 @@ impl Sweep {
             if !lock.is_of(&path) {
                 continue;
             }
-            if is_none() {
+            let is_clear = self.lay_ready(&path);
+            if is_none() && is_clear {
                 self.remove("litter", &path);
             } else {
                 for path in &half {
@@ -103,6 +102,32 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+
+    /// Removes what a killed apply left lying ready in a checkout of the host's; says whether none of it is left
+    /// that a later look may find.
+    fn lay_ready(&mut self, workspace: &Path) -> bool {
+        let found = clear_ready(workspace, true).and_then(|found| {
+            let room = |path: PathBuf| (Room::of(&path).allocated, path);
+            let found = found.map(|found| found.into_iter().map(room).collect::<Vec<_>>());
+            if !self.dry_run {
+                clear_ready(workspace, false)?;
+            }
+            Ok(found)
+        });
+        let is_clear = matches!(found, Ok(Some(_)));
+        match found {
+            Ok(found) => {
+                self.removed.extend(found.into_iter().flatten().map(|(room, path)| Removed {
+                    what: "litter".into(),
+                    name: path.display().to_string(),
+                    freed_bytes: room,
+                    dry_run: self.dry_run,
+                }));
+            }
+            Err(error) => self.failures.push(error),
+        }
+        is_clear
     }
 
     /// Removes a control group that a root's VM was in, outside the state directory as it is: its

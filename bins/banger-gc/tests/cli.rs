@@ -1,9 +1,10 @@
 //! The contract of `banger-gc`.
 
 use banger_tests::{Sandbox, program};
+use serde_json::{Value, json};
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -94,6 +95,10 @@ fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
     assert_eq!(dry.ok().documents.len(), 1, "{dry:?}");
     let removed = sandbox.run(GC, &[]);
     assert_eq!((removed.ok().documents.len(), refs().as_str()), (1, "2"), "the VM is there");
+    // A VM of that name that is gone kept the same commit: it stays the other's.
+    write("gone", "of-another", &repository);
+    assert_eq!(sandbox.run(GC, &[]).ok().documents.len(), 1);
+    assert_eq!((refs().as_str(), kept.join("web.json").exists()), ("2", true));
     write("web", "of-another", &repository);
     sandbox.config("pulled_keep_days = 1\n");
     assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
@@ -105,6 +110,9 @@ fn what_a_repository_keeps_of_a_vm_goes_once_it_is_long_gone() {
     assert_eq!(removed.ok().documents[0]["what"], "kept");
     assert_eq!(refs(), "1", "what somebody else made stays");
     assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+    write("file", "of-another", &format!("{repository}/HEAD"));
+    sandbox.run(GC, &[]).fails(1, "file.json");
+    fs::remove_file(kept.join("file.json")).unwrap();
     fs::write(kept.join("odd.json"), "{}").unwrap();
     assert_eq!(sandbox.run(GC, &[]).status, 1);
 }
@@ -195,6 +203,68 @@ fn whatever_a_killed_program_leaves_goes_and_is_reported() {
         assert!(sandbox.state().join(path).exists(), "{path} is gone");
     }
     assert!(sandbox.run(GC, &[]).ok().documents.is_empty());
+}
+
+#[test]
+fn what_a_killed_apply_laid_ready_on_the_host_goes_and_nothing_else_there() {
+    let sandbox = Sandbox::new();
+    sandbox.plant_vm("web", "alpine", "generic-6.12");
+    let all = sandbox.vm("web").join("workspaces");
+    let checkout = |name: &str| {
+        let checkout = sandbox.dir().join(name);
+        fs::create_dir_all(checkout.join("d")).unwrap();
+        for file in ["a", ".banger-7-1", ".banger-7-9-0", "d/.banger-7-9-1", "d/.banger-8-9-1"] {
+            fs::write(checkout.join(file), "x").unwrap();
+        }
+        checkout
+    };
+    let plant = |id: &str, root: &Path, mark: &str| {
+        fs::create_dir_all(all.join(id)).unwrap();
+        let dirs: [&[u8]; 3] = [b"", b"d", b"gone"];
+        let about = json!({"root": root, "mark": mark, "dirs": dirs, "goes": [b"b"]});
+        fs::write(all.join(id).join("applying.json"), about.to_string()).unwrap();
+        all.join(id)
+    };
+    let (one, other, held) = (checkout("one"), checkout("other"), checkout("held"));
+    let there = plant("0000000000000001", &one, ".banger-7-9-");
+    fs::write(there.join("workspace.json"), "x").unwrap();
+    let forgotten = plant("0000000000000002", &other, ".banger-7-9-");
+    let away = plant("0000000000000003", &sandbox.dir().join("away"), ".banger-7-9-");
+    plant("0000000000000004", &one, "a");
+    let at_work = plant("0000000000000005", &held, ".banger-7-9-");
+    let exclusive = nix::fcntl::FlockArg::LockExclusiveNonblock;
+    let _at_work = nix::fcntl::Flock::lock(File::open(&at_work).unwrap(), exclusive).unwrap();
+
+    let names = |words: &[&str]| {
+        let answer = sandbox.run(GC, words);
+        let name = |removed: &Value| removed["name"].as_str().unwrap().to_owned();
+        answer.ok().documents.iter().map(name).collect::<Vec<_>>()
+    };
+    let would = names(&["--dry-run"]);
+    assert!(one.join("d/.banger-7-9-1").exists(), "{would:?}");
+    assert_eq!(names(&[]), would);
+    let shown = |path: PathBuf| path.display().to_string();
+    assert_eq!(
+        would,
+        [
+            shown(one.join(".banger-7-9-0")),
+            shown(one.join("d/.banger-7-9-1")),
+            shown(other.join(".banger-7-9-0")),
+            shown(other.join("d/.banger-7-9-1")),
+            "vms/web/workspaces/0000000000000002".into(),
+            "vms/web/workspaces/0000000000000004".into(),
+        ]
+    );
+    for dir in [&one, &other] {
+        for kept in ["a", ".banger-7-1", "d/.banger-8-9-1"] {
+            assert!(dir.join(kept).exists(), "{kept} is gone");
+        }
+        assert!(!dir.join(".banger-7-9-0").exists() && !dir.join("d/.banger-7-9-1").exists());
+    }
+    // The next apply asks what was to go; and the checkout may lie on a disk that comes back.
+    assert!(there.join("applying.json").exists() && away.join("applying.json").exists());
+    assert!(!forgotten.exists() && held.join(".banger-7-9-0").exists());
+    assert_eq!(names(&[]), [""; 0]);
 }
 
 /// Starts a process that bears the mark of a VM, as what a supervisor starts does.

@@ -74,13 +74,15 @@ fn boot() -> Result<()> {
     // From here on the image's tree is `/`, and its links lead nowhere else.
     let home = disks::home(guest);
     home.announce();
-    if let Some(agent) = &mut agent {
-        agent.let_in();
-    }
     say::stage("run");
     disks::second_mounts(guest, &home)?;
     working_directory(guest);
     say::stage("mounts");
+    // Not before: what it wrote where a disk is yet to be mounted, or copied to, would be lost from sight.
+    if let Some(agent) = &mut agent {
+        agent.let_in();
+    }
+    say::stage("entered");
     network::loopback_up();
     for (name, value) in SETTINGS {
         let path = Path::new("/proc/sys").join(name);

@@ -52,7 +52,7 @@ impl Agent {
         let _ = self.way.read(&mut [0]);
     }
 
-    /// Has the agent come into the image's root, which is there now, and waits until it has: what comes next may
+    /// Has the agent come into the image's root, which is whole now, and waits until it has: what comes next may
     /// look for it there. One that has ended is started anew in that root.
     pub(crate) fn let_in(&mut self) {
         let _ = self.way.set_read_timeout(Some(ENTER));

@@ -132,7 +132,12 @@ impl Guest {
     /// Returns what is at a path, and the path after all links.
     pub(crate) fn look(&self, path: &Path) -> Result<(PathBuf, Kind)> {
         let mut path = self.absolute(path)?;
-        let files = self.files().within(|budget| budget.time(LOOK));
+        // Disks that were not left clean are repaired first, for as long as that takes.
+        let files = if self.source.reads_disks() {
+            self.files()
+        } else {
+            self.files().within(|budget| budget.time(LOOK))
+        };
         for _ in 0..LINKS {
             let bytes = path.as_os_str().as_bytes().to_vec();
             let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -173,8 +178,13 @@ impl Guest {
         if error.kind() != banger_doc::Kind::NotFound {
             return error.or_hint(self.ls(dir));
         }
-        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name()))
-            .hint(self.mkdir(dir))
+        Error::not_found(format!("no directory '{}' in VM '{}'", dir.display(), self.name())).hint(
+            if self.source.reads_disks() {
+                self.ls(dir.parent().unwrap_or(Path::new("/")))
+            } else {
+                self.mkdir(dir)
+            },
+        )
     }
 
     /// Returns how a directory is made.
@@ -184,11 +194,16 @@ impl Guest {
 
     /// Returns how one sees what is at a place.
     pub(crate) fn ls(&self, path: &Path) -> String {
-        format!(
+        let shows = format!(
             "'banger vm exec {} -- ls -la {}' shows what is there",
             self.name(),
             shell_word(path)
-        )
+        );
+        if self.source.reads_disks() {
+            format!("once 'banger vm start {}' has started it, {shows}", self.name())
+        } else {
+            shows
+        }
     }
 }
 

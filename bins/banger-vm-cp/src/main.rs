@@ -1,8 +1,8 @@
 //! Copies files and trees between the host and a VM.
 //!
-//! Talks to the VM's agent over `run/channel.sock`, or to who reads the disks of one that does not run; writes only where it was told to. What comes out
-//! of a guest is made without following a link, and nothing is made that was not asked for. With `-`
-//! as the place to copy to, stdout is a tar stream, also on failure.
+//! Talks to the VM's agent over `run/channel.sock`, or to who reads the disks of one that does not run; writes only
+//! where it was told to. What comes out of a guest is made without following a link, and nothing is made that was
+//! not asked for. With `-` as the place to copy to, stdout is a tar stream, also on failure.
 
 mod give;
 mod guest;

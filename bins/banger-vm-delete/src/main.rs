@@ -1,12 +1,14 @@
 //! Deletes VMs, disks and all.
 //!
 //! Runs `banger-workspace-status` for a VM with workspaces, and leaves one alone that holds work
-//! nobody exported. Takes the VM's lock, so no start comes between, and removes its folder whole.
+//! nobody exported. Takes the VM's lock, so no start comes between, and removes its folder whole, after
+//! what a killed apply of its work left lying ready in a checkout: nobody knows of that afterwards.
 //! With `--force` asks the supervisor of a running one to end first.
 
-use banger_cli::{Out, Program};
+use banger_cli::{Out, Program, note};
 use banger_doc::{Desire, Error, Name, Removed, Result, Wanted};
 use banger_state::{Lock, Room, State, VmFolder, Watch};
+use banger_workspace::clear_ready;
 use std::{process::ExitCode, time::Duration};
 
 /// How long a guest may take to say what it holds; what is not known then may be work.
@@ -64,6 +66,7 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
     }
     // Held until the folder is gone: whoever waits to start this VM then finds it deleted.
     let _lock = lock(&folder, force)?;
+    tidy_checkouts(&folder);
     let freed_bytes = Room::of(folder.path()).allocated;
     if let Ok(vm) = folder.vm() {
         // What a killed supervisor left of a root's VM; an empty group keeps no VM from going.
@@ -80,6 +83,19 @@ fn delete(state: &State, name: &Name, force: bool, keeps_work: bool) -> Result<R
     };
     removed.and(released)?;
     Ok(Removed { what: "vm".into(), name: name.to_string(), freed_bytes, dry_run: false })
+}
+
+/// Removes what killed applies left lying ready on the host. What cannot go there keeps no VM from going.
+fn tidy_checkouts(folder: &VmFolder) {
+    for workspace in folder.workspaces().unwrap_or_default() {
+        // Whoever is at work there tidies up after itself.
+        let Ok(_lock) = Lock::exclusive_dir(&workspace, Duration::ZERO, "the workspace") else {
+            continue;
+        };
+        if let Err(error) = clear_ready(&workspace, false) {
+            note(&format!("note: {}", error.chain()));
+        }
+    }
 }
 
 fn lock(folder: &VmFolder, force: bool) -> Result<Lock> {

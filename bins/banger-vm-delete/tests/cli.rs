@@ -121,3 +121,21 @@ fn what_is_given_to_a_vm_is_free_once_its_name_is() {
     assert!(!sandbox.vm("web").exists(), "its name is free");
     assert_eq!(leases(&sandbox, None), 0);
 }
+
+#[test]
+fn what_a_killed_apply_laid_ready_on_the_host_goes_with_its_vm() {
+    let sandbox = two();
+    let checkout = sandbox.dir().join("repo");
+    fs::create_dir(&checkout).unwrap();
+    for file in [".banger-7-9-0", ".banger-8-9-0"] {
+        fs::write(checkout.join(file), "x").unwrap();
+    }
+    let workspace = sandbox.vm("web").join("workspaces/0000000000000001");
+    fs::create_dir_all(&workspace).unwrap();
+    fs::write(workspace.join("workspace.json"), "x").unwrap();
+    let about =
+        serde_json::json!({"root": checkout, "mark": ".banger-7-9-", "dirs": [b""], "goes": []});
+    fs::write(workspace.join("applying.json"), about.to_string()).unwrap();
+    sandbox.run(DELETE, &["--lose-work", "web"]).ok();
+    assert!(!checkout.join(".banger-7-9-0").exists() && checkout.join(".banger-8-9-0").exists());
+}

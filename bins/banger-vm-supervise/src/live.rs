@@ -54,9 +54,9 @@ const END_LIMIT: Duration = Duration::from_millis(500);
 const BUTTON_LIMIT: Duration = Duration::from_secs(5);
 /// The longest measurement of a VMM that is kept; Firecracker's have some 5000 bytes.
 const METRICS_LIMIT: usize = 64 << 10;
-/// How long an agent that answers may take to say who the guest's user is: the boot may still have to make its
-/// root.
-const LOGIN_LIMIT: Duration = Duration::from_secs(70);
+/// How long an agent that answers may take to say who the guest's user is: it waits five minutes for the boot to make
+/// its root.
+const LOGIN_LIMIT: Duration = Duration::from_secs(310);
 /// Stack of a helper thread; none goes deep.
 const STACK: usize = 512 << 10;
 /// What helper threads say: the agent answers; the agent cannot be told to shut down; it cannot be

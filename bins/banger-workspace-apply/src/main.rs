@@ -3,7 +3,7 @@
 //! Reads the guest's files, through the VM's channel or from the disks of one that does not run. Decides
 //! about every file first, then writes to the checkout, and into `vms/NAME/workspaces/ID/` what it got.
 
-use banger_cli::Out;
+use banger_cli::{Out, interrupt};
 use banger_config::Config;
 use banger_doc::{Name, Result, WorkspaceApply};
 use banger_state::State;
@@ -48,7 +48,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let files = files_of(&vm, budget.clone());
     let apply = Apply::make(&dir, &files, &onto);
     let apply = apply.map_err(|error| or_more_time(error, &budget))?;
-    let done = if args.check { apply.plan() } else { apply.run()? };
+    let done = if args.check {
+        apply.plan()
+    } else {
+        // An interrupt waits until nothing lies ready on the host: it ends what prepares, or comes after the rest.
+        interrupt::watch()?;
+        interrupt::settle(|| apply.run(&interrupt::came))?
+    };
     done.notes.iter().for_each(|note| out.note(&format!("note: {note}")));
     out.put(&done, said)?;
     if done.conflicts.is_empty() { Ok(()) } else { Err(refusal(args.vm.as_str(), &done)) }

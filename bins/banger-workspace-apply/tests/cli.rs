@@ -8,7 +8,9 @@ use banger_tests::{Answer, Sandbox, program};
 use serde_json::{Value, json};
 use std::{
     fs,
-    process::Stdio,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -220,10 +222,7 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
         command.arg("web").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         // From here on it changes the host.
-        let end = Instant::now() + Duration::from_mins(1);
-        while !about.exists() && child.try_wait().unwrap().is_none() && Instant::now() < end {
-            thread::sleep(Duration::from_micros(200));
-        }
+        await_file(&about, &mut child);
         thread::sleep(Duration::from_micros((random >> 33) % 60_000));
         let _ = child.kill();
         child.wait().unwrap();
@@ -233,6 +232,9 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
                       *) cmp \"$f\" \"../guest/repo/$f\";; esac || { echo \"$how $f\"; exit 1; }; done";
         world.shell("repo", script);
         half += u32::from(!world.shell("repo", "git status -s").is_empty());
+        // Whoever asks next tidies up what lay ready.
+        world.unexported();
+        assert_eq!(world.shell("repo", "find . -name '.banger-*'"), "");
         world.apply(&[]).ok();
         let tree = world.shell("repo", "git add -A; git write-tree; git reset -q");
         assert_eq!(tree, expected, "round {round}");
@@ -240,6 +242,42 @@ fn killed_at_any_moment_each_file_is_old_or_new_and_the_next_one_ends_it() {
     }
     assert!(half > 0, "none was killed while it changed files");
     assert_eq!(world.shell("repo", "find . -name '.banger-*'"), "");
+}
+
+/// Waits until a program has made a file, or has ended.
+fn await_file(path: &Path, child: &mut Child) {
+    let end = Instant::now() + Duration::from_mins(1);
+    while !path.exists() && child.try_wait().unwrap().is_none() && Instant::now() < end {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_lying_there() {
+    let world = World::new("for i in $(seq 400); do echo $i >f$i; done");
+    world.shell("guest/repo", "for i in $(seq 400); do echo more >>f$i; done");
+    let all = world.sandbox.vm("web").join("workspaces");
+    let about = fs::read_dir(all).unwrap().flatten().next().unwrap().path().join("applying.json");
+    let mut command = world.sandbox.command(PROGRAM);
+    command.arg("web").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    await_file(&about, &mut child);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let end = Instant::now() + Duration::from_mins(1);
+    while child.try_wait().unwrap().is_none() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let status = child.wait().unwrap();
+    let changed = world.shell("repo", "git status -s").lines().count();
+    // Where the machine was slow to send it, all of it is done.
+    let is_ended = status.signal() == Some(nix::libc::SIGINT) && changed == 0;
+    assert!(is_ended || changed == 400, "{status}, {changed} files changed");
+    assert_eq!(world.shell("repo", "find . -name '.banger-*'"), "");
+    assert!(!about.exists());
+    world.apply(&[]).ok();
+    world.shell(".", "diff -r -x .git repo guest/repo");
 }
 
 #[test]

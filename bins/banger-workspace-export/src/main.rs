@@ -8,7 +8,7 @@
 
 mod output;
 
-use banger_cli::{Out, Screen, note};
+use banger_cli::{Out, Screen, interrupt, note};
 use banger_config::Config;
 use banger_doc::{
     Context, Document, Error, ExportCopy, ExportForm, Kind, Name, Result, WorkspaceExport,
@@ -100,7 +100,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         }
         return Ok(());
     };
-    output::write(&path, &mut export.patch).map_err(|error| and_the_copy(error, copy.as_ref()))?;
+    // Until it is there whole, something lies beside it: an interrupt waits.
+    interrupt::watch()?;
+    let written = interrupt::settle(|| output::write(&path, &mut export.patch));
+    written.map_err(|error| and_the_copy(error, copy.as_ref()))?;
     let document = WorkspaceExport {
         output: path.display().to_string(),
         form,

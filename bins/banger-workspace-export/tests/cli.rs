@@ -202,6 +202,18 @@ fn an_output_that_is_no_file_is_refused_before_the_guest_is_asked() {
     assert_eq!(world.unexported(), 0);
 }
 
+#[test]
+fn ctrl_c_leaves_nothing_beside_the_file() {
+    let world = World::new();
+    world.shell("head -c 40000000 /dev/urandom >guest/repo/large").ok();
+    // A process of the shell's in the background would not hear of it.
+    let script = "set -m; banger-workspace-export web -o out/p & pid=$!; \
+                  until ls out/p.*.tmp || ! kill -0 $pid; do :; done >/dev/null 2>&1; kill -INT $pid; \
+                  wait $pid || true; ls -A out";
+    let answer = world.shell(&format!("mkdir out; {script}"));
+    assert_eq!(answer.text(), "p\n", "{}", answer.all());
+}
+
 /// Commits are no nameless diff.
 #[test]
 fn commits_come_as_mails() {

@@ -9,7 +9,7 @@ use banger_doc::{Error, Kind, Name, Result, Workspace, WorkspaceMode, WorkspaceP
 use banger_state::{State, VmFolder};
 use banger_workspace::{
     GUEST_PATH, Place, Wish, allowed_files, bring_to_its_place, budget, choose, dry_run, files_of,
-    folder_at, or_more_time, place_of, prepare, refused, root_of, trusted_before, user_of,
+    folder_at, is_gone, or_more_time, place_of, prepare, refused, root_of, trusted_before, user_of,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -95,8 +95,10 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let vm = State::open()?.vm(&args.vm)?;
     vm.must_run()?;
     let budget = budget(&vm, Duration::from_secs(args.timeout))?;
+    let files_by =
+        |user: Option<&str>| files_of(&vm, budget.clone()).by(user.unwrap_or_default(), false);
     let bring = |at: &Place| {
-        let files = files_of(&vm, budget.clone()).by(at.user.clone().unwrap_or_default(), false);
+        let files = files_by(at.user.as_deref());
         let wish = wish(&args, at.clone())?;
         prepare(&folder_at(&vm, &at.guest_path), &files, &wish)
     };
@@ -104,7 +106,8 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         bring(&named(&args, &vm, path))
     } else {
         let user = args.user.as_deref();
-        bring_to_its_place(&vm, &args.path, user, || place_of(&vm, user), bring)
+        let is_gone = |path: &str| is_gone(&files_by(user), path);
+        bring_to_its_place(&vm, &args.path, user, || place_of(&vm, user), is_gone, bring)
     };
     let workspace = done.map_err(|error| {
         let error = or_more_time(error, &budget);
@@ -166,7 +169,13 @@ fn place(args: &Args) -> Result<Option<Place>> {
     let home = || {
         home(args, &state, &vm).ok_or_else(|| Error::unavailable("only the guest knows its homes"))
     };
-    match choose(&vm, &args.path, args.user.as_deref(), home) {
+    let user = args.user.as_deref();
+    let is_gone = |path: &str| {
+        let budget = vm.must_run().and_then(|()| budget(&vm, Duration::from_secs(args.timeout)));
+        let files = |budget| files_of(&vm, budget).by(user.unwrap_or_default(), false);
+        budget.is_ok_and(|budget| is_gone(&files(budget), path))
+    };
+    match choose(&vm, &args.path, user, home, is_gone) {
         Err(error) if error.kind() == Kind::Unavailable => Ok(None),
         chosen => chosen.map(Some),
     }

@@ -1,7 +1,8 @@
 //! Puts commits of the host's repository into a guest's.
 //!
 //! Reads the host's repository without changing a byte of it; writes objects and references of the guest's
-//! repository through the VM's channel, and into `vms/NAME/workspaces/` what the guest then was given.
+//! repository, and the files of the branch that is checked out there, through the VM's channel, and into
+//! `vms/NAME/workspaces/` what the guest then was given.
 
 use banger_cli::Out;
 use banger_config::Config;
@@ -17,7 +18,7 @@ use std::{
 /// Put commits of the host's repository into a guest's
 ///
 /// Objects go first, then references. A branch of the guest's moves forward alone unless '+' stands before it,
-/// and one that is checked out there does not move: push to another and merge it there.
+/// and one that is checked out there only if none of its files is changed, which then go along.
 #[derive(Debug, clap::Parser)]
 #[command(name = "banger-workspace-push", version)]
 struct Args {

@@ -57,9 +57,10 @@ fn a_push_says_what_the_guest_has_now() {
 #[test]
 fn what_the_guest_does_not_take_keeps_nothing_else_back() {
     let web = web();
-    web.sh("cd repo; git commit -q --allow-empty -m new");
+    web.sh("cd repo; echo c >>a; git commit -qam new; echo w >>../guest/repo/a");
     let answer = web.sandbox.run(PROGRAM, &["web", "main", "HEAD:topic", "none:other", ":gone"]);
-    answer.fails(4, "'refs/heads/main': it is checked out in the guest");
+    let why = "it is checked out in the guest, and 'a' has changes there that are not committed; push to another";
+    answer.fails(4, &format!("'refs/heads/main': {why}"));
     assert!(
         answer.stderr.contains("'refs/heads/other': the host has no such commit"),
         "{}",
@@ -90,6 +91,12 @@ fn what_the_guest_does_not_take_keeps_nothing_else_back() {
     ] {
         web.sandbox.run(PROGRAM, &words).fails(status, part);
     }
+    web.sh("git -C guest/repo checkout -q a");
+    web.sandbox.run(PROGRAM, &["web", "main"]).ok();
+    assert_eq!(
+        web.sh("cd guest/repo; git status --short; git log --format=%s -1; cmp a ../../repo/a"),
+        "new\n"
+    );
     web.sh("cd repo; git switch -q --detach");
     web.sandbox.run(PROGRAM, &["web"]).fails(2, "is on no branch");
 }

@@ -54,11 +54,12 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     let end = watch(&dir, &guest, &leave, &mut |news| {
         match news {
             News::Begun { host_path, files, dirs } => {
-                let s = |count: u64| if count == 1 { "" } else { "s" };
+                let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+                let dirs =
+                    if dirs == 1 { "1 directory".into() } else { format!("{dirs} directories") };
                 out.note(&format!(
-                    "watching '{host_path}' for VM '{}': {files} file{}, {dirs} directories; Ctrl-C ends it",
-                    args.vm,
-                    s(files)
+                    "watching '{host_path}' for VM '{}': {files} in {dirs}; Ctrl-C ends it",
+                    args.vm
                 ));
             }
             News::Note(note) => out.note(&format!("note: {note}")),

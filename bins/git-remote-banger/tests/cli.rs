@@ -65,9 +65,17 @@ fn git_pushes_into_a_vm() {
     let again = web.try_sh("cd repo; git push web HEAD:topic");
     assert!(again.ok().stderr.contains("up-to-date"), "{}", again.stderr);
 
+    web.sh("echo w >>guest/repo/a");
     let refused = web.try_sh("cd repo; git push web HEAD:main");
     assert_eq!(refused.status, 1);
-    assert!(refused.stderr.contains("it is checked out in the guest"), "{}", refused.stderr);
+    let why = "it is checked out in the guest, and 'a' has changes there";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    web.sh("git -C guest/repo checkout -q a; git -C repo push -q web HEAD:main");
+    assert_eq!(
+        web.sh("cd guest/repo; git status --short; git rev-parse HEAD"),
+        web.sh("git -C repo rev-parse HEAD")
+    );
+    assert_eq!(web.unexported(), 0);
     let refused = web.try_sh("cd repo; git push web HEAD:refs/other/x");
     assert!(refused.stderr.contains("only branches and tags"), "{}", refused.stderr);
 

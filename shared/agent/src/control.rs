@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_hours(1);
 const MOST_GRACE: Duration = Duration::from_hours(1);
 
 /// Answers one connection. `user` is the guest's own; `root` waits for the image's root, which all need but who asks
-/// whether somebody is there.
+/// whether somebody is there, or sets the clock.
 pub(crate) fn serve(
     mut stream: UnixStream,
     real: bool,
@@ -39,6 +39,7 @@ pub(crate) fn serve(
         .context("cannot read a request")?
     {
         if matches!(serde_json::from_slice(&line), Ok(Request::WatchPorts)) {
+            root()?;
             return ports::watch(&mut stream);
         }
         let answer = answer(&line, real, user, root)
@@ -53,7 +54,8 @@ fn answer(line: &[u8], real: bool, user: &str, root: &dyn Fn() -> Result<()>) ->
     if !real && matches!(request, Request::SetTime { .. } | Request::Shutdown { .. }) {
         return Err(Error::unavailable("this agent does not own its machine"));
     }
-    if !matches!(request, Request::Hello) {
+    // The time that is told is over once the root is there.
+    if !matches!(request, Request::Hello | Request::SetTime { .. }) {
         root()?;
     }
     let value = match request {
@@ -163,5 +165,35 @@ fn wait_until_forced() {
         forced.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     {
         forced = changed.wait_timeout(forced, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn without_a_root_only_what_needs_none_is_answered() {
+        let none = || Err(Error::unavailable("no root"));
+        let asked = |words: &str| {
+            let (mut host, guest) = UnixStream::pair().unwrap();
+            host.write_all(format!("{{{words}}}\n").as_bytes()).unwrap();
+            host.shutdown(std::net::Shutdown::Write).unwrap();
+            let served = serve(guest, false, "", &none);
+            let mut answer = String::new();
+            host.read_to_string(&mut answer).unwrap();
+            (answer, served.is_ok())
+        };
+        let hello = asked(r#""op":"hello""#);
+        assert!(hello.0.contains("boot_id") && hello.1, "{hello:?}");
+        // Only that this is no machine of the agent's keeps the clock from being set.
+        let clock = asked(r#""op":"set-time","unix_ms":1"#);
+        assert!(clock.0.contains("does not own its machine"), "{clock:?}");
+        for op in ["ports", "boot", "account", "stats", "sync"] {
+            let (answer, _) = asked(&format!(r#""op":"{op}""#));
+            assert_eq!(answer, "{\"error\":\"no root\"}\n", "{op}");
+        }
+        assert_eq!(asked(r#""op":"watch-ports""#), (String::new(), false));
     }
 }

@@ -51,8 +51,9 @@ const OPEN_FILES: u64 = 8192;
 /// Enough for every service; only what is touched takes memory.
 const STACK_BYTES: usize = 256 << 10;
 
-/// How long services wait for the image's root: guest-init waits so long for each of its disks.
-const ROOT_LIMIT: Duration = Duration::from_mins(1);
+/// How long services wait for the image's root: guest-init waits up to a minute for its disks, and at the first boot
+/// it copies to them what the image has there.
+const ROOT_LIMIT: Duration = Duration::from_mins(5);
 /// How long they wait then for the rest of the boot; one that hangs is no reason not to look into it.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 

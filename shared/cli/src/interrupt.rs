@@ -113,9 +113,14 @@ pub fn settle<T>(publish: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Says whether an interrupt came. What waits for [`settle`] may end sooner then.
+pub fn came() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Lets an interrupt that came end the program: what fails now fails for what it took away.
 pub(crate) fn give_way() {
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    if came() {
         thread::sleep(END_LIMIT);
     }
 }

@@ -34,6 +34,9 @@ const VANISH_LIMIT: Duration = Duration::from_secs(20);
 const CORRECTED: i32 = 1;
 /// How long checking one disk may take.
 const CHECK_LIMIT: Duration = Duration::from_mins(2);
+/// What is left to try with disks that e2fsck gives up.
+const START: &str =
+    "'banger vm start' may start it all the same: a kernel mounts what e2fsck does not repair";
 /// What e2fsck may have of memory, in bytes: so much, and a part of the disk's size for its maps of it.
 const CHECK_MEMORY: u64 = 1 << 30;
 const CHECK_PART: u64 = 512;
@@ -58,28 +61,31 @@ pub struct Disks {
 impl Disks {
     /// Takes the disks in a VM's folder to write them. Waits until nobody of an earlier run is left.
     pub fn take(folder: &Path) -> Result<Self> {
-        Self::lock(folder, FlockArg::LockExclusiveNonblock)
+        Self::lock(folder, FlockArg::LockExclusiveNonblock, Instant::now() + VANISH_LIMIT)
     }
 
     /// Takes the disks in a VM's folder to read them, with others who do. Those that were not left clean
-    /// are repaired first, in `limit` at most: a journal that was not played back holds the last of what was
-    /// synced. To be called by who shares the VM's own lock, so that no run begins.
+    /// are repaired first: a journal that was not played back holds the last of what was synced. All of it
+    /// takes `limit` at most, but for the moment in which a repair ends that had to be broken off. To be
+    /// called by who shares the VM's own lock, so that no run begins.
     pub fn read(folder: &Path, limit: Duration) -> Result<Self> {
+        // Who has the lock may be another reader at its repair.
+        let end = Instant::now() + limit.min(VANISH_LIMIT + CHECK_LIMIT);
         // Two who find them unclean repair them one after the other; the second finds them clean.
         loop {
-            let disks = Self::lock(folder, FlockArg::LockSharedNonblock)?;
+            let disks = Self::lock(folder, FlockArg::LockSharedNonblock, end)?;
             if are_clean(folder)? {
                 return Ok(disks);
             }
             drop(disks);
-            let disks = Self::take(folder)?;
+            let disks = Self::lock(folder, FlockArg::LockExclusiveNonblock, end)?;
             if !are_clean(folder)? {
-                disks.repair(limit)?;
+                disks.repair(end)?;
             }
         }
     }
 
-    fn repair(&self, limit: Duration) -> Result<()> {
+    fn repair(&self, end: Instant) -> Result<()> {
         if find_e2fsck().is_none() {
             return Err(Error::unavailable(
                 "its disks were not left clean, and e2fsck, which repairs them, is missing",
@@ -89,16 +95,19 @@ impl Disks {
         let mut said = Vec::new();
         let mut say = |words: &str| said.push(words.to_owned());
         self.take_back(&mut say);
-        self.check_within(limit.min(CHECK_LIMIT), &mut say);
+        let left = end.saturating_duration_since(Instant::now());
+        self.check_within(left.min(CHECK_LIMIT), &mut say);
         if are_clean(&self.folder)? {
             return Ok(());
         }
         let error = Error::failed("its disks were not left clean, and could not be repaired");
-        Err(error.because(Error::failed(said.join(", "))))
+        let error = error.because(Error::failed(said.join(", ")));
+        // More time may do; whoever asked knows how to give that.
+        let is_over = Instant::now() >= end;
+        Err(if is_over { error } else { error.hint(START) })
     }
 
-    fn lock(folder: &Path, how: FlockArg) -> Result<Self> {
-        let end = Instant::now() + VANISH_LIMIT;
+    fn lock(folder: &Path, how: FlockArg, end: Instant) -> Result<Self> {
         loop {
             let file = lock_file(folder)
                 .with_context(|| format!("cannot open '{}'", place::VM_DISKS_LOCK))?;
@@ -106,7 +115,8 @@ impl Disks {
                 Ok(lock) => return Ok(Self { lock, folder: folder.to_owned() }),
                 Err((_, errno)) if Instant::now() >= end => {
                     return Err(Error::conflict("a process of the VM's last run does not end")
-                        .because(errno));
+                        .because(errno)
+                        .hint("it may still be writing to the disks: try again in a moment"));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
             }
@@ -329,13 +339,30 @@ mod tests {
         let lock = || lock_file(dir.path()).unwrap();
         assert!(Flock::lock(lock(), FlockArg::LockExclusiveNonblock).is_err());
         drop(given);
+        // Nobody waits for another longer than was said, however the disks are.
+        let other = Flock::lock(lock(), FlockArg::LockExclusiveNonblock).unwrap();
+        let begun = Instant::now();
+        let error = Disks::read(dir.path(), Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("does not end"), "{}", error.chain());
+        assert!(error.hint_text().is_some() && begun.elapsed() < Duration::from_secs(10));
+        drop(other);
         run("/usr/sbin/debugfs", &["-w", "-R", "feature needs_recovery", &disks[1]]);
         assert!(!are_clean(dir.path()).unwrap());
-        drop(read().unwrap());
+        let slow = Flock::lock(lock(), FlockArg::LockExclusiveNonblock).unwrap();
+        thread::scope(|scope| {
+            // As long as another one is at its repair, it is waited for.
+            let waiting = scope.spawn(read);
+            thread::sleep(Duration::from_millis(200));
+            assert!(!waiting.is_finished());
+            drop(slow);
+            drop(waiting.join().unwrap().unwrap());
+        });
         assert!(are_clean(dir.path()).unwrap());
         // What is no file system at all is repaired by nobody.
         std::fs::write(&disks[0], vec![0; 1 << 20]).unwrap();
-        let error = read().unwrap_err().chain();
+        let error = read().unwrap_err();
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("vm start")));
+        let error = error.chain();
         assert!(error.contains("could not be repaired: e2fsck of 'overlay.ext4' ended"), "{error}");
         std::fs::remove_file(&disks[1]).unwrap();
         let error = read().unwrap_err().chain();

@@ -51,7 +51,7 @@ impl Document for Check {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Removed {
     /// What sort of thing: `vm`, `image`, `kernel`, `blob`, `litter`, `socket`, `process`, `lease`,
-    /// `control group`, `export`.
+    /// `control group`, `export`, `allowed`, `kept`.
     pub what: String,
     /// Its name, or its path below the state directory.
     pub name: String,

@@ -17,17 +17,9 @@ const INLINE_AT: usize = 4;
 /// Where the second part of them begins, in an attribute.
 const INLINE_REST: usize = 60;
 
-/// A name and the inode that it stands for.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Name {
-    /// The name: 1 to 255 bytes, neither `.` nor `..`, without a slash or a zero.
-    pub name: Vec<u8>,
-    /// The inode's number.
-    pub inode: u32,
-}
-
 impl Disk {
-    /// Hands every name in a directory to `each`, in no order. Names that no file has are damage.
+    /// Hands every name in a directory to `each`, with the number of its inode, in no order. Each has 1 to 255 bytes,
+    /// is neither `.` nor `..`, and has no slash and no zero: names that no file has are damage.
     pub fn list(&self, dir: &Inode, mut each: impl FnMut(&[u8], u32) -> Result<()>) -> Result<()> {
         if dir.sort != Sort::Dir {
             return Err(damaged("a directory that is none"));

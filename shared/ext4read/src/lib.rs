@@ -14,7 +14,6 @@ mod extent;
 mod inode;
 mod xattr;
 
-pub use directory::Name;
 pub use disk::Disk;
 pub use extent::Content;
 pub use inode::{Inode, Sort, Time};

@@ -379,8 +379,7 @@ fn words(plan: &Plan, accelerator: Accelerator, inherited: &Inherited) -> Vec<St
 
 /// What the kernel is told. `panic=-1` turns a panic into a restart, which ends QEMU instead of
 /// leaving it spinning; `quiet` spares an emulated guest thousands of serial port writes, and
-/// warnings still come through. `single` is an emulated guest with one processor.
-/// The kernel's command line; `emulated` is the number of emulated processors, if they are that.
+/// warnings still come through. `emulated` is the number of processors, if those are emulated.
 fn command_line(arm: bool, emulated: Option<u32>, verbose: bool) -> String {
     let words = if arm {
         "console=ttyAMA0 panic=-1 cryptomgr.notests net.ifnames=0"

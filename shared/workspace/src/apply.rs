@@ -10,14 +10,19 @@ mod put;
 mod renames;
 mod work;
 
-use crate::{host::Dir, path::shown, sides::Sides, status::head_commit};
+use crate::{
+    export::sides::Sides,
+    path::shown,
+    record::under_way::{READY, UnderWay},
+    status::head_commit,
+};
 use banger_channel::files::Files;
 use banger_doc::{Change, ConflictKind, Context, Error, Result, WorkspaceApply, shell_word};
 use banger_state::{Lock, clock_ms};
 use checkout::Checkout;
 use judge::{Judge, Verdict};
-use last::{Last, UnderWay};
-use put::{Put, READY, Step};
+use last::Last;
+use put::{Put, Step};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -111,8 +116,9 @@ impl Apply {
         }
     }
 
-    /// Changes the files, unless anything is in conflict, and writes down that the guest's work is out.
-    pub fn run(self) -> Result<WorkspaceApply> {
+    /// Changes the files, unless anything is in conflict, and writes down that the guest's work is out. Where
+    /// `is_over` says so before the first file changes, none does.
+    pub fn run(self, is_over: &dyn Fn() -> bool) -> Result<WorkspaceApply> {
         let mut document = self.plan();
         if !document.conflicts.is_empty() {
             return Ok(document);
@@ -121,7 +127,7 @@ impl Apply {
         if steps.is_empty() {
             self.clean()?;
         } else {
-            self.put(&steps)?;
+            self.put(&steps, is_over)?;
         }
         let root = self.checkout.root.path();
         let changed = |(path, changed): (&Vec<u8>, &work::Changed)| {
@@ -131,6 +137,8 @@ impl Apply {
         last::write(&self.folder, &self.sides.record, root, &files, |path, most| {
             self.work.small(path, most)
         })?;
+        // Before anybody else can work on the workspace: after that it may be another apply's.
+        UnderWay::remove(&self.folder)?;
         document.is_applied = true;
         document.is_exported = self.work.modules.is_empty();
         if document.is_exported {
@@ -138,14 +146,12 @@ impl Apply {
             let tree = if all { self.sides.whole.clone() } else { self.sides.tree.clone() };
             self.sides.handover(tree)?.done()?;
         }
-        UnderWay::remove(&self.folder)?;
         Ok(document)
     }
 
-    fn put(&self, steps: &[Step]) -> Result<()> {
+    fn put(&self, steps: &[Step], is_over: &dyn Fn() -> bool) -> Result<()> {
         self.clean()?;
-        let mark =
-            format!("{}{}-{}-", String::from_utf8_lossy(READY), std::process::id(), clock_ms());
+        let mark = format!("{READY}{}-{}-", std::process::id(), clock_ms());
         let root = &self.checkout.root;
         let mut dirs = BTreeSet::new();
         for step in steps.iter().filter(|step| step.new.is_some()) {
@@ -165,7 +171,7 @@ impl Apply {
         };
         under_way.write(&self.folder)?;
         let mut put = Put::new(&self.checkout, steps, &self.verdict.empty);
-        if let Err(error) = put.prepare(mark.as_bytes()) {
+        if let Err(error) = put.prepare(mark.as_bytes(), is_over) {
             if was_idle {
                 UnderWay::remove(&self.folder)?;
             }
@@ -175,17 +181,9 @@ impl Apply {
         put.run()
     }
 
-    /// Removes what an apply that was killed had lying ready.
+    /// Removes what an apply that was killed had lying ready, where that could not be done so far.
     fn clean(&self) -> Result<()> {
-        let Some(before) = &self.before else { return Ok(()) };
-        let is_ours = before.mark.as_bytes().starts_with(READY);
-        // A checkout that is gone has nothing lying there.
-        let Some(root) = Dir::open(&before.root).ok().filter(|_| is_ours) else { return Ok(()) };
-        for dir in &before.dirs {
-            let said = || format!("cannot tidy '{}'", root.join(dir).display());
-            put::clean(&root, dir, before.mark.as_bytes()).with_context(said)?;
-        }
-        Ok(())
+        self.before.as_ref().map_or(Ok(()), |before| before.clean(false).map(drop))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Bringing a guest's work out as a patch. Nothing in the guest changes by it.
 
+mod mails;
+mod mbox;
+pub(crate) mod sides;
+
 use crate::{
+    export::sides::{Handover, Sides},
     guest::differences,
-    mails,
-    sides::{Handover, Sides},
-    source::Source,
+    host::source::Source,
     status::changes,
 };
 use banger_channel::files::Files;

@@ -281,6 +281,29 @@ fn failure<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>, ended: &Ended) -
     Error::failed(format!("'git {verb}' failed: {}", said(ended)))
 }
 
+/// Asks git which of these paths rules ignore; returns its answer, in which each is `./PATH`.
+pub(crate) fn check_ignore<'a>(
+    git: &Git,
+    paths: impl Iterator<Item = &'a Vec<u8>>,
+    words: &[&str],
+) -> Result<Vec<u8>> {
+    let mut input = Vec::new();
+    for path in paths {
+        // A first ':' would be taken for a pattern's magic.
+        input.extend_from_slice(b"./");
+        input.extend_from_slice(path);
+        input.push(0);
+    }
+    if input.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ended = git.attempt(["check-ignore", "-z", "--stdin"].iter().chain(words), &input)?;
+    if ended.status.code().is_none_or(|code| code > 1) {
+        return Err(Error::failed("cannot tell what is ignored").because(said(&ended)));
+    }
+    Ok(ended.answer)
+}
+
 /// Returns git's own words of why it failed, in one line.
 pub(crate) fn said(ended: &Ended) -> String {
     let lines: Vec<&str> = ended.words.trim().lines().collect();

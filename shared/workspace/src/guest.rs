@@ -17,11 +17,11 @@ pub(crate) use tree::{differences, tree_of};
 
 use crate::{
     git::split_zero,
-    given::{Given, Sort, Tree},
+    host::source::is_absent,
     path::shown,
-    plan::{has_git, is_safe},
-    source::is_absent,
-    store::Store,
+    prepare::plan::{has_git, is_safe},
+    record::given::{Given, Sort, Tree},
+    record::store::Store,
 };
 use banger_channel::files::{Files, MARK, What};
 use banger_doc::{Error, Result, Work, WorkKind, Workspace};

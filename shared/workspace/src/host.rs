@@ -1,6 +1,17 @@
 //! A repository of the host's, which somebody else may have written: its directories are held open, and
 //! every file in them is read through one function.
 
+pub(crate) mod attributes;
+mod copy;
+pub(crate) mod include;
+pub(crate) mod index;
+pub(crate) mod refs;
+pub(crate) mod remotes;
+pub(crate) mod source;
+pub(crate) mod tools;
+pub(crate) mod unit;
+pub(crate) mod walk;
+
 use crate::{git::is_oid, names::is_ref_name};
 use banger_doc::{Context, Error, Result, shell_word};
 use nix::{

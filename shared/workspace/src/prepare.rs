@@ -1,21 +1,27 @@
 //! Putting a repository or a directory into a guest.
 
+pub(crate) mod load;
+pub(crate) mod plan;
+pub(crate) mod ready;
+pub(crate) mod send;
+pub(crate) mod wish;
+
 use crate::{
     git::lines,
-    given::{Beside, Given, Tree, beside},
     guest::{self, Look},
-    include::{Include, Taking},
-    load::{Before, Load, load_directory, load_repository},
+    host::include::{Include, Taking},
+    host::source::{Source, is_absent},
+    host::unit::units,
     names::hex,
     path::{join, shown, some_of},
-    plan::{self, Behind},
+    prepare::load::{Before, Load, load_directory, load_repository},
+    prepare::plan::Behind,
+    prepare::send::send,
+    prepare::wish::Wish,
+    record::given::{Beside, Given, Tree, beside},
+    record::store::Store,
     record::{self, Folder},
-    send::send,
-    source::{Source, is_absent},
-    store::Store,
     temporary::Temporary,
-    unit::units,
-    wish::Wish,
 };
 use banger_channel::files::Files;
 use banger_doc::{Error, Result, Work, Workspace, WorkspacePlan};
@@ -79,7 +85,8 @@ pub fn dry_run(wish: &Wish, dir: Option<&Path>) -> Result<WorkspacePlan> {
     notes.extend(behind.notes("would stay behind"));
     notes.extend(idle(&taking, wish));
     let host_path = fs::canonicalize(&wish.path).unwrap_or_else(|_| wish.path.clone());
-    let tools = files.iter().filter(|file| crate::tools::is_of_tools(file)).cloned().collect();
+    let tools =
+        files.iter().filter(|file| crate::host::tools::is_of_tools(file)).cloned().collect();
     Ok(WorkspacePlan {
         tools,
         tools_allowed: false,
@@ -179,23 +186,25 @@ pub(crate) fn attempt(dir: &Path, files: &Files<'_>, wish: &Wish) -> Result<Atte
 fn prepare_in(folder: &Folder, files: &Files<'_>, source: Source, wish: &Wish) -> Result<Attempt> {
     let dir = folder.path();
     let host_path = source.root().to_path_buf();
-    let before = folder.record()?;
+    let mut before = folder.record()?;
     let mut gone = Vec::new();
-    match &before {
-        None => {
-            // What lies there without a record is what a killed prepare had begun to make or to remove.
-            folder.forget()?;
-            gone = forget_what_is_gone(folder, files)?;
-            folder.check_place(&wish.guest_path)?;
-        }
-        Some(before) if !wish.is_named && before.host_path != host_path.display().to_string() => {
+    let is_others = |before: &mut Workspace| before.host_path != host_path.display().to_string();
+    if let Some(other) = before.take_if(|before| !wish.is_named && is_others(before)) {
+        if !is_gone(files, &wish.guest_path) {
             return Err(Error::conflict(format!(
                 "'{}' went to '{}' in the guest meanwhile",
-                before.host_path, wish.guest_path
+                other.host_path, wish.guest_path
             ))
             .hint("try again"));
         }
-        Some(_) => {}
+        gone.push(forgotten(&other));
+    }
+    if before.is_none() {
+        // What lies there without a record that counts is of one that is gone, or is what a killed prepare had begun
+        // to make or to remove.
+        folder.forget()?;
+        gone.extend(forget_what_is_gone(folder, files)?);
+        folder.check_place(&wish.guest_path)?;
     }
     let is_repository = matches!(source, Source::Repository(_));
     let format = format_of(&source).to_owned();
@@ -361,13 +370,22 @@ fn refuse_to_displace(
 fn forget_what_is_gone(folder: &Folder, files: &Files<'_>) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for (path, other) in folder.others()? {
-        let is_gone = files.stat(&other.guest_path, &[]).is_err_and(|error| is_absent(&error));
+        let is_gone = is_gone(files, &other.guest_path);
         if let (true, Ok(other_folder)) = (is_gone, Folder::open(&path, Duration::ZERO)) {
             other_folder.discard()?;
-            notes.push(format!("'{}' is gone from the guest, and forgotten", other.guest_path));
+            notes.push(forgotten(&other));
         }
     }
     Ok(notes)
+}
+
+fn forgotten(other: &Workspace) -> String {
+    format!("'{}' is gone from the guest, and forgotten", other.guest_path)
+}
+
+/// Says whether a guest has nothing at a place that it had a workspace in.
+pub fn is_gone(files: &Files<'_>, guest_path: &str) -> bool {
+    files.stat(guest_path, &[]).is_err_and(|error| is_absent(&error))
 }
 
 /// Says whether a guest was given another repository than this one: one that lies elsewhere and has

@@ -1,11 +1,18 @@
 //! The record of a workspace in a VM's folder.
 
+pub(crate) mod folders;
+pub(crate) mod given;
+pub(crate) mod journal;
+pub(crate) mod prepared;
+pub(crate) mod store;
+pub(crate) mod under_way;
+
 use crate::{
-    given::{self, Given, Tree},
-    journal,
-    load::tree_of_given,
-    plan::has_git,
-    store::Store,
+    prepare::load::tree_of_given,
+    prepare::plan::has_git,
+    record::given::{Given, Tree},
+    record::store::Store,
+    record::under_way::clear_ready,
     temporary::{PREFIX, Temporary, remove},
 };
 use banger_doc::{Context, Error, Result, Workspace};
@@ -61,6 +68,8 @@ impl Folder {
                 remove(&entry.path())?;
             }
         }
+        // Likewise on the host. What cannot go there keeps nobody from the workspace: the next apply tells of it.
+        let _ = clear_ready(path, false);
         Ok(folder)
     }
 
@@ -188,7 +197,10 @@ impl Folder {
     /// Removes the folder, with all that is known of the workspace, but for what a killed apply left on the host.
     pub(crate) fn discard(self) -> Result<()> {
         self.forget()?;
-        if self.path.join(place::WORKSPACE_APPLYING).exists() { Ok(()) } else { remove(&self.path) }
+        match clear_ready(&self.path, false) {
+            Ok(Some(_)) => remove(&self.path),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the trees that no record names.

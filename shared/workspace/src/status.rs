@@ -1,18 +1,19 @@
 //! What host and guest have that the other lacks, and what would be lost with a VM.
 
 use crate::{
-    folders::{folder, records},
     git::{MORE_TIME, is_oid, split_zero},
-    given::{Sort, Tree, beside},
     guest::{self, Changes, How, Look, differences},
-    include::{Include, Taking},
-    kept::still_kept,
-    load::read_item,
+    host::include::{Include, Taking},
+    host::source::Source,
     path::{parents, shown, some_of},
-    plan,
-    record::{self, Folder},
-    source::Source,
-    store::Store,
+    prepare::load::read_item,
+    prepare::plan,
+    record,
+    record::folders::{folder, records},
+    record::given::{Sort, Tree, beside},
+    record::prepared::Prepared,
+    record::store::Store,
+    remote::kept::still_kept,
     temporary::Temporary,
 };
 use banger_channel::files::{Budget, Files};
@@ -182,15 +183,10 @@ pub fn stake(vm: &VmFolder, guest_path: Option<&str>, time: Duration) -> Result<
 
 /// Returns what would be lost with a guest. The host's repository is not looked at, however long that took.
 pub fn guest_work(dir: &Path, files: &Files<'_>) -> Result<Vec<Work>> {
-    if record::read(dir)?.is_none() {
-        return Err(no_workspace());
-    }
-    let folder = Folder::open(dir, files.budget().left()?)?;
-    let record = folder.record()?.ok_or_else(no_workspace)?;
-    let (given, next) = folder.trees(&record)?;
-    let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-    let look = look(files, &record, &store, &given, next.as_ref())?;
-    unexported(files, &record, &store, &given, &look, store.keeps_mode())
+    let prepared = Prepared::open(dir, files)?;
+    let look = prepared.look(files)?;
+    let Prepared { record, store, given, .. } = &prepared;
+    unexported(files, record, store, given, &look, store.keeps_mode())
 }
 
 /// Compares host and guest, which runs, or whose disks are read; what disks cannot tell is not known.
@@ -201,12 +197,8 @@ pub fn status(
     is_live: bool,
     configured: &[PathBuf],
 ) -> Result<WorkspaceStatus> {
-    if record::read(dir)?.is_none() {
-        return Err(no_workspace());
-    }
-    let folder = Folder::open(dir, files.budget().left()?)?;
-    let record = folder.record()?.ok_or_else(no_workspace)?;
-    let (given, next) = folder.trees(&record)?;
+    let prepared = Prepared::open(dir, files)?;
+    let Prepared { record, store, given, .. } = &prepared;
     let mut status = WorkspaceStatus {
         guest_path: record.guest_path.clone(),
         host_path: record.host_path.clone(),
@@ -220,10 +212,8 @@ pub fn status(
         notes: Vec::new(),
     };
     let end = Some(files.budget().end());
-    let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-    let looked = look(files, &record, &store, &given, next.as_ref()).and_then(|look| {
-        let keeps = store.keeps_mode();
-        Ok((unexported(files, &record, &store, &given, &look, keeps)?, look))
+    let looked = prepared.look(files).and_then(|look| {
+        Ok((unexported(files, record, store, given, &look, store.keeps_mode())?, look))
     });
     match looked {
         Ok((unexported, look)) => {
@@ -242,18 +232,16 @@ pub fn status(
             status.notes.push(error.chain());
         }
     }
-    match host_changes(&record, &given, configured, end) {
+    match host_changes(record, given, configured, end) {
         Ok((commit, host)) => {
             status.host_changes = changes(&host);
             status.host_commit = commit;
         }
         Err(error) => status.notes.push(error.chain()),
     }
-    status
-        .notes
-        .extend(went_in(&store, &record, &given).unwrap_or_else(|error| Some(error.chain())));
+    status.notes.extend(went_in(store, record, given).unwrap_or_else(|error| Some(error.chain())));
     if record.next.is_some() {
-        status.notes.push("the last prepare did not end; run it again".into());
+        status.notes.push("the last prepare or push did not end; do it again".into());
     }
     Ok(status)
 }
@@ -334,22 +322,6 @@ fn host_changes(
         }
     }
     Ok((commit, changes))
-}
-
-pub(crate) fn no_workspace() -> Error {
-    Error::not_found("no workspace in this VM")
-        .hint("'banger workspace prepare' puts a repository into it")
-}
-
-pub(crate) fn look(
-    files: &Files<'_>,
-    record: &Workspace,
-    store: &Store,
-    given: &Tree,
-    next: Option<&Tree>,
-) -> Result<Look> {
-    let keeps = store.keeps_mode();
-    guest::look(files, record, store, given, next, keeps)
 }
 
 pub(crate) fn changes(changes: &BTreeMap<Vec<u8>, How>) -> Vec<Change> {

@@ -12,7 +12,7 @@ use crate::{path::shown, status::changes, temporary::Temporary};
 use banger_channel::files::Files;
 use banger_doc::{Change, Error, Kind, Result};
 use banger_state::Lock;
-use follow::{Done, Follower};
+use follow::{Done, Follower, LOCKED};
 use listen::Heard;
 use std::{
     path::Path,
@@ -32,8 +32,6 @@ const QUIET_OF_GIT: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_millis(400);
 /// How long an editor may take between the two steps of saving a file.
 const SAVING: Duration = Duration::from_millis(60);
-/// How long git may have a repository locked.
-const LOCKED: Duration = Duration::from_secs(30);
 /// When a file that stays open goes as it is.
 const WRITTEN: Duration = Duration::from_secs(1);
 /// How long a batch may take.
@@ -178,7 +176,7 @@ pub fn watch(
             }
         }
         let begun = Instant::now();
-        if !until_quiet(&mut follower, &mut heard)? {
+        if !until_quiet(&mut follower, &mut heard, &mut teller)? {
             teller.tell(News::Idle)?;
             continue;
         }
@@ -225,7 +223,11 @@ fn until_back(guest: &dyn Guest, teller: &mut Teller<'_>) -> Result<bool> {
 }
 
 /// Waits until what is heard is whole; says whether any of it matters.
-fn until_quiet(follower: &mut Follower<'_>, heard: &mut Heard) -> Result<bool> {
+fn until_quiet(
+    follower: &mut Follower<'_>,
+    heard: &mut Heard,
+    teller: &mut Teller<'_>,
+) -> Result<bool> {
     let begun = Instant::now();
     let mut last = begun;
     loop {
@@ -265,7 +267,13 @@ fn until_quiet(follower: &mut Follower<'_>, heard: &mut Heard) -> Result<bool> {
         };
         let is_quiet = last.elapsed() >= quiet;
         let is_late = begun.elapsed() >= if heard.git { 5 * MOST } else { MOST };
-        let is_locked = begun.elapsed() < LOCKED && follower.git_is_busy();
+        let is_locked = follower.git_is_busy();
+        if is_locked && begun.elapsed() >= LOCKED {
+            if let Some(note) = follower.wait_for_git_no_more() {
+                teller.tell(News::Note(note))?;
+            }
+            continue;
+        }
         if (is_quiet || is_late) && !is_locked {
             return Ok(true);
         }

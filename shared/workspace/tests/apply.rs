@@ -18,7 +18,7 @@ fn make(world: &World) -> Apply {
 }
 
 fn apply(world: &World) -> WorkspaceApply {
-    make(world).run().unwrap_or_else(|error| panic!("{}", error.chain()))
+    make(world).run(&|| false).unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
 /// Applies, which has to end well, and returns what `git status` says on the host.
@@ -276,7 +276,8 @@ fn another_checkout_of_the_repository_will_do() {
     );
     let onto = |name: &str| Onto { path: Some(world.path().join(name)), ..Onto::default() };
     for name in ["clone/d", "linked"] {
-        let done = Apply::make(&world.vm(), &world.files(), &onto(name)).unwrap().run().unwrap();
+        let done = Apply::make(&world.vm(), &world.files(), &onto(name)).unwrap();
+        let done = done.run(&|| false).unwrap();
         assert!(done.is_applied && done.changes.len() == 1, "{done:?}");
     }
     assert_eq!(world.shell(&world.host(), "git status --short"), "");
@@ -450,4 +451,19 @@ fn odd_names_and_many_files_come_whole() {
     same_files(&world);
     // An agent's own litter is none of the work.
     assert!(world.host().join("f300").exists());
+}
+
+#[test]
+fn one_that_is_over_before_the_first_file_changes_leaves_nothing() {
+    let world = prepared(SETUP);
+    world.shell(&world.guest(), "for i in 1 2 3 4; do echo $i >n$i; done; sed -i s/^5$/five/ a");
+    let before = world.shell(&world.host(), "git status -s; ls -A");
+    let looks = std::cell::Cell::new(0);
+    let is_over = || looks.replace(looks.get() + 1) == 3;
+    let error = make(&world).run(&is_over).unwrap_err();
+    assert!(error.to_string().starts_with("nothing was changed in"), "{}", error.chain());
+    assert_eq!(world.shell(&world.host(), "git status -s; ls -A"), before);
+    assert!(banger_workspace::guest_work(&world.vm(), &world.files()).unwrap().len() == 1);
+    assert!(apply(&world).is_applied);
+    same_files(&world);
 }

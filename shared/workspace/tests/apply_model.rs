@@ -78,7 +78,7 @@ fn judge(world: &World, base: &str, told: &str) -> bool {
     let before = fingerprint(&world.host());
     let apply = Apply::make(&world.vm(), &world.files(), &Onto::default());
     let apply = apply.unwrap_or_else(|error| panic!("{told}\n{}", error.chain()));
-    let done = apply.run().unwrap_or_else(|error| panic!("{told}\n{}", error.chain()));
+    let done = apply.run(&|| false).unwrap_or_else(|error| panic!("{told}\n{}", error.chain()));
     assert_eq!(done.is_applied, is_clean, "{told}\n{done:#?}\n{merged}");
     if is_clean {
         let now = commit(world, "host", "");

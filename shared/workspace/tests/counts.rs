@@ -5,6 +5,7 @@
 mod world;
 
 use banger_doc::{WorkKind, WorkspaceMode};
+use banger_workspace::{Apply, Onto};
 use std::{
     fs,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -217,6 +218,35 @@ fn files_that_were_untracked_and_are_ignored_leave_the_host_too() {
     );
     assert_eq!(applied(&world), "D  .env\nA  .gitignore\nD  node_modules/m.js\n");
     assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_branch_that_was_merged_is_out_with_the_sum_and_another_is_not() {
+    let commit = |file: &str| format!("echo {file} >{file}; git add {file}; git commit -qm {file}");
+    let (b, m, side) = (commit("b"), commit("m"), commit("s"));
+    let work = format!(
+        "git checkout -qb b; {b}; git checkout -qb side main; {side}; git checkout -q main; {m}; \
+         git merge -q --no-edit b; git branch same; git tag light; git tag -a -m words annotated b"
+    );
+    let world = worked(ONE, &work);
+    let left = || world.unexported();
+    world.export();
+    let tag = "new tag 'annotated' without commits of its own";
+    assert_eq!(left(), ["1 commit on branch 'side'", tag]);
+    // It goes on.
+    world.shell(
+        &world.guest(),
+        &format!("git tag -d annotated; git checkout -q b; {}", commit("b2")),
+    );
+    assert!(left().iter().any(|work| work == "1 commit on branch 'b'"), "{:?}", left());
+    // An apply brings the same sum.
+    world.shell(
+        &world.guest(),
+        "git checkout -q main; git merge -q --no-edit b; git branch -D side",
+    );
+    let apply = Apply::make(&world.vm(), &world.files(), &Onto::default()).unwrap();
+    assert!(apply.run(&|| false).unwrap().is_exported);
+    assert_eq!(left(), [""; 0]);
 }
 
 #[test]

@@ -184,3 +184,43 @@ fn a_push_that_dies_is_repeated() {
         assert_eq!(world.unexported(), [""; 0]);
     }
 }
+
+#[test]
+fn a_push_to_what_is_checked_out_that_dies_is_told_and_repeated() {
+    let push = |world: &World, files: &Files<'_>| {
+        let mut offer = Offer::make(&world.vm(), files)?;
+        let wanted = [Push::parse("main").unwrap()];
+        offer.push(files, &world.host(), &[], &wanted, false)
+    };
+    let (mut is_torn, mut is_whole) = (false, false);
+    for (n, moment) in moments(12, 250_000).enumerate() {
+        let world = World::new(SETUP);
+        world.prepare(&world.wish()).unwrap();
+        world.shell(
+            &world.host(),
+            "for i in $(seq 30); do echo more >>d$((i % 7))/f$i; done; git rm -q d3/f31; git mv d4/f32 g; seq 9000 >new; \
+             git add -A; git commit -qm new",
+        );
+        let died = push(&world, &dying(moment)).is_err();
+        world.shell(&world.guest(), "git fsck --strict --no-dangling; git status");
+        let status = banger_workspace::status(&world.vm(), &world.files(), true, &[]).unwrap();
+        let told = status.notes.iter().any(|note| note.contains("did not end"));
+        is_torn |= told;
+        is_whole |= !died;
+        assert!(died || !told, "after {moment} bytes: {:?}", status.notes);
+        assert_eq!(world.unexported(), [""; 0], "after {moment} bytes: all of it is the host's");
+        // A prepare ends it too.
+        if n % 3 == 0 {
+            world.prepare(&world.wish()).unwrap();
+        } else {
+            let done = push(&world, &world.files()).unwrap();
+            assert!(done.iter().all(Result::is_ok), "after {moment} bytes: {done:?}");
+        }
+        agree(&world);
+        assert_eq!(world.unexported(), [""; 0], "after {moment} bytes");
+    }
+    assert!(
+        is_torn && is_whole,
+        "some died in the middle ({is_torn}), some not at all ({is_whole})"
+    );
+}

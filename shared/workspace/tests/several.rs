@@ -8,7 +8,7 @@ use banger_doc::{Error, Kind, Name, Result, Workspace};
 use banger_state::{State, VmFolder, place};
 use banger_workspace::{
     Export, Place, Want, Wish, bring_to_its_place, choose, folder, folder_at, folder_of, folders,
-    prepare, records, user_of,
+    is_gone, prepare, records, user_of,
 };
 use std::{
     fs,
@@ -68,7 +68,8 @@ impl Several {
             let dir = folder_at(&self.vm, &at.guest_path);
             prepare(&dir, &self.world.files(), &self.wish(name, at, false))
         };
-        bring_to_its_place(&self.vm, &self.host(name), None, || Ok(self.home()), bring)
+        let is_gone = |path: &str| is_gone(&self.world.files(), path);
+        bring_to_its_place(&self.vm, &self.host(name), None, || Ok(self.home()), is_gone, bring)
     }
 
     /// Prepares it where somebody says.
@@ -199,7 +200,7 @@ fn none_lies_in_another_and_none_displaces_another_unasked() {
 fn whose_it_is_stays() {
     let all = Several::new(&["api", "web"]);
     let choose = |name: &str, user: Option<&str>, home: &str| {
-        choose(&all.vm, &all.host(name), user, || Ok(all.guest(home))).unwrap()
+        choose(&all.vm, &all.host(name), user, || Ok(all.guest(home)), |_| false).unwrap()
     };
     let at = choose("api", Some("dev"), "dev");
     assert_eq!((at.guest_path.clone(), at.user.as_deref()), (all.guest("dev/repo"), Some("dev")));
@@ -258,6 +259,32 @@ fn what_is_gone_from_the_guest_is_forgotten_when_another_comes() {
     let notes = all.prepare_at("api", "elsewhere", false).unwrap().notes;
     assert_eq!(notes.iter().filter(|note| note.contains("and forgotten")).count(), 2, "{notes:?}");
     assert_eq!((all.places(), all.left()), (vec!["~/web".into(), "~/elsewhere".into()], 2));
+}
+
+#[test]
+fn a_place_that_is_gone_from_the_guest_is_the_next_ones() {
+    let all = Several::new(&["api", "web", "more"]);
+    all.prepare("api").unwrap();
+    all.prepare("more").unwrap();
+    fs::write(all.guest("repo/a"), "work\n").unwrap();
+    fs::remove_dir_all(all.guest("repo")).unwrap();
+    fs::remove_dir_all(all.guest("more")).unwrap();
+    // A look changes nothing.
+    let at = choose(
+        &all.vm,
+        &all.host("web"),
+        None,
+        || Ok(all.home()),
+        |path| is_gone(&all.world.files(), path),
+    );
+    assert_eq!(at.unwrap().guest_path, all.guest("repo"));
+    assert_eq!(all.places(), ["~/repo", "~/more"]);
+    let made = all.prepare("web").unwrap();
+    assert_eq!(made.guest_path, all.guest("repo"));
+    assert_eq!(made.notes.iter().filter(|note| note.contains("and forgotten")).count(), 2);
+    assert_eq!((all.places(), all.left()), (vec!["~/repo".to_owned()], 1));
+    assert_eq!(fs::read_to_string(all.guest("repo/name")).unwrap(), "web\n");
+    assert_eq!(all.prepare("api").unwrap().guest_path, all.guest("api"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use banger_doc::{Error, Result};
 use banger_workspace::{Batch, End, Guest, Leave, News, Standing, Wish, watch};
 use std::{
     fs,
+    io::Write,
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
@@ -23,7 +24,7 @@ use world::World;
 
 const BASIC: &str = "git init -q; mkdir d; echo a >a; echo b >d/b; echo c >c; printf '*.o\\nbuild/\\n' >.gitignore; \
                      git add -A; git commit -qm one";
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A guest that is this machine, and that stands as the test likes.
 #[derive(Clone, Default)]
@@ -481,6 +482,21 @@ fn another_repository_in_the_place_of_this_one_is_left_alone() {
 }
 
 #[test]
+fn a_prepare_meanwhile_says_what_goes_from_then_on() {
+    let (world, mut running) = watched(BASIC);
+    world.shell(&world.host(), "echo 1 >x.o; echo 1 >new");
+    running.settle();
+    assert!(!world.guest().join("new").exists());
+    let include = vec!["x.o".to_owned()];
+    world.prepare(&Wish { include, include_untracked: true, ..world.wish() }).unwrap();
+    world.shell(&world.host(), "echo 2 >x.o; echo 2 >new; echo 2 >newer");
+    running.batch_with("newer");
+    running.settle();
+    assert_eq!(world.shell(&world.guest(), "cat x.o new newer"), "2\n2\n2\n");
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
 fn a_directory_without_git_is_followed() {
     let (world, mut running) =
         watched("mkdir -p d/e; echo a >a; echo b >d/e/b; echo '*.log' >.bangerignore");
@@ -553,6 +569,69 @@ fn more_than_can_be_heard_is_found_by_a_look() {
     let batch = running.batch_with("d3/3");
     let own = batch.took.saturating_sub(batch.guest.unwrap());
     assert!(own < Duration::from_millis(900), "{own:?}");
+}
+
+#[test]
+fn what_changes_while_it_goes_is_not_taken_for_the_guests() {
+    let (world, mut running) =
+        watched("git init -q; truncate -s 64M a; truncate -s 9M z; git add -A; git commit -qm one");
+    let (host, guest) = (world.host(), world.guest());
+    let size = |path: PathBuf| fs::metadata(path).unwrap().len();
+    let add = |name: &str| {
+        let mut file = fs::OpenOptions::new().append(true).open(host.join(name)).unwrap();
+        file.write_all(b"more\n").unwrap();
+    };
+    let until = |is_it: &dyn Fn() -> bool| {
+        let end = Instant::now() + LIMIT;
+        while !is_it() {
+            assert!(Instant::now() < end, "it does not go");
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for _ in 0..3 {
+        add("a");
+        add("z");
+        // Files of this size are read as they go, one after the other.
+        until(&|| {
+            let mut list = fs::read_dir(&guest).unwrap().flatten();
+            list.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b".banger-put-"))
+                || size(guest.join("a")) == size(host.join("a"))
+        });
+        add("z");
+        let now = size(host.join("z"));
+        until(&|| size(guest.join("z")) == now);
+        add("z");
+        let now = size(host.join("z"));
+        until(&|| size(guest.join("z")) == now);
+    }
+    running.settle();
+    same(&world);
+    assert_eq!(running.left, [""; 0]);
+    assert_eq!(world.unexported(), [""; 0]);
+}
+
+#[test]
+fn a_lock_that_a_killed_git_left_is_waited_for_once_and_said() {
+    let (world, mut running) = watched(BASIC);
+    world.shell(&world.host(), "touch .git/index.lock; echo more >>a");
+    let is_said =
+        |news: &News| matches!(news, News::Note(note) if note.contains("/.git/index.lock'"));
+    running.until("the lock is said", is_said);
+    running.batch_with("a");
+    let begun = Instant::now();
+    world.shell(&world.host(), "echo more >>c");
+    running.batch_with("c");
+    assert!(begun.elapsed() < Duration::from_secs(15), "it is waited for again");
+    same(&world);
+    assert_eq!(running.notes.len(), 1, "{:?}", running.notes);
+    // A git that is at work is waited for as ever.
+    world.shell(
+        &world.host(),
+        "rm .git/index.lock; touch .git/index.lock; echo x >>a; (sleep 2; echo y >>a; rm .git/index.lock) >/dev/null 2>&1 &",
+    );
+    running.batch_with("a");
+    same(&world);
+    assert_eq!(running.notes.len(), 1, "{:?}", running.notes);
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn programs(work: &Path, firecracker: &Path) -> PathBuf {
     let script = r#"set -e
         cp "$2"/firecracker "$2"/jailer "$3"
         cp "$1"/guest/banger-guest-init "$4"
-        ls "$1" | grep -E '^banger(-[a-z]+)*$' | grep -vE '^banger-(xtask|guest-)' \
+        ls "$1" | grep -E '^(git-remote-)?banger(-[a-z]+)*$' | grep -vE '^banger-(xtask|guest-)' \
             | xargs -P2 -I{} strip -o "$3/{}" "$1/{}""#;
     let mut shell = Command::new("bash");
     shell.args(["-c", script, "sh"]).arg(built).arg(firecracker).arg(bin).arg(guest);
@@ -220,7 +220,7 @@ fn flows(work: &Path) -> PathBuf {
         to="$4$2"; mkdir -p "$to"/debug/deps "$4$3/tests/flows" "$4/srv"
         cc -static -O1 -o "$4/srv/echo" "$5"
         strip -o "$to/debug/deps/$(basename "$1")" "$1"
-        ls "$2"/debug | grep -E '^banger(-[a-z]+)*$' | while read -r program; do
+        ls "$2"/debug | grep -E '^(git-remote-)?banger(-[a-z]+)*$' | while read -r program; do
             strip -o "$to/debug/$program" "$2/debug/$program"
         done
         cp "$2"/debug/banger-kernel-import "$to"/debug

@@ -33,6 +33,9 @@ use std::{
 const MAX_HEAD: u64 = 64 << 10;
 /// The longest list of paths.
 const MAX_LIST: u64 = 256 << 20;
+/// The sum of a file of so many bytes is not held back. As many sums of smaller ones as are written at once stand for
+/// less than 300 MiB.
+const LARGE: usize = 256 << 10;
 
 /// Tells the user of a request.
 type Users<'a> = &'a dyn Fn(&str) -> Result<Owner>;
@@ -414,23 +417,34 @@ fn hash(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
         let mut one = || -> std::io::Result<()> {
             let file = tree.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from);
             let regular = file.ok().filter(|f| f.metadata().is_ok_and(|meta| meta.is_file()));
-            let Some(mut file) = regular else { return output.write_all(b"-\0") };
-            let mut sum = Sha256::new();
-            let mut buffer = vec![0; 64 << 10];
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => break,
-                    size => sum.update(&buffer[..size]),
-                }
-            }
-            for byte in sum.finalize() {
-                write!(output, "{byte:02x}")?;
-            }
-            output.write_all(b"\0")
+            let Some(file) = regular else { return output.write_all(b"-\0") };
+            write_sum(file, output)
         };
         one().with_context(|| format!("cannot read {}", tree.said(path)))?;
     }
     Ok(())
+}
+
+/// Writes the SHA-256 of all that is read. That of a large file is on its way at once: the next one may take as
+/// long again, and the host waits for no more than a minute.
+pub(super) fn write_sum(mut from: impl Read, output: &mut impl Write) -> std::io::Result<()> {
+    let mut sum = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    let mut all = 0;
+    loop {
+        match from.read(&mut buffer)? {
+            0 => break,
+            size => {
+                sum.update(&buffer[..size]);
+                all += size;
+            }
+        }
+    }
+    for byte in sum.finalize() {
+        write!(output, "{byte:02x}")?;
+    }
+    output.write_all(b"\0")?;
+    if all >= LARGE { output.flush() } else { Ok(()) }
 }
 
 fn tar_of(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
@@ -441,12 +455,24 @@ fn tar_of(tree: &Tree, paths: &[&[u8]], output: &mut impl Write) -> Result<()> {
         tar_one(tree, path, &mut builder, &mut seen, 0)
             .with_context(|| format!("cannot read {}", tree.said(path)))?;
     }
-    let pieces = builder.into_inner().context("cannot write an answer")?;
-    pieces
-        .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)
-        .context("cannot write an answer")?;
-    Ok(())
+    finish(builder)
+}
+
+/// Ends a tar stream.
+pub(super) fn finish<W: Write>(builder: tar::Builder<BufWriter<Pieces<'_, W>>>) -> Result<()> {
+    let flushed = builder.into_inner().and_then(|mut pieces| pieces.flush());
+    flushed.context("cannot write an answer")
+}
+
+/// Begins an entry of a tar stream that has no content yet.
+pub(super) fn header(mode: u32, uid: u32, gid: u32, mtime_s: i64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode & 0o7777);
+    header.set_uid(uid.into());
+    header.set_gid(gid.into());
+    header.set_mtime(mtime_s.max(0) as u64);
+    header.set_size(0);
+    header
 }
 
 /// Appends one thing and what it holds. `seen` has the files of several names.
@@ -459,12 +485,7 @@ fn tar_one<W: Write>(
 ) -> std::io::Result<()> {
     let (dir, name) = tree.parent(path)?;
     let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
-    header.set_mtime(stat.st_mtime.max(0) as u64);
-    header.set_size(0);
+    let mut header = header(stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime);
     let full = Path::new(OsStr::from_bytes(path));
     let kind = kind(&stat);
     if kind != SFlag::S_IFDIR && stat.st_nlink > 1 {

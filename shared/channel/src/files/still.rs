@@ -1,13 +1,14 @@
 //! The reading half of the guest's end, for a tree that nobody changes: the disks of a VM that does not run.
 
 use super::link::append_link;
-use super::serve::{Pieces, Record, each_request, end, paths_of, request, write_closed};
+use super::serve::{
+    Pieces, Record, each_request, end, finish, header, paths_of, request, write_closed, write_sum,
+};
 use super::whole::Whole;
 use super::wire::{MAX_PATH, Op, What};
 use banger_doc::{Context, Error, Result};
 use banger_tar::Kind as Sort;
 use banger_tree::MAX_DEPTH;
-use sha2::{Digest, Sha256};
 use std::{
     collections::{HashMap, hash_map::Entry as Slot},
     ffi::OsStr,
@@ -271,19 +272,7 @@ fn hash<T: Still>(way: &mut Way<'_, T>, path: &[u8], output: &mut impl Write) ->
     let Some(node) = node.filter(|node| way.tree.stat(node).sort == Some(Sort::File)) else {
         return output.write_all(b"-\0");
     };
-    let mut sum = Sha256::new();
-    let mut content = way.tree.content(&node, 0)?;
-    let mut buffer = vec![0; PIECE];
-    loop {
-        match content.read(&mut buffer)? {
-            0 => break,
-            size => sum.update(&buffer[..size]),
-        }
-    }
-    for byte in sum.finalize() {
-        write!(output, "{byte:02x}")?;
-    }
-    output.write_all(b"\0")
+    write_sum(way.tree.content(&node, 0)?, output)
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> IoResult<()> {
@@ -314,12 +303,7 @@ fn tar_of<T: Still>(
         let node = found.ok_or_else(|| Error::not_found("it is not there")).with_context(said)?;
         pack.add(&node, path, 0).with_context(said)?;
     }
-    let pieces = builder.into_inner().context("cannot write an answer")?;
-    pieces
-        .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)
-        .context("cannot write an answer")?;
-    Ok(())
+    finish(builder)
 }
 
 /// A tar stream that is being written.
@@ -334,12 +318,8 @@ impl<T: Still, W: Write> Pack<'_, T, W> {
     /// Appends one thing and all it holds.
     fn add(&mut self, node: &T::Node, path: &[u8], depth: usize) -> IoResult<()> {
         let stat = self.tree.stat(node);
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(stat.mode);
-        header.set_uid(stat.uid.into());
-        header.set_gid(stat.gid.into());
-        header.set_mtime(stat.mtime_ns.div_euclid(1_000_000_000).max(0) as u64);
-        header.set_size(0);
+        let mtime_s = stat.mtime_ns.div_euclid(1_000_000_000);
+        let mut header = header(stat.mode, stat.uid, stat.gid, mtime_s);
         let full = Path::new(OsStr::from_bytes(path));
         if let Some(same) = stat.same.filter(|_| stat.sort != Some(Sort::Directory)) {
             match self.seen.entry(same) {

@@ -145,6 +145,17 @@ fn files_are_read_hashed_and_removed() {
 }
 
 #[test]
+fn the_sum_of_a_large_file_is_on_its_way_at_once() {
+    let sent = |size: usize| {
+        let mut output = BufWriter::with_capacity(64 << 10, Vec::new());
+        serve::write_sum(vec![7; size].as_slice(), &mut output).unwrap();
+        (output.buffer().len(), output.get_ref().len())
+    };
+    assert_eq!(sent(10), (65, 0));
+    assert_eq!(sent(1 << 20), (0, 65));
+}
+
+#[test]
 fn writing_within_follows_no_link_and_replaces_what_is_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let outside = dir.path().join("outside");

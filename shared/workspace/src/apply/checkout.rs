@@ -3,13 +3,13 @@
 use super::decide::File;
 use crate::{
     git::{LINK, split_zero},
-    given::{Given, Seen},
+    host::index::Entry,
+    host::source::{Repository, Source},
     host::{Dir, Sort, sort_of},
-    index::Entry,
     names::hex,
     path::parents,
     record,
-    source::{Repository, Source},
+    record::given::{Given, Seen},
 };
 use banger_doc::{Context, Error, Result, Workspace, shell_word};
 use nix::{errno::Errno, sys::stat::FileStat};

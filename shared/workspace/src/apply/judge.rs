@@ -8,7 +8,7 @@ use super::{
     put::{From, New, Step, inside},
     work::{Changed, Work, as_it_went_in, text},
 };
-use crate::{git::split_zero, names::hex, path::shown, sides::Sides};
+use crate::{export::sides::Sides, git::split_zero, names::hex, path::shown};
 use banger_doc::{Conflict, ConflictKind, Context, Result};
 use sha2::{Digest, Sha256};
 use std::{

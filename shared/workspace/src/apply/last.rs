@@ -5,12 +5,11 @@ use super::{
     merge::{MOST, is_text},
 };
 use crate::{
-    given::{self, Given, Sort},
     host::{self, Dir},
+    record::given::{self, Given, Sort},
     temporary::{Temporary, remove},
 };
 use banger_doc::{Context, Result, Workspace};
-use banger_state::place;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -126,40 +125,4 @@ pub(super) fn write(
     let place = folder.join(PLACE);
     remove(&place)?;
     fs::rename(new.path(), &place).with_context(said)
-}
-
-/// What an apply is about to do. One that was killed has left it.
-#[derive(Debug, Default, Deserialize, Serialize)]
-pub(super) struct UnderWay {
-    /// The checkout.
-    pub(super) root: PathBuf,
-    /// How the names of what lies ready begin.
-    pub(super) mark: String,
-    /// Directories that something lies ready in.
-    pub(super) dirs: Vec<Vec<u8>>,
-    /// Paths that go.
-    pub(super) goes: Vec<Vec<u8>>,
-}
-
-impl UnderWay {
-    pub(super) fn read(folder: &Path) -> Option<Self> {
-        let bytes =
-            banger_state::read_limited(&folder.join(place::WORKSPACE_APPLYING), 1 << 30).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let bytes =
-            serde_json::to_vec(self).context("cannot write down what is about to be done")?;
-        banger_state::replace(&folder.join(place::WORKSPACE_APPLYING), &bytes)
-    }
-
-    pub(super) fn remove(folder: &Path) -> Result<()> {
-        match fs::remove_file(folder.join(place::WORKSPACE_APPLYING)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove what was about to be done")
-            }
-            _ => Ok(()),
-        }
-    }
 }

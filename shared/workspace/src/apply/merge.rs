@@ -1,8 +1,8 @@
 //! Merging text that both sides changed, by git's own merge, on copies in a jail.
 
 use crate::{
+    export::sides::Sides,
     git::{Git, said, split_zero},
-    sides::Sides,
     temporary::Temporary,
 };
 use banger_doc::{Context, Error, Result};

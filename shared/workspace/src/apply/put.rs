@@ -24,8 +24,6 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-/// How everything begins that lies ready. What a killed program left of it, the next one removes.
-pub(super) const READY: &[u8] = b".banger-";
 /// Permissions of what is made, as far as the user's umask lets them be.
 const FILE: Mode = Mode::from_bits_truncate(0o666);
 const PROGRAM: Mode = Mode::from_bits_truncate(0o777);
@@ -100,17 +98,21 @@ impl<'a> Put<'a> {
         Self { checkout, steps, empty, ready, touched, done: 0 }
     }
 
-    /// Has everything new lie ready, under names that begin with `mark`. Whatever fails, nothing changed.
-    pub(super) fn prepare(&mut self, mark: &[u8]) -> Result<()> {
+    /// Has everything new lie ready, under names that begin with `mark`, unless `is_over`. Whatever fails, nothing
+    /// changed, and nothing lies there.
+    pub(super) fn prepare(&mut self, mark: &[u8], is_over: &dyn Fn() -> bool) -> Result<()> {
         for (number, step) in self.steps.iter().enumerate() {
             let shown = self.checkout.root.join(&step.path);
             let said = || format!("cannot write '{}'", shown.display());
-            let made = if let Some(new) = &step.new {
-                let dir = holder(&self.checkout.root, &step.path).with_context(said)?.to_vec();
+            let made = if is_over() {
+                Err(io::ErrorKind::Interrupted.into())
+            } else if let Some(new) = &step.new {
                 let name = [mark, number.to_string().as_bytes()].concat();
-                let made = self.lay(&dir, &name, new, step.over.as_ref());
-                self.ready.push(Some(Ready { dir, name }));
-                made
+                holder(&self.checkout.root, &step.path).map(<[u8]>::to_vec).and_then(|dir| {
+                    let made = self.lay(&dir, &name, new, step.over.as_ref());
+                    self.ready.push(Some(Ready { dir, name }));
+                    made
+                })
             } else {
                 self.ready.push(None);
                 self.may_remove(&step.path)
@@ -321,21 +323,6 @@ impl<'a> Put<'a> {
         }
         Ok(())
     }
-}
-
-/// Removes what a program that was killed had lying ready in a directory.
-pub(super) fn clean(root: &Dir, dir: &[u8], mark: &[u8]) -> io::Result<()> {
-    let names = match root.list(dir, usize::MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names?,
-    };
-    let below = root.dir(dir)?;
-    for (name, sort) in names {
-        if name.starts_with(mark) && sort != Sort::Dir {
-            unlinkat(&below, name.as_slice(), UnlinkatFlags::NoRemoveDir)?;
-        }
-    }
-    Ok(())
 }
 
 /// Lists what lies below a directory: directories with nothing but directories in them, and the first other

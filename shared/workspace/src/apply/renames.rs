@@ -1,7 +1,10 @@
 //! Where the host has what it renamed, so that the guest's changes go there.
 
 use super::{checkout::Checkout, decide::File, work::text};
-use crate::{git::split_zero, index::index_line, sides::Sides, temporary::Temporary, walk};
+use crate::{
+    export::sides::Sides, git::split_zero, host::index::index_line, host::walk,
+    temporary::Temporary,
+};
 use banger_doc::{Context, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,12 +2,12 @@
 
 use super::{decide::File, last::Last, merge::MOST, put::From};
 use crate::{
+    export::sides::Sides,
     git::{MODULE, split_zero},
-    given::{Given, Sort},
     host::{self, Dir},
     names::hex,
-    plan::is_safe,
-    sides::Sides,
+    prepare::plan::is_safe,
+    record::given::{Given, Sort},
 };
 use banger_doc::{Context, Error, Result};
 use sha2::{Digest, Sha256};

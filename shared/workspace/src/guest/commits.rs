@@ -5,8 +5,8 @@ use super::found::small_files;
 use crate::{
     git::{is_oid, lines},
     names::{hex, is_ref_name},
+    record::store::{Store, each_object},
     scratch::Scratch,
-    store::{Store, each_object},
 };
 use banger_channel::files::{Budget, Files};
 use banger_doc::{Context, Result};
@@ -61,6 +61,20 @@ impl Own {
             left.extend(read.leads_to.iter().map(String::as_str));
         }
         Some(count)
+    }
+
+    /// Returns the commits that a commit leads to, as far as they were read, itself among them.
+    pub(crate) fn history(&self, tip: &str) -> BTreeSet<&str> {
+        let (mut history, mut left) = (BTreeSet::new(), vec![tip]);
+        while let Some(oid) = left.pop() {
+            if let Some((oid, read)) = self.read.get_key_value(oid)
+                && read.is_commit
+                && history.insert(oid.as_str())
+            {
+                left.extend(read.leads_to.iter().map(String::as_str));
+            }
+        }
+        history
     }
 
     /// Returns what `tips` lead to that was neither given nor read.
@@ -245,6 +259,13 @@ mod tests {
         assert_eq!(count('a', "d"), Some(3));
         assert_eq!((count('e', ""), count('a', "a")), (Some(0), Some(0)));
         assert_eq!(own.open(&[oid('f')]), BTreeSet::new());
+        let history =
+            |tip: char| own.history(&oid(tip)).into_iter().map(|oid| &oid[..1]).collect::<String>();
+        assert_eq!(
+            (history('a'), history('c'), history('e')),
+            ("abcd".into(), "cd".into(), String::new())
+        );
+        assert_eq!(history('f'), "", "what a tag says is in no history");
     }
 
     #[test]
@@ -252,6 +273,7 @@ mod tests {
         let own = own(&[('a', true, "b"), ('b', true, "a"), ('c', true, "9")], "");
         assert_eq!(own.count(&oid('c'), &BTreeSet::new()), None);
         assert_eq!(own.count(&oid('a'), &BTreeSet::new()), Some(2));
+        assert_eq!(own.history(&oid('a')).len(), 2);
         assert_eq!(own.open(&[oid('c'), oid('a')]), BTreeSet::from([oid('9')]));
     }
 

@@ -3,9 +3,9 @@
 use super::found::{How, Look, mode_of, seen};
 use crate::{
     git::{DIR, LINK, MODULE},
-    given::{Given, Sort, Tree},
     names::hex,
-    plan::has_git,
+    prepare::plan::has_git,
+    record::given::{Given, Sort, Tree},
 };
 use banger_channel::files::{Entry, Files, What};
 use banger_doc::Result;

@@ -2,9 +2,9 @@
 
 use crate::{
     git::{DIR, LINK},
-    given::Seen,
+    host::source::is_absent,
     path::parents,
-    source::is_absent,
+    record::given::Seen,
 };
 use banger_channel::files::{Budget, Entry, Files, Got, What};
 use banger_doc::{Context, Error, Kind, Position, Result, Work};

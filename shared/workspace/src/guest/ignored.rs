@@ -2,9 +2,9 @@
 
 use super::found::{ENTRY, Look, MAX_LEFT, small};
 use crate::{
-    plan::is_safe,
+    prepare::plan::is_safe,
+    record::store::Store,
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
-    store::Store,
 };
 use banger_channel::files::{Files, Got, What};
 use banger_doc::{Context, Error, Result};

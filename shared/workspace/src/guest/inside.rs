@@ -6,11 +6,11 @@ use super::{
 };
 use crate::{
     git::MODULE,
-    given::Tree,
-    index,
+    host::index,
     names::hex,
     path::{parents, shown},
-    store::Store,
+    record::given::Tree,
+    record::store::Store,
 };
 use banger_channel::files::{Files, What, is_inside};
 use banger_doc::{Result, Work, WorkKind};

@@ -6,10 +6,10 @@ use super::{
 };
 use crate::{
     git::{DIR, MODULE, is_oid, lines},
-    index::{self, index_line, index_sum},
+    host::index::{self, index_line, index_sum},
     names::is_ref_name,
-    ready::parse_packed_refs,
-    store::Store,
+    prepare::ready::parse_packed_refs,
+    record::store::Store,
 };
 use banger_channel::files::{Files, Got, What};
 use banger_doc::{Context, Result, Work, WorkKind};

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     git::{Git, LINK, MODULE, split_zero},
-    given::{Sort, Tree},
-    index::index_line,
+    host::index::index_line,
     path::parents,
-    plan::has_git,
+    prepare::plan::has_git,
+    record::given::{Sort, Tree},
+    record::store::Store,
     scratch::Scratch,
-    store::Store,
 };
 use banger_channel::files::{Files, Got, What};
 use banger_doc::{Context, Error, Result};

@@ -6,18 +6,18 @@ use super::{
 };
 use crate::{
     git::{DIR, LINK},
-    given::{Beside, Given, Seen, Sort},
     guest::{How, is_alike, seen},
-    journal,
-    load::{Content, Piece, add_to_index},
+    host::tools::{first_refused, is_of_tools},
+    host::unit::carrying,
     names::hex,
     path::parents,
-    plan::{self, Looker, has_git, is_safe},
+    prepare::load::{Content, Piece, add_to_index},
+    prepare::plan::{self, Looker, has_git, is_safe},
+    prepare::send::append_piece,
     record::Folder,
-    send::append_piece,
-    store::Store,
-    tools::{first_refused, is_of_tools},
-    unit::carrying,
+    record::given::{Beside, Given, Seen, Sort},
+    record::journal,
+    record::store::Store,
 };
 use banger_channel::files::{Entry, Files, Put, What};
 use banger_doc::{AllowedFile, Context, Result};
@@ -168,6 +168,18 @@ pub(super) fn bring(
     }
     let put: Vec<&[u8]> = sent.keys().map(Vec::as_slice).collect();
     let now = if put.is_empty() { Vec::new() } else { way.files.stat(&root, &put)? };
+    // Of what changed while it was read the guest alone knows what went.
+    let torn: Vec<&[u8]> = pieces
+        .iter()
+        .filter(|piece| piece.mode != DIR && sent.get(&piece.path) == Some(&None))
+        .map(|piece| piece.path.as_slice())
+        .collect();
+    let sums = if torn.is_empty() { Vec::new() } else { way.files.hash(&root, &torn)? };
+    let mut sums: BTreeMap<Vec<u8>, String> = torn
+        .iter()
+        .zip(sums)
+        .map(|(path, sum)| (path.to_vec(), sum.map(|sum| hex(&sum)).unwrap_or_default()))
+        .collect();
     brought.guest += begun.elapsed();
     let now: BTreeMap<Vec<u8>, Seen> =
         now.into_iter().flatten().map(|entry| (entry.path.clone(), seen(&entry))).collect();
@@ -185,8 +197,8 @@ pub(super) fn bring(
                     seen.size == size && seen.mtime_ns == mtime_s.saturating_mul(1_000_000_000)
                 })
             });
-            if sure.is_none() && given.mode != DIR {
-                // It changed while it was read: what the guest has is not known.
+            if let Some(sum) = sums.remove(&path) {
+                given.sum = sum;
                 given.oid.clear();
                 given.host = None;
                 brought.again.insert(path.clone());
@@ -311,7 +323,7 @@ fn read(
         return Ok((hex(&Sha256::digest(&target)), Content::Link(target)));
     }
     if item.seen.size > MOST_OF_ONE || item.seen.size > *left {
-        return crate::load::read_item(item, root, path, None);
+        return crate::prepare::load::read_item(item, root, path, None);
     }
     let mut bytes = Vec::new();
     root.file(path)?.take(item.seen.size + 1).read_to_end(&mut bytes)?;

@@ -8,15 +8,15 @@ use super::{
     survey::{Survey, dirs_above},
 };
 use crate::{
-    given::Tree,
     guest::How,
-    plan::has_git,
+    host::source::{Source, is_absent},
+    prepare::plan::{has_git, seen},
+    prepare::wish::Wish,
     prepare::{Attempt, attempt, kept_branch, taking},
+    record::given::{Seen, Tree},
+    record::prepared::no_workspace,
+    record::store::Store,
     record::{self, BUSY, Folder},
-    source::{Source, is_absent},
-    status::no_workspace,
-    store::Store,
-    wish::Wish,
 };
 use banger_channel::files::Files;
 use banger_doc::{AllowedFile, Error, Kind, Result, Workspace};
@@ -28,8 +28,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long another command may have the workspace before that is said.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What a git has in a `.git` that it changes, and how long that is waited for.
+const GIT_LOCK: &str = "index.lock";
+pub(super) const LOCKED: Duration = Duration::from_secs(30);
 /// How often a prepare is tried that meets a host which changes, and the pause between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -75,6 +76,8 @@ pub(super) struct Follower<'a> {
     root_is: (u64, u64),
     /// Whether the guest's own work keeps git's state from following.
     is_behind: bool,
+    /// Locks of gits that were waited for in vain.
+    stale_locks: Vec<Seen>,
     has_told_of_untracked: bool,
     unread: BTreeSet<Vec<u8>>,
     /// What the guest changed itself and keeps.
@@ -108,6 +111,7 @@ impl<'a> Follower<'a> {
             mark: String::new(),
             root_is,
             is_behind: false,
+            stale_locks: Vec::new(),
             has_told_of_untracked: false,
             unread: BTreeSet::new(),
             left: BTreeSet::new(),
@@ -124,7 +128,26 @@ impl<'a> Follower<'a> {
 
     /// Says whether git is at work in the repository: what it does is not whole yet.
     pub(super) fn git_is_busy(&self) -> bool {
-        self.survey.repositories().any(|repository| repository.has("index.lock"))
+        self.git_lock().is_some()
+    }
+
+    /// Takes git's lock for one that a killed git left; says so.
+    pub(super) fn wait_for_git_no_more(&mut self) -> Option<String> {
+        let (path, lock) = self.git_lock()?;
+        self.stale_locks.push(lock);
+        Some(format!(
+            "'{}' has been there for {} s and is waited for no more; remove it if no git is at work",
+            path.display(),
+            LOCKED.as_secs()
+        ))
+    }
+
+    fn git_lock(&self) -> Option<(PathBuf, Seen)> {
+        self.survey.repositories().find_map(|repository| {
+            let path = repository.host.git.join(GIT_LOCK.as_bytes());
+            let lock = seen(&fs::symlink_metadata(&path).ok()?);
+            (!self.stale_locks.contains(&lock)).then_some((path, lock))
+        })
     }
 
     /// Says whether one of these paths is absent, as between the two steps by which editors save.
@@ -147,8 +170,11 @@ impl<'a> Follower<'a> {
             let now = mark(self.survey.repositories())?;
             if now != self.mark {
                 let done = self.prepare_again(files);
-                // What failed is to be done again.
-                heard.git = done.is_err();
+                if done.is_err() {
+                    // What failed is to be done again: what is known of the host may be older than what the guest has.
+                    heard.git = true;
+                    self.mark.clear();
+                }
                 return done;
             }
         }
@@ -193,14 +219,14 @@ impl<'a> Follower<'a> {
     /// Does what a second prepare does. Where the guest's own work forbids that, files alone go.
     fn prepare_again(&mut self, files: &Files<'_>) -> Result<Done> {
         self.guest_has_it(files)?;
-        if let Some(now) = record::read(self.dir)? {
-            self.is_its(&now)?;
-        }
+        let now = record::read(self.dir)?.ok_or_else(no_workspace)?;
+        self.is_its(&now)?;
+        // Somebody may have prepared it in another way meanwhile.
+        self.wish = wish(&now, self.leave);
+        let (before, stood) = (self.session.tree.clone(), self.session.record.given.clone());
         // What the guest has by now as the host does is no work of its own.
         let left = self.left.clone();
-        let before = self.session.tree.clone();
         let mut done = if left.is_empty() { Done::default() } else { self.bring(files, &left)? };
-        self.wish.allowed = (self.leave.allowed)(Path::new(&self.session.record.host_path));
         let mut tries = 0;
         let tried = loop {
             // Before it is read, so that what changes meanwhile is seen.
@@ -224,7 +250,6 @@ impl<'a> Follower<'a> {
             self.is_behind = false;
             self.left.clear();
         }
-        let stood = self.session.record.given.clone();
         self.open_anew(files)?;
         done.git = stood != self.session.record.given;
         done.brought.changes = between(&before, &self.session.tree);
@@ -258,8 +283,10 @@ impl<'a> Follower<'a> {
         drop(folder);
         self.is_its(&session.record)?;
         self.session = session;
+        self.wish = wish(&self.session.record, self.leave);
         let host = PathBuf::from(&self.session.record.host_path);
         let source = open(&host, &self.wish)?;
+        is_followed(&source, &self.session.record, &self.wish)?;
         let store = Store::open(self.dir, &self.session.record.object_format)?;
         self.survey = survey(source, &self.wish, &self.session, &store)?;
         self.listen()
@@ -280,18 +307,26 @@ impl<'a> Follower<'a> {
             // Forgotten, or deleted with its VM: it does not come back by this.
             return Err(no_workspace());
         }
-        let folder = match Folder::lock(self.dir, PATIENCE) {
-            Err(error) if error.kind() == Kind::Conflict => Folder::lock(self.dir, BUSY)?,
-            folder => folder?,
-        };
-        if !self.session.is_current(&folder) {
+        let mut paths = paths.clone();
+        let folder = loop {
+            let folder = Folder::lock(self.dir, BUSY)?;
+            if self.session.is_current(&folder) {
+                break folder;
+            }
             folder.take_in()?;
             let session = Session::read(&folder)?;
             self.is_its(&session.record)?;
-            self.session = session;
-        }
-        let mut paths: BTreeSet<Vec<u8>> =
-            paths.iter().chain(self.session.open.keys()).cloned().collect();
+            let prepared = session.record.prepared_unix_ms;
+            if prepared == self.session.record.prepared_unix_ms {
+                self.session = session;
+                break folder;
+            }
+            // By that prepare other files go than before.
+            drop(folder);
+            self.open_anew(files)?;
+            paths.extend(differing(&self.survey, &self.session));
+        };
+        paths.extend(self.session.open.keys().cloned());
         if self.survey.repository().is_none() {
             // A directory of which the last file went is one with nothing in it.
             let above: Vec<Vec<u8>> = paths.iter().flat_map(|path| dirs_above(path)).collect();

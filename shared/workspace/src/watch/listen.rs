@@ -1,6 +1,9 @@
 //! Hearing of what changes below a directory and in its `.git` (inotify(7)).
 
-use crate::host::{Dir, HostGit, Sort};
+use crate::{
+    host::{Dir, HostGit, Sort},
+    prepare::ready::UNFINISHED,
+};
 use banger_doc::{Context, Error, Result};
 use nix::{
     errno::Errno,
@@ -19,21 +22,8 @@ const LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
 /// The most directories of references.
 const MAX_REF_DIRS: usize = 50_000;
 
-/// Files of a `.git` by which a prepare sends something else.
-const OF_GIT: &[&str] = &[
-    "HEAD",
-    "index",
-    "packed-refs",
-    "config",
-    "config.worktree",
-    "shallow",
-    "MERGE_HEAD",
-    "MERGE_MSG",
-    "MERGE_MODE",
-    "SQUASH_MSG",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-];
+/// Files of a `.git` by which a prepare sends something else, beside those of an unfinished merge.
+const OF_GIT: &[&str] = &["HEAD", "index", "packed-refs", "config", "config.worktree", "shallow"];
 
 /// What was heard since somebody last looked.
 #[derive(Debug, Default)]
@@ -74,6 +64,7 @@ pub(super) struct Listener {
     inotify: Inotify,
     places: HashMap<WatchDescriptor, Place>,
     dirs: BTreeMap<Vec<u8>, WatchDescriptor>,
+    /// How many directories there are of which everything counts: mostly those of references.
     ref_dirs: usize,
 }
 
@@ -142,8 +133,7 @@ impl Listener {
     fn add_refs(&mut self, common: &Dir, first: Vec<u8>) -> Result<()> {
         let mut waiting = vec![first];
         while let Some(path) = waiting.pop() {
-            self.ref_dirs += 1;
-            if self.ref_dirs > MAX_REF_DIRS || !self.add_all(common, &path)? {
+            if self.ref_dirs >= MAX_REF_DIRS || !self.add_all(common, &path)? {
                 continue;
             }
             for (name, sort) in common.list(&path, usize::MAX).unwrap_or_default() {
@@ -158,7 +148,9 @@ impl Listener {
     fn add_all(&mut self, dir: &Dir, path: &[u8]) -> Result<bool> {
         let Ok(found) = dir.dir(path) else { return Ok(false) };
         let Some(wd) = self.watch(&found, of_git(), 1)? else { return Ok(false) };
-        self.places.insert(wd, Place::All(dir.clone(), path.to_vec()));
+        // A repository is added again after each prepare.
+        let is_new = self.places.insert(wd, Place::All(dir.clone(), path.to_vec())).is_none();
+        self.ref_dirs += usize::from(is_new);
         Ok(true)
     }
 
@@ -231,10 +223,12 @@ impl Listener {
         let Some(place) = self.places.get(&event.wd).cloned() else { return Ok(false) };
         if is(AddWatchFlags::IN_IGNORED) {
             self.places.remove(&event.wd);
-            if let Place::Tree(path) = place
-                && self.dirs.get(&path) == Some(&event.wd)
-            {
-                self.dirs.remove(&path);
+            match place {
+                Place::Tree(path) if self.dirs.get(&path) == Some(&event.wd) => {
+                    self.dirs.remove(&path);
+                }
+                Place::All(..) => self.ref_dirs = self.ref_dirs.saturating_sub(1),
+                _ => {}
             }
             return Ok(false);
         }
@@ -275,7 +269,7 @@ impl Listener {
                 Ok(true)
             }
             Place::Git => {
-                let counts = OF_GIT.iter().any(|known| known.as_bytes() == name);
+                let counts = OF_GIT.iter().chain(UNFINISHED).any(|known| known.as_bytes() == name);
                 heard.git |= counts;
                 Ok(counts)
             }
@@ -312,4 +306,37 @@ fn too_many(needed: usize) -> Error {
         "'sudo sysctl fs.inotify.max_user_watches={asked}' allows more until the next boot, a file in '/etc/sysctl.d' for ever; \
          a watch takes about 1 KiB of memory"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::source::Source;
+    use std::fs;
+
+    #[test]
+    fn directories_of_references_count_once_and_as_long_as_they_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let refs = root.join(".git/refs");
+        fs::create_dir_all(root.join(".git/objects")).unwrap();
+        fs::create_dir_all(refs.join("heads")).unwrap();
+        fs::write(root.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        fs::write(root.join(".git/config"), "[core]\n\trepositoryformatversion = 0\n").unwrap();
+        let Source::Repository(repository) = Source::open(&root, &[]).unwrap() else {
+            panic!("it is a repository")
+        };
+        let mut listener = Listener::new().unwrap();
+        let mut heard = Heard::default();
+        for _ in 0..3 {
+            listener.add_git(&repository.host).unwrap();
+            assert_eq!(listener.ref_dirs, 2);
+        }
+        fs::create_dir_all(refs.join("heads/a/b")).unwrap();
+        listener.hear(&mut heard).unwrap();
+        assert_eq!((listener.ref_dirs, heard.git), (4, true));
+        fs::remove_dir_all(refs.join("heads/a")).unwrap();
+        listener.hear(&mut heard).unwrap();
+        assert_eq!(listener.ref_dirs, 2);
+    }
 }

@@ -2,14 +2,15 @@
 
 use crate::{
     host::HostGit,
-    index,
+    host::index,
+    host::source::Repository,
     names::{hex, is_ref_name},
-    source::Repository,
+    prepare::ready::UNFINISHED,
 };
 use banger_doc::Result;
 use sha2::{Digest, Sha256};
 
-/// Small files that a guest's `.git` is made from.
+/// Small files that a guest's `.git` is made from, beside those of an unfinished merge.
 const SMALL: &[&str] = &[
     "config",
     "config.worktree",
@@ -18,12 +19,6 @@ const SMALL: &[&str] = &[
     "info/sparse-checkout",
     "shallow",
     "packed-refs",
-    "MERGE_HEAD",
-    "MERGE_MSG",
-    "MERGE_MODE",
-    "SQUASH_MSG",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
 ];
 /// The largest of those files, and the largest index.
 const MAX_SMALL: u64 = 128 << 20;
@@ -52,7 +47,7 @@ fn of_one(host: &HostGit, format: &str, sum: &mut Sha256) -> Result<()> {
     add(b"HEAD", &host.head()?);
     let dirs = if host.is_linked() { vec![&host.git, &host.common] } else { vec![&host.git] };
     for dir in dirs {
-        for name in SMALL {
+        for name in SMALL.iter().chain(UNFINISHED) {
             if let Some(bytes) = host.read_in(dir, name.as_bytes(), MAX_SMALL)? {
                 add(name.as_bytes(), &bytes);
             }

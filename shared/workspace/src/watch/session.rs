@@ -1,11 +1,11 @@
 //! What a guest was given, kept in memory as long as nobody else writes to the record.
 
 use crate::{
-    given::{Given, Tree},
-    journal::{self, Journal, Step},
-    plan::seen,
+    prepare::plan::seen,
     record::Folder,
-    status::no_workspace,
+    record::given::{Given, Tree},
+    record::journal::{self, Journal, Step},
+    record::prepared::no_workspace,
 };
 use banger_doc::{Context, Result, Workspace};
 use std::{
@@ -26,7 +26,7 @@ pub(super) struct Session {
     pub(super) open: BTreeMap<Vec<u8>, Option<Given>>,
     journal: Option<Journal>,
     /// How the files of it looked when they were last written here.
-    stamp: Vec<Option<crate::given::Seen>>,
+    stamp: Vec<Option<crate::record::given::Seen>>,
 }
 
 impl Session {
@@ -126,7 +126,7 @@ impl Session {
     }
 }
 
-fn stamp(folder: &Path) -> Vec<Option<crate::given::Seen>> {
+fn stamp(folder: &Path) -> Vec<Option<crate::record::given::Seen>> {
     let look = |name: &str| fs::symlink_metadata(folder.join(name)).ok().map(|meta| seen(&meta));
     // The journal grows in its place, the record is replaced.
     vec![look("workspace.json"), look(journal::NAME)]

@@ -2,21 +2,24 @@
 
 use crate::{
     git::{DIR, MODULE},
-    given::{Beside, Sort},
+    host::include::Taking,
+    host::index::Entry,
+    host::source::{Repository, Source},
+    host::unit::{Unit, units},
+    host::walk::{Fate, Rules},
     host::{self, Dir},
-    include::Taking,
-    index::Entry,
     path::{join, parents},
-    plan::{self, Item, Looker},
-    source::{Repository, Source},
-    store::Store,
-    unit::{Unit, units},
-    walk::{Fate, Rules},
-    wish::Wish,
+    prepare::plan::{self, Item, Looker},
+    prepare::wish::Wish,
+    record::given::{Beside, Sort},
+    record::store::Store,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+};
 
 /// The most entries of a directory that came, with all below it.
 const MAX_NEWS: usize = 1_000_000;
@@ -229,36 +232,44 @@ impl Survey {
     /// them.
     pub(super) fn below(&self, dir: &[u8]) -> Result<(Paths, Paths)> {
         let mut paths: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for part in self.parts.iter().filter(|part| part.repository.is_some()) {
-            let inside = join(dir, b"");
-            let listed = part.repository.iter().flat_map(|repository| &repository.index.entries);
-            let full = listed.map(|entry| join(&part.at, &entry.path));
-            paths.extend(full.filter(|path| path.starts_with(&inside) || dir.is_empty()));
+        let inside = join(dir, b"");
+        for part in &self.parts {
+            let listed = part.listed_below(&inside).iter();
+            paths.extend(listed.map(|entry| join(&part.at, &entry.path)));
         }
-        let before = self.taking.before.iter();
-        paths.extend(before.filter(|path| path.starts_with(&join(dir, b""))).cloned());
+        let before = self.taking.before.range(inside.clone()..);
+        paths.extend(before.take_while(|path| path.starts_with(&inside)).cloned());
         let mut dirs: BTreeSet<Vec<u8>> = paths.iter().flat_map(|path| dirs_above(path)).collect();
         dirs.retain(|found| found.starts_with(dir));
         if self.takes_new() {
-            self.list(dir, &mut paths, &mut dirs)?;
+            self.list(dir, MAX_NEWS, &mut paths, &mut dirs)?;
         }
         Ok((paths, dirs))
     }
 
-    /// Lists what no rule ignores, and what may be asked for, level by level.
+    /// Lists what no rule ignores, and what may be asked for, level by level: at most `left` entries.
     fn list(
         &self,
         dir: &[u8],
+        mut left: usize,
         paths: &mut BTreeSet<Vec<u8>>,
         dirs: &mut BTreeSet<Vec<u8>>,
     ) -> Result<()> {
         let mut waiting = self.going_dirs(vec![dir.to_vec()])?;
-        let mut left = MAX_NEWS;
         while !waiting.is_empty() {
             let mut deeper = Vec::new();
             for dir in waiting {
-                // What is gone again was not there.
-                let entries = self.root.list(&dir, left).unwrap_or_default();
+                let entries = match self.root.list(&dir, left) {
+                    Err(error) if error.kind() == ErrorKind::Other => {
+                        return Err(Error::failed(format!(
+                            "'{}' came with more than {MAX_NEWS} files at once",
+                            self.root.join(&dir).display().to_string().escape_debug()
+                        ))
+                        .hint("a rule that ignores it helps"));
+                    }
+                    // What is gone again was not there.
+                    listed => listed.unwrap_or_default(),
+                };
                 left -= entries.len();
                 if entries.is_empty() {
                     paths.insert(dir.clone());
@@ -272,13 +283,6 @@ impl Survey {
                     }
                 }
                 dirs.insert(dir);
-            }
-            if left == 0 {
-                return Err(Error::failed(format!(
-                    "'{}' holds more than {MAX_NEWS} files",
-                    self.root.join(dir).display().to_string().escape_debug()
-                ))
-                .hint("a rule that ignores it helps"));
             }
             waiting = self.going_dirs(deeper)?;
         }
@@ -333,6 +337,18 @@ impl Part {
         self.repository.as_ref().map(|_| Beside::Untracked)
     }
 
+    /// Returns what its index lists below a directory that is named from the outermost root, as `DIR/`.
+    fn listed_below(&self, inside: &[u8]) -> &[Entry] {
+        let entries = self.repository.as_ref().map_or(&[][..], |found| &found.index.entries);
+        let at = if self.at.is_empty() { Vec::new() } else { join(&self.at, b"") };
+        let Some(below) = inside.strip_prefix(at.as_slice()) else {
+            return if at.starts_with(inside) { entries } else { &[] };
+        };
+        let first = entries.partition_point(|entry| entry.path.as_slice() < below);
+        let entries = &entries[first..];
+        &entries[..entries.partition_point(|entry| entry.path.starts_with(below))]
+    }
+
     fn entry(&self, below: &[u8]) -> Option<&Entry> {
         let entries = &self.repository.as_ref()?.index.entries;
         let at = entries.partition_point(|entry| entry.path.as_slice() < below);
@@ -356,4 +372,36 @@ fn sort_of(at: &[u8], path: &[u8], item: &Item) -> Sort {
 /// Returns the directories that a path lies in, but for the root.
 pub(super) fn dirs_above(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     parents(path).filter(move |dir| dir.len() < path.len()).map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn more_than_can_be_listed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let (host, store) = (root.join("host"), root.join("store"));
+        fs::create_dir_all(host.join("d/e")).unwrap();
+        fs::create_dir(&store).unwrap();
+        for name in ["d/1", "d/2", "d/e/3"] {
+            fs::write(host.join(name), name).unwrap();
+        }
+        let wish = Wish::of("web", &host, "/root/repo");
+        let store = Store::open(&store, "sha1").unwrap();
+        let source = Source::open(&host, &[]).unwrap();
+        let survey = Survey::take(source, &wish, Taking::default(), &store).unwrap();
+        let list = |most: usize| {
+            let (mut paths, mut dirs) = (Paths::new(), Paths::new());
+            survey.list(b"d", most, &mut paths, &mut dirs).map(|()| (paths.len(), dirs.len()))
+        };
+        assert_eq!(list(4).unwrap(), (3, 2));
+        for most in [0, 2, 3] {
+            let error = list(most).unwrap_err();
+            assert!(error.to_string().contains("came with more than"), "{most}: {error}");
+            assert!(error.hint_text().is_some());
+        }
+    }
 }

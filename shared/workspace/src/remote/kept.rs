@@ -2,15 +2,15 @@
 //! `refs/banger/VM/`, whose name is the object's, and a document of each repository in the state.
 
 use crate::{
+    host::refs::{Changes, open_common},
+    host::source::Repository,
     names::hex,
-    refs::{Changes, open_common},
-    source::Repository,
 };
-use banger_doc::{Context, Error, Kept, Kind, Pulled, Result, Workspace};
+use banger_doc::{Context, Error, Kept, Kind, Pulled, Result, Workspace, shell_word};
 use banger_state::{State, VmFolder, clock_ms, place, read_document, write_document};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -93,6 +93,12 @@ pub struct Over {
 /// that are gone themselves. A VM's end is told by the first call that sees it gone. Whatever becomes of one
 /// document, the others are tried.
 pub fn remove_kept(state: &State, days: u64, dry_run: bool) -> Result<(Vec<Over>, Vec<Error>)> {
+    // Before the VMs, so that one that begins meanwhile is not taken for gone.
+    let dir = state.path(place::KEPT);
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    paths.sort();
     let mut alive = BTreeSet::new();
     for name in state.vms().names()? {
         match state.vms().get(&name) {
@@ -102,46 +108,65 @@ pub fn remove_kept(state: &State, days: u64, dry_run: bool) -> Result<(Vec<Over>
             Err(error) => return Ok((Vec::new(), vec![error])),
         }
     }
-    let dir = state.path(place::KEPT);
     let (mut over, mut failures) = (Vec::new(), Vec::new());
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
-    paths.sort();
+    let (mut ending, mut staying) = (Vec::new(), Staying::new());
     for path in paths {
-        match remove_one(&path, &alive, days, dry_run) {
-            Ok(found) => over.extend(found),
+        match judged(&path, &alive, days, dry_run) {
+            Ok((kept, true)) => ending.push((path, kept)),
+            Ok((kept, false)) => {
+                staying.entry(kept.repository).or_default().extend(kept.references);
+            }
             Err(error) => failures.push(error),
+        }
+    }
+    for (path, kept) in ending {
+        match remove_one(&path, kept, &staying, dry_run) {
+            Ok(found) => over.push(found),
+            Err(error) => failures.push(error.or_hint(format!(
+                "'rm {}' leaves the references, and has them forgotten",
+                shell_word(&path)
+            ))),
         }
     }
     Ok((over, failures))
 }
 
-fn remove_one(
-    path: &Path,
-    alive: &BTreeSet<String>,
-    days: u64,
-    dry_run: bool,
-) -> Result<Option<Over>> {
+/// What goes on to be kept in each repository: a VM of the same name may keep the same commit.
+type Staying = BTreeMap<String, BTreeSet<String>>;
+
+/// Reads a document and says whether it is over.
+fn judged(path: &Path, alive: &BTreeSet<String>, days: u64, dry_run: bool) -> Result<(Kept, bool)> {
     let mut kept: Kept = read_document(path)?;
+    if !has_repository(&kept) {
+        return Ok((kept, true));
+    }
+    if alive.contains(&kept.vm_id) {
+        return Ok((kept, false));
+    }
+    let now = clock_ms();
+    let is_news = kept.gone_unix_ms.is_none();
+    let gone = *kept.gone_unix_ms.get_or_insert(now);
+    let is_over = now.saturating_sub(gone) >= days.saturating_mul(24 * 3600 * 1000);
+    if is_news && !is_over && !dry_run {
+        write_document(path, &kept)?;
+    }
+    Ok((kept, is_over))
+}
+
+fn has_repository(kept: &Kept) -> bool {
     let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    let has_repository = !fs::symlink_metadata(&kept.repository).is_err_and(is_gone);
+    !fs::symlink_metadata(&kept.repository).is_err_and(is_gone)
+}
+
+fn remove_one(path: &Path, kept: Kept, staying: &Staying, dry_run: bool) -> Result<Over> {
     let mut references = 0;
-    if has_repository {
-        if alive.contains(&kept.vm_id) {
-            return Ok(None);
-        }
-        let now = clock_ms();
-        let gone = *kept.gone_unix_ms.get_or_insert(now);
-        if now.saturating_sub(gone) < days.saturating_mul(24 * 3600 * 1000) {
-            if gone == now && !dry_run {
-                write_document(path, &kept)?;
-            }
-            return Ok(None);
-        }
+    if has_repository(&kept) {
         let refs = open_common(&kept.repository, &kept.object_format)?;
         let there = refs.list("refs/banger/")?;
-        let mine = kept.references.iter().filter(|name| there.contains_key(*name));
+        let stays = |name: &String| {
+            staying.get(&kept.repository).is_some_and(|staying| staying.contains(name))
+        };
+        let mine = kept.references.iter().filter(|name| there.contains_key(*name) && !stays(name));
         let changes: Changes = mine.map(|name| (name.clone(), None)).collect();
         references = changes.len();
         if !dry_run {
@@ -152,7 +177,7 @@ fn remove_one(
         fs::remove_file(path).with_context(|| format!("cannot remove '{}'", path.display()))?;
     }
     let (vm, repository) = (kept.vm, kept.repository);
-    Ok(Some(Over { path: path.to_owned(), vm, repository, references }))
+    Ok(Over { path: path.to_owned(), vm, repository, references })
 }
 
 /// Returns what was brought of a guest into repositories that keep it still.

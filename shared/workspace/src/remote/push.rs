@@ -3,11 +3,11 @@
 use crate::{
     git::{Git, is_oid, lines},
     guest::{linked_heads, small_files},
-    offer::{Offer, is_plain},
-    pull::repository,
-    ready::parse_packed_refs,
-    send::{append, header},
-    source::{Repository, lines_of_oids},
+    host::source::{Repository, lines_of_oids},
+    prepare::ready::parse_packed_refs,
+    prepare::send::{append, header},
+    remote::offer::{Offer, is_plain},
+    remote::pull::repository,
 };
 use banger_channel::files::{Files, Put};
 use banger_doc::{Context, Error, Kind, PushedRef, Result};
@@ -18,6 +18,10 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
 };
+
+/// Why a branch does not move, and what to do then.
+const CHECKED_OUT: &str = "it is checked out in the guest";
+const ELSEWHERE: &str = "push to another branch and merge it there";
 
 /// What is asked of one reference of the guest's.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -111,16 +115,24 @@ impl Offer {
             )));
         }
         let root = self.record.guest_path.clone();
-        let mut heads = linked_heads(files, &root)?;
-        heads.push(self.position.head.clone());
+        let linked = linked_heads(files, &root)?;
         let mut outcomes = Vec::new();
         let mut changes: Vec<Change<'_>> = Vec::new();
+        let mut checkout = None;
         for push in wanted {
-            let judged = if changes.iter().any(|change| change.to == push.to) {
+            let mut judged = if changes.iter().any(|change| change.to == push.to) {
                 Err("it was named twice".to_owned())
             } else {
-                self.judge(&repository, push, &heads)?
+                self.judge(&repository, push, &linked)?
             };
+            if let Ok(Some(commit)) = &judged
+                && self.is_open(&push.to, commit)
+            {
+                match self.checkout(files, &repository, commit)? {
+                    Ok(made) => checkout = Some(made),
+                    Err(why) => judged = Err(format!("{CHECKED_OUT}, and {why}; {ELSEWHERE}")),
+                }
+            }
             outcomes.push(judged.map(|object| {
                 let before = self.position.refs.get(&push.to).cloned();
                 changes.push(Change { at: outcomes.len(), to: &push.to, object: object.clone() });
@@ -140,24 +152,44 @@ impl Offer {
         for (name, oid) in same.filter_map(|done| Some((&done.name, done.after.as_ref()?))) {
             self.record.given.refs.insert(name.clone(), oid.clone());
         }
-        if changes.is_empty() {
+        if changes.is_empty() && checkout.is_none() {
             self.folder.write(&self.record)?;
             return Ok(outcomes);
         }
-        must_be_free(files, &root, &changes)?;
-        let packs = self.pack(files, &repository, &changes)?;
-        self.send(files, &root, &changes, packs.as_deref())?;
-        for change in &changes {
-            let refs = [&mut self.record.given.refs, &mut self.position.refs];
-            for refs in refs {
-                match &change.object {
-                    Some(oid) => drop(refs.insert(change.to.to_owned(), oid.clone())),
-                    None => drop(refs.remove(change.to)),
-                }
-            }
+        must_be_free(files, &root, &changes, checkout.is_some())?;
+        if let Some(name) = self.pack(files, &repository, &changes)? {
+            self.send_pack(files, &root, &name)?;
         }
-        self.folder.write(&self.record)?;
+        if let Some(checkout) = &mut checkout {
+            let mut given = self.record.given.clone();
+            for change in &changes {
+                change.make(&mut given.refs);
+            }
+            self.announce(checkout, &given)?;
+            self.put_files(files, checkout)?;
+        }
+        let index = checkout.as_ref().map(|checkout| checkout.index.as_slice());
+        send_refs(files, &root, &changes, index)?;
+        for change in &changes {
+            change.make(&mut self.record.given.refs);
+            change.make(&mut self.position.refs);
+        }
+        match &checkout {
+            Some(checkout) => self.settle(checkout, &repository)?,
+            None => self.folder.write(&self.record)?,
+        }
         Ok(outcomes)
+    }
+
+    /// Says whether a reference is the branch that the guest has checked out, and its files are, or may be, those
+    /// of another commit.
+    fn is_open(&self, to: &str, commit: &String) -> bool {
+        let is_at = self.position.refs.get(to) == Some(commit);
+        self.is_checked_out(to) && (!is_at || self.record.next.is_some())
+    }
+
+    fn is_checked_out(&self, to: &str) -> bool {
+        self.position.head.strip_prefix("ref: ").map(str::trim) == Some(to)
     }
 
     /// Returns the object that a reference of the guest's is to name, or words for why it is not to.
@@ -165,7 +197,7 @@ impl Offer {
         &self,
         repository: &Repository,
         push: &Push,
-        heads: &[String],
+        linked: &[String],
     ) -> Result<std::result::Result<Option<String>, String>> {
         let refuse = |words: &str| Ok(Err(words.to_owned()));
         let to = push.to.as_str();
@@ -188,10 +220,14 @@ impl Offer {
         if before == object.as_ref() {
             return Ok(Ok(object));
         }
-        if heads.iter().any(|head| head.strip_prefix("ref: ").map(str::trim) == Some(to)) {
-            return refuse(
-                "it is checked out in the guest; push to another branch and merge it there",
-            );
+        let is_checked_out = self.is_checked_out(to);
+        if linked.iter().any(|head| head.strip_prefix("ref: ").map(str::trim) == Some(to)) {
+            return Ok(Err(format!(
+                "it is checked out in another work tree of the guest's; {ELSEWHERE}"
+            )));
+        }
+        if is_checked_out && object.is_none() {
+            return Ok(Err(format!("{CHECKED_OUT}, so it is not deleted")));
         }
         let meets = |other: &String| {
             let is_below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|r| r.starts_with('/'));
@@ -200,7 +236,8 @@ impl Offer {
         if let Some(other) = self.position.refs.keys().find(|other| meets(other)) {
             return Ok(Err(format!("the guest has '{}'", other.escape_debug())));
         }
-        let (Some(before), Some(after), false) = (before, &object, push.force) else {
+        let is_forced = push.force && !is_checked_out;
+        let (Some(before), Some(after), false) = (before, &object, is_forced) else {
             return Ok(Ok(object));
         };
         if !is_branch {
@@ -208,7 +245,14 @@ impl Offer {
         }
         let git = repository.git();
         let ended = git.attempt(["merge-base", "--is-ancestor", before.as_str(), after], b"")?;
-        if ended.status.success() { Ok(Ok(object)) } else { refuse("non-fast-forward") }
+        if ended.status.success() {
+            return Ok(Ok(object));
+        }
+        if is_checked_out && push.force {
+            let why = "non-fast-forward, which '+' does not allow of a branch that is checked out in the guest";
+            return refuse(why);
+        }
+        refuse("non-fast-forward")
     }
 
     /// Makes a pack of what the guest lacks, in the store, which has to have it too: what goes in is given.
@@ -254,7 +298,7 @@ impl Offer {
 
     /// Returns what the store has, whole, and the guest's references still lead to.
     fn has_still(&self) -> Result<BTreeSet<String>> {
-        let known = crate::bring::known(&self.store, &self.record)?;
+        let known = crate::remote::bring::known(&self.store, &self.record)?;
         let tips = self.position.refs.values().chain(&self.head);
         let tips = tips.filter(|oid| self.brought.whole.contains(*oid));
         let asked = tips.fold(lines(&known), |text, oid| text + "^" + oid + "\n");
@@ -267,68 +311,85 @@ impl Offer {
         Ok(known.iter().filter(|oid| !left.contains(oid.as_bytes())).cloned().collect())
     }
 
-    /// Writes objects, then references.
-    fn send(
-        &self,
-        files: &Files<'_>,
-        root: &str,
-        changes: &[Change<'_>],
-        pack: Option<&str>,
-    ) -> Result<()> {
-        let gone: BTreeSet<&str> =
-            changes.iter().filter(|c| c.object.is_none()).map(|c| c.to).collect();
-        let mut small: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        if !gone.is_empty() {
-            let name: &[u8] = b".git/packed-refs";
-            if let Some(bytes) = small_files(files, root, &[name], 64 << 20)?.remove(&0) {
-                let kept = parse_packed_refs(&bytes);
-                if kept.keys().any(|name| gone.contains(name.as_str())) {
-                    small.insert(".git/packed-refs".into(), without(&bytes, &gone));
-                }
+    /// Writes a pack of objects.
+    fn send_pack(&self, files: &Files<'_>, root: &str, name: &str) -> Result<()> {
+        files.put(root, Put::Within, |writer| {
+            let mut builder = tar::Builder::new(writer);
+            // Git sees a pack once its list is there.
+            for end in ["pack", "idx"] {
+                let file = self.store.dir.join(format!("objects/pack/pack-{name}.{end}"));
+                let said = || format!("cannot read '{}'", file.display());
+                let open = File::open(file.as_path()).with_context(said)?;
+                let size = open.metadata().with_context(said)?.len();
+                let path = format!(".git/objects/pack/pack-{name}.{end}");
+                let mut header = header(0o444, tar::EntryType::Regular, size, None);
+                append(&mut builder, &mut header, path.as_bytes(), open)?;
             }
-        }
-        for change in changes {
-            if let Some(oid) = &change.object {
-                small.insert(format!(".git/{}", change.to), format!("{oid}\n").into_bytes());
-            }
-        }
-        if !small.is_empty() || pack.is_some() {
-            files.put(root, Put::Within, |writer| {
-                let mut builder = tar::Builder::new(writer);
-                // Git sees a pack once its list is there.
-                for end in ["pack", "idx"] {
-                    let Some(name) = pack else { continue };
-                    let file = self.store.dir.join(format!("objects/pack/pack-{name}.{end}"));
-                    let said = || format!("cannot read '{}'", file.display());
-                    let open = File::open(file.as_path()).with_context(said)?;
-                    let size = open.metadata().with_context(said)?.len();
-                    let path = format!(".git/objects/pack/pack-{name}.{end}");
-                    let mut header = header(0o444, tar::EntryType::Regular, size, None);
-                    append(&mut builder, &mut header, path.as_bytes(), open)?;
-                }
-                for (path, bytes) in &small {
-                    let size = bytes.len() as u64;
-                    let mut header = header(0o644, tar::EntryType::Regular, size, None);
-                    append(&mut builder, &mut header, path.as_bytes(), bytes.as_slice())?;
-                }
-                builder.finish().context("cannot write to the guest's agent")
-            })?;
-        }
-        // Below these, which stay when nothing is left in them: git takes no directory for a repository otherwise.
-        for place in ["refs/heads", "refs/tags", "logs/refs/heads", "logs/refs/tags"] {
-            let kind = place.trim_start_matches("logs/");
-            let below = gone.iter().filter_map(|name| name.strip_prefix(kind)?.strip_prefix('/'));
-            let below: Vec<&[u8]> = below.map(str::as_bytes).collect();
-            if below.is_empty() {
-                continue;
-            }
-            match files.remove(&format!("{root}/.git/{place}"), &below) {
-                Err(error) if error.kind() == Kind::NotFound => {}
-                done => done?,
-            }
-        }
-        Ok(())
+            builder.finish().context("cannot write to the guest's agent")
+        })
     }
+}
+
+impl Change<'_> {
+    /// Makes it among these references.
+    fn make(&self, refs: &mut BTreeMap<String, String>) {
+        match &self.object {
+            Some(oid) => drop(refs.insert(self.to.to_owned(), oid.clone())),
+            None => drop(refs.remove(self.to)),
+        }
+    }
+}
+
+/// Writes references, and before them an index, if there is one to go.
+fn send_refs(
+    files: &Files<'_>,
+    root: &str,
+    changes: &[Change<'_>],
+    index: Option<&[u8]>,
+) -> Result<()> {
+    let gone: BTreeSet<&str> =
+        changes.iter().filter(|c| c.object.is_none()).map(|c| c.to).collect();
+    let mut small: Vec<(String, Vec<u8>)> = Vec::new();
+    small.extend(index.map(|index| (".git/index".into(), index.to_vec())));
+    if !gone.is_empty() {
+        let name: &[u8] = b".git/packed-refs";
+        if let Some(bytes) = small_files(files, root, &[name], 64 << 20)?.remove(&0) {
+            let kept = parse_packed_refs(&bytes);
+            if kept.keys().any(|name| gone.contains(name.as_str())) {
+                small.push((".git/packed-refs".into(), without(&bytes, &gone)));
+            }
+        }
+    }
+    for change in changes {
+        if let Some(oid) = &change.object {
+            small.push((format!(".git/{}", change.to), format!("{oid}\n").into_bytes()));
+        }
+    }
+    if !small.is_empty() {
+        files.put(root, Put::Within, |writer| {
+            let mut builder = tar::Builder::new(writer);
+            for (path, bytes) in &small {
+                let size = bytes.len() as u64;
+                let mut header = header(0o644, tar::EntryType::Regular, size, None);
+                append(&mut builder, &mut header, path.as_bytes(), bytes.as_slice())?;
+            }
+            builder.finish().context("cannot write to the guest's agent")
+        })?;
+    }
+    // Below these, which stay when nothing is left in them: git takes no directory for a repository otherwise.
+    for place in ["refs/heads", "refs/tags", "logs/refs/heads", "logs/refs/tags"] {
+        let kind = place.trim_start_matches("logs/");
+        let below = gone.iter().filter_map(|name| name.strip_prefix(kind)?.strip_prefix('/'));
+        let below: Vec<&[u8]> = below.map(str::as_bytes).collect();
+        if below.is_empty() {
+            continue;
+        }
+        match files.remove(&format!("{root}/.git/{place}"), &below) {
+            Err(error) if error.kind() == Kind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns a file of packed references without some of them.
@@ -362,19 +423,27 @@ fn object_of(git: &Git, name: &str) -> Result<Option<(String, String)>> {
     Ok(Some((oid, sort)))
 }
 
-/// Fails while git of the guest's changes one of them.
-fn must_be_free(files: &Files<'_>, root: &str, changes: &[Change<'_>]) -> Result<()> {
+/// Fails while git of the guest's changes one of them, or its index where that is to change too.
+fn must_be_free(
+    files: &Files<'_>,
+    root: &str,
+    changes: &[Change<'_>],
+    with_index: bool,
+) -> Result<()> {
     let mut locks: Vec<String> =
         changes.iter().map(|change| format!(".git/{}.lock", change.to)).collect();
     locks.push(".git/packed-refs.lock".into());
+    if with_index {
+        locks.extend([".git/index.lock".into(), ".git/HEAD.lock".into()]);
+    }
     let asked: Vec<&[u8]> = locks.iter().map(String::as_bytes).collect();
     let found = files.stat(root, &asked)?;
     match locks.iter().zip(found).find(|(_, found)| found.is_some()) {
         None => Ok(()),
-        Some((lock, _)) => Err(Error::conflict(format!(
-            "git in the guest is at work on its references: '{root}/{lock}' is there"
-        ))
-        .hint("try again; if no git runs there, remove that file in the guest")),
+        Some((lock, _)) => {
+            Err(Error::conflict(format!("git in the guest is at work: '{root}/{lock}' is there"))
+                .hint("try again; if no git runs there, remove that file in the guest"))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! matches in a repository of banger's own. Nothing that lies in the tree adds to them.
 
 use crate::{
-    git::{self, Git, said, split_zero},
+    git::{self, Git, check_ignore, split_zero},
     scratch::{Scratch, make_dirs},
 };
 use banger_doc::{Context, Error, Result};
@@ -104,7 +104,7 @@ impl Include {
             let tree = self.scratch.open_tree()?;
             dirs.iter().try_for_each(|dir| make_dirs(&tree, dir)).context("cannot match a path")?;
         }
-        let answer = ask(&self.wanted, files.chain(dirs), &["-v"])?;
+        let answer = check_ignore(&self.wanted, files.chain(dirs), &["-v"])?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
         let mut wanted = BTreeSet::new();
         let mut hits = self.hits.borrow_mut();
@@ -118,7 +118,7 @@ impl Include {
         }
         let mut ways = BTreeSet::new();
         if let Some(git) = &self.ways {
-            let answer = ask(git, dirs.iter(), &[])?;
+            let answer = check_ignore(git, dirs.iter(), &[])?;
             let named = split_zero(&answer).filter_map(|path| path.strip_prefix(b"./"));
             ways.extend(named.map(<[u8]>::to_vec));
         }
@@ -135,24 +135,6 @@ impl Include {
         };
         named.iter().filter(is_idle).cloned().collect()
     }
-}
-
-fn ask<'a>(git: &Git, paths: impl Iterator<Item = &'a Vec<u8>>, words: &[&str]) -> Result<Vec<u8>> {
-    let mut input = Vec::new();
-    for path in paths {
-        // A first ':' would be taken for a pattern's magic.
-        input.extend_from_slice(b"./");
-        input.extend_from_slice(path);
-        input.push(0);
-    }
-    if input.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ended = git.attempt(["check-ignore", "-z", "--stdin"].iter().chain(words), &input)?;
-    if ended.status.code().is_none_or(|code| code > 1) {
-        return Err(Error::failed("cannot tell what is to go").because(said(&ended)));
-    }
-    Ok(ended.answer)
 }
 
 /// Returns the line of a list of rules that stands for a pattern.

@@ -3,10 +3,10 @@
 
 use crate::{
     git::{is_oid, lines},
+    host::remotes::{self, Remotes},
+    host::source::{Repository, lines_of_oids},
     names::{quoted, without_secrets},
-    remotes::{self, Remotes},
-    source::{Repository, lines_of_oids},
-    store::History,
+    record::store::History,
 };
 use banger_doc::Result;
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -26,7 +26,7 @@ const CARRIED: &[&str] = &[
 ];
 
 /// Files of an unfinished merge, pick or revert.
-const UNFINISHED: &[&str] =
+pub(crate) const UNFINISHED: &[&str] =
     &["MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "SQUASH_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 
 /// Small files of a `.git`, by path below it.

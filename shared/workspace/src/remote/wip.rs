@@ -2,12 +2,12 @@
 //! a commit of what is staged and, if there are any, one of untracked files.
 
 use crate::{
-    bring::Brought,
     git::{Git, MODULE, is_oid, split_zero},
-    given::Tree,
     guest::{Look, tree_of},
-    index::index_line,
-    store::Store,
+    host::index::index_line,
+    record::given::Tree,
+    record::store::Store,
+    remote::bring::Brought,
 };
 use banger_channel::files::Files;
 use banger_doc::{Context, Result, Workspace};
@@ -24,7 +24,7 @@ pub(crate) struct Wip {
 }
 
 /// Mode and object of each path.
-type Listed = BTreeMap<Vec<u8>, (u32, String)>;
+pub(crate) type Listed = BTreeMap<Vec<u8>, (u32, String)>;
 
 /// Makes it, in the scratch of what was brought; `head` is the guest's commit, all of which was.
 pub(crate) fn wip(
@@ -117,7 +117,8 @@ fn date(git: &Git, head: Option<&str>) -> Result<u64> {
     Ok(said.parse().unwrap_or(0).min(u64::from(u32::MAX)))
 }
 
-fn listed(git: &Git, tree: &str) -> Result<Listed> {
+/// Lists a tree, or the tree of a commit.
+pub(crate) fn listed(git: &Git, tree: &str) -> Result<Listed> {
     let answer = git.run(["ls-tree", "-r", "-z", "--full-tree", tree], b"")?;
     let entry = |line: &[u8]| {
         let tab = line.iter().position(|byte| *byte == b'\t')?;

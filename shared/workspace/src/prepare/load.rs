@@ -1,22 +1,22 @@
 //! What goes, piece by piece, with what is remembered of it.
 
 use crate::{
-    attributes::attributes_are_files,
     git::{DIR, Git, LINK, MODULE},
-    given::{Given, Seen, Sort, Tree},
     host::Dir,
-    include::Taking,
-    index::{self, Stat, index_line, index_sum},
+    host::attributes::attributes_are_files,
+    host::include::Taking,
+    host::index::{self, Stat, index_line, index_sum},
+    host::remotes::{self, Ways, tracking},
+    host::source::Ref,
+    host::unit::{Unit, carrying},
     names::hex,
     path::{join, text},
-    plan::{self, Behind, Item, Plan},
-    ready::{packed_refs, small_files, unfinished_commits},
-    remotes::{self, Ways, tracking},
-    source::Ref,
-    store::{DEPTH, History, Store},
+    prepare::plan::{self, Behind, Item, Plan},
+    prepare::ready::{packed_refs, small_files, unfinished_commits},
+    prepare::wish::Wish,
+    record::given::{Given, Seen, Sort, Tree},
+    record::store::{DEPTH, History, Store},
     temporary::Temporary,
-    unit::{Unit, carrying},
-    wish::Wish,
 };
 use banger_doc::{Context, Position, Result, WorkspaceMode};
 use sha2::{Digest, Sha256};
@@ -257,7 +257,7 @@ fn fetch(store: &Store, unit: &Unit, mode: WorkspaceMode) -> Result<History> {
 }
 
 /// Adds the files of a plan.
-fn add_plan(
+pub(crate) fn add_plan(
     load: &mut Load,
     plan: &Plan,
     at: &[u8],

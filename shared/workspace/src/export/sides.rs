@@ -1,19 +1,20 @@
 //! What went into a guest and what it has now, as two trees of git's side by side.
 
 use crate::{
-    bring::bring,
     git::Git,
-    given::{Beside, Sort, Tree},
     guest::{self, Changes, How, Look, differences},
-    index::index_line,
+    host::index::index_line,
     path::{join, parents, shown},
     record::Folder,
+    record::given::{Beside, Sort, Tree},
+    record::prepared::Prepared,
+    record::store::Store,
+    remote::bring::bring,
     scratch::Scratch,
-    status::{head_commit, inner_changes, look, no_workspace},
-    store::Store,
+    status::{head_commit, inner_changes},
 };
 use banger_channel::files::Files;
-use banger_doc::{Error, Exported, Result, Workspace};
+use banger_doc::{Error, Exported, Position, Result, Workspace};
 use banger_state::clock_ms;
 use std::{collections::BTreeSet, path::Path};
 
@@ -35,7 +36,7 @@ pub(crate) struct Sides {
     pub(crate) notes: Vec<String>,
     /// What is in `whole` alone.
     pub(crate) kept: Option<String>,
-    /// Commits that go out one by one.
+    /// Tips of the guest's branches whose commits go out: one by one, or in the sum of what HEAD leads to.
     pub(crate) told: BTreeSet<String>,
     /// Why the guest's commits are not all in the scratch, where they were asked for.
     broken: Option<String>,
@@ -53,18 +54,9 @@ impl Sides {
     }
 
     fn make(dir: &Path, files: &Files<'_>, with_commits: bool) -> Result<Self> {
-        if crate::read(dir)?.is_none() {
-            return Err(no_workspace());
-        }
-        let folder = Folder::open(dir, files.budget().left()?)?;
-        let record = folder.record()?.ok_or_else(no_workspace)?;
-        let (given, next) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        if !look.is_there {
-            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
-                .hint("somebody removed it there"));
-        }
+        let prepared = Prepared::open(dir, files)?;
+        let look = prepared.look_at_what_is_there(files)?;
+        let Prepared { folder, record, store, given, .. } = prepared;
         let mut broken = None;
         let scratch = if with_commits {
             let tips = head_commit(&look.position).into_iter().collect();
@@ -113,6 +105,12 @@ impl Sides {
             };
             format!("not in the patch: {what} a sparse checkout leaves out; '--base-commit prepared' has it")
         });
+        // Mails say themselves which commits they tell of.
+        let told = if with_commits {
+            BTreeSet::new()
+        } else {
+            merged(files, &record, &store, &look.position)
+        };
         Ok(Self {
             folder,
             record,
@@ -125,7 +123,7 @@ impl Sides {
             whole,
             notes,
             kept,
-            told: BTreeSet::new(),
+            told,
             broken,
         })
     }
@@ -220,6 +218,31 @@ impl Handover {
         let record = Workspace { exported: Some(self.exported), ..self.record };
         self.folder.write(&record)
     }
+}
+
+/// Returns the tips of references that HEAD's history has, as far as that can be told: what they lead to is part of
+/// its sum.
+fn merged(
+    files: &Files<'_>,
+    record: &Workspace,
+    store: &Store,
+    position: &Position,
+) -> BTreeSet<String> {
+    let Some(head) = head_commit(position).filter(|_| record.is_repository) else {
+        return BTreeSet::new();
+    };
+    let others =
+        position.refs.iter().filter(|(name, oid)| record.given.refs.get(*name) != Some(*oid));
+    let others: Vec<(&str, &str)> =
+        others.map(|(name, oid)| (name.as_str(), oid.as_str())).collect();
+    if others.iter().all(|(name, _)| position.head.strip_prefix("ref: ") == Some(*name)) {
+        return BTreeSet::new();
+    }
+    let tips = std::iter::once(("HEAD", head.as_str())).chain(others.iter().copied());
+    let own = guest::own_commits(files, &record.guest_path, store, tips);
+    let history = own.history(&head);
+    let merged = others.into_iter().filter(|(_, oid)| history.contains(oid));
+    merged.map(|(_, oid)| oid.to_owned()).collect()
 }
 
 /// Returns two trees as they lie in a sparse checkout, and what the guest deleted that lies in none. Where the

@@ -3,14 +3,14 @@
 //! tree, and wait for a pipe in the place of a list of rules.
 
 use crate::{
-    attributes::not_a_file,
-    git::{Git, MODULE, said, split_zero},
+    git::{Git, MODULE, check_ignore, split_zero},
+    host::attributes::not_a_file,
+    host::include::{Include, Matched},
+    host::index::Index,
+    host::source::Repository,
     host::{self, Dir, Sort},
-    include::{Include, Matched},
-    index::Index,
     path::{join, parents},
     scratch::{MAX_ALL_RULES, Scratch, make_dirs},
-    source::Repository,
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result};
@@ -505,20 +505,7 @@ fn rules_are_bounded(root: &Dir, path: &[u8], sort: Sort) -> Result<()> {
 
 /// Asks git which of these its rules ignore.
 fn ignored(git: &Git, asked: &Level) -> Result<BTreeSet<Vec<u8>>> {
-    let mut input = Vec::new();
-    for path in asked.paths() {
-        // A first ':' would be taken for a pattern's magic.
-        input.extend_from_slice(b"./");
-        input.extend_from_slice(path);
-        input.push(0);
-    }
-    if input.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let ended = git.attempt(["check-ignore", "-z", "--stdin"], &input)?;
-    if ended.status.code().is_none_or(|code| code > 1) {
-        return Err(Error::failed("cannot tell what is ignored").because(said(&ended)));
-    }
-    let ignored = split_zero(&ended.answer).filter_map(|path| path.strip_prefix(b"./"));
+    let answer = check_ignore(git, asked.paths(), &[])?;
+    let ignored = split_zero(&answer).filter_map(|path| path.strip_prefix(b"./"));
     Ok(ignored.map(<[u8]>::to_vec).collect())
 }

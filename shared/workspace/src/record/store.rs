@@ -3,9 +3,9 @@
 
 use crate::{
     git::{Git, is_oid, lines},
-    remotes::{self, Ways},
+    host::remotes::{self, Ways},
+    host::source::{Ref, Repository},
     scratch::Scratch,
-    source::{Ref, Repository},
 };
 use banger_doc::{Context, Error, Result};
 use serde::{Deserialize, Serialize};

@@ -1,11 +1,11 @@
 //! Looking at what is to go into a VM, without changing a byte of it. Whoever wrote it is not trusted.
 
 use crate::{
-    attributes::attributes_are_files,
-    copy::{Copy, Settings},
     git::{self, Git, is_oid, split_zero},
+    host::attributes::attributes_are_files,
+    host::copy::{Copy, Settings},
+    host::index::{self, Index},
     host::{self, Dir, HostGit, Trusted},
-    index::{self, Index},
     names::{is_ref_name, remote_of},
     temporary::Temporary,
 };

@@ -2,13 +2,13 @@
 
 use crate::{
     git::{DIR, Git, LINK, MODULE},
-    given::{Beside, Seen},
     host::Dir,
-    include::Taking,
-    index::{self, Index},
+    host::include::Taking,
+    host::index::{self, Index},
+    host::source::Repository,
+    host::walk::{self, Rules},
     path::{join, parents, shown, some_of},
-    source::Repository,
-    walk::{self, Rules},
+    record::given::{Beside, Seen},
 };
 use banger_channel::files::is_inside;
 use banger_doc::{Context, Error, Result, shell_word};
@@ -299,7 +299,8 @@ pub(crate) fn of_commit(
     Ok((plan, bytes))
 }
 
-fn of_index(
+/// Plans the files that an index lists, as they lie there.
+pub(crate) fn of_index(
     repository: &Repository,
     root: &Dir,
     index: &Index,

@@ -2,8 +2,8 @@
 
 use crate::{
     git::is_oid,
+    host::source::{Ref, Repository},
     names::{is_ref_name, remote_of, without_secrets},
-    source::{Ref, Repository},
 };
 use banger_doc::Result;
 use std::collections::{BTreeMap, BTreeSet};

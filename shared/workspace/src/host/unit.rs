@@ -2,14 +2,14 @@
 
 use crate::{
     git::Git,
+    host::include::Taking,
+    host::source::{Head, Repository, Source},
     host::{HostGit, Trusted},
-    include::Taking,
     path::{join as joined, shown, text},
-    plan::{self, Plan},
-    source::{Head, Repository, Source},
-    store::Store,
+    prepare::plan::{self, Plan},
+    prepare::wish::Wish,
+    record::store::Store,
     temporary::Temporary,
-    wish::Wish,
 };
 use banger_doc::{Context, Error, Result, WorkspaceMode};
 use std::{fs, path::Path};

@@ -3,12 +3,12 @@
 use crate::{
     git::{Git, is_oid, lines},
     guest::STASH,
+    host::refs::{Changes, HostRefs},
+    host::source::{Repository, Source},
     host::{Dir, Sort},
-    kept::{Keeper, common_of},
     names::quoted,
-    offer::Offer,
-    refs::{Changes, HostRefs},
-    source::{Repository, Source},
+    remote::kept::{Keeper, common_of},
+    remote::offer::Offer,
 };
 use banger_doc::{Context, Error, Position, Pulled, PulledRef, Result, WorkspacePull, shell_word};
 use banger_state::clock_ms;
@@ -258,7 +258,7 @@ impl Offer {
         }
         let there = repository.refs.iter().map(|known| &known.oid);
         let there = there.filter(|oid| self.brought.whole.contains(*oid)).cloned();
-        let mut known = crate::bring::known(&self.store, &self.record)?;
+        let mut known = crate::remote::bring::known(&self.store, &self.record)?;
         known.extend(there);
         // The host's repository may have lost what the guest was given.
         for known in [known, BTreeSet::new()] {

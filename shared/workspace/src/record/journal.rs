@@ -1,7 +1,7 @@
 //! What was given path by path since the list of it was written: a line before a path is written to in the
 //! guest, and one after. A list is long, and a watched edit is not to wait for it.
 
-use crate::given::{Given, Tree};
+use crate::record::given::{Given, Tree};
 use banger_doc::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -168,7 +168,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::given::Sort;
+    use crate::record::given::Sort;
 
     fn given(sum: &str) -> Given {
         let (sort, mode, oid) = (Sort::File, 0o100_644, "1".repeat(40));

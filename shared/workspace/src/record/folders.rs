@@ -1,14 +1,17 @@
 //! The workspaces of a VM: which there are, and where another one goes.
 
 use crate::{
+    host::tools::root_of,
     names::hex,
     record::{MOST, meet, records_in},
-    tools::root_of,
 };
 use banger_doc::{Error, Kind, Result, Workspace};
-use banger_state::{VmFolder, place};
+use banger_state::{Lock, VmFolder, place};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How many hexadecimal digits name the folder of a workspace.
 const DIGITS: usize = 16;
@@ -106,12 +109,14 @@ pub struct Place {
 
 /// Returns where the repository or directory that `path` is in goes: where it is already, else below `home` as
 /// `repo`, or by its own name if there are workspaces there. If `user` is named, only what is that user's counts
-/// as there. `home` is asked only where the answer depends on it.
+/// as there. `is_gone` says of a place whether somebody removed what the guest had there. Both are asked only where
+/// the answer depends on them.
 pub fn choose(
     vm: &VmFolder,
     path: &Path,
     user: Option<&str>,
     home: impl FnOnce() -> Result<String>,
+    is_gone: impl Fn(&str) -> bool,
 ) -> Result<Place> {
     let user = user.map(ToOwned::to_owned);
     // What cannot go at all is said by who opens it.
@@ -140,7 +145,13 @@ pub fn choose(
             .hint("'--guest-path DIR' says which"));
         }
     }
-    let taken: Vec<&str> = all.iter().map(|(_, other)| other.guest_path.as_str()).collect();
+    // One that a program is at work on may be about to come.
+    let is_free = |(folder, other): &&(PathBuf, Workspace)| {
+        is_gone(&other.guest_path)
+            && Lock::exclusive_dir(folder, Duration::ZERO, "the workspace").is_ok()
+    };
+    let taken = all.iter().filter(|one| !is_free(one));
+    let taken: Vec<&str> = taken.map(|(_, other)| other.guest_path.as_str()).collect();
     Ok(Place { guest_path: free(&home()?, own_name(&root), &taken), user })
 }
 
@@ -151,13 +162,14 @@ pub fn bring_to_its_place<T>(
     path: &Path,
     user: Option<&str>,
     home: impl Fn() -> Result<String>,
+    is_gone: impl Fn(&str) -> bool,
     bring: impl Fn(&Place) -> Result<T>,
 ) -> Result<T> {
-    let mut at = choose(vm, path, user, &home)?;
+    let mut at = choose(vm, path, user, &home, &is_gone)?;
     for _ in 0..TRIES {
         match bring(&at) {
             Err(error) if error.kind() == Kind::Conflict => {
-                let now = choose(vm, path, user, &home)?;
+                let now = choose(vm, path, user, &home, &is_gone)?;
                 if now == at {
                     return Err(error);
                 }

@@ -2,13 +2,13 @@
 //! last of them.
 
 use crate::{
+    export::mbox,
+    export::sides::Sides,
     git::{Git, is_oid, lines, split_zero},
     guest::{How, differences},
-    index::index_line,
-    mbox,
+    host::index::index_line,
     path::{join, parents, shown},
-    sides::Sides,
-    store::each_object,
+    record::store::each_object,
 };
 use banger_doc::{Context, Error, Result};
 use std::{

@@ -1,14 +1,16 @@
 //! What a guest's repository has for a repository of the host's, as references and what they lead to.
 
 use crate::{
-    bring::{Brought, bring},
     git::lines,
     guest::{Look, STASH, staged_only, stashes},
     names::is_ref_name,
     record::Folder,
-    status::{head_commit, look, no_workspace},
-    store::Store,
-    wip::wip,
+    record::given::Tree,
+    record::prepared::Prepared,
+    record::store::Store,
+    remote::bring::{Brought, bring},
+    remote::wip::wip,
+    status::head_commit,
 };
 use banger_channel::files::Files;
 use banger_doc::{Context, Error, Position, Result, Workspace, shows};
@@ -42,6 +44,10 @@ pub struct Offer {
     pub(crate) wip: Option<String>,
     /// The tree of the guest's files, if they are known.
     pub(crate) tree: Option<String>,
+    /// What it was given, what an update that did not end was to give it, and what it looks like next to both.
+    pub(crate) given: Tree,
+    pub(crate) next: Option<Tree>,
+    pub(crate) look: Look,
     /// Whether what the guest's index lists is part of all that.
     pub(crate) has_index: bool,
     /// What the user is to know.
@@ -57,11 +63,8 @@ impl std::fmt::Debug for Offer {
 impl Offer {
     /// Brings what the guest's repository has. `dir` is the place of the workspace's record.
     pub fn make(dir: &Path, files: &Files<'_>) -> Result<Self> {
-        if crate::read(dir)?.is_none() {
-            return Err(no_workspace());
-        }
-        let folder = Folder::open(dir, files.budget().left()?)?;
-        let record = folder.record()?.ok_or_else(no_workspace)?;
+        let prepared = Prepared::open(dir, files)?;
+        let record = &prepared.record;
         if !record.is_repository {
             return Err(Error::usage(format!(
                 "'{}' in the guest was a directory without git when it was put there",
@@ -69,13 +72,8 @@ impl Offer {
             ))
             .hint("'banger workspace export' makes a patch of its changes"));
         }
-        let (given, next) = folder.trees(&record)?;
-        let store = Store::open(dir, &record.object_format)?.until(files.budget().end());
-        let look = look(files, &record, &store, &given, next.as_ref())?;
-        if !look.is_there {
-            return Err(Error::not_found(format!("no '{}' in the guest", record.guest_path))
-                .hint("somebody removed it there"));
-        }
+        let look = prepared.look_at_what_is_there(files)?;
+        let Prepared { folder, record, store, given, next } = prepared;
         if look.position.head.is_empty() {
             return Err(Error::failed(format!(
                 "'{}' in the guest has no '.git' that can be read",
@@ -128,7 +126,10 @@ impl Offer {
             store,
             brought,
             refs: offer_refs,
-            position: look.position,
+            position: look.position.clone(),
+            given,
+            next,
+            look,
             head,
             stash,
             wip: wip_commit,

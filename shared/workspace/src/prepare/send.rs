@@ -2,13 +2,13 @@
 
 use crate::{
     git::{DIR, LINK},
-    given::{Given, Seen, Tree},
     guest::{How, Look},
-    load::{Content, Load, Piece, REMOTE_REFS, is_remote},
-    plan,
+    host::tools::{first_refused, is_of_tools},
+    prepare::load::{Content, Load, Piece, REMOTE_REFS, is_remote},
+    prepare::plan,
+    prepare::wish::Wish,
     record::Folder,
-    tools::{first_refused, is_of_tools},
-    wish::Wish,
+    record::given::{Given, Seen, Tree},
 };
 use banger_channel::files::{Files, PRESENT, Put, append_link};
 use banger_doc::{Context, Error, Kind, Position, Result, Workspace};

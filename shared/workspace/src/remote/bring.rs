@@ -5,8 +5,8 @@
 use crate::{
     git::{Git, is_oid, lines},
     guest::is_no_directory,
+    record::store::Store,
     scratch::Scratch,
-    store::Store,
 };
 use banger_channel::files::{Files, Got, What};
 use banger_doc::{Context, Error, Kind, Result, Workspace};
