@@ -209,5 +209,9 @@ fn listed(plan: &WorkspacePlan) -> String {
 }
 
 fn said(vm: &Name, workspace: &Workspace) -> String {
-    format!("{vm}: {} files are in '{}'", workspace.files, workspace.guest_path)
+    let (count, at) = (workspace.files, &workspace.guest_path);
+    match count {
+        1 => format!("{vm}: 1 file is in '{at}'"),
+        _ => format!("{vm}: {count} files are in '{at}'"),
+    }
 }

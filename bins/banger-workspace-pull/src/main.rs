@@ -64,7 +64,13 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
 }
 
 fn said(pulled: &WorkspacePull) -> String {
-    let mut lines: Vec<String> = pulled.changed.iter().take(NAMED).map(changed).collect();
+    let line = |changed: &PulledRef| match changed.after {
+        Some(_) if Some(&changed.name) == pulled.wip.as_ref() => {
+            format!("{}: uncommitted work", visible(&changed.name, 200))
+        }
+        _ => moved(changed),
+    };
+    let mut lines: Vec<String> = pulled.changed.iter().take(NAMED).map(line).collect();
     if pulled.changed.len() > NAMED {
         lines.push(format!("and {} more", pulled.changed.len() - NAMED));
     }
@@ -74,7 +80,7 @@ fn said(pulled: &WorkspacePull) -> String {
     let branch = pulled.changed.iter().filter(is_branch).find(|changed| changed.commits != Some(0));
     let log = branch.map(|branch| {
         format!(
-            "'git log ..{}' shows what is new, 'git merge {}' takes it over",
+            "'git log ..{}' shows what is new, 'git merge {}' merges it",
             shell_word(&branch.name),
             shell_word(&branch.name)
         )
@@ -82,7 +88,7 @@ fn said(pulled: &WorkspacePull) -> String {
     let wip = pulled
         .wip
         .as_ref()
-        .map(|wip| format!("'git stash apply {}' takes over what is uncommitted", shell_word(wip)));
+        .map(|wip| format!("'git stash apply {}' brings in what is uncommitted", shell_word(wip)));
     let next: Vec<String> = log.into_iter().chain(wip).collect();
     lines.push(match (lines.is_empty(), next.is_empty()) {
         (true, true) => {
@@ -94,7 +100,7 @@ fn said(pulled: &WorkspacePull) -> String {
     lines.join("\n")
 }
 
-fn changed(changed: &PulledRef) -> String {
+fn moved(changed: &PulledRef) -> String {
     let name = visible(&changed.name, 200);
     match (&changed.before, &changed.after, changed.commits) {
         (_, None, _) => format!("{name}: gone, the guest has no such thing any more"),
@@ -103,7 +109,7 @@ fn changed(changed: &PulledRef) -> String {
         (before, _, Some(count)) => {
             let s = if count == 1 { "" } else { "s" };
             let is_new = if before.is_none() { "new, " } else { "" };
-            format!("{name}: {is_new}{count} commit{s} that the host had not")
+            format!("{name}: {is_new}{count} commit{s} that the host did not have")
         }
     }
 }

@@ -35,7 +35,7 @@ fn a_pull_says_what_came_and_what_to_type() {
     assert!(words.contains("'git stash apply web/wip'"), "{words}");
     web.sh("cd guest/repo; git add new; git commit -qm four");
     let words = web.sandbox.terminal(&format!("{PROGRAM} web"), 200, |_| {}).text();
-    assert!(words.contains("web/lines: 1 commit that the host had not"), "{words}");
+    assert!(words.contains("web/lines: 1 commit that the host did not have"), "{words}");
     assert!(words.contains("web/wip: gone"), "{words}");
     assert!(words.contains("'git log ..web/lines'"), "{words}");
     let quiet = web.sandbox.raw(PROGRAM, &["web", "-q"]);

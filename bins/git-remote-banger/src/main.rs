@@ -8,7 +8,7 @@
 use banger_channel::files::Files;
 use banger_cli::Out;
 use banger_config::Config;
-use banger_doc::{Context, Error, Name, Result};
+use banger_doc::{Context, Error, Kind, Name, Result};
 use banger_state::{State, VmFolder};
 use banger_workspace::{Keeper, Offer, Push, budget, files_of, folder};
 use std::{
@@ -69,7 +69,15 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
     })?;
     let state = State::open()?;
     let vm = state.vm(&name)?;
-    let dir = folder(&vm, Some(path).filter(|path| !path.is_empty()))?;
+    let dir =
+        folder(&vm, Some(path).filter(|path| !path.is_empty())).map_err(|error| {
+            match error.kind() {
+                Kind::Usage => error.hint(format!(
+                    "'git remote set-url {name} banger::{name}:/GUEST/PATH' says which workspace"
+                )),
+                _ => error,
+            }
+        })?;
     let mut talk = Talk {
         keeper: Keeper::of(&state, &vm)?,
         vm: &vm,

@@ -211,7 +211,12 @@ fn notes(sides: &Sides, checkout: &Checkout, work: &Work, verdict: &Verdict) -> 
     }
     let others = sides.other_references();
     if others > 0 {
-        notes.push(format!("commits on {others} other branches or tags are not applied"));
+        let on = if others == 1 {
+            "one other branch or tag".into()
+        } else {
+            format!("{others} other branches or tags")
+        };
+        notes.push(format!("commits on {on} are not applied"));
     }
     let mut named = |paths: &[Vec<u8>], one: &str, several: &str| {
         let mut names: Vec<String> = paths
@@ -264,8 +269,8 @@ fn hint(vm: &str, document: &WorkspaceApply) -> String {
     }
     let vm = shell_word(vm);
     format!(
-        "'banger workspace pull {vm}' brings it as commits that git merges, 'banger workspace export {vm} \
-         --output FILE' as a patch"
+        "commit your own edits, then 'banger workspace pull {vm}' brings the guest's for git to merge with them; or \
+         make these files alike by hand, then again"
     )
 }
 

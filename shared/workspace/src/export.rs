@@ -78,7 +78,12 @@ impl Export {
         let changes = changes(&differences(&git, &made.base, &made.tree)?);
         let others = sides.other_references();
         if others > 0 && !want.stat {
-            notes.push(format!("commits on {others} other branches or tags are not in the patch"));
+            let on = if others == 1 {
+                "one other branch or tag".into()
+            } else {
+                format!("{others} other branches or tags")
+            };
+            notes.push(format!("commits on {on} are not in the patch"));
         }
         let (guest_path, host_path) =
             (sides.record.guest_path.clone(), sides.record.host_path.clone());

@@ -470,7 +470,10 @@ fn refuse_to_overwrite(
         work = crate::status::differs(look, &moved);
         next = crate::way_out(&work, &wish.vm, None);
         if before.exported.is_some() || !before.pulled.is_empty() {
-            "it was exported or pulled; '--force' overwrites it".clone_into(&mut next);
+            next = format!(
+                "it was exported or pulled; 'banger workspace prepare {} --force' overwrites it",
+                wish.vm
+            );
         }
     }
     let refusal = Error::conflict(format!(

@@ -162,7 +162,10 @@ fn what_was_exported_is_safe_until_there_is_more() {
     world.export();
     assert_eq!(world.unexported(), [""; 0]);
     let error = world.prepare(&world.wish()).unwrap_err();
-    assert_eq!(error.hint_text(), Some("it was exported or pulled; '--force' overwrites it"));
+    assert_eq!(
+        error.hint_text(),
+        Some("it was exported or pulled; 'banger workspace prepare web --force' overwrites it")
+    );
     world.shell(&world.guest(), "echo more >>a");
     assert!(world.unexported()[0].contains("2 changed files ("), "{:?}", world.unexported());
     world.shell(&world.guest(), "git checkout -q a");

@@ -6,7 +6,7 @@
 mod world;
 
 use banger_doc::{Kind, Work, WorkspaceMode};
-use banger_workspace::{Export, Want, Wish};
+use banger_workspace::{Apply, Export, Onto, Want, Wish};
 use std::{fs, io::Read};
 use world::{World, fingerprint};
 
@@ -269,11 +269,22 @@ fn a_pull_brings_no_file_that_only_went_in() {
     world.prepare(&wish).unwrap();
     assert_eq!(world.pull().unwrap().wip, None, "nothing is uncommitted but what the host has");
     world.shell(&world.guest(), "sleep 0.02; echo W >>.env.local; echo w >>a; echo new >new");
-    assert!(world.pull().unwrap().wip.is_some());
+    let pulled = world.pull().unwrap();
+    assert!(pulled.wip.is_some());
+    assert_eq!(pulled.notes.len(), 1, "{:?}", pulled.notes);
+    assert!(
+        pulled.notes[0]
+            .contains("lie on the host already (.env.local): 'banger workspace apply web' takes")
+    );
     let files = world.shell(
         &world.host(),
         "git ls-tree -r --name-only web/wip; git ls-tree -r --name-only web/wip^3",
     );
     assert_eq!(files, ".gitignore\na\n.env.local\nnew\n");
     assert_eq!(world.unexported(), [""; 0]);
+    // As that note says.
+    let done = Apply::make(&world.vm(), &world.files(), &Onto::default()).unwrap().run(&|| false);
+    assert!(done.unwrap().is_applied);
+    let said = world.shell(&world.host(), "tail -n 1 .env.local a; cat new");
+    assert_eq!(said, "==> .env.local <==\nW\n\n==> a <==\nw\nnew\n");
 }

@@ -135,6 +135,10 @@ fn another_repository_goes_beside_the_first() {
     assert_eq!(of(None, "web").unwrap(), named, "what it was prepared from says which");
     assert_eq!(of(Some(&all.guest("web")), "api").unwrap(), named);
     is(&of(None, "deep").unwrap_err(), Kind::Usage, "has 4 workspaces");
+    std::env::set_current_dir(all.host("web/below")).unwrap();
+    assert_eq!(folder(&all.vm, None).unwrap(), named, "where it is called from says which");
+    std::env::set_current_dir(all.host("deep")).unwrap();
+    is(&folder(&all.vm, None).unwrap_err(), Kind::Usage, "has 4 workspaces");
 
     // What comes out of one is of that one.
     fs::write(all.guest("api/a"), "other work\n").unwrap();

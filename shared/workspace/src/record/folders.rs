@@ -28,7 +28,8 @@ pub fn records(vm: &VmFolder) -> Result<Vec<(PathBuf, Workspace)>> {
     records_in(vm.workspaces()?)
 }
 
-/// Returns the folder of the workspace at this place in the guest, or of the only one.
+/// Returns the folder of the workspace at this place in the guest, of the only one, or of the only one that was
+/// prepared from where this program was called.
 pub fn folder(vm: &VmFolder, guest_path: Option<&str>) -> Result<PathBuf> {
     let name = vm.name();
     let folders = vm.workspaces()?;
@@ -50,20 +51,28 @@ pub fn folder(vm: &VmFolder, guest_path: Option<&str>) -> Result<PathBuf> {
         [] => Err(Error::not_found(format!("VM '{name}' has no workspace"))
             .hint(format!("'banger workspace prepare {name}' puts a repository into it"))),
         [one] => Ok(one.clone()),
-        _ => Err(several(vm, &records(vm)?)),
+        _ => {
+            let all = records(vm)?;
+            from(&all, Path::new(".")).ok_or_else(|| several(vm, &all))
+        }
     }
+}
+
+/// Returns the folder of the only workspace that what `path` is in was prepared for.
+fn from(all: &[(PathBuf, Workspace)], path: &Path) -> Option<PathBuf> {
+    let host_path = root_of(path).ok()?.display().to_string();
+    let mut its = all.iter().filter(|(_, record)| record.host_path == host_path);
+    let (folder, _) = its.next()?;
+    its.next().is_none().then(|| folder.clone())
 }
 
 /// Returns the folder of the workspace at this place in the guest, of the only one that what `path` is in was
 /// prepared for, or of the only one.
 pub fn folder_of(vm: &VmFolder, guest_path: Option<&str>, path: Option<&Path>) -> Result<PathBuf> {
-    if let (None, Some(Ok(root))) = (guest_path, path.map(root_of)) {
-        let host_path = root.display().to_string();
-        let mut its = records(vm)?;
-        its.retain(|(_, record)| record.host_path == host_path);
-        if let [(folder, _)] = its.as_slice() {
-            return Ok(folder.clone());
-        }
+    if let (None, Some(path)) = (guest_path, path)
+        && let Some(folder) = from(&records(vm)?, path)
+    {
+        return Ok(folder);
     }
     folder(vm, guest_path)
 }
@@ -80,7 +89,7 @@ pub fn folder_at(vm: &VmFolder, guest_path: &str) -> PathBuf {
 fn several(vm: &VmFolder, records: &[(PathBuf, Workspace)]) -> Error {
     let (name, count) = (vm.name(), records.len());
     Error::usage(format!("VM '{name}' has {count} workspaces: {}", places(records)))
-        .hint("'--guest-path DIR' says which")
+        .hint("'--guest-path DIR' says which, and so does a call from within its checkout")
 }
 
 fn places(records: &[(PathBuf, Workspace)]) -> String {

@@ -42,6 +42,8 @@ pub struct Offer {
     pub(crate) stash: Vec<String>,
     /// Uncommitted work.
     pub(crate) wip: Option<String>,
+    /// Files of it that nobody tracks.
+    pub(crate) untracked: Vec<Vec<u8>>,
     /// The tree of the guest's files, if they are known.
     pub(crate) tree: Option<String>,
     /// What it was given, what an update that did not end was to give it, and what it looks like next to both.
@@ -100,6 +102,7 @@ impl Offer {
             .filter(|stash| stash.iter().all(|oid| brought.whole.contains(oid)))
             .unwrap_or_default();
         let (mut tree, mut wip_commit, mut has_index) = (None, None, false);
+        let mut untracked = Vec::new();
         let has_head = head.as_ref().is_none_or(|head| brought.whole.contains(head));
         if has_head {
             let made = wip(files, &record, &store, &brought, (&given, &look), head.as_deref())?;
@@ -108,6 +111,7 @@ impl Offer {
                     "cannot take over the guest's uncommitted work: git refuses what it holds",
                 )?;
             }
+            untracked = made.untracked;
             (tree, wip_commit, has_index) = (Some(made.tree), made.commit, made.has_index);
         } else if let Some(why) = head.as_ref().and_then(|head| brought.broken.get(head)) {
             notes.push(format!("the guest's HEAD and its files are left out: {why}"));
@@ -133,6 +137,7 @@ impl Offer {
             head,
             stash,
             wip: wip_commit,
+            untracked,
             tree,
             has_index,
             notes,

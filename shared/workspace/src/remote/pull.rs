@@ -7,6 +7,7 @@ use crate::{
     host::source::{Repository, Source},
     host::{Dir, Sort},
     names::quoted,
+    path::some_of,
     remote::kept::{Keeper, common_of},
     remote::offer::Offer,
 };
@@ -186,7 +187,21 @@ impl Offer {
             remote_added,
             changed,
             wip,
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(self.lies_there(&repository, remote)).collect(),
+        })
+    }
+
+    /// Says which untracked files of the guest's git does not put into a checkout, since something lies there.
+    fn lies_there(&self, repository: &Repository, vm: &str) -> Option<String> {
+        let lies = |path: &&Vec<u8>| !matches!(repository.host.root.sort(path), Ok(None));
+        let paths: Vec<&[u8]> = self.untracked.iter().filter(lies).map(Vec::as_slice).collect();
+        (!paths.is_empty()).then(|| {
+            format!(
+                "'git stash apply' stops at untracked files that lie on the host already {}: 'banger workspace \
+                 apply {}' takes these too",
+                some_of(paths.iter().copied(), paths.len(), 4),
+                shell_word(vm)
+            )
         })
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Wip {
     pub(crate) commit: Option<String>,
     /// The tree of all files.
     pub(crate) tree: String,
+    /// The files that nobody tracks, in the last of its parents.
+    pub(crate) untracked: Vec<Vec<u8>>,
     /// Whether what is staged is part of it.
     pub(crate) has_index: bool,
 }
@@ -76,7 +78,7 @@ pub(crate) fn wip(
     let tracked_tree = maker.tree(&tracked)?;
     let is_clean = index_tree == head_tree && tracked_tree == head_tree && untracked.is_empty();
     if is_clean {
-        return Ok(Wip { commit: None, tree, has_index });
+        return Ok(Wip { commit: None, tree, untracked: Vec::new(), has_index });
     }
     let place = look.position.head.trim_start_matches("ref: refs/heads/");
     let date = date(&git, head)?;
@@ -107,7 +109,8 @@ pub(crate) fn wip(
         parents.push(&others);
     }
     let commit = commit(&tracked_tree, &parents, "uncommitted work")?;
-    Ok(Wip { commit: Some(commit), tree, has_index })
+    let untracked = untracked.into_keys().collect();
+    Ok(Wip { commit: Some(commit), tree, untracked, has_index })
 }
 
 /// Returns when a commit was made, so that the same work is the same commit each time.
