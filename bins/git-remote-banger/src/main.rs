@@ -73,7 +73,9 @@ fn run(args: Args, out: &mut Out) -> Result<()> {
         folder(&vm, Some(path).filter(|path| !path.is_empty())).map_err(|error| {
             match error.kind() {
                 Kind::Usage => error.hint(format!(
-                    "'git remote set-url {name} banger::{name}:/GUEST/PATH' says which workspace"
+                    "'git remote set-url {} banger::{}:/GUEST/PATH' says which workspace",
+                    vm.name(),
+                    vm.name()
                 )),
                 _ => error,
             }
