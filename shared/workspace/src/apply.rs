@@ -270,7 +270,7 @@ fn hint(vm: &str, document: &WorkspaceApply) -> String {
     let vm = shell_word(vm);
     format!(
         "commit your own edits, then 'banger workspace pull {vm}' brings the guest's for git to merge with them; or \
-         make these files alike by hand, then again"
+         make these files alike by hand, then again; 'banger workspace export {vm} --output FILE' writes a patch"
     )
 }
 
@@ -298,6 +298,11 @@ mod tests {
         let root = shell_word("/home/me/my repo");
         assert!(error.hint_text().unwrap().starts_with(&format!("'git -C {root} commit'")));
         document.conflicts.push(conflict(ConflictKind::Content));
-        assert!(refusal("web", &document).hint_text().unwrap().contains("workspace export web"));
+        let error = refusal("web", &document);
+        for next in
+            ["commit your own edits", "workspace pull web'", "workspace export web --output"]
+        {
+            assert!(error.hint_text().unwrap().contains(next), "{error:?}");
+        }
     }
 }
