@@ -96,7 +96,7 @@ fn pull(bench: &mut Bench, repository: &Path, config: &Path) -> Result {
     guest(
         bench,
         "cd /root/repo && git config user.name A && git config user.email a@example.org && git add -A && \
-         for i in $(seq 100); do echo $i >>dir-$((i % 100))/file-$((i * 100 - 100)); git commit -qam $i; done",
+         for i in $(seq 100); do echo $i >>dir-0/file-$((i * 100 - 100)); git commit -qam $i; done",
     )?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
