@@ -209,15 +209,7 @@ fn notes(sides: &Sides, checkout: &Checkout, work: &Work, verdict: &Verdict) -> 
     if record.is_repository && was != now {
         notes.push("commits of the guest come as their sum".into());
     }
-    let others = sides.other_references();
-    if others > 0 {
-        let on = if others == 1 {
-            "one other branch or tag".into()
-        } else {
-            format!("{others} other branches or tags")
-        };
-        notes.push(format!("commits on {on} are not applied"));
-    }
+    notes.extend(sides.other_commits().map(|what| format!("{what} are not applied")));
     let mut named = |paths: &[Vec<u8>], one: &str, several: &str| {
         let mut names: Vec<String> = paths
             .iter()

@@ -76,14 +76,8 @@ impl Export {
         let size_bytes = patch.metadata().context("cannot look at the patch")?.len();
         (&patch).seek(SeekFrom::Start(0)).context("cannot read the patch")?;
         let changes = changes(&differences(&git, &made.base, &made.tree)?);
-        let others = sides.other_references();
-        if others > 0 && !want.stat {
-            let on = if others == 1 {
-                "one other branch or tag".into()
-            } else {
-                format!("{others} other branches or tags")
-            };
-            notes.push(format!("commits on {on} are not in the patch"));
+        if !want.stat {
+            notes.extend(sides.other_commits().map(|what| format!("{what} are not in the patch")));
         }
         let (guest_path, host_path) =
             (sides.record.guest_path.clone(), sides.record.host_path.clone());

@@ -174,11 +174,15 @@ impl Sides {
         git.text(["write-tree", "--missing-ok"])
     }
 
-    /// Says how many references lead to what is not out with the files: that of HEAD is.
-    pub(crate) fn other_references(&self) -> usize {
+    /// Names what is not out with the files, if references but HEAD's lead to more.
+    pub(crate) fn other_commits(&self) -> Option<String> {
         let position = self.exported(String::new()).position;
         let refs = self.look.position.refs.iter();
-        refs.filter(|(name, oid)| position.refs.get(*name) != Some(oid)).count()
+        match refs.filter(|(name, oid)| position.refs.get(*name) != Some(oid)).count() {
+            0 => None,
+            1 => Some("commits on one other branch or tag".into()),
+            count => Some(format!("commits on {count} other branches or tags")),
+        }
     }
 
     /// Ends the look at the guest: returns what is to be written down when `tree` is out, and removes the

@@ -156,27 +156,11 @@ pub(crate) fn load_repository(
         add_plan(&mut load, &unit.plan, &unit.at, before, is_first)?;
         if is_first {
             for (path, (mode, oid)) in &unit.plan.sparse {
-                let given = Given {
-                    sort: Sort::Sparse,
-                    mode: *mode,
-                    sum: String::new(),
-                    oid: oid.clone(),
-                    beside: None,
-                    host: None,
-                    guest: None,
-                };
+                let given = Given::of_object(Sort::Sparse, *mode, oid.clone());
                 load.tree.insert(path.clone(), given);
             }
             for (path, oid) in &unit.plan.modules {
-                let given = Given {
-                    sort: Sort::Module,
-                    mode: MODULE,
-                    sum: String::new(),
-                    oid: oid.clone(),
-                    beside: None,
-                    host: None,
-                    guest: None,
-                };
+                let given = Given::of_object(Sort::Module, MODULE, oid.clone());
                 load.tree.insert(path.clone(), given);
             }
             let git = carrying(&unit.repository, store.git_writing_to(&store.local));

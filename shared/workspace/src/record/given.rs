@@ -80,6 +80,11 @@ pub(crate) struct Given {
 }
 
 impl Given {
+    /// Returns what stands for an object of git of which no file lies there.
+    pub(crate) fn of_object(sort: Sort, mode: u32, oid: String) -> Self {
+        Self { sort, mode, sum: String::new(), oid, beside: None, host: None, guest: None }
+    }
+
     /// Says whether both stand for the same content and permissions.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (self.sort, self.mode, &self.sum) == (other.sort, other.mode, &other.sum)

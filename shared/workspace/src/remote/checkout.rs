@@ -136,10 +136,7 @@ impl Offer {
                 || listings.new.contains_key(path)
         });
         for (path, (mode, oid)) in listings.new.iter().filter(|(_, (mode, _))| *mode == MODULE) {
-            let (sort, sum, oid) = (Sort::Module, String::new(), oid.clone());
-            let module =
-                Given { sort, mode: *mode, sum, oid, beside: None, host: None, guest: None };
-            after.insert(path.clone(), module);
+            after.insert(path.clone(), Given::of_object(Sort::Module, *mode, oid.clone()));
         }
         let Load { tree, mut pieces, .. } = load;
         let sums = self.sums(files, &found, tree.keys())?;
