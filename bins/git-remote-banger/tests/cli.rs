@@ -2,7 +2,7 @@
 //! in `shared/workspace`.
 
 use banger_channel::bridge;
-use banger_tests::Web;
+use banger_tests::{Web, program};
 use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_git-remote-banger");
@@ -136,4 +136,21 @@ fn a_repository_that_is_gone_or_another_changes_nothing() {
     let answer = web.try_sh("git ls-remote banger::web");
     assert!(answer.stderr.contains("in the guest"), "{}", answer.stderr);
     assert_eq!(answer.status, 128);
+}
+
+#[test]
+fn of_several_workspaces_the_one_of_the_repository_is_meant() {
+    let web = web();
+    web.sh("git init -q other; cd other; echo o >o; git add o; git commit -qm other");
+    let words = ["web", &web.at("other"), "--guest-path", &web.at("guest/other")];
+    web.sandbox.run(program("banger-workspace-prepare"), &words).ok();
+    for name in ["repo", "other"] {
+        let fetched =
+            web.sh(&format!("cd {name}; git fetch -q banger::web; git rev-parse FETCH_HEAD HEAD"));
+        let oids: Vec<&str> = fetched.lines().collect();
+        assert_eq!(oids[0], oids[1], "{name}");
+    }
+    let refused = web.try_sh("git ls-remote banger::web");
+    let hint = "'git remote set-url web banger::web:/GUEST/PATH' says which workspace";
+    assert!(refused.status != 0 && refused.stderr.contains(hint), "{}", refused.stderr);
 }
